@@ -1,0 +1,148 @@
+"""The manifest of a release: everything serving needs to answer, pinned and hashed.
+
+A release (`mhras-risk`) is one registered version whose artifacts are this manifest and
+nothing executable. Members are pinned by numeric version; every artifact is pinned by
+SHA-256, so what is loaded is what was evaluated.
+"""
+
+import hashlib
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+RELEASE_MODEL = "mhras-risk"
+MEMBER_MODELS = {
+    "logistic_regression": "mhras-logistic-regression",
+    "lightgbm": "mhras-lightgbm",
+    "rnn": "mhras-rnn",
+    "tft": "mhras-tft",
+    "isolation_forest": "mhras-isolation-forest",
+}
+#: Path of the manifest inside the artifacts of a release version.
+MANIFEST_FILE = "release.json"
+MANIFEST_SCHEMA_VERSION = 1
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class ManifestPart(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeatureDescription(ManifestPart):
+    """One column of the models' input, in plain words.
+
+    `usual_low` and `usual_high` are the 10th and 90th percentile of the training
+    individuals; `data_type` is the consent the value needs (None: sent with the request).
+    """
+
+    name: str
+    label: str
+    unit: str
+    data_type: Literal["survey", "wearable", "emr"] | None
+    usual_low: float | None
+    usual_high: float | None
+
+
+class MemberPin(ManifestPart):
+    """A member by numeric version, with the hash of each of its artifacts."""
+
+    name: str
+    registered_model: str
+    version: int
+    run_id: str
+    #: Artifact path inside the member's version -> SHA-256.
+    artifacts: dict[str, Sha256]
+
+
+class Stacker(ManifestPart):
+    """logit(p) = intercept + sum of coefficient * logit(member probability).
+
+    A member without a coefficient did not earn its place and has weight zero.
+    """
+
+    intercept: float
+    coefficients: dict[str, float]
+
+
+class Calibration(ManifestPart):
+    """Piecewise linear, monotone map from stacked to calibrated probability."""
+
+    kind: Literal["identity", "platt", "isotonic"]
+    inputs: list[float]
+    outputs: list[Probability]
+
+    @model_validator(mode="after")
+    def _be_monotone(self) -> Self:
+        if len(self.inputs) != len(self.outputs) or len(self.inputs) < 2:
+            raise ValueError("calibration needs as many inputs as outputs, at least two")
+        if sorted(self.inputs) != self.inputs or sorted(self.outputs) != self.outputs:
+            raise ValueError("calibration must be monotone")
+        return self
+
+
+class ConformalInterval(ManifestPart):
+    """Half-widths of the prediction interval, by number of missing data types.
+
+    The interval of a probability p is [p - width, p + width] cut to [0, 1];
+    `widths[k]` applies when k data types are missing. Wider than `abstain_above`
+    means the release abstains and the case goes to a person.
+    """
+
+    coverage: Annotated[float, Field(gt=0, lt=1)]
+    widths: list[Annotated[float, Field(ge=0)]]
+    abstain_above: Annotated[float, Field(gt=0)]
+
+
+class ScoreMap(ManifestPart):
+    """Monotone piecewise linear map from calibrated probability to the 0-100 score.
+
+    `scores` are the named edges 0, 25, 50, 75, 100; `operating_points` says what each
+    inner edge was chosen for.
+    """
+
+    probabilities: list[Probability]
+    scores: list[Annotated[float, Field(ge=0, le=100)]]
+    operating_points: dict[str, str]
+
+    @model_validator(mode="after")
+    def _be_strictly_monotone(self) -> Self:
+        pairs = list(zip(self.probabilities, self.scores, strict=True))
+        if pairs[0] != (0, 0) or pairs[-1] != (1, 100):
+            raise ValueError("the score map must run from (0, 0) to (1, 100)")
+        if any(a[0] >= b[0] or a[1] >= b[1] for a, b in zip(pairs, pairs[1:], strict=False)):
+            raise ValueError("the score map must be strictly increasing")
+        return self
+
+
+class ReleaseManifest(ManifestPart):
+    schema_version: Literal[1] = MANIFEST_SCHEMA_VERSION
+    created_at: datetime
+    training_run_id: str
+    feature_service: str
+    #: The models' input columns, in order. Every member takes float32 [n, len(features)],
+    #: NaN where missing, as ONNX input "features" and gives float32 [n] "probability".
+    features: list[FeatureDescription]
+    members: list[MemberPin]
+    stacker: Stacker
+    calibration: Calibration
+    conformal: ConformalInterval
+    score_map: ScoreMap
+    #: Delta versions and digests, git commit, flow run, suite result, definition hash.
+    lineage: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _know_every_weighted_member(self) -> Self:
+        unknown = set(self.stacker.coefficients) - {member.name for member in self.members}
+        if unknown:
+            raise ValueError(f"stacker weighs members that are not pinned: {sorted(unknown)}")
+        return self
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex characters."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""The PostgreSQL database: tables, sessions, migrations."""

@@ -1,0 +1,94 @@
+"""The one settings class: every environment variable of MHRAS, read once.
+
+Names and defaults are those of the deployment guide. A missing secret stops start-up
+with a hint instead of a default that would be the same everywhere.
+"""
+
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECRET_HINTS = {
+    "database_url": "postgresql+psycopg2://user:password@host:5432/mhras",
+    "jwt_secret_key": "openssl rand -base64 32",
+    "anonymization_salt": "openssl rand -base64 32",
+}
+
+#: 256 bit, as the deployment guide asks.
+MINIMUM_SECRET_BYTES = 32
+
+
+class MissingSettingError(RuntimeError):
+    """A required setting is absent or unusable; the message says how to make one."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    env: Annotated[
+        Literal["development", "staging", "production"], Field(validation_alias="MHRAS_ENV")
+    ] = "production"
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="MHRAS_LOG_LEVEL")
+    ] = "INFO"
+    log_format: Annotated[
+        Literal["json", "text"], Field(validation_alias="MHRAS_LOG_FORMAT")
+    ] = "json"
+
+    database_url: SecretStr
+    jwt_secret_key: SecretStr
+    anonymization_salt: SecretStr
+
+    mlflow_tracking_uri: str = "http://127.0.0.1:5000"
+    #: Folder or s3:// URL of the Delta tables.
+    lake_url: str = ".mhras/lake"
+
+    risk_threshold_low: Annotated[float, Field(ge=0, le=100)] = 25
+    risk_threshold_moderate: Annotated[float, Field(ge=0, le=100)] = 50
+    risk_threshold_high: Annotated[float, Field(ge=0, le=100)] = 75
+    human_review_threshold: Annotated[float, Field(ge=0, le=100)] = 75
+    #: Seconds between two looks at the registry's Production release.
+    release_poll_seconds: Annotated[float, Field(gt=0, le=30)] = 10
+    #: Seconds after which a screening that has no answer yet is given up.
+    screening_timeout: Annotated[float, Field(gt=0)] = 5
+
+    @field_validator("database_url")
+    @classmethod
+    def _name_the_driver(cls, url: SecretStr) -> SecretStr:
+        # SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, which MLflow cannot use.
+        scheme, separator, rest = url.get_secret_value().partition("://")
+        if not separator or scheme.split("+")[0] not in ("postgresql", "postgres"):
+            raise ValueError("DATABASE_URL must start with postgresql://")
+        return SecretStr(f"postgresql+psycopg2://{rest}")
+
+    @field_validator("jwt_secret_key", "anonymization_salt")
+    @classmethod
+    def _refuse_short_secrets(cls, secret: SecretStr) -> SecretStr:
+        if len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES:
+            raise ValueError(f"needs at least {MINIMUM_SECRET_BYTES} bytes")
+        return secret
+
+
+def load_settings() -> Settings:
+    """Read the environment, or raise MissingSettingError naming each variable and its remedy."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise MissingSettingError(_describe_problems(error)) from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    return load_settings()
+
+
+def _describe_problems(error: ValidationError) -> str:
+    lines = []
+    # include_input=False: the value may be a secret.
+    for problem in error.errors(include_input=False, include_url=False):
+        name = str(problem["loc"][0])
+        hint = SECRET_HINTS.get(name.lower())
+        lines.append(f"{name.upper()}: {problem['msg']}" + (f" (for example: {hint})" if hint else ""))
+    return "settings are incomplete:\n  " + "\n  ".join(lines)
