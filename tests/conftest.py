@@ -1,0 +1,70 @@
+"""Real services for tests: PostgreSQL once a session, a migrated database per module."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+# Read by the libraries at import, so set before any of them is imported.
+os.environ.update(
+    DO_NOT_TRACK="true",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="180",
+    GX_ANALYTICS_ENABLED="false",
+    FEAST_USAGE="False",
+    MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false",
+)
+
+import pytest
+
+from infra.local.ports import choose_port
+from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+#: A test database may lose its last second in a power cut.
+FAST_AND_LOOSE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """An embedded PostgreSQL server of this test session."""
+    state = tmp_path_factory.mktemp("postgres")
+    server = start_postgres(state, choose_port(15432), "test", FAST_AND_LOOSE)
+    yield server
+    server.stop()
+    remove_root_state(state)
+
+
+@pytest.fixture(scope="module")
+def database_url(postgres: PostgresServer) -> str:
+    """The URL of a fresh, migrated MHRAS database."""
+    from serving.database.migrate import upgrade
+
+    name = f"mhras_{uuid.uuid4().hex[:8]}"
+    postgres.create_databases([name])
+    url = postgres.url(name)
+    upgrade(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server of this test session, without the heartbeat's second per flow."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with (
+        prefect_test_harness(server_startup_timeout=180),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real public data beside the project, or a skip that says so."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the public data sets are not at {SHARED_DATA}")
+    return SHARED_DATA
