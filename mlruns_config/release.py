@@ -7,6 +7,7 @@ SHA-256, so what is loaded is what was evaluated.
 
 import hashlib
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -113,7 +114,7 @@ class ScoreMap(ManifestPart):
         pairs = list(zip(self.probabilities, self.scores, strict=True))
         if pairs[0] != (0, 0) or pairs[-1] != (1, 100):
             raise ValueError("the score map must run from (0, 0) to (1, 100)")
-        if any(a[0] >= b[0] or a[1] >= b[1] for a, b in zip(pairs, pairs[1:], strict=False)):
+        if any(a[0] >= b[0] or a[1] >= b[1] for a, b in pairwise(pairs)):
             raise ValueError("the score map must be strictly increasing")
         return self
 

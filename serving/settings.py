@@ -33,9 +33,9 @@ class Settings(BaseSettings):
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="MHRAS_LOG_LEVEL")
     ] = "INFO"
-    log_format: Annotated[
-        Literal["json", "text"], Field(validation_alias="MHRAS_LOG_FORMAT")
-    ] = "json"
+    log_format: Annotated[Literal["json", "text"], Field(validation_alias="MHRAS_LOG_FORMAT")] = (
+        "json"
+    )
 
     database_url: SecretStr
     jwt_secret_key: SecretStr
@@ -57,11 +57,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _name_the_driver(cls, url: SecretStr) -> SecretStr:
-        # SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, which MLflow cannot use.
-        scheme, separator, rest = url.get_secret_value().partition("://")
-        if not separator or scheme.split("+")[0] not in ("postgresql", "postgres"):
-            raise ValueError("DATABASE_URL must start with postgresql://")
-        return SecretStr(f"postgresql+psycopg2://{rest}")
+        return SecretStr(normalise_database_url(url.get_secret_value()))
 
     @field_validator("jwt_secret_key", "anonymization_salt")
     @classmethod
@@ -71,10 +67,21 @@ class Settings(BaseSettings):
         return secret
 
 
+def normalise_database_url(url: str) -> str:
+    """Return the URL with the driver named, or raise ValueError without quoting it.
+
+    SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, which MLflow cannot use.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.split("+")[0] not in ("postgresql", "postgres"):
+        raise ValueError("DATABASE_URL must start with postgresql://")
+    return f"postgresql+psycopg2://{rest}"
+
+
 def load_settings() -> Settings:
     """Read the environment, or raise MissingSettingError naming each variable and its remedy."""
     try:
-        return Settings()
+        return Settings()  # type: ignore[call-arg] # filled from the environment
     except ValidationError as error:
         raise MissingSettingError(_describe_problems(error)) from None
 
@@ -90,5 +97,7 @@ def _describe_problems(error: ValidationError) -> str:
     for problem in error.errors(include_input=False, include_url=False):
         name = str(problem["loc"][0])
         hint = SECRET_HINTS.get(name.lower())
-        lines.append(f"{name.upper()}: {problem['msg']}" + (f" (for example: {hint})" if hint else ""))
+        lines.append(
+            f"{name.upper()}: {problem['msg']}" + (f" (for example: {hint})" if hint else "")
+        )
     return "settings are incomplete:\n  " + "\n  ".join(lines)

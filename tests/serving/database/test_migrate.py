@@ -1,0 +1,127 @@
+import subprocess
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy.exc import ProgrammingError
+
+from infra.local.postgres import PostgresServer
+from mlruns_config.ledger import LedgerEntry, append_to_ledger, ledger_metadata
+from serving.database.migrate import downgrade, upgrade
+from serving.database.tables import Base
+
+APPEND_ONLY_TABLES = ("audit_log", "promotion_ledger")
+
+
+@pytest.fixture
+def empty_database_url(postgres: PostgresServer) -> str:
+    name = f"empty_{uuid.uuid4().hex[:8]}"
+    postgres.create_databases([name])
+    return postgres.url(name)
+
+
+@pytest.fixture
+def engine(database_url: str) -> Engine:
+    engine = create_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+def run_command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving.database.migrate", *arguments]
+    return subprocess.run(
+        command, env={"DATABASE_URL": url}, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_missing_database_url_ends_in_one_line_that_says_so():
+    result = run_command("")
+
+    assert result.returncode == 1
+    assert result.stderr == (
+        "database migration failed: DATABASE_URL must start with postgresql://\n"
+    )
+
+
+def test_an_unreachable_database_ends_in_one_line_without_the_password():
+    result = run_command("postgresql://mhras:hidden@127.0.0.1:1/mhras")
+
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "cannot reach the database" in result.stderr
+    assert "hidden" not in result.stderr
+
+
+def test_an_unknown_revision_is_refused(empty_database_url):
+    result = run_command(empty_database_url, "9999")
+
+    assert result.returncode == 1
+    assert "9999" in result.stderr
+
+
+def test_the_database_goes_up_down_and_up_again(empty_database_url):
+    assert upgrade(empty_database_url) == (None, "0001")
+    assert downgrade(empty_database_url) == ("0001", None)
+    engine = create_engine(empty_database_url)
+    assert inspect(engine).get_table_names() == ["alembic_version"]
+    engine.dispose()
+    assert upgrade(empty_database_url) == (None, "0001")
+
+
+def test_the_command_says_what_it_did(empty_database_url):
+    assert run_command(empty_database_url).stdout == "database migration: empty -> 0001\n"
+    assert run_command(empty_database_url).stdout == "database migration: already at 0001\n"
+    assert run_command(empty_database_url, "--down").stdout == "database migration: 0001 -> empty\n"
+
+
+def test_pods_that_migrate_at_once_do_not_race(empty_database_url):
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(upgrade, [empty_database_url] * 4))
+
+    assert sorted(outcomes, key=str) == [("0001", "0001")] * 3 + [(None, "0001")]
+
+
+def test_the_migrated_database_equals_the_models(engine):
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        differences = compare_metadata(context, [Base.metadata, ledger_metadata])
+
+    assert differences == []
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY_TABLES)
+@pytest.mark.parametrize(
+    "change", ["UPDATE {} SET result = 'x'", "DELETE FROM {}", "TRUNCATE {}", "TRUNCATE {} CASCADE"]
+)
+def test_a_written_record_can_be_neither_changed_nor_removed(engine, table, change):
+    with (
+        pytest.raises(ProgrammingError, match="append-only"),
+        engine.begin() as connection,
+    ):
+        connection.execute(text(change.format(table)))
+
+
+def test_a_transition_is_written_to_the_ledger_with_its_gates(engine):
+    entry = LedgerEntry(
+        model="mhras-risk",
+        version=3,
+        from_stage="Staging",
+        to_stage="Production",
+        actor="training-flow",
+        reason="all gates passed",
+        result="promoted",
+        gates={"auroc": {"value": 0.79, "passed": True}},
+    )
+    with engine.begin() as connection:
+        row_id = append_to_ledger(connection, entry)
+
+    with engine.connect() as connection:
+        query = text("SELECT version, gates, result FROM promotion_ledger WHERE id = :id")
+        row = connection.execute(query, {"id": row_id}).one()
+    assert row == (3, {"auroc": {"value": 0.79, "passed": True}}, "promoted")
