@@ -8,6 +8,7 @@ documentation (`flows/sources/README.md`) all derive from these definitions.
 from dataclasses import dataclass
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 
 from feature_repo.instruments import PHQ9
 
@@ -39,10 +40,13 @@ ITEM_COLUMNS = tuple(f"item_{number}" for number in range(1, PHQ9.item_count + 1
 
 INSTANT = pl.Datetime("us", "UTC")
 
+#: Polars types by column.
+ColumnTypes = dict[str, DataTypeClass | pl.DataType]
+
 #: Columns every landed table has besides its own.
 #: `available_at`: when the row could first have been known (event time at a first landing,
 #: time of ingestion for a later correction): what keeps corrections out of the past.
-COMMON_LAKE_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+COMMON_LAKE_COLUMNS: ColumnTypes = {
     "anonymized_id": pl.String,
     "key_id": pl.String,
     "bucket": pl.Int32,
@@ -63,12 +67,12 @@ class Table:
     name: str
     required: tuple[str, ...]
     optional: tuple[str, ...]
-    columns: dict[str, pl.DataType | type[pl.DataType]]
+    columns: ColumnTypes
     key: tuple[str, ...]
     data_type: str | None
 
     @property
-    def schema(self) -> dict[str, pl.DataType | type[pl.DataType]]:
+    def schema(self) -> ColumnTypes:
         return COMMON_LAKE_COLUMNS | self.columns
 
 
@@ -86,8 +90,11 @@ SURVEYS = Table(
     name="surveys",
     required=("instrument", "answered_at", *ITEM_COLUMNS[:7]),
     optional=ITEM_COLUMNS[7:],
-    columns={"instrument": pl.String, "answered_at": INSTANT}
-    | dict.fromkeys(ITEM_COLUMNS, pl.Int8),
+    columns={
+        "instrument": pl.String,
+        "answered_at": INSTANT,
+        **dict.fromkeys(ITEM_COLUMNS, pl.Int8),
+    },
     key=("instrument", "answered_at"),
     data_type="survey",
 )
@@ -96,7 +103,7 @@ WEARABLE_DAYS = Table(
     name="wearable_days",
     required=("date",),
     optional=WEARABLE_CHANNELS,
-    columns={"date": pl.Date} | dict.fromkeys(WEARABLE_CHANNELS, pl.Float32),
+    columns={"date": pl.Date, **dict.fromkeys(WEARABLE_CHANNELS, pl.Float32)},
     key=("date",),
     data_type="wearable",
 )
@@ -141,6 +148,5 @@ OUTCOMES = Table(
 )
 
 TABLES = {
-    table.name: table
-    for table in (PEOPLE, SURVEYS, WEARABLE_DAYS, EMR_EVENTS, CONSENTS, OUTCOMES)
+    table.name: table for table in (PEOPLE, SURVEYS, WEARABLE_DAYS, EMR_EVENTS, CONSENTS, OUTCOMES)
 }

@@ -1,0 +1,119 @@
+"""Consents of a drop in PostgreSQL, and who consents to what now.
+
+A consent that was withdrawn stays withdrawn, however often a drop repeats it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+from sqlalchemy import Engine, Text, func, or_, select, text, type_coerce, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.orm import Session
+
+from flows.lake import MergeCounts
+from flows.sources.contract import DATA_TYPES, PURPOSES, ColumnTypes
+from serving.database.sessions import open_session
+from serving.database.tables import Consent
+
+#: Rows per statement; PostgreSQL allows 65,535 parameters.
+ROWS_PER_STATEMENT = 5_000
+
+#: Any number that is the same in every process: two ingestions must not stage and merge at once.
+INGESTION_LOCK = 0x6D687261
+
+
+class IngestionRunningError(RuntimeError):
+    """Another ingestion holds the lake."""
+
+
+def upsert_consents(engine: Engine, consents: pl.DataFrame) -> MergeCounts:
+    """Write consents (one row per individual and granted_at) and count what changed."""
+    written = 0
+    inserted = 0
+    columns = ["anonymized_id", "key_id", "data_types", "purposes", "granted_at", "expires_at"]
+    with open_session(engine) as session:
+        for part in consents.select(columns).iter_slices(ROWS_PER_STATEMENT):
+            is_new = _upsert(session, part.to_dicts())
+            written += len(is_new)
+            inserted += sum(is_new)
+    return MergeCounts(inserted, written - inserted, consents.height - written)
+
+
+def _upsert(session: Session, rows: list[dict[str, Any]]) -> list[bool]:
+    """Write rows; return for each that was inserted or changed whether it is new."""
+    statement = insert(Consent).values(rows)
+    new = statement.excluded
+    upsert = statement.on_conflict_do_update(
+        index_elements=[Consent.anonymized_id, Consent.granted_at],
+        set_={"data_types": new.data_types, "purposes": new.purposes, "expires_at": new.expires_at},
+        where=or_(
+            Consent.data_types != new.data_types,
+            Consent.purposes != new.purposes,
+            Consent.expires_at != new.expires_at,
+        ),
+    ).returning(text("(xmax = 0) AS is_new"))
+    return list(session.scalars(upsert))
+
+
+def withdraw_consents(engine: Engine, withdrawals: pl.DataFrame, now: datetime) -> MergeCounts:
+    """Withdraw what each individual had granted until the instant in `granted_at`."""
+    changed = 0
+    with open_session(engine) as session:
+        for row in withdrawals.select("anonymized_id", "granted_at").iter_rows(named=True):
+            statement = (
+                update(Consent)
+                .where(
+                    Consent.anonymized_id == row["anonymized_id"],
+                    Consent.granted_at <= row["granted_at"],
+                    Consent.withdrawn_at.is_(None),
+                )
+                .values(withdrawn_at=now)
+                .returning(Consent.anonymized_id)
+            )
+            changed += bool(list(session.scalars(statement)))
+    return MergeCounts(0, changed, withdrawals.height - changed)
+
+
+def read_consented_types(engine: Engine, now: datetime) -> pl.DataFrame:
+    """Return per individual with a consent in force for training or screening, the data types.
+
+    Columns: anonymized_id and a Boolean per data type.
+    """
+    statement = select(Consent.anonymized_id, Consent.data_types).where(
+        Consent.granted_at <= now,
+        Consent.expires_at > now,
+        or_(Consent.withdrawn_at.is_(None), Consent.withdrawn_at > now),
+        type_coerce(Consent.purposes, ARRAY(Text)).overlap(list(PURPOSES)),
+        func.cardinality(Consent.data_types) > 0,
+    )
+    with open_session(engine) as session:
+        rows = [(row[0], list(row[1])) for row in session.execute(statement)]
+    schema: ColumnTypes = {"anonymized_id": pl.String, "data_types": pl.List(pl.String)}
+    granted = pl.DataFrame(rows, schema=schema, orient="row")
+    return granted.group_by("anonymized_id").agg(
+        pl.col("data_types").list.contains(name).any().alias(name) for name in DATA_TYPES
+    )
+
+
+def keep_consented(
+    rows: pl.DataFrame, data_type: str | None, consented: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the rows of individuals who consent to `data_type` (None: to any)."""
+    people = consented if data_type is None else consented.filter(pl.col(data_type))
+    return rows.join(people.select("anonymized_id"), on="anonymized_id", how="semi")
+
+
+@contextmanager
+def hold_ingestion_lock(engine: Engine) -> Iterator[None]:
+    """Let one ingestion run at a time; PostgreSQL frees the lock of a killed one."""
+    # Without AUTOCOMMIT the connection would sit in a transaction for the whole run.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if not connection.scalar(select(func.pg_try_advisory_lock(INGESTION_LOCK))):
+            raise IngestionRunningError("another ingestion is running against this database")
+        try:
+            yield
+        finally:
+            connection.execute(select(func.pg_advisory_unlock(INGESTION_LOCK)))

@@ -1,0 +1,159 @@
+"""Values inside FHIR R4 resources: references, codings, dates, quantities."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from feature_repo.instruments import LOINC_SYSTEM
+
+Resource = dict[str, Any]
+
+REFERENCE = re.compile(
+    r"(?:^|/)(?P<kind>[A-Z][A-Za-z]+)/(?P<id>[A-Za-z0-9\-.]{1,64})(?:/_history/.*)?$"
+)
+FULL_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+#: UCUM codes and the names that devices write instead.
+MINUTES_PER_UNIT = {
+    "min": 1.0,
+    "minute": 1.0,
+    "minutes": 1.0,
+    "h": 60.0,
+    "hr": 60.0,
+    "hour": 60.0,
+    "hours": 60.0,
+    "s": 1 / 60,
+    "sec": 1 / 60,
+    "second": 1 / 60,
+    "seconds": 1 / 60,
+    "ms": 1 / 60_000,
+}
+MILLISECONDS_PER_UNIT = {"ms": 1.0, "millisecond": 1.0, "milliseconds": 1.0, "s": 1000.0}
+PER_MINUTE = {"/min": 1.0, "{beats}/min": 1.0, "beats/min": 1.0, "beats/minute": 1.0, "bpm": 1.0}
+PER_DAY = dict.fromkeys(
+    ("{steps}", "steps", "count", "{count}", "1", "/d", "{steps}/d", "/(24.h)", "{steps}/(24.h)"),
+    1.0,
+)
+
+UNUSED_STATUSES = (
+    "entered-in-error",
+    "in-progress",
+    "stopped",
+    "registered",
+    "preliminary",
+    "cancelled",
+    "draft",
+    "planned",
+    "unknown",
+)
+
+
+class RejectedResourceError(ValueError):
+    """A resource that the contract wants but that cannot become a row; says why."""
+
+
+class IgnoredResourceError(Exception):
+    """A resource that the contract has no use for; its text is the kind it is counted under."""
+
+
+@dataclass
+class Context:
+    """What other resources of the drop say that one resource alone does not.
+
+    `full_urls`: of a Bundle, from an entry's fullUrl to `Type/id`. `medications`: codings
+    of the drop's Medications by `Medication/id`.
+    """
+
+    full_urls: dict[str, str] = field(default_factory=dict)
+    medications: dict[str, list[Resource]] = field(default_factory=dict)
+
+    def resolve(self, reference: str) -> str:
+        """Return `Type/id` of a relative, absolute or urn:uuid reference."""
+        if reference in self.full_urls:
+            return self.full_urls[reference]
+        match = REFERENCE.search(reference)
+        return f"{match['kind']}/{match['id']}" if match else reference
+
+
+def find_person(resource: Resource, context: Context, element: str = "subject") -> str:
+    """Return the Patient.id that a resource is about, or reject it."""
+    reference = as_object(resource.get(element)).get("reference")
+    if not isinstance(reference, str) or not reference:
+        raise RejectedResourceError(f"{element}.reference: is missing")
+    resolved = context.resolve(reference)
+    if resolved.startswith("urn:uuid:"):
+        return resolved.removeprefix("urn:uuid:")
+    kind, _, person_id = resolved.partition("/")
+    if kind != "Patient" or not person_id:
+        raise RejectedResourceError(f"{element}.reference: does not name a Patient")
+    return person_id
+
+
+def iterate_codings(*concepts: Any) -> Iterator[Resource]:
+    """Yield the codings of CodeableConcepts (or lists of them), in their order."""
+    for concept in concepts:
+        for one in as_list(concept):
+            for coding in as_list(as_object(one).get("coding")):
+                if isinstance(coding, dict) and coding.get("code"):
+                    yield coding
+
+
+def find_loincs(concept: Any) -> list[str]:
+    """Return the LOINC codes of a CodeableConcept."""
+    return [
+        str(coding["code"])
+        for coding in iterate_codings(concept)
+        if coding.get("system") == LOINC_SYSTEM
+    ]
+
+
+def read_codes(codings: Iterable[Any]) -> set[str]:
+    return {str(coding["code"]) for coding in codings if as_object(coding).get("code")}
+
+
+def choose_first(*values: Any) -> str | None:
+    """Return the first value that is a date precise to the day."""
+    return next(
+        (value for value in values if isinstance(value, str) and FULL_DATE.match(value)), None
+    )
+
+
+def require_date(element: str, *values: Any) -> str:
+    """Return the first value precise to the day, or reject the resource."""
+    value = choose_first(*values)
+    if value is None:
+        raise RejectedResourceError(f"{element}: is missing or not precise to the day")
+    return value
+
+
+def read_quantity(quantity: Any, factors: dict[str, float]) -> float:
+    """Return a Quantity in the unit for which `factors` has 1, or reject the resource."""
+    content = as_object(quantity)
+    value = content.get("value")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RejectedResourceError("valueQuantity.value: is missing or not a number")
+    for unit in (content.get("code"), content.get("unit")):
+        factor = factors.get(str(unit).strip().lower())
+        if factor is not None:
+            return value * factor
+    raise RejectedResourceError(f"valueQuantity.code: is not one of {', '.join(factors)}")
+
+
+def as_object(value: Any) -> Resource:
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def refuse_status(resource: Resource, *allowed: str) -> None:
+    """Ignore a resource whose status says that it is not, or not yet, a fact."""
+    status = resource.get("status")
+    if status not in allowed:
+        # A status that FHIR does not define may be any text, even a name.
+        known = status if status in UNUSED_STATUSES else "that FHIR does not define"
+        raise IgnoredResourceError(f"{resource['resourceType']} with status {known}")
