@@ -1,0 +1,87 @@
+"""Structured logs, one JSON object a line, with nothing personal in them.
+
+Exceptions are logged as type and place: their messages may quote what a person answered.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Literal
+
+import structlog
+
+#: Fields of the deployment guide's log lines that every line of a request carries.
+REQUEST_FIELDS = ("request_id", "user_id", "anonymized_id")
+
+EventDict = MutableMapping[str, Any]
+
+
+def configure_logging(level: str, log_format: Literal["json", "text"]) -> None:
+    """Send all logs of this process, structlog's and the standard library's, to stdout."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        describe_exception,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    renderers = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, name_fields]
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), event_key="message")
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[*renderers, renderer]
+    )
+    _install(formatter, level)
+
+
+def describe_exception(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Replace exception information by its type and the places it passed."""
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event["exception"] = {"type": type(error).__name__, "places": list_places(error)}
+    return event
+
+
+def list_places(error: BaseException) -> list[str]:
+    """Return file:line function of each frame, without the message and without values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+def name_fields(_logger: Any, _method: str, event: EventDict) -> Mapping[str, Any]:
+    """Put the guide's fields first, under its names."""
+    named = {
+        "timestamp": event.pop("timestamp", None),
+        "level": str(event.pop("level", "")).upper(),
+        "logger": event.pop("logger", None),
+        "message": event.pop("event", ""),
+    }
+    known = {field: event.pop(field) for field in REQUEST_FIELDS if field in event}
+    return named | known | dict(event)
+
+
+def _install(formatter: logging.Formatter, level: str) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).propagate = True
+    # Requests are logged once, by us, without the path's identifiers; httpx adds URLs.
+    logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,0 +1,51 @@
+"""Run the API: `python -m serving [--port 8000] [--workers 1]`."""
+
+import os
+import sys
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from monitoring.metrics import MULTIPROCESS_FOLDER
+from serving.settings import MissingSettingError, get_settings
+
+#: Seconds that requests under way get when the server is told to stop.
+GRACE_SECONDS = 20
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(min=1, max=64)] = 1,
+) -> None:
+    """Answer screenings until SIGTERM or Ctrl-C, then finish what is under way."""
+    try:
+        get_settings()
+    except MissingSettingError as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(2) from None
+    with TemporaryDirectory(prefix="mhras-metrics-") as folder:
+        if workers > 1:
+            # Before a worker imports prometheus_client, which reads it once.
+            os.environ.setdefault(MULTIPROCESS_FOLDER, folder)
+        run_server(host, port, workers)
+
+
+def run_server(host: str, port: int, workers: int) -> None:
+    uvicorn.run(
+        "serving.app:start_worker",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+if __name__ == "__main__":
+    typer.run(serve)

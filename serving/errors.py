@@ -1,0 +1,82 @@
+"""Errors that carry their HTTP status; rendered as RFC 9457 problems in one place.
+
+No message ever holds a value that a caller sent about a person.
+"""
+
+from dataclasses import dataclass
+
+from serving.roles import Role
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The authenticated caller."""
+
+    user_id: str
+    role: Role
+
+
+class ProblemError(Exception):
+    """An answer other than success; `kind` becomes the problem's type."""
+
+    status = 500
+    kind = "internal-error"
+    title = "The request could not be answered"
+    headers: dict[str, str] = {}  # noqa: RUF012 (never changed)
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class UnauthenticatedError(ProblemError):
+    status = 401
+    kind = "unauthenticated"
+    title = "A valid token is needed"
+    headers = {"WWW-Authenticate": "Bearer"}  # noqa: RUF012
+
+
+class RefusedError(ProblemError):
+    """A refusal that the audit trail records, in its own transaction."""
+
+    status = 403
+    kind = "refused"
+    title = "This is not allowed"
+
+    def __init__(
+        self, detail: str, principal: Principal, action: str, anonymized_id: str | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.principal = principal
+        self.action = action
+        self.anonymized_id = anonymized_id
+
+
+class RoleRefusedError(RefusedError):
+    kind = "role-not-allowed"
+    title = "Your role does not allow this"
+
+
+class ConsentMissingError(RefusedError):
+    kind = "consent-missing"
+    title = "There is no consent in force for this screening"
+
+
+class ReleaseUnavailableError(ProblemError):
+    status = 503
+    kind = "no-release"
+    title = "No Production release is loaded"
+    headers = {"Retry-After": "10"}  # noqa: RUF012
+
+
+class DatabaseUnavailableError(ProblemError):
+    status = 503
+    kind = "database-unavailable"
+    title = "The database cannot be reached"
+    headers = {"Retry-After": "10"}  # noqa: RUF012
+
+
+class DeadlineExceededError(ProblemError):
+    status = 504
+    kind = "deadline-exceeded"
+    title = "The answer took too long and nothing was recorded"

@@ -1,0 +1,157 @@
+"""The one place where errors become answers: RFC 9457 problems."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+from serving import audit
+from serving.crisis import GUIDANCE
+from serving.errors import DatabaseUnavailableError, ProblemError, RefusedError
+
+log = structlog.get_logger("serving.problems")
+
+MEDIA_TYPE = "application/problem+json"
+
+#: Names of fields that may be repeated to the caller; anything else might be a person's value.
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+class FieldProblem(BaseModel):
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str | None = None
+    errors: list[FieldProblem] | None = None
+    crisis_guidance: str | None = Field(
+        default=None, description="What to do when a screening could not be answered."
+    )
+
+
+def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI entries of the problems a route answers with."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    meanings = {
+        401: "No valid token.",
+        403: "The role, or the individual's consent, does not allow it; audited.",
+        422: "The body is not usable; `errors` names each field.",
+        500: "Nothing was recorded.",
+        503: "The database or the release is unavailable; nothing was recorded.",
+        504: "It took too long; nothing was recorded.",
+    }
+    # `model` registers the schema; `content` gives the media type that is really sent.
+    return {
+        status: {"description": meanings[status], "model": Problem, "content": content}
+        for status in statuses
+    }
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(RefusedError, answer_refusal)
+    app.add_exception_handler(ProblemError, answer_problem)
+    app.add_exception_handler(RequestValidationError, answer_invalid_request)
+    app.add_exception_handler(HTTPException, answer_http_error)
+    for unreachable in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.add_exception_handler(unreachable, answer_database_unavailable)
+
+
+def answer_problem(request: Request, error: Exception) -> JSONResponse:
+    problem = error if isinstance(error, ProblemError) else ProblemError("an error on our side")
+    return make_response(request, problem)
+
+
+def answer_refusal(request: Request, error: Exception) -> JSONResponse:
+    """Audit a refusal, then answer it; one that cannot be audited is answered as an outage."""
+    assert isinstance(error, RefusedError)
+    try:
+        engine = request.app.state.services.engine
+        audit.record_refusal(engine, error, read_request_id(request))
+    except SQLAlchemyError as failure:
+        log.error("refusal not audited", cause=type(failure).__name__)
+        return make_response(request, DatabaseUnavailableError("the refusal could not be audited"))
+    log.info("refused", reason=error.kind)
+    return make_response(request, error)
+
+
+def answer_database_unavailable(request: Request, error: Exception) -> JSONResponse:
+    log.error("database unavailable", cause=type(error).__name__)
+    return make_response(request, DatabaseUnavailableError("nothing was recorded; try again"))
+
+
+def answer_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    problem = ProblemError(str(error.detail))
+    problem.status, problem.kind, problem.title = error.status_code, "http", "Not answered"
+    return make_response(request, problem, headers=error.headers or {})
+
+
+def answer_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    """Name each field that is wrong; never repeat what was sent."""
+    assert isinstance(error, RequestValidationError)
+    problem = ProblemError("the body is not usable; errors names each field")
+    problem.status, problem.kind = 422, "invalid-request"
+    problem.title = "The request is not usable"
+    errors = [
+        FieldProblem(field=name_field(found["loc"]), message=found["msg"])
+        for found in error.errors()
+    ]
+    return make_response(request, problem, errors=errors)
+
+
+def make_response(
+    request: Request,
+    error: ProblemError,
+    errors: list[FieldProblem] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    problem = Problem(
+        type=f"urn:mhras:problem:{error.kind}",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        request_id=read_request_id(request),
+        errors=errors,
+        crisis_guidance=GUIDANCE if needs_guidance(request, error.status) else None,
+    )
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=error.status,
+        headers={**error.headers, **(headers or {})},
+        media_type=MEDIA_TYPE,
+    )
+
+
+def needs_guidance(request: Request, status: int) -> bool:
+    """Tell whether someone waiting for a screening is left without an answer by us."""
+    return request.url.path.startswith("/screen") and (status == 403 or status >= 500)
+
+
+def read_request_id(request: Request) -> str | None:
+    return getattr(request.state, "request_id", None)
+
+
+def name_field(location: Sequence[str | int]) -> str:
+    """Return `survey_data.phq9[3]` for ("body", "survey_data", "phq9", 3)."""
+    named = ""
+    for part in location[1:]:
+        if isinstance(part, int):
+            named += f"[{part}]"
+        else:
+            named += f".{part if _FIELD_NAME.fullmatch(part) else '(unnamed)'}"
+    return named.lstrip(".") or str(location[0])

@@ -1,0 +1,76 @@
+"""GET /health for probes, GET /health/ready for people and load balancers."""
+
+import time
+from typing import Literal
+
+import structlog
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from serving.services import Services, WorkerServices
+
+log = structlog.get_logger("serving.health")
+
+router = APIRouter(tags=["operation"])
+
+
+class Health(BaseModel):
+    """Liveness: says nothing of the dependencies, whose outage a restart would not end."""
+
+    status: Literal["healthy", "degraded"] = Field(
+        description="degraded: no release is loaded, or a newer one could not be."
+    )
+    timestamp: float = Field(description="Seconds since 1970.")
+
+
+class ReleaseState(BaseModel):
+    version: int | None
+    problem: str | None = Field(description="Why the registry's Production is not loaded.")
+
+
+class Readiness(BaseModel):
+    status: Literal["ready", "not ready"]
+    timestamp: float
+    database: Literal["reachable", "unreachable"]
+    release: ReleaseState
+
+
+@router.get("/health")
+def get_health(services: WorkerServices) -> Health:
+    releases = services.releases
+    well = releases.current is not None and releases.problem is None
+    return Health(status="healthy" if well else "degraded", timestamp=time.time())
+
+
+@router.get("/health/ready", responses={503: {"model": Readiness}})
+def get_readiness(services: WorkerServices, response: Response) -> Readiness:
+    """Tell whether screenings can be answered: database reachable, a release loaded."""
+    reachable = is_reachable(services.engine)
+    release = describe_release_state(services)
+    ready = reachable and release.version is not None
+    response.status_code = 200 if ready else 503
+    return Readiness(
+        status="ready" if ready else "not ready",
+        timestamp=time.time(),
+        database="reachable" if reachable else "unreachable",
+        release=release,
+    )
+
+
+def describe_release_state(services: Services) -> ReleaseState:
+    current, problem = services.releases.current, services.releases.problem
+    return ReleaseState(
+        version=current.version if current else None, problem=problem.reason if problem else None
+    )
+
+
+def is_reachable(engine: Engine) -> bool:
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except SQLAlchemyError as error:
+        log.warning("database unreachable", cause=type(error).__name__)
+        return False
+    return True

@@ -1,0 +1,53 @@
+"""GET / and the intended-use statement that every answer links."""
+
+from importlib.metadata import version
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+
+from serving.answers import INTENDED_USE, INTENDED_USE_PATH
+from serving.crisis import GUIDANCE
+from serving.problems import describe_problems
+from serving.services import ServiceReader, WorkerServices
+
+router = APIRouter(tags=["service"])
+
+INTENDED_USE_PAGE = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>MHRAS: intended use</title></head>
+<body>
+<h1>Intended use</h1>
+<p>{INTENDED_USE}</p>
+<p>MHRAS reads questionnaires, wearable data and care events of consenting individuals and
+estimates the probability that symptoms get clinically significantly worse within 90 days. It
+orders a review queue; a clinician decides. It has not been clinically validated.</p>
+<p>The bands low, moderate, high and critical are review priorities, not levels of risk by which
+treatment or discharge could be decided.</p>
+<p>{GUIDANCE}</p>
+</body></html>
+"""
+
+
+class ServiceInfo(BaseModel):
+    service: str
+    version: str
+    release_version: int | None
+    intended_use: str
+    openapi: str
+
+
+@router.get("/", responses=describe_problems(401))
+def get_service_info(_reader: ServiceReader, services: WorkerServices) -> ServiceInfo:
+    release = services.releases.current
+    return ServiceInfo(
+        service="MHRAS",
+        version=version("mhras"),
+        release_version=release.version if release else None,
+        intended_use=INTENDED_USE_PATH,
+        openapi="/openapi.json",
+    )
+
+
+@router.get(INTENDED_USE_PATH, response_class=HTMLResponse)
+def get_intended_use() -> str:
+    return INTENDED_USE_PAGE

@@ -1,0 +1,152 @@
+"""From feature values to score, band, interval and confidence: pure functions.
+
+All numbers that decide come with the release (its manifest) or from the settings.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlruns_config.release import (
+    Calibration,
+    ConformalInterval,
+    FeatureDescription,
+    ReleaseManifest,
+    ScoreMap,
+    Stacker,
+)
+
+#: Data types whose absence widens the interval.
+DATA_TYPES = ("survey", "wearable", "emr")
+
+#: Member probabilities are kept this far from 0 and 1, where log-odds are infinite.
+PROBABILITY_MARGIN = 1e-6
+
+Vector = NDArray[np.float32]
+
+
+class Band(StrEnum):
+    """Review priority. Never a statement about how safe a person is."""
+
+    LOW = "low"
+    MODERATE = "moderate"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True)
+class BandEdges:
+    """The highest score of each band but the top one."""
+
+    low: float = 25
+    moderate: float = 50
+    high: float = 75
+
+    def find_band(self, score: float) -> Band:
+        if score <= self.low:
+            return Band.LOW
+        if score <= self.moderate:
+            return Band.MODERATE
+        return Band.HIGH if score <= self.high else Band.CRITICAL
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Conformal interval of a probability."""
+
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        return self.high - self.low
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a release says about one individual."""
+
+    probability: float
+    score: float
+    interval: Interval
+    confidence: float
+    abstains: bool
+
+
+def assemble_vector(
+    features: Sequence[FeatureDescription], values: Mapping[str, float | None]
+) -> Vector:
+    """Return the models' input row, float32 [1, len(features)], NaN where missing."""
+    row = [values.get(feature.name) for feature in features]
+    vector = np.array([[np.nan if value is None else value for value in row]], dtype=np.float32)
+    # An infinite value is no measurement either.
+    vector[~np.isfinite(vector)] = np.nan
+    return vector
+
+
+def list_missing_data(features: Sequence[FeatureDescription], vector: Vector) -> list[str]:
+    """Return the data types without a single value among the models' inputs."""
+    known = ~np.isnan(vector[0])
+    present = {feature.data_type for feature, has in zip(features, known, strict=True) if has}
+    return [data_type for data_type in DATA_TYPES if data_type not in present]
+
+
+def estimate(
+    manifest: ReleaseManifest, member_probabilities: Mapping[str, float], missing_data_types: int
+) -> Estimate:
+    """Combine the members' probabilities as the release says."""
+    stacked = to_probability(stack_log_odds(manifest.stacker, member_probabilities))
+    probability = calibrate(manifest.calibration, stacked)
+    interval = find_interval(manifest.conformal, probability, missing_data_types)
+    knows_nothing = missing_data_types == len(DATA_TYPES)
+    return Estimate(
+        probability=probability,
+        score=map_to_score(manifest.score_map, probability),
+        interval=interval,
+        confidence=measure_confidence(manifest.conformal, interval),
+        abstains=knows_nothing or interval.width > manifest.conformal.abstain_above,
+    )
+
+
+def stack_log_odds(stacker: Stacker, member_probabilities: Mapping[str, float]) -> float:
+    """Return the stacker's log-odds; raises KeyError when a weighted member is missing."""
+    return stacker.intercept + sum(
+        coefficient * to_log_odds(member_probabilities[name])
+        for name, coefficient in stacker.coefficients.items()
+    )
+
+
+def to_log_odds(probability: float) -> float:
+    kept = min(max(probability, PROBABILITY_MARGIN), 1 - PROBABILITY_MARGIN)
+    return float(np.log(kept) - np.log1p(-kept))
+
+
+def to_probability(log_odds: float) -> float:
+    # The argument of exp stays negative, so it cannot overflow.
+    tail = float(np.exp(-abs(log_odds)))
+    return 1 / (1 + tail) if log_odds >= 0 else tail / (1 + tail)
+
+
+def calibrate(calibration: Calibration, probability: float) -> float:
+    return float(np.interp(probability, calibration.inputs, calibration.outputs))
+
+
+def find_interval(
+    conformal: ConformalInterval, probability: float, missing_data_types: int
+) -> Interval:
+    """Return the interval; missing data never makes it narrower than complete data would."""
+    width = max(conformal.widths[: missing_data_types + 1])
+    return Interval(low=max(0.0, probability - width), high=min(1.0, probability + width))
+
+
+def measure_confidence(conformal: ConformalInterval, interval: Interval) -> float:
+    """Return 1 for a point, 0.5 where the release begins to abstain, 0 from twice that width."""
+    return max(0.0, 1 - interval.width / (2 * conformal.abstain_above))
+
+
+def map_to_score(score_map: ScoreMap, probability: float) -> float:
+    """Return the 0-100 score, to one decimal as it is shown and compared."""
+    return round(float(np.interp(probability, score_map.probabilities, score_map.scores)), 1)

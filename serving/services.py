@@ -1,0 +1,78 @@
+"""What a worker holds while it runs, and how routes reach it: as parameter types."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import structlog
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from serving.database.sessions import open_session
+from serving.errors import Principal, RoleRefusedError, UnauthenticatedError
+from serving.features import FeatureGateway
+from serving.release_watcher import ReleaseWatcher
+from serving.roles import PERMISSIONS, Permission
+from serving.settings import Settings
+from serving.tokens import read_token
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    engine: Engine
+    releases: ReleaseWatcher
+    features: FeatureGateway
+
+
+def get_services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+WorkerServices = Annotated[Services, Depends(get_services)]
+
+
+def get_session(services: WorkerServices) -> Iterator[Session]:
+    with open_session(services.engine) as session:
+        yield session
+
+
+# scope="function" commits before the answer is sent; otherwise a failing commit would still
+# be answered with 200.
+DbSession = Annotated[Session, Depends(get_session, scope="function")]
+
+_bearer = HTTPBearer(auto_error=False, description="`python -m serving.tokens issue`")
+
+
+async def authenticate(
+    request: Request,
+    services: WorkerServices,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Principal:
+    """Return the caller, or raise UnauthenticatedError."""
+    if credentials is None:
+        raise UnauthenticatedError("send a token: Authorization: Bearer ...")
+    secret = services.settings.jwt_secret_key.get_secret_value()
+    principal = read_token(credentials.credentials, secret)
+    structlog.contextvars.bind_contextvars(user_id=principal.user_id)
+    return principal
+
+
+def require(permission: Permission) -> Callable[..., Awaitable[Principal]]:
+    """Return the dependency that lets only roles with `permission` pass."""
+
+    async def check(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+        if permission not in PERMISSIONS[principal.role]:
+            raise RoleRefusedError(
+                f"the role {principal.role} may not {permission}", principal, permission
+            )
+        return principal
+
+    return check
+
+
+ServiceReader = Annotated[Principal, Depends(require(Permission.READ_SERVICE_INFO))]
+Screener = Annotated[Principal, Depends(require(Permission.SCREEN))]
