@@ -1,0 +1,52 @@
+"""Every input column of the tabular members, in order, with its plain words."""
+
+from dataclasses import dataclass
+
+from feast import FeatureView
+
+from feature_repo.care_history import care_history
+from feature_repo.demographics import demographics
+from feature_repo.request_answers import ANSWER_FEATURES
+from feature_repo.survey_history import STORED_PHQ9_ITEMS, survey_history
+from feature_repo.wearable_windows import wearable_windows
+from feature_repo.weekly_sequence import weekly_sequence
+
+#: Views as they are stored, the on-demand one left out.
+STORED_VIEWS: tuple[FeatureView, ...] = (
+    survey_history,
+    wearable_windows,
+    care_history,
+    demographics,
+    weekly_sequence,
+)
+
+#: Stored only so that request_answers can compare with them.
+COMPARED_ONLY = frozenset(
+    {*STORED_PHQ9_ITEMS, "stored_phq9_total", "stored_phq9_at", "stored_gad7_total", "birth_year"}
+)
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """One input column; `data_type` is the consent its value needs (None: none of them)."""
+
+    name: str
+    label: str
+    unit: str
+    data_type: str | None
+
+
+def list_model_inputs() -> tuple[ModelInput, ...]:
+    """Return the columns every tabular member takes, in the order they take them."""
+    answered = [
+        ModelInput(name, label, unit, None if name == "age" else "survey")
+        for name, (label, unit) in ANSWER_FEATURES.items()
+    ]
+    stored = [
+        ModelInput(field.name, field.description, field.tags["unit"], view.tags.get("data_type"))
+        for view in STORED_VIEWS
+        if view is not weekly_sequence
+        for field in view.features
+        if field.name not in COMPARED_ONLY
+    ]
+    return (*answered, *stored)

@@ -1,0 +1,76 @@
+"""What questionnaires answered before the index date say."""
+
+from datetime import timedelta
+
+from feast import FeatureView, Field
+from feast.types import Float32
+
+from feature_repo.individual import individual, make_feature_source
+from feature_repo.instruments import PHQ9
+
+POINTS = {"unit": "points"}
+DAYS = {"unit": "days"}
+COUNT = {"unit": "count"}
+
+STORED_PHQ9_ITEMS = tuple(f"stored_phq9_item_{n}" for n in range(1, PHQ9.item_count + 1))
+
+survey_history = FeatureView(
+    name="survey_history",
+    entities=[individual],
+    # A questionnaire of more than a year ago says little about the next 90 days.
+    ttl=timedelta(days=400),
+    tags={"data_type": "survey"},
+    schema=[
+        *(
+            Field(name=name, dtype=Float32, tags=POINTS, description=f"last PHQ-9 item {n}")
+            for n, name in enumerate(STORED_PHQ9_ITEMS, 1)
+        ),
+        Field(name="stored_phq9_total", dtype=Float32, tags=POINTS, description="last PHQ-9 total"),
+        Field(
+            name="stored_phq9_at",
+            dtype=Float32,
+            tags={"unit": "days since 1970-01-01"},
+            description="day of the last PHQ-9",
+        ),
+        Field(
+            name="previous_phq9_total",
+            dtype=Float32,
+            tags=POINTS,
+            description="PHQ-9 total before the last one",
+        ),
+        Field(name="phq9_mean_365", dtype=Float32, tags=POINTS, description="mean PHQ-9 of a year"),
+        Field(
+            name="phq9_max_365", dtype=Float32, tags=POINTS, description="highest PHQ-9 of a year"
+        ),
+        Field(
+            name="phq9_sd_365", dtype=Float32, tags=POINTS, description="spread of PHQ-9 in a year"
+        ),
+        Field(
+            name="phq9_slope_365",
+            dtype=Float32,
+            tags={"unit": "points per 30 days"},
+            description="trend of PHQ-9 in a year",
+        ),
+        Field(
+            name="phq9_count_365",
+            dtype=Float32,
+            tags=COUNT,
+            description="PHQ-9 questionnaires in a year",
+        ),
+        Field(
+            name="phq9_self_harm_365",
+            dtype=Float32,
+            tags=POINTS,
+            description="highest answer to PHQ-9 item 9 in a year",
+        ),
+        Field(name="stored_gad7_total", dtype=Float32, tags=POINTS, description="last GAD-7 total"),
+        Field(name="gad7_mean_365", dtype=Float32, tags=POINTS, description="mean GAD-7 of a year"),
+        Field(
+            name="gad7_slope_365",
+            dtype=Float32,
+            tags={"unit": "points per 30 days"},
+            description="trend of GAD-7 in a year",
+        ),
+    ],
+    source=make_feature_source("survey_history"),
+)

@@ -1,0 +1,65 @@
+"""What wearable days before the index date say, over windows of 7, 28 and 60 days."""
+
+from datetime import timedelta
+
+from feast import FeatureView, Field
+from feast.types import Float32
+
+from feature_repo.individual import individual, make_feature_source
+
+WINDOWS_DAYS = (7, 28, 60)
+STATISTICS = ("mean", "sd", "slope", "missing")
+
+#: Channel -> (plain words, unit).
+WINDOWED_CHANNELS = {
+    "steps": ("daily steps", "steps"),
+    "active_minutes": ("active minutes a day", "minutes"),
+    "sleep_minutes": ("sleep a night", "minutes"),
+    "sleep_efficiency": ("sleep efficiency", "%"),
+    "resting_heart_rate": ("resting heart rate", "beats/min"),
+    "hrv_rmssd": ("heart rate variability (RMSSD)", "ms"),
+}
+
+_WORDS = {
+    "mean": "mean of {label} over {days} days",
+    "sd": "day-to-day spread of {label} over {days} days",
+    "slope": "trend of {label} over {days} days",
+    "missing": "share of {days} days without {label}",
+}
+
+
+def _describe_window(channel: str, days: int, statistic: str) -> Field:
+    label, unit = WINDOWED_CHANNELS[channel]
+    units = {"slope": f"{unit} per week", "missing": "share"}
+    return Field(
+        name=f"{channel}_{statistic}_{days}",
+        dtype=Float32,
+        tags={"unit": units.get(statistic, unit)},
+        description=_WORDS[statistic].format(label=label, days=days),
+    )
+
+
+wearable_windows = FeatureView(
+    name="wearable_windows",
+    entities=[individual],
+    ttl=timedelta(days=14),  # older windows say little about current risk
+    tags={"data_type": "wearable"},
+    schema=[
+        *(
+            _describe_window(channel, days, statistic)
+            for channel in WINDOWED_CHANNELS
+            for days in WINDOWS_DAYS
+            for statistic in STATISTICS
+        ),
+        *(
+            Field(
+                name=f"{channel}_last",
+                dtype=Float32,
+                tags={"unit": unit},
+                description=f"last {label}",
+            )
+            for channel, (label, unit) in WINDOWED_CHANNELS.items()
+        ),
+    ],
+    source=make_feature_source("wearable_windows"),
+)

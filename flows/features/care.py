@@ -1,0 +1,82 @@
+"""Features of encounters, diagnoses and medications before a moment (view care_history)."""
+
+import polars as pl
+
+from feature_repo.clinical_codes import (
+    ACUTE_PSYCHIATRIC_SETTINGS,
+    ACUTE_SETTINGS,
+    CONDITION_GROUPS,
+    ICD10_SYSTEMS,
+    MEDICATION_GROUPS,
+    PSYCHIATRIC_SETTINGS,
+    ConditionGroup,
+)
+from feature_repo.individual import JOIN_KEY
+from flows.features.moments import AS_OF, AVAILABLE_AT, stamp_rows
+
+MOMENT = [JOIN_KEY, AS_OF]
+#: How long a prescription without an end counts as current.
+ASSUMED_SUPPLY_DAYS = 90
+
+
+def compute_care_history(moments: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per moment of an individual whose record holds any earlier event."""
+    earlier = (
+        moments.join(events, on=JOIN_KEY)
+        .filter(pl.col("started_at") < pl.col(AS_OF))
+        .with_columns((pl.col(AS_OF) - pl.col("started_at")).dt.total_days().alias("days_ago"))
+    )
+    features = earlier.group_by(MOMENT).agg(
+        pl.col(AVAILABLE_AT).max(),
+        *_summarise_encounters(),
+        *_summarise_medications(),
+        *_summarise_diagnoses(),
+    )
+    return stamp_rows(features)
+
+
+def _summarise_encounters() -> list[pl.Expr]:
+    encounter = pl.col("kind") == "encounter"
+    psychiatric = pl.col("setting").is_in(PSYCHIATRIC_SETTINGS)
+    acute = pl.col("setting").is_in(ACUTE_SETTINGS)
+    acute_psychiatric = pl.col("setting").is_in(ACUTE_PSYCHIATRIC_SETTINGS)
+    quarter, year = pl.col("days_ago") < 90, pl.col("days_ago") < 365
+    return [
+        (encounter & quarter).sum().alias("encounters_90"),
+        (encounter & year).sum().alias("encounters_365"),
+        (psychiatric & quarter).sum().alias("psychiatric_encounters_90"),
+        (psychiatric & year).sum().alias("psychiatric_encounters_365"),
+        (acute & year).sum().alias("acute_encounters_365"),
+        (acute_psychiatric & year).sum().alias("acute_psychiatric_365"),
+        pl.col("days_ago").filter(psychiatric).min().alias("days_since_psychiatric"),
+        pl.col("days_ago").filter(acute_psychiatric).min().alias("days_since_acute_psychiatric"),
+    ]
+
+
+def _summarise_medications() -> list[pl.Expr]:
+    assumed_end = pl.col("started_at") + pl.duration(days=ASSUMED_SUPPLY_DAYS)
+    # An end after the moment was not known at the moment: it only says "still running".
+    running = pl.col("ended_at").fill_null(assumed_end) >= pl.col(AS_OF)
+    active = [
+        (_is_medication(group) & running).any().cast(pl.Float32).alias(f"{group}_active")
+        for group in MEDICATION_GROUPS
+    ]
+    started = _is_medication("antidepressant") & (pl.col("days_ago") < 90)
+    return [*active, started.sum().alias("antidepressant_starts_90")]
+
+
+def _is_medication(group: str) -> pl.Expr:
+    return (pl.col("kind") == "medication") & pl.col("code").is_in(MEDICATION_GROUPS[group])
+
+
+def _summarise_diagnoses() -> list[pl.Expr]:
+    return [
+        _is_diagnosis(group).any().cast(pl.Float32).alias(f"{name}_diagnosed")
+        for name, group in CONDITION_GROUPS.items()
+    ]
+
+
+def _is_diagnosis(group: ConditionGroup) -> pl.Expr:
+    prefixes = [pl.col("code").str.starts_with(prefix) for prefix in group.icd10_prefixes]
+    icd10 = pl.col("system").str.to_lowercase().is_in(ICD10_SYSTEMS) & pl.any_horizontal(prefixes)
+    return (pl.col("kind") == "diagnosis") & (icd10 | pl.col("code").is_in(group.snomed))

@@ -1,0 +1,25 @@
+"""Features of the person (feature view demographics)."""
+
+from datetime import UTC, datetime
+
+import polars as pl
+
+from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
+from flows.sources.contract import INSTANT
+
+#: Year of birth and sex do not change, so the rows stand for all time. (Not 1970-01-01: Feast
+#: answers a timestamp of zero for "nothing stored".)
+ALWAYS = datetime(1971, 1, 1, tzinfo=UTC)
+
+
+def compute_demographics(people: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per individual; an unknown sex is neither female nor male."""
+    known = pl.col("sex") != "unknown"
+    return people.select(
+        JOIN_KEY,
+        pl.col("birth_year"),
+        pl.when(known).then(pl.col("sex") == "female").alias("sex_female"),
+        pl.when(known).then(pl.col("sex") == "male").alias("sex_male"),
+        pl.lit(ALWAYS).cast(INSTANT).alias(EVENT_TIMESTAMP),
+        pl.lit(ALWAYS).cast(INSTANT).alias(CREATED_TIMESTAMP),
+    )

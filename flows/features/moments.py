@@ -1,0 +1,54 @@
+"""The moments at which features are computed, and the stamps their rows carry."""
+
+from datetime import date
+
+import polars as pl
+
+from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.instruments import PHQ9
+from flows.sources.contract import INSTANT
+
+AS_OF = "as_of"
+#: When the newest input of a row could first have been known.
+AVAILABLE_AT = "available_at"
+
+
+def list_moments(surveys: pl.DataFrame, individuals: pl.Series, snapshot: date) -> pl.DataFrame:
+    """Return (anonymized_id, as_of): the day of every PHQ-9, and `snapshot` for everyone.
+
+    The snapshot is what the online store serves; a PHQ-9 day is a possible index date.
+    """
+    asked = surveys.filter(pl.col("instrument") == PHQ9.name).select(
+        JOIN_KEY, pl.col("answered_at").dt.truncate("1d").alias(AS_OF)
+    )
+    today = pl.DataFrame({JOIN_KEY: individuals}).with_columns(
+        pl.lit(snapshot).cast(INSTANT).alias(AS_OF)
+    )
+    return (
+        pl.concat([asked.cast({AS_OF: INSTANT}), today])
+        .filter(pl.col(AS_OF) <= pl.lit(snapshot).cast(INSTANT))
+        .unique()
+        .sort(JOIN_KEY, AS_OF)
+    )
+
+
+def stamp_rows(features: pl.DataFrame) -> pl.DataFrame:
+    """Replace (as_of, available_at) by Feast's event and created timestamps.
+
+    A row counts as created when the last of its inputs could be known, and not before the
+    moment it stands for: a late correction makes a second row instead of changing the past.
+    """
+    created = pl.max_horizontal(AS_OF, pl.col(AVAILABLE_AT).fill_null(pl.col(AS_OF)))
+    return (
+        features.with_columns(created.alias(CREATED_TIMESTAMP))
+        .rename({AS_OF: EVENT_TIMESTAMP})
+        .drop(AVAILABLE_AT)
+    )
+
+
+def fit_slope(x: pl.Expr, y: pl.Expr) -> pl.Expr:
+    """Return the least-squares slope of y over x, null where x does not vary."""
+    known = x.is_not_null() & y.is_not_null()
+    x, y = x.filter(known).cast(pl.Float64), y.filter(known).cast(pl.Float64)
+    variance = ((x - x.mean()) ** 2).sum()
+    return pl.when(variance > 0).then(((x - x.mean()) * (y - y.mean())).sum() / variance)

@@ -1,0 +1,92 @@
+"""The Delta tables behind the feature views: one partition per hash bucket, versions kept."""
+
+import polars as pl
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
+from feast import FeatureView
+from feast.types import Array
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+
+from feature_repo.individual import (
+    CREATED_TIMESTAMP,
+    EVENT_TIMESTAMP,
+    JOIN_KEY,
+    locate_feature_table,
+)
+from flows.lake import storage_options
+from flows.sources.contract import INSTANT, ColumnTypes
+
+ROW_KEY = [JOIN_KEY, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
+BUCKET = "bucket"
+
+
+def list_columns(view: FeatureView) -> ColumnTypes:
+    """Return the columns of a view's table, in order, as its Feast schema declares them."""
+    features: ColumnTypes = {
+        field.name: pl.List(pl.Float32) if isinstance(field.dtype, Array) else pl.Float32
+        for field in view.features
+    }
+    keys: ColumnTypes = {JOIN_KEY: pl.String, EVENT_TIMESTAMP: INSTANT, CREATED_TIMESTAMP: INSTANT}
+    return keys | features | {BUCKET: pl.Int32}
+
+
+def ensure_table(view: FeatureView) -> None:
+    """Create a view's table if it is not there: Feast cannot read what does not exist."""
+    empty = pl.DataFrame(schema=list_columns(view))
+    write_deltalake(
+        locate_feature_table(view.name),
+        empty.to_arrow(),
+        mode="ignore",
+        partition_by=[BUCKET],
+        storage_options=storage_options(),
+    )
+
+
+# Buckets are disjoint partitions, but two commits at the same instant still collide once.
+@retry(
+    retry=retry_if_exception_type(CommitFailedError),
+    stop=stop_after_attempt(5),
+    wait=wait_random(0.1, 1),
+    reraise=True,
+)
+def merge_rows(view: FeatureView, bucket: int, rows: pl.DataFrame) -> int:
+    """Write the rows of one bucket; return how many are new or changed.
+
+    Rows of other (event, created) timestamps stay: they are what was known before.
+    """
+    columns = list_columns(view)
+    rows = rows.with_columns(pl.lit(bucket).alias(BUCKET)).select(
+        pl.col(name).cast(dtype) for name, dtype in columns.items()
+    )
+    existing = read_bucket(view, bucket)
+    changed = rows.join(existing, on=list(columns), how="anti", nulls_equal=True)
+    if changed.is_empty():
+        return 0
+    kept = existing.join(changed, on=ROW_KEY, how="anti")
+    write_deltalake(
+        locate_feature_table(view.name),
+        pl.concat([kept, changed]).sort(ROW_KEY).to_arrow(),
+        mode="overwrite",
+        predicate=f"{BUCKET} = {bucket}",
+        partition_by=[BUCKET],
+        storage_options=storage_options(),
+    )
+    return changed.height
+
+
+def read_bucket(view: FeatureView, bucket: int) -> pl.DataFrame:
+    """Return all rows of one bucket, every version."""
+    table = _open(view)
+    arrow = table.to_pyarrow_table(filters=[(BUCKET, "=", bucket)])
+    columns = list_columns(view)
+    frame = pl.from_arrow(arrow)
+    assert isinstance(frame, pl.DataFrame)
+    return frame.select(pl.col(name).cast(dtype) for name, dtype in columns.items())
+
+
+def get_table_version(view: FeatureView) -> int:
+    return _open(view).version()
+
+
+def _open(view: FeatureView) -> DeltaTable:
+    return DeltaTable(locate_feature_table(view.name), storage_options=storage_options())

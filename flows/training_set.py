@@ -1,0 +1,122 @@
+"""The training set: labelled index dates with the features known at each of them."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+from feast import FeatureStore
+from numpy.typing import NDArray
+
+from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.instruments import GAD7, PHQ9
+from feature_repo.request_answers import (
+    GAD7_ANSWERS,
+    INDEX_DAY,
+    PHQ9_ANSWERS,
+    REPORTED_PHQ9_TOTAL,
+)
+from feature_repo.screening_v1 import screening_v1
+from flows.labels import HORIZON_DAYS, INDEX_DATE
+from flows.sources.contract import ITEM_COLUMNS
+
+SECONDS_PER_DAY = 86400
+
+#: Shares of individuals: what a model is fitted on, tuned on, and judged on.
+TUNING_SHARE = 0.15
+HELD_OUT_SHARE = 0.25
+#: Quantile of index dates at which the held-out period begins.
+HELD_OUT_FROM = 0.6
+
+
+class LostRowsError(RuntimeError):
+    """The feature store gave back another number of rows than were asked for."""
+
+
+def make_entity_frame(labels: pl.DataFrame, surveys: pl.DataFrame) -> pl.DataFrame:
+    """Return Feast's entity frame: index time, the answers of that moment, the label.
+
+    The index PHQ-9 enters as request data, as it does in serving; so does a GAD-7 of the
+    same moment.
+    """
+    phq9 = _name_answers(surveys, PHQ9.name, PHQ9_ANSWERS)
+    gad7 = _name_answers(surveys, GAD7.name, GAD7_ANSWERS)
+    moment = [JOIN_KEY, "index_time"]
+    return (
+        labels.join(phq9, on=moment, how="left")
+        .join(gad7, on=moment, how="left")
+        .with_columns(
+            pl.lit(None, dtype=pl.Float64).alias(REPORTED_PHQ9_TOTAL),
+            (pl.col("index_time").dt.epoch("s") / SECONDS_PER_DAY).alias(INDEX_DAY),
+        )
+        .rename({"index_time": EVENT_TIMESTAMP})
+        .sort(JOIN_KEY, EVENT_TIMESTAMP)
+    )
+
+
+def _name_answers(surveys: pl.DataFrame, instrument: str, names: tuple[str, ...]) -> pl.DataFrame:
+    items = zip(ITEM_COLUMNS, names, strict=False)
+    return surveys.filter(pl.col("instrument") == instrument).select(
+        JOIN_KEY,
+        pl.col("answered_at").alias("index_time"),
+        *(pl.col(item).cast(pl.Float64).alias(name) for item, name in items),
+    )
+
+
+def join_features(store: FeatureStore, entities: pl.DataFrame) -> pl.DataFrame:
+    """Return the entity frame with the features of screening_v1 as of each index time.
+
+    A row created after its index time (a late correction) is not used. Raises LostRowsError
+    if the store drops or doubles a row.
+    """
+    joined = store.get_historical_features(
+        entity_df=entities.to_pandas(),
+        features=store.get_feature_service(screening_v1.name),
+        filter_by_created_timestamp=True,
+    ).to_arrow()
+    frame = pl.from_arrow(joined)
+    assert isinstance(frame, pl.DataFrame)
+    if frame.height != entities.height:
+        raise LostRowsError(
+            f"asked for {entities.height} rows, the feature store gave {frame.height}"
+        )
+    # pandas knows no dates, only moments.
+    return frame.cast({INDEX_DATE: pl.Date}).sort(JOIN_KEY, EVENT_TIMESTAMP)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Masks over the rows of a training set; no individual is in two of them."""
+
+    fitting: NDArray[np.bool_]
+    tuning: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
+
+
+def split_rows(individuals: pl.Series, index_dates: pl.Series) -> Split:
+    """Split by individual and by time.
+
+    Held-out individuals are judged on the last part of the period only, the others are
+    learnt from only where their 90 days end before it begins, so that nothing of the
+    future of the held-out period is learnt. Hashing keeps an individual on the same side
+    in every run, also when others join.
+    """
+    position = individuals.str.slice(4, 8).str.to_integer(base=16).to_numpy() / 0xFFFFFFFF
+    held_out_person = position < HELD_OUT_SHARE
+    tuning_person = ~held_out_person & (position < HELD_OUT_SHARE + TUNING_SHARE)
+    boundary = find_time_boundary(index_dates)
+    late = (index_dates >= boundary).to_numpy()
+    learnable = (index_dates < boundary - timedelta(days=HORIZON_DAYS)).to_numpy()
+    return Split(
+        fitting=~held_out_person & ~tuning_person & learnable,
+        tuning=tuning_person & learnable,
+        held_out=held_out_person & late,
+    )
+
+
+def find_time_boundary(index_dates: pl.Series) -> date:
+    """Return the first index date of the held-out period."""
+    boundary = index_dates.cast(pl.Int32).quantile(HELD_OUT_FROM, interpolation="nearest")
+    if boundary is None:
+        raise ValueError("there are no index dates to split")
+    return date(1970, 1, 1) + timedelta(days=int(boundary))
