@@ -1,0 +1,131 @@
+"""The feature flow: from landed rows to feature tables to Feast's online store."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+from feast import FeatureStore, FeatureView
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+
+from feature_repo import definitions
+from feature_repo.catalogue import STORED_VIEWS
+from feature_repo.individual import JOIN_KEY
+from feature_repo.online import REPOSITORY
+from feature_repo.pseudonyms import BUCKET_COUNT
+from flows.features.care import compute_care_history
+from flows.features.demographics import ALWAYS, compute_demographics
+from flows.features.moments import list_moments
+from flows.features.sequences import compute_weekly_sequence
+from flows.features.surveys import compute_survey_history
+from flows.features.tables import ensure_table, get_table_version, merge_rows
+from flows.features.wearables import compute_wearable_windows
+from flows.lake import scan_table
+from serving.settings import get_settings
+
+IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
+
+
+@dataclass(frozen=True)
+class ViewReport:
+    """What a run did to one feature view."""
+
+    view: str
+    rows: int
+    changed: int
+    table_version: int
+
+
+@flow(name="features")
+def materialise_features(as_of: date | None = None) -> list[ViewReport]:
+    """Compute the features of every individual and serve those of `as_of` (default: today).
+
+    Idempotent: rows that are already there are not written again.
+    """
+    snapshot = as_of or datetime.now(UTC).date()
+    lake_url = get_settings().lake_url
+    apply_definitions()
+    progress: Any = create_progress_artifact(0.0, key="feature-progress")
+    counts: list[dict[str, tuple[int, int]]] = []
+    for bucket in range(BUCKET_COUNT):
+        counts.append(compute_bucket(lake_url, bucket, snapshot))
+        update_progress_artifact(progress, 90 * (bucket + 1) / BUCKET_COUNT)
+    load_online_store(snapshot)
+    update_progress_artifact(progress, 100.0)
+    reports = _summarise(counts)
+    create_table_artifact([asdict(report) for report in reports], key="feature-counts")
+    get_run_logger().info("features as of %s: %d views", snapshot, len(reports))
+    return reports
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def apply_definitions() -> None:
+    """Register the feature repository, as `feast apply` does, and make its tables exist."""
+    for view in STORED_VIEWS:
+        ensure_table(view)
+    FeatureStore(repo_path=str(REPOSITORY)).apply(
+        [getattr(definitions, name) for name in definitions.__all__]
+    )
+
+
+@task(cache_policy=NO_CACHE, task_run_name="bucket-{bucket}", **IO_RETRIES)
+def compute_bucket(lake_url: str, bucket: int, snapshot: date) -> dict[str, tuple[int, int]]:
+    """Compute and write one bucket of every view; return (rows, changed rows) per view."""
+    frames = compute_views(
+        {name: scan_table(lake_url, name, bucket).collect() for name in LANDED}, snapshot
+    )
+    views = {view.name: view for view in STORED_VIEWS}
+    return {
+        name: (frame.height, merge_rows(views[name], bucket, frame))
+        for name, frame in frames.items()
+    }
+
+
+LANDED = ("people", "surveys", "wearable_days", "emr_events")
+
+
+def compute_views(tables: dict[str, pl.DataFrame], snapshot: date) -> dict[str, pl.DataFrame]:
+    """Return the rows of every stored view for the individuals of these landed tables."""
+    surveys, days, events = (tables[name] for name in LANDED[1:])
+    individuals = pl.concat([tables[name][JOIN_KEY] for name in LANDED]).unique()
+    moments = list_moments(surveys, individuals, snapshot)
+    return {
+        "survey_history": compute_survey_history(moments, surveys),
+        "wearable_windows": compute_wearable_windows(moments, days),
+        "care_history": compute_care_history(moments, events),
+        "demographics": compute_demographics(tables["people"]),
+        "weekly_sequence": compute_weekly_sequence(moments, surveys, days, events),
+    }
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def load_online_store(snapshot: date) -> None:
+    """Materialise the rows of the snapshot, and those that stand for all time."""
+    store = FeatureStore(repo_path=str(REPOSITORY))
+    midnight = datetime(snapshot.year, snapshot.month, snapshot.day, tzinfo=UTC)
+    dated = [view.name for view in STORED_VIEWS if not _is_timeless(view)]
+    timeless = [view.name for view in STORED_VIEWS if _is_timeless(view)]
+    store.materialize(midnight - timedelta(seconds=1), midnight, feature_views=dated)
+    store.materialize(ALWAYS - timedelta(seconds=1), ALWAYS, feature_views=timeless)
+
+
+def _is_timeless(view: FeatureView) -> bool:
+    return not view.ttl
+
+
+def _summarise(counts: list[dict[str, tuple[int, int]]]) -> list[ViewReport]:
+    return [
+        ViewReport(
+            view=view.name,
+            rows=sum(bucket[view.name][0] for bucket in counts),
+            changed=sum(bucket[view.name][1] for bucket in counts),
+            table_version=get_table_version(view),
+        )
+        for view in STORED_VIEWS
+    ]
