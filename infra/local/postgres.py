@@ -12,7 +12,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,17 @@ def start_postgres(
 def stop_postgres(bin_dir: Path, data_dir: Path) -> None:
     """Stop the server of `data_dir` if it runs; a server killed earlier is no error."""
     if (data_dir / "postmaster.pid").exists():
-        command = [bin_dir / "pg_ctl", "-D", data_dir, "-m", "fast", "-w", "-t", "30", "stop"]
+        command: list[str | Path] = [
+            bin_dir / "pg_ctl",
+            "-D",
+            data_dir,
+            "-m",
+            "fast",
+            "-w",
+            "-t",
+            "30",
+            "stop",
+        ]
         subprocess.run(command, capture_output=True, check=False, **_identity())
 
 
@@ -150,7 +160,15 @@ def _initialise(bin_dir: Path, data_dir: Path, password: str) -> None:
         file.write(password)
         file.flush()
         _give_to_server_user(Path(file.name))
-        command = [bin_dir / "initdb", "-D", data_dir, "-U", SUPERUSER, "-E", "utf8"]
+        command: list[str | Path] = [
+            bin_dir / "initdb",
+            "-D",
+            data_dir,
+            "-U",
+            SUPERUSER,
+            "-E",
+            "utf8",
+        ]
         command += ["--locale", "C.UTF-8", "-A", "scram-sha-256", "--pwfile", file.name]
         _run(command, data_dir)
 
@@ -159,7 +177,7 @@ def _start(bin_dir: Path, data_dir: Path, port: int, options: Mapping[str, str])
     flags = f"-h 127.0.0.1 -p {port} -k ''"
     flags += "".join(f" -c {name}={value}" for name, value in options.items())
     log = data_dir / "server.log"
-    command = [
+    command: list[str | Path] = [
         bin_dir / "pg_ctl",
         "-D",
         data_dir,
@@ -175,7 +193,7 @@ def _start(bin_dir: Path, data_dir: Path, port: int, options: Mapping[str, str])
     _run(command, data_dir)
 
 
-def _run(command: list[str | Path], data_dir: Path) -> None:
+def _run(command: Sequence[str | Path], data_dir: Path) -> None:
     finished = subprocess.run(
         command,
         stdout=subprocess.DEVNULL,

@@ -1,0 +1,51 @@
+# Needs Python 3.11 with venv, and make. `make help` lists the targets.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DROP ?=
+PEOPLE ?= 2000
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-nightly lint types bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed ## make the virtual environment from the lock file
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing $$(wc -l < requirements.lock) locked packages"
+	@$(BIN)/pip install --quiet --disable-pip-version-check $$(grep -E '^(uv|torch)==' requirements.lock)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+run: install ## start everything, train a release on DROP=folder (default: a simulated cohort), screen one individual
+	@$(BIN)/python -m infra.local $(if $(DROP),--drop "$(DROP)") --people $(PEOPLE) $(if $(ONCE),--once)
+
+test: install ## run the tests
+	@$(BIN)/python -m pytest -m "not nightly" $(ARGS)
+
+test-nightly: install ## run the long tests too
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## check style and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install ## check types
+	@$(BIN)/mypy
+
+bench: install ## print the benchmarks (tests/load)
+	@$(BIN)/python -m tests.load
+
+# With UV_TORCH_BACKEND=cpu (or UV_FIND_LINKS=folder of wheels) torch comes without CUDA packages.
+lock: install ## resolve pyproject.toml anew into requirements.lock
+	@rm -f requirements.lock
+	@$(BIN)/uv pip compile --quiet --all-extras --python-version 3.11 --no-annotate --no-header pyproject.toml -o requirements.lock
+	@# The local label of a CPU build names no release of the public index.
+	@sed -i 's/+cpu$$//' requirements.lock
+
+clean: ## remove the virtual environment and all local state
+	@test ! -x $(BIN)/python || $(BIN)/python -m infra.local --forget
+	@rm -rf $(VENV) .mhras .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
