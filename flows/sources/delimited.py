@@ -20,7 +20,7 @@ from flows.sources.pseudonymise import PersonKey
 BATCH_ROWS = 150_000
 BATCH_BYTES = 8 << 20
 
-#: A field longer than this is no value of the contract but a missing quote.
+#: A header is shorter than this.
 HEADER_BYTES = 1 << 16
 
 
@@ -119,12 +119,12 @@ def _read_csv(file: SourceFile) -> Iterator[Batch]:
         try:
             for chunk in reader:
                 rows = pl.DataFrame(pa.Table.from_batches([chunk]))
+                _refuse_line_breaks(file, rows, ragged.next_number)
                 batch = _number_rows(file, rows, ragged.number_rows(rows.height))
                 yield ragged.report(batch)
         except pa.ArrowInvalid as error:
             raise UnreadableFileError(
                 f"{file.label}: cannot be read after row {ragged.next_number - 1}"
-                " (a quote that is not closed?)"
             ) from error
         yield ragged.report(Batch(records=0))
 
@@ -158,11 +158,22 @@ class _RaggedRows:
         return batch
 
 
+def _refuse_line_breaks(file: SourceFile, rows: pl.DataFrame, first: int) -> None:
+    # A stray quote makes one value of all rows up to the next quote: they would be lost.
+    broken = pl.any_horizontal(pl.col(pl.String).str.contains(r"[\r\n]")).fill_null(False)
+    if rows.filter(broken).height:
+        raise UnreadableFileError(
+            f"{file.label}: cannot be read after row {first - 1}: a value holds a line break, "
+            "so a quote is missing or too many"
+        )
+
+
 def _check_encoding(file: SourceFile) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    lines = 0
+    lines = quotes = 0
     with open_file(file) as stream:
         while chunk := stream.read(CHUNK_BYTES):
+            quotes += chunk.count(b'"')
             try:
                 lines += decoder.decode(chunk).count("\n")
             except UnicodeDecodeError as error:
@@ -172,6 +183,8 @@ def _check_encoding(file: SourceFile) -> None:
                 ) from None
     if decoder.getstate()[0]:
         raise UnreadableFileError(f"{file.label}: row {lines + 1} is not UTF-8")
+    if quotes % 2:
+        raise UnreadableFileError(f"{file.label}: a quote is opened and never closed")
 
 
 def _name_column(file: SourceFile, error: UnicodeDecodeError, row: int) -> str:
@@ -188,7 +201,7 @@ def _name_column(file: SourceFile, error: UnicodeDecodeError, row: int) -> str:
 
 def _read_header(file: SourceFile) -> list[str]:
     with open_file(file) as stream:
-        line = stream.readline(HEADER_BYTES).decode("utf-8-sig")
+        line = stream.read(HEADER_BYTES).split(b"\n")[0].decode("utf-8-sig")
     if not line.strip():
         raise UnreadableFileError(f"{file.label}: is empty, not even a header is there")
     return next(csv.reader([line]))

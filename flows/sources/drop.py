@@ -23,7 +23,14 @@ TABLE_FILE = re.compile(rf"({'|'.join(TABLES)})(?:[._-]\d+)?\.(csv|csv\.gz|parqu
 TABLE_PART = re.compile(r"[^/]*\.(csv|csv\.gz|parquet)")
 FHIR_FILE = re.compile(r".*\.(ndjson|ndjson\.gz|json|json\.gz|zip)")
 #: Names that Bulk Data servers give, which say nothing about a person.
-BULK_FILE = re.compile(r"[A-Z][A-Za-z]+(?:[._-]?\d{1,6})*\.ndjson(?:\.gz)?")
+BULK_TYPES = (
+    "AllergyIntolerance|CarePlan|CareTeam|Claim|Condition|Consent|Coverage|Device|"
+    "DiagnosticReport|DocumentReference|Encounter|ExplanationOfBenefit|Goal|ImagingStudy|"
+    "Immunization|Location|Medication|MedicationAdministration|MedicationRequest|Observation|"
+    "Organization|Patient|Practitioner|PractitionerRole|Procedure|Provenance|Questionnaire|"
+    "QuestionnaireResponse|ServiceRequest"
+)
+BULK_FILE = re.compile(rf"(?:{BULK_TYPES})(?:[._-]?\d{{1,6}})*\.ndjson(?:\.gz)?")
 
 
 class EmptyDropError(ValueError):

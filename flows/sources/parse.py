@@ -1,7 +1,7 @@
 """How one column of a drop is read: its value, and what is wrong with it.
 
 A problem names column and rule. It carries a value only where that cannot identify
-anyone, which is an item answer that is a number.
+anyone, which is a small number in the place of an item's answer.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,9 @@ from flows.sources.contract import INSTANT
 EARLIEST = date(1900, 1, 1)
 #: Clocks and time zones differ; a day ahead is no error.
 FUTURE_TOLERANCE = timedelta(days=1)
+
+#: A larger number in the place of an answer may be an identifier in the wrong column.
+MAX_SHOWN = 100
 
 ISO_INSTANT = (
     r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(?::(\d{2}(?:\.\d{1,9})?))?"
@@ -80,12 +83,13 @@ def parse_item(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
     number, unreadable = _number(name, dtype)
     impossible = ~(number.is_between(0, MAX_ANSWER) & (number == number.floor()))
     rule = f"allowed are 0 to {MAX_ANSWER}"
-    shown = pl.format(f"{name}: is {{}}, {rule}", _show(number))
     problem = (
         pl.when(unreadable)
         .then(pl.lit(f"{name}: is not a number, {rule}"))
+        .when(impossible & (number.abs() < MAX_SHOWN))
+        .then(pl.format(f"{name}: is {{}}, {rule}", _show(number)))
         .when(impossible)
-        .then(shown)
+        .then(pl.lit(f"{name}: is a number of several digits, {rule}"))
     )
     return Parsed(number.cast(pl.Int8, strict=False), problem)
 
@@ -228,9 +232,8 @@ def _number(name: str, dtype: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
 
 
 def _show(number: pl.Expr) -> pl.Expr:
-    whole = (number == number.floor()) & (number.abs() < 1e9)
     as_integer = number.cast(pl.Int64, strict=False).cast(pl.String)
-    return pl.when(whole).then(as_integer).otherwise(number.cast(pl.String))
+    return pl.when(number == number.floor()).then(as_integer).otherwise(number.cast(pl.String))
 
 
 def _first(*problems: tuple[pl.Expr, str] | pl.Expr) -> pl.Expr:
