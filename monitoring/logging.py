@@ -24,7 +24,7 @@ def configure_logging(level: str, log_format: Literal["json", "text"]) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        describe_exception,
+        hide_message,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -44,15 +44,22 @@ def configure_logging(level: str, log_format: Literal["json", "text"]) -> None:
     _install(formatter, level)
 
 
-def describe_exception(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def hide_message(_logger: Any, _method: str, event: EventDict) -> EventDict:
     """Replace exception information by its type and the places it passed."""
     info = event.pop("exc_info", None)
     if info is True:
         info = sys.exc_info()
     error = info[1] if isinstance(info, tuple) else info
     if isinstance(error, BaseException):
-        event["exception"] = {"type": type(error).__name__, "places": list_places(error)}
+        event["error"] = describe_error(error)
     return event
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """Return what may be logged of an error: its type, its causes' types and its places."""
+    cause = error.__cause__ or error.__context__
+    described: dict[str, Any] = {"type": type(error).__name__, "places": list_places(error)}
+    return described | ({"cause": type(cause).__name__} if cause else {})
 
 
 def list_places(error: BaseException) -> list[str]:

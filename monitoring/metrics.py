@@ -14,9 +14,15 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client import REGISTRY as PROCESS_REGISTRY
+from prometheus_client import values as prometheus_values
 from prometheus_client.multiprocess import MultiProcessCollector
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+# Settled at import, as prometheus_client settles it: importing Feast sets the variable later,
+# to an empty folder of its own, and /metrics would expose nothing.
+_IS_SHARED = prometheus_values.ValueClass is not prometheus_values.MutexValue
+_SHARED_FOLDER = os.environ.get(MULTIPROCESS_FOLDER)
 
 # The guide's targets are 3, 5, 7 and 10 s; what is normal here is milliseconds.
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 7, 10)
@@ -88,8 +94,8 @@ def show_release(version: str) -> None:
 
 def render_metrics() -> tuple[bytes, str]:
     """Return the exposition of all workers and its content type."""
-    if MULTIPROCESS_FOLDER not in os.environ:
+    if not _IS_SHARED:
         return generate_latest(PROCESS_REGISTRY), CONTENT_TYPE_LATEST
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry, path=_SHARED_FOLDER)
     return generate_latest(registry), CONTENT_TYPE_LATEST

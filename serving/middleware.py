@@ -11,6 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from monitoring.logging import describe_error
 from monitoring.metrics import HTTP_REQUEST_DURATION, HTTP_REQUESTS
 from serving.errors import ProblemError
 from serving.problems import answer_problem
@@ -53,8 +54,8 @@ class RequestContext:
 
         try:
             await self._app(request.scope, receive, send_with_headers)
-        except Exception:
-            log.exception("request failed")
+        except Exception as error:
+            log.error("request failed", error=describe_error(error))
             if "status" in sent:
                 raise
             response = answer_problem(request, ProblemError("an error on our side; it is logged"))

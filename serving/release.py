@@ -176,10 +176,11 @@ def _warm_up(release: Release) -> None:
     ):
         vector = assemble_vector(features, values)
         for member in release.members.values():
-            _check_member(member, vector)
+            check_member(member, vector)
 
 
-def _check_member(member: Member, vector: Vector) -> None:
+def check_member(member: Member, vector: Vector) -> None:
+    """Raise ReleaseRejectedError unless `member` gives a probability and its own explanation."""
     probability = member.predict(vector)
     if not 0 <= probability <= 1:
         raise ReleaseRejectedError(f"{member.pin.name} answers {probability}, no probability")

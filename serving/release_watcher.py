@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from mlruns_config.release import RELEASE_MODEL
+from monitoring.logging import describe_error
 from monitoring.metrics import RELEASE_LOAD_FAILURES, show_release
 from serving.registry import NoProductionVersionError, Registry, RegistryUnavailableError
 from serving.release import Release, ReleaseRejectedError, load_release
@@ -85,7 +86,7 @@ class ReleaseWatcher:
         while not self._stop.wait(self._poll_seconds):
             try:
                 self.refresh()
-            except Exception:
-                # The thread must outlive any surprise, or no later release is ever noticed.
-                log.exception("looking for a new release failed")
+            # The thread must outlive any surprise, or no later release is ever noticed.
+            except Exception as error:
+                log.error("looking for a new release failed", error=describe_error(error))
                 self.problem = ReleaseProblem(None, "looking for a new release failed")

@@ -64,7 +64,7 @@ def read_token(token: str, secret: str) -> Principal:
 def _read_claims(claims: dict[str, Any]) -> Principal:
     if int(claims["exp"]) - int(claims["iat"]) > MAX_LIFETIME.total_seconds():
         raise UnauthenticatedError("the token was issued for longer than 60 minutes")
-    if claims["role"] not in set(Role):
+    if claims["role"] not in list(Role):
         raise UnauthenticatedError("the token names an unknown role")
     if not USER_PATTERN.fullmatch(claims["sub"]):
         raise UnauthenticatedError("the token names no usable user id")

@@ -1,0 +1,170 @@
+"""The API on real PostgreSQL and real MLflow, with a feature store that tests fill."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine, create_engine, select
+from sqlalchemy.orm import Session
+
+from infra.local.ports import choose_port
+from serving.app import create_app
+from serving.database.tables import AuditRow, Base, Consent
+from serving.features import Features, FeaturesUnavailableError, Query, Values
+from serving.roles import Role
+from serving.settings import Settings
+from serving.tokens import issue_token
+from tests.serving.mlflow_fixture import run_mlflow_server
+from tests.serving.release_fixture import ReleaseFactory
+
+JWT_SECRET = "a-secret-of-tests-that-is-long-enough"
+SALT = "a-salt-of-tests-that-is-long-enough-too"
+LOW_ANSWERS = [0, 1, 0, 0, 1, 0, 0, 0, 0]
+HIGH_ANSWERS = [3, 3, 3, 3, 2, 3, 3, 3, 0]
+
+
+@dataclass
+class MemoryFeatureSource:
+    """A feature store in memory: the same interface as Feast's, values by pseudonym."""
+
+    stored: dict[str, dict[str, float]] = field(default_factory=dict)
+    is_up: bool = True
+
+    def read(self, anonymized_id: str, query: Query) -> Features:
+        if not self.is_up:
+            raise FeaturesUnavailableError("switched off by a test")
+        values = self.stored.get(anonymized_id)
+        moment = datetime.now(UTC) if values is not None else None
+        return Features({**(values or {}), **self.read_answers_alone(query)}, {"stored": moment})
+
+    def read_answers_alone(self, query: Query) -> Values:
+        phq9, gad7 = query.phq9 or [None] * 9, query.gad7 or [None] * 7
+        return {
+            "phq9_total": query.phq9_total if query.phq9 is None else total(phq9),
+            "phq9_item_9": phq9[8],
+            "gad7_total": total(gad7),
+        }
+
+
+def total(answers: list[int | None]) -> int | None:
+    given = [answer for answer in answers if answer is not None]
+    return sum(given) if len(given) == len(answers) else None
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with run_mlflow_server(tmp_path_factory.mktemp("mlflow"), choose_port(15000)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def releases(mlflow_url: str, tmp_path_factory: pytest.TempPathFactory) -> ReleaseFactory:
+    """Members trained and registered once; each test publishes the release it needs."""
+    return ReleaseFactory(mlflow_url, tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture(scope="module")
+def production_version(releases: ReleaseFactory) -> int:
+    return releases.publish()
+
+
+@pytest.fixture(scope="module")
+def settings(database_url: str, mlflow_url: str) -> Settings:
+    return make_settings(database_url, mlflow_url)
+
+
+def make_settings(database_url: str, mlflow_url: str, **changes: Any) -> Settings:
+    values = {
+        "database_url": database_url,
+        "jwt_secret_key": JWT_SECRET,
+        "anonymization_salt": SALT,
+        "mlflow_tracking_uri": mlflow_url,
+        "release_poll_seconds": 0.2,
+    }
+    return Settings(**(values | changes))
+
+
+@pytest.fixture(scope="module")
+def feature_source() -> MemoryFeatureSource:
+    return MemoryFeatureSource()
+
+
+@pytest.fixture(scope="module")
+def client(
+    settings: Settings, production_version: int, feature_source: MemoryFeatureSource
+) -> Iterator[TestClient]:
+    """The running application with a loaded Production release."""
+    with run_app(settings, feature_source) as client:
+        yield client
+
+
+def run_app(settings: Settings, source: MemoryFeatureSource) -> TestClient:
+    return TestClient(create_app(settings, source), raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = create_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+def make_token(role: Role = Role.CLINICIAN, user: str = "clinician_001") -> str:
+    return issue_token(JWT_SECRET, user, role, timedelta(minutes=5))
+
+
+def make_headers(role: Role = Role.CLINICIAN) -> dict[str, str]:
+    return {"Authorization": f"Bearer {make_token(role)}"}
+
+
+CLINICIAN = make_headers
+
+
+@pytest.fixture
+def grant(engine: Engine) -> Callable[..., str]:
+    """Record a consent and return the pseudonym of a new individual."""
+
+    def grant_consent(
+        *data_types: str, purposes: tuple[str, ...] = ("screening",), **changes: Any
+    ) -> str:
+        now = datetime.now(UTC)
+        values: dict[str, Any] = {
+            "anonymized_id": uuid.uuid4().hex,
+            "granted_at": now - timedelta(days=30),
+            "expires_at": now + timedelta(days=300),
+            "data_types": list(data_types or ("survey", "wearable", "emr")),
+            "purposes": list(purposes),
+            "key_id": "00000000",
+        }
+        with Session(engine) as session, session.begin():
+            consent = Consent(**(values | changes))
+            session.add(consent)
+            return consent.anonymized_id
+
+    return grant_consent
+
+
+@pytest.fixture
+def screen(client: TestClient) -> Callable[..., Any]:
+    """POST /screen as a clinician."""
+
+    def post(anonymized_id: str, phq9: list[int | None] | None = None, **body: Any) -> Any:
+        survey = {} if phq9 is None else {"survey_data": {"phq9": phq9}}
+        request = {"anonymized_id": anonymized_id} | survey | body
+        return client.post("/screen", json=request, headers=make_headers())
+
+    return post
+
+
+def read_rows(engine: Engine, table: type[Base], anonymized_id: str) -> list[Any]:
+    column = table.anonymized_id  # type: ignore[attr-defined]
+    with Session(engine) as session:
+        return list(session.scalars(select(table).where(column == anonymized_id)))
+
+
+def read_audit(engine: Engine, anonymized_id: str) -> list[AuditRow]:
+    return read_rows(engine, AuditRow, anonymized_id)

@@ -1,0 +1,43 @@
+"""Every route is guarded, or named here as public."""
+
+import pytest
+
+PUBLIC = {"/health", "/health/ready", "/metrics", "/intended-use"}
+
+
+def list_operations(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    return {(path, method) for path, methods in paths.items() for method in methods}
+
+
+def test_every_route_that_is_not_public_refuses_anonymous_callers(client):
+    private = {(path, method) for path, method in list_operations(client) if path not in PUBLIC}
+
+    assert ("/screen", "post") in private
+    for path, method in private:
+        assert client.request(method, path).status_code == 401, (method, path)
+
+
+def test_every_public_route_exists(client):
+    assert {path for path, _ in list_operations(client)} >= PUBLIC
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/no", 404), ("PUT", "/", 405)])
+def test_an_unknown_route_is_answered_as_a_problem(client, method, path, status):
+    response = client.request(method, path)
+
+    assert response.status_code == status
+    assert response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_every_answer_carries_its_request_id_and_is_not_cached(client):
+    response = client.get("/health", headers={"X-Request-ID": "ward-7"})
+
+    assert response.headers["X-Request-ID"] == "ward-7"
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_a_request_id_that_could_forge_a_log_line_is_replaced(client):
+    response = client.get("/health", headers={"X-Request-ID": "x y"})
+
+    assert response.headers["X-Request-ID"].startswith("req_")

@@ -1,0 +1,78 @@
+"""The real entry point: `python -m serving`, with Feast's real reader and real signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from infra.local.ports import choose_port
+from tests.serving.conftest import JWT_SECRET, SALT, make_headers
+
+STARTUP_SECONDS = 90
+
+
+def make_environment(database_url, mlflow_url):
+    return os.environ | {
+        "DATABASE_URL": database_url,
+        "JWT_SECRET_KEY": JWT_SECRET,
+        "ANONYMIZATION_SALT": SALT,
+        "MLFLOW_TRACKING_URI": mlflow_url,
+    }
+
+
+def wait_until_alive(server, url):
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            return httpx.get(f"{url}/health", trust_env=False)
+        except httpx.TransportError:
+            time.sleep(0.2)
+    pytest.fail(f"the API did not come up: {server.communicate(timeout=5)[0]}")
+
+
+def test_missing_secrets_stop_the_start_with_a_hint():
+    command = [sys.executable, "-m", "serving"]
+    result = subprocess.run(
+        command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
+    )
+
+    assert result.returncode == 2
+    assert "JWT_SECRET_KEY: Field required (for example: openssl rand" in result.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_server_screens_counts_logs_and_stops(
+    database_url, mlflow_url, production_version, grant, workers
+):
+    """Feast is not configured here, so its part is degraded; everything else is real."""
+    individual, port = grant(), choose_port(18000)
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "serving", "--port", str(port), "--workers", workers],
+        env=make_environment(database_url, mlflow_url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert wait_until_alive(server, url).json()["status"] == "healthy"
+        body = {"anonymized_id": individual, "survey_data": {"phq9": [1] * 8 + [0]}}
+        headers = make_headers()
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            answer = client.post("/screen", json=body, headers=headers).json()
+            exposed = client.get("/metrics").text
+    finally:
+        server.send_signal(signal.SIGTERM)
+        log, _ = server.communicate(timeout=40)
+
+    assert answer["release"]["version"] == production_version
+    assert answer["degraded"] == ["feature_store"]
+    assert 'mhras_screenings_total{risk_band="' in exposed
+    assert server.returncode in (0, -signal.SIGTERM)
+    assert '"message": "screening request completed"' in log
+    assert f'"anonymized_id": "{individual}"' in log
+    assert "Traceback" not in log
