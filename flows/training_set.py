@@ -17,14 +17,16 @@ from feature_repo.request_answers import (
     REPORTED_PHQ9_TOTAL,
 )
 from feature_repo.screening_v1 import screening_v1
-from flows.labels import HORIZON_DAYS, INDEX_DATE
+from flows.labels import HORIZON_DAYS, INDEX_DATE, LABEL
+from flows.models.member import Labels, Matrix
 from flows.sources.contract import ITEM_COLUMNS
 
 SECONDS_PER_DAY = 86400
 
-#: Shares of individuals: what a model is fitted on, tuned on, and judged on.
-TUNING_SHARE = 0.15
+#: Shares of individuals: judged on, calibrated on, stopped early on; the rest is fitted on.
 HELD_OUT_SHARE = 0.25
+CALIBRATION_SHARE = 0.2
+STOPPING_SHARE = 0.08
 #: Quantile of index dates at which the held-out period begins.
 HELD_OUT_FROM = 0.6
 
@@ -89,7 +91,8 @@ class Split:
     """Masks over the rows of a training set; no individual is in two of them."""
 
     fitting: NDArray[np.bool_]
-    tuning: NDArray[np.bool_]
+    stopping: NDArray[np.bool_]
+    calibration: NDArray[np.bool_]
     held_out: NDArray[np.bool_]
 
 
@@ -101,17 +104,35 @@ def split_rows(individuals: pl.Series, index_dates: pl.Series) -> Split:
     future of the held-out period is learnt. Hashing keeps an individual on the same side
     in every run, also when others join.
     """
-    position = individuals.str.slice(4, 8).str.to_integer(base=16).to_numpy() / 0xFFFFFFFF
-    held_out_person = position < HELD_OUT_SHARE
-    tuning_person = ~held_out_person & (position < HELD_OUT_SHARE + TUNING_SHARE)
+    position = individuals.str.slice(4, 8).str.to_integer(base=16).to_numpy() / 0x100000000
+    edges = np.cumsum([HELD_OUT_SHARE, CALIBRATION_SHARE, STOPPING_SHARE])
+    part = np.searchsorted(edges, position, side="right")
     boundary = find_time_boundary(index_dates)
     late = (index_dates >= boundary).to_numpy()
     learnable = (index_dates < boundary - timedelta(days=HORIZON_DAYS)).to_numpy()
     return Split(
-        fitting=~held_out_person & ~tuning_person & learnable,
-        tuning=tuning_person & learnable,
-        held_out=held_out_person & late,
+        held_out=(part == 0) & late,
+        calibration=(part == 1) & learnable,
+        stopping=(part == 2) & learnable,
+        fitting=(part == 3) & learnable,
     )
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labelled rows with everything known at their index dates.
+
+    `frame` has anonymized_id, index_date, deteriorated and age; `inputs` the model inputs of
+    the same rows, float32, NaN where missing.
+    """
+
+    frame: pl.DataFrame
+    inputs: Matrix
+    split: Split
+
+    @property
+    def labels(self) -> Labels:
+        return self.frame[LABEL].to_numpy()
 
 
 def find_time_boundary(index_dates: pl.Series) -> date:

@@ -23,7 +23,7 @@ MEMBER_MODELS = {
 }
 #: Path of the manifest inside the artifacts of a release version.
 MANIFEST_FILE = "release.json"
-MANIFEST_SCHEMA_VERSION = 1
+MANIFEST_SCHEMA_VERSION: Literal[1] = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]

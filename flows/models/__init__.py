@@ -1,0 +1,1 @@
+"""The model families: one file each with `fit`, and what turns them into a release."""

@@ -3,7 +3,7 @@
 A consent that was withdrawn stays withdrawn, however often a drop repeats it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -77,8 +77,10 @@ def withdraw_consents(engine: Engine, withdrawals: pl.DataFrame, now: datetime) 
     return MergeCounts(0, changed, withdrawals.height - changed)
 
 
-def read_consented_types(engine: Engine, now: datetime) -> pl.DataFrame:
-    """Return per individual with a consent in force for training or screening, the data types.
+def read_consented_types(
+    engine: Engine, now: datetime, purposes: Collection[str] = PURPOSES
+) -> pl.DataFrame:
+    """Return per individual with a consent in force for one of `purposes`, the data types.
 
     Columns: anonymized_id and a Boolean per data type.
     """
@@ -86,7 +88,7 @@ def read_consented_types(engine: Engine, now: datetime) -> pl.DataFrame:
         Consent.granted_at <= now,
         Consent.expires_at > now,
         or_(Consent.withdrawn_at.is_(None), Consent.withdrawn_at > now),
-        type_coerce(Consent.purposes, ARRAY(Text)).overlap(list(PURPOSES)),
+        type_coerce(Consent.purposes, ARRAY(Text)).overlap(list(purposes)),
         func.cardinality(Consent.data_types) > 0,
     )
     with open_session(engine) as session:

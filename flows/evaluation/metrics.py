@@ -1,0 +1,144 @@
+"""Discrimination, calibration and usefulness of predicted probabilities.
+
+Definitions: AUROC and average precision (AUPRC), Brier score; calibration slope and
+intercept by logistic recalibration (Cox 1958; Van Calster et al. 2019); ECE over ten
+equally filled bins; net benefit (Vickers & Elkin 2006).
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from flows.models.member import Labels, Probabilities
+from flows.models.stacking import to_log_odds
+
+CALIBRATION_BINS = 10
+BOOTSTRAP_ROUNDS = 300
+INTERVAL_SHARE = 0.95
+#: Review shares at which sensitivity and positive predictive value are reported.
+TOP_SHARES = (0.01, 0.05, 0.10)
+
+Metric = Callable[[Labels, Probabilities], float]
+Interval = tuple[float, float]
+
+
+class OneSidedLabelsError(ValueError):
+    """The rows hold only one outcome, so nothing can be told apart."""
+
+
+def compute_metrics(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
+    """Return every metric by name; raises OneSidedLabelsError if one outcome is absent."""
+    if labels.all() or not labels.any():
+        raise OneSidedLabelsError(f"all {len(labels)} rows have the same outcome")
+    slope, intercept = fit_recalibration(labels, probabilities)
+    found = {
+        "auroc": float(roc_auc_score(labels, probabilities)),
+        "auprc": float(average_precision_score(labels, probabilities)),
+        "brier": float(brier_score_loss(labels, probabilities)),
+        "ece": measure_ece(labels, probabilities),
+        "calibration_slope": slope,
+        "calibration_intercept": intercept,
+        "prevalence": float(labels.mean()),
+    }
+    for share in TOP_SHARES:
+        sensitivity, ppv = measure_top_share(labels, probabilities, share)
+        percent = f"{share * 100:.0f}"
+        found |= {f"sensitivity_top_{percent}": sensitivity, f"ppv_top_{percent}": ppv}
+    return found
+
+
+def fit_recalibration(labels: Labels, probabilities: Probabilities) -> tuple[float, float]:
+    """Return (slope, intercept) of logit(outcome) on logit(probability); ideal is (1, 0)."""
+    model = LogisticRegression(C=1e6).fit(to_log_odds(probabilities)[:, None], labels)
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def measure_ece(labels: Labels, probabilities: Probabilities) -> float:
+    """Return the expected calibration error over equally filled bins."""
+    order = np.argsort(probabilities, kind="stable")
+    bins = np.array_split(order, min(CALIBRATION_BINS, len(order)))
+    gaps = [abs(labels[rows].mean() - probabilities[rows].mean()) * len(rows) for rows in bins]
+    return float(sum(gaps) / len(labels))
+
+
+def measure_top_share(
+    labels: Labels, probabilities: Probabilities, share: float
+) -> tuple[float, float]:
+    """Return (sensitivity, positive predictive value) of reviewing the top `share` of rows."""
+    count = max(1, round(share * len(labels)))
+    top = np.argsort(-probabilities, kind="stable")[:count]
+    return float(labels[top].sum() / labels.sum()), float(labels[top].mean())
+
+
+def measure_net_benefit(labels: Labels, probabilities: Probabilities, threshold: float) -> float:
+    """Return the net benefit of reviewing everyone at or above `threshold`, per individual."""
+    flagged = probabilities >= threshold
+    true_positives = float((flagged & labels).mean())
+    false_positives = float((flagged & ~labels).mean())
+    return true_positives - false_positives * threshold / (1 - threshold)
+
+
+def draw_bootstrap_rows(
+    individuals: NDArray[np.str_], seed: int, rounds: int = BOOTSTRAP_ROUNDS
+) -> list[NDArray[np.int64]]:
+    """Draw individuals with replacement and return the rows of each round.
+
+    Rows of one individual are alike: drawing rows would make intervals too narrow.
+    """
+    rng = np.random.default_rng(seed)
+    _, person, counts = np.unique(individuals, return_inverse=True, return_counts=True)
+    rows_of = np.split(np.argsort(person, kind="stable"), np.cumsum(counts)[:-1])
+    return [
+        np.concatenate([rows_of[drawn] for drawn in rng.integers(0, len(rows_of), len(rows_of))])
+        for _ in range(rounds)
+    ]
+
+
+def bootstrap_interval(
+    metric: Metric, labels: Labels, probabilities: Probabilities, rounds: list[NDArray[np.int64]]
+) -> Interval:
+    """Return the 95 % percentile interval of a metric."""
+    return _cut_tails(
+        [metric(labels[rows], probabilities[rows]) for rows in _usable(labels, rounds)]
+    )
+
+
+def bootstrap_difference(
+    metric: Metric,
+    labels: Labels,
+    ours: Probabilities,
+    theirs: Probabilities,
+    rounds: list[NDArray[np.int64]],
+) -> Interval:
+    """Return the 95 % interval of metric(ours) - metric(theirs) on the same rows."""
+    return _cut_tails(
+        [
+            metric(labels[rows], ours[rows]) - metric(labels[rows], theirs[rows])
+            for rows in _usable(labels, rounds)
+        ]
+    )
+
+
+def _usable(labels: Labels, rounds: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    return [rows for rows in rounds if 0 < labels[rows].sum() < len(rows)]
+
+
+def _cut_tails(values: list[float]) -> Interval:
+    tail = (1 - INTERVAL_SHARE) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def auroc(labels: Labels, probabilities: Probabilities) -> float:
+    return float(roc_auc_score(labels, probabilities))
+
+
+def auprc(labels: Labels, probabilities: Probabilities) -> float:
+    return float(average_precision_score(labels, probabilities))
+
+
+def prefix(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"{name}_{metric}": value for metric, value in metrics.items()}

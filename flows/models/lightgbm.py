@@ -1,0 +1,128 @@
+"""Gradient-boosted trees (LightGBM), monotone in symptom totals.
+
+More symptoms never lower the estimate, all else equal: a clinician could not defend a
+model that ranks a person lower for answering worse.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import lightgbm
+import numpy as np
+import onnx
+import onnxmltools
+from onnx import helper, numpy_helper
+from onnxmltools.convert.common.data_types import FloatTensorType
+
+from flows.models.member import (
+    GRAPH_INPUT,
+    GRAPH_OUTPUT,
+    FittingData,
+    Matrix,
+    Probabilities,
+    make_graph_input,
+    make_graph_output,
+)
+
+#: Columns the estimate may only rise with.
+MONOTONE_COLUMNS = ("phq9_total", "gad7_total", "phq9_item_9", "phq9_self_harm_365")
+
+MAX_TREES = 400
+STOP_AFTER_ROUNDS = 30
+
+#: The converter writes this opset; the runtime reads newer ones too.
+CONVERTER_OPSET = 15
+
+PARAMETERS: dict[str, Any] = {
+    "objective": "binary",
+    "metric": "binary_logloss",
+    "learning_rate": 0.04,
+    "num_leaves": 15,
+    "min_data_in_leaf": 60,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "lambda_l2": 5.0,
+    "monotone_constraints_method": "advanced",
+    # Same seed, same trees: reviewers re-run trainings.
+    "deterministic": True,
+    "force_row_wise": True,
+    "num_threads": 2,
+    "verbosity": -1,
+}
+
+
+@dataclass(frozen=True)
+class BoostedTrees:
+    booster: lightgbm.Booster
+    width: int
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return PARAMETERS | {"trees": self.booster.num_trees()}
+
+    def predict(self, inputs: Matrix) -> Probabilities:
+        return np.asarray(self.booster.predict(inputs), dtype=np.float64)
+
+    def export_graph(self) -> onnx.ModelProto:
+        model = onnxmltools.convert_lightgbm(
+            self.booster,
+            initial_types=[(GRAPH_INPUT, FloatTensorType([None, self.width]))],
+            target_opset=CONVERTER_OPSET,
+            zipmap=False,
+        )
+        return _keep_positive_class(model, self.width)
+
+    def export_texts(self) -> dict[str, str]:
+        return {"model.txt": self.booster.model_to_string()}
+
+
+def fit(data: FittingData) -> BoostedTrees:
+    """Fit on `data.inputs`, stopping when the stopping rows no longer gain."""
+    constraints = [int(name in MONOTONE_COLUMNS) for name in data.names]
+    parameters = PARAMETERS | {"monotone_constraints": constraints, "seed": data.seed}
+    learning = lightgbm.Dataset(data.inputs, data.labels, feature_name=list(data.names))
+    stopping = learning.create_valid(data.stopping_inputs, data.stopping_labels)
+    booster = lightgbm.train(
+        parameters,
+        learning,
+        num_boost_round=MAX_TREES,
+        valid_sets=[stopping],
+        callbacks=[lightgbm.early_stopping(STOP_AFTER_ROUNDS, verbose=False)],
+    )
+    # Only the trees up to the best round are kept, in the graph as in the text.
+    text = booster.model_to_string(num_iteration=booster.best_iteration)
+    return BoostedTrees(lightgbm.Booster(model_str=round_thresholds(text)), len(data.names))
+
+
+def round_thresholds(model: str) -> str:
+    """Lower every threshold of a text model to the next float32.
+
+    Inputs are float32, so this changes no prediction; but a graph's thresholds are float32
+    too, and rounding them to the nearest one sends some rows down the other branch.
+    """
+    rounded = re.sub(r"^threshold=(.*)$", _round_line, model, flags=re.MULTILINE)
+    # The header's byte counts no longer hold; without them LightGBM reads tree by tree.
+    return re.sub(r"^tree_sizes=.*\n", "", rounded, flags=re.MULTILINE)
+
+
+def _round_line(line: re.Match[str]) -> str:
+    exact = np.array(line.group(1).split(), dtype=np.float64)
+    nearest = exact.astype(np.float32)
+    lower = np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+    return "threshold=" + " ".join(repr(float(value)) for value in lower)
+
+
+def _keep_positive_class(model: onnx.ModelProto, width: int) -> onnx.ModelProto:
+    """Reduce the converter's outputs to the probability of the positive class, [n]."""
+    (probabilities,) = [out.name for out in model.graph.output if out.name != "label"]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "positive"))
+    model.graph.node.append(
+        helper.make_node("Gather", [probabilities, "positive"], [GRAPH_OUTPUT], axis=1)
+    )
+    del model.graph.output[:]
+    model.graph.output.append(make_graph_output())
+    del model.graph.input[:]
+    model.graph.input.append(make_graph_input(width))
+    return model

@@ -1,0 +1,101 @@
+"""From fitted members to registered versions: graphs, texts, hashes, manifest. No pickle."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import numpy as np
+import onnx
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from flows.models.member import (
+    GRAPH_INPUT,
+    GRAPH_OUTPUT,
+    FittedMember,
+    Matrix,
+    check_parity,
+)
+from mlruns_config.release import (
+    MANIFEST_FILE,
+    MEMBER_MODELS,
+    RELEASE_MODEL,
+    MemberPin,
+    ReleaseManifest,
+    hash_file,
+)
+
+GRAPH_FILE = "model.onnx"
+#: Folder of a release run that the registered version points at.
+RELEASE_FOLDER = "release"
+#: Stated instead of inferred: inference starts a process that imports everything.
+REQUIREMENTS = ["onnxruntime>=1.32"]
+
+
+def register_member(name: str, member: FittedMember, rows: Matrix, run_id: str) -> MemberPin:
+    """Log a member to its (active) run, register a version and return its pin.
+
+    `rows` are scored by graph and library; raises ParityError when they differ.
+    """
+    graph = member.export_graph()
+    mlflow.log_metric("graph_parity_difference", check_parity(member, graph, rows))
+    mlflow.log_params(member.parameters)
+    model_id = _log_graph(name, graph, rows.shape[1])
+    client = MlflowClient()
+    with TemporaryDirectory() as folder:
+        for file_name, text in member.export_texts().items():
+            path = Path(folder) / file_name
+            path.write_text(text)
+            client.log_model_artifact(model_id, str(path))
+        files = [GRAPH_FILE, *member.export_texts()]
+        hashes = _hash_stored(model_id, files, Path(folder) / "stored")
+    version = create_version(MEMBER_MODELS[name], f"models:/{model_id}", run_id, model_id)
+    return MemberPin(
+        name=name,
+        registered_model=MEMBER_MODELS[name],
+        version=version,
+        run_id=run_id,
+        artifacts=hashes,
+    )
+
+
+def register_release(manifest: ReleaseManifest, run_id: str) -> int:
+    """Log the manifest to the release's run and register it; return the numeric version."""
+    client = MlflowClient()
+    client.log_text(run_id, manifest.model_dump_json(indent=2), f"{RELEASE_FOLDER}/{MANIFEST_FILE}")
+    artifact_uri = client.get_run(run_id).info.artifact_uri
+    return create_version(RELEASE_MODEL, f"{artifact_uri}/{RELEASE_FOLDER}", run_id)
+
+
+def create_version(model: str, source: str, run_id: str, model_id: str | None = None) -> int:
+    """Register `source` as the next version of `model` and return its number."""
+    client = MlflowClient()
+    try:
+        client.get_registered_model(model)
+    except MlflowException:
+        client.create_registered_model(model)
+    created = client.create_model_version(model, source, run_id, model_id=model_id)
+    return int(created.version)
+
+
+def _log_graph(name: str, graph: onnx.ModelProto, width: int) -> str:
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, width), GRAPH_INPUT)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,), GRAPH_OUTPUT)]),
+    )
+    info = mlflow.onnx.log_model(
+        graph,
+        name=name,
+        signature=signature,
+        pip_requirements=REQUIREMENTS,
+        save_as_external_data=False,
+    )
+    return str(info.model_id)
+
+
+def _hash_stored(model_id: str, files: list[str], folder: Path) -> dict[str, str]:
+    # Of what MLflow stored, not of what was handed over: that is what serving will load.
+    stored = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=str(folder)))
+    return {name: hash_file(stored / name) for name in files}

@@ -1,0 +1,190 @@
+"""From member probabilities to a release: weights, calibration, interval, score map.
+
+Members are weighed by their out-of-fold predictions, grouped by individual (Wolpert 1992);
+calibration and interval come from individuals no member has seen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss
+from sklearn.model_selection import GroupKFold
+
+from flows.models.member import FitMember, FittingData, Labels, Probabilities
+from mlruns_config.release import Calibration, ConformalInterval, ScoreMap, Stacker
+from serving.scoring import PROBABILITY_MARGIN
+
+FOLDS = 4
+#: A pull to equal weights where the members cannot be told apart.
+STACKER_RIDGE = 1e-3
+#: A weight below this is noise: the member is left out.
+SMALLEST_WEIGHT = 0.02
+
+COVERAGE = 0.9
+#: The interval is about a group of this many alike individuals: one outcome is 0 or 1, and
+#: every honest interval for it would be nearly all of [0, 1].
+GROUP_SIZE = 50
+GROUP_DRAWS = 400
+#: An interval wider than this says too little to put a person anywhere in a queue.
+ABSTAIN_ABOVE = 0.35
+
+#: Score edge -> share of screenings at or above it, and what it was chosen for.
+OPERATING_POINTS = {
+    25: (0.40, "40 % of screenings score higher: what a service can look at within weeks"),
+    50: (0.15, "15 % of screenings score higher: what a service can look at within days"),
+    75: (0.05, "5 % of screenings score higher: what a service can look at today"),
+}
+
+
+def predict_out_of_fold(data: FittingData, individuals: pl.Series, fit: FitMember) -> Probabilities:
+    """Return for each fitting row what a member says that never saw the individual."""
+    predicted = np.full(len(data.labels), np.nan)
+    folds = GroupKFold(FOLDS, shuffle=True, random_state=data.seed)
+    for learnt, asked in folds.split(data.inputs, groups=individuals.to_numpy()):
+        member = fit(replace(data, inputs=data.inputs[learnt], labels=data.labels[learnt]))
+        predicted[asked] = member.predict(data.inputs[asked])
+    return predicted
+
+
+def fit_stacker(predictions: Mapping[str, Probabilities], labels: Labels) -> Stacker:
+    """Weigh the members by logistic regression on log-odds, no weight below zero."""
+    names = list(predictions)
+    columns = np.column_stack([to_log_odds(predictions[name]) for name in names])
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        log_odds = parameters[0] + columns @ parameters[1:]
+        signed = np.where(labels, -log_odds, log_odds)
+        return float(np.logaddexp(0, signed).mean() + STACKER_RIDGE * (parameters[1:] ** 2).sum())
+
+    start = np.concatenate([[0.0], np.full(len(names), 1 / len(names))])
+    bounds = [(None, None), *[(0, None)] * len(names)]
+    found = minimize(loss, start, bounds=bounds, method="L-BFGS-B").x
+    kept = {n: float(w) for n, w in zip(names, found[1:], strict=True) if w >= SMALLEST_WEIGHT}
+    return Stacker(intercept=float(found[0]), coefficients=kept)
+
+
+def to_log_odds(probabilities: Probabilities) -> Probabilities:
+    margin = PROBABILITY_MARGIN
+    return np.asarray(logit(np.clip(probabilities, margin, 1 - margin)))
+
+
+def stack(stacker: Stacker, predictions: Mapping[str, Probabilities]) -> Probabilities:
+    """Return the stacked, not yet calibrated probability of each row."""
+    weighed = [
+        weight * to_log_odds(predictions[name]) for name, weight in stacker.coefficients.items()
+    ]
+    return np.asarray(expit(stacker.intercept + np.sum(weighed, axis=0)))
+
+
+def calibrate(calibration: Calibration, stacked: Probabilities) -> Probabilities:
+    return np.interp(stacked, calibration.inputs, calibration.outputs)
+
+
+def choose_calibration(
+    stacked: Probabilities, labels: Labels, individuals: pl.Series
+) -> Calibration:
+    """Return Platt's or the isotonic map, whichever has the lower cross-validated Brier score."""
+    scores = {"platt": 0.0, "isotonic": 0.0}
+    makers = {"platt": fit_platt, "isotonic": fit_isotonic}
+    for learnt, asked in GroupKFold(FOLDS).split(stacked, groups=individuals.to_numpy()):
+        for kind, make in makers.items():
+            mapped = calibrate(make(stacked[learnt], labels[learnt]), stacked[asked])
+            scores[kind] += len(asked) * brier_score_loss(labels[asked], mapped)
+    return makers[min(scores, key=lambda kind: scores[kind])](stacked, labels)
+
+
+def fit_platt(stacked: Probabilities, labels: Labels) -> Calibration:
+    """Fit log-odds' = a + b * log-odds, written as knots."""
+    # No penalty to speak of: two parameters, hundreds of rows.
+    model = LogisticRegression(C=1e6).fit(to_log_odds(stacked)[:, None], labels)
+    inputs = expit(np.linspace(logit(0.001), logit(0.999), 101))
+    outputs = model.predict_proba(to_log_odds(inputs)[:, None])[:, 1]
+    return Calibration(
+        kind="platt", inputs=[0.0, *inputs.tolist(), 1.0], outputs=_close_ends(outputs)
+    )
+
+
+def _close_ends(outputs: Probabilities) -> list[float]:
+    monotone = np.maximum.accumulate(outputs)
+    return [float(monotone[0]), *monotone.tolist(), float(monotone[-1])]
+
+
+def fit_isotonic(stacked: Probabilities, labels: Labels) -> Calibration:
+    model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+    model.fit(stacked, labels.astype(float))
+    inputs, outputs = model.X_thresholds_, model.y_thresholds_
+    return Calibration(
+        kind="isotonic",
+        inputs=[0.0, *inputs.tolist(), 1.0],
+        outputs=[float(outputs[0]), *outputs.tolist(), float(outputs[-1])],
+    )
+
+
+@dataclass(frozen=True)
+class GroupRates:
+    """Predicted and observed rate of groups of GROUP_SIZE individuals predicted alike."""
+
+    predicted: Probabilities
+    observed: Probabilities
+
+    @property
+    def misses(self) -> Probabilities:
+        return np.abs(self.observed - self.predicted)
+
+
+def draw_group_rates(probabilities: Probabilities, labels: Labels, seed: int) -> GroupRates:
+    """Draw groups of rows with neighbouring probabilities and compare rates."""
+    rng = np.random.default_rng(seed)
+    order = np.argsort(probabilities, kind="stable")
+    size = min(GROUP_SIZE, len(order))
+    starts = rng.integers(0, len(order) - size + 1, GROUP_DRAWS)
+    members = order[starts[:, None] + np.arange(size)]
+    return GroupRates(probabilities[members].mean(axis=1), labels[members].mean(axis=1))
+
+
+def measure_interval(
+    probabilities_by_missing: list[Probabilities], labels: Labels, seed: int
+) -> ConformalInterval:
+    """Return the conformal half-widths (split conformal, Vovk et al. 2005) by missing data.
+
+    `probabilities_by_missing[k]` are the calibration rows' probabilities with k data types
+    taken away; the width is the 90 % quantile of how far group rates miss.
+    """
+    widths: list[float] = []
+    for probabilities in probabilities_by_missing:
+        misses = draw_group_rates(probabilities, labels, seed).misses
+        level = min(1.0, COVERAGE * (len(misses) + 1) / len(misses))
+        widths.append(max([float(np.quantile(misses, level)), *widths]))
+    return ConformalInterval(coverage=COVERAGE, widths=widths, abstain_above=ABSTAIN_ABOVE)
+
+
+def list_data_type_subsets(data_types: list[str], missing: int) -> list[tuple[str, ...]]:
+    """Return every choice of `missing` data types to take away."""
+    return list(combinations(data_types, missing))
+
+
+def make_score_map(probabilities: Probabilities) -> ScoreMap:
+    """Put the score's edges where the named shares of calibration rows lie above."""
+    edges = [float(np.quantile(probabilities, 1 - share)) for share, _ in OPERATING_POINTS.values()]
+    return ScoreMap(
+        probabilities=_spread([0.0, *edges, 1.0]),
+        scores=[0.0, *map(float, OPERATING_POINTS), 100.0],
+        operating_points={str(edge): words for edge, (_, words) in OPERATING_POINTS.items()},
+    )
+
+
+def _spread(edges: list[float]) -> list[float]:
+    """Keep edges strictly increasing where an isotonic map has made some equal."""
+    step = 1e-4
+    inner = [max(edge, step * (n + 1)) for n, edge in enumerate(edges[1:-1])]
+    for n in range(1, len(inner)):
+        inner[n] = max(inner[n], inner[n - 1] + step)
+    return [0.0, *(min(edge, 1 - step * (len(inner) - n)) for n, edge in enumerate(inner)), 1.0]

@@ -1,0 +1,51 @@
+"""The parent flow: from a drop of data to a Production release, every step a flow of its own."""
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+
+from flows.cohort import DEFAULT_PEOPLE, DEFAULT_YEARS, simulate_cohort, write_drop
+from flows.ingestion import ingest
+from flows.materialisation import materialise_features
+from flows.training import TrainingReport, train
+from flows.validation import validate_lake
+
+
+@flow(name="pipeline")
+def run_pipeline(
+    drop: str | None = None, people: int = DEFAULT_PEOPLE, seed: int = 7
+) -> TrainingReport:
+    """Take a drop (folder or s3:// prefix) all the way to a Production release.
+
+    Without a drop a cohort of `people` individuals is simulated with `seed`.
+    """
+    if drop is not None:
+        return _run_steps(drop)
+    with TemporaryDirectory(prefix="mhras-cohort-") as folder:
+        simulate_drop(folder, people, seed)
+        return _run_steps(folder)
+
+
+def _run_steps(drop: str) -> TrainingReport:
+    ingest(drop)
+    validate_lake()
+    materialise_features()
+    report = train()
+    get_run_logger().info("release %s is %s", report.release_version, report.stage)
+    return report
+
+
+@task
+def simulate_drop(folder: str, people: int, seed: int) -> dict[str, int]:
+    """Write a simulated cohort that ends yesterday; return the rows of each table."""
+    yesterday: date = datetime.now(UTC).date() - timedelta(days=1)
+    cohort = simulate_cohort(people, DEFAULT_YEARS, yesterday, seed)
+    counts = write_drop(cohort, Path(folder))
+    rows = [f"| {name} | {count:,} |" for name, count in counts.items()]
+    create_markdown_artifact(
+        "\n".join(["| simulated table | rows |", "|---|---:|", *rows]), key="simulated-cohort"
+    )
+    return counts

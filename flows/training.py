@@ -1,0 +1,242 @@
+"""The training flow: from landed rows to a registered, gated release."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from statistics import median
+from time import perf_counter
+
+import mlflow
+import numpy as np
+import polars as pl
+from feast import FeatureStore
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from feature_repo.catalogue import list_model_inputs
+from feature_repo.individual import JOIN_KEY
+from feature_repo.online import REPOSITORY
+from feature_repo.pseudonyms import BUCKET_COUNT
+from flows.evaluation.report import Evaluation, evaluate_release, log_evaluation
+from flows.labels import LABEL, derive_labels
+from flows.lake import scan_table
+from flows.lineage import describe_lineage, log_data_inputs
+from flows.models import lightgbm, logistic_regression
+from flows.models.member import (
+    FitMember,
+    FittedMember,
+    FittingData,
+    Matrix,
+    Probabilities,
+    open_graph,
+    score_graph,
+)
+from flows.models.registration import register_member, register_release
+from flows.models.release import assemble_release
+from flows.models.stacking import fit_stacker, predict_out_of_fold
+from flows.sources.consent_store import read_consented_types
+from flows.sources.contract import DATA_TYPES
+from flows.training_set import TrainingSet, join_features, make_entity_frame, split_rows
+from mlruns_config.registry import PromotionRefusedError, open_registry, promote
+from mlruns_config.release import MemberPin
+from serving.database.sessions import create_database_engine
+from serving.settings import get_settings
+
+EXPERIMENT = "mhras-training"
+
+#: Family -> how it is fitted.
+MEMBERS: dict[str, FitMember] = {
+    "logistic_regression": logistic_regression.fit,
+    "lightgbm": lightgbm.fit,
+}
+
+#: Rows joined with their features at a time: what bounds memory.
+ROWS_PER_JOIN = 25_000
+#: Fewer say nothing: published models with fewer outcomes are the ones that do not replicate.
+FEWEST_ROWS = 400
+FEWEST_OUTCOMES = 60
+
+
+class NotEnoughLabelsError(RuntimeError):
+    """The data hold too few labelled index dates to train and judge a release."""
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training came to."""
+
+    run_id: str
+    release_version: int
+    stage: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    refused: str = ""
+
+
+@flow(name="training")
+def train(seed: int = 7, actor: str = "training flow") -> TrainingReport:
+    """Fit, stack, calibrate, evaluate, register and, if the gates allow, promote a release.
+
+    Raises NotEnoughLabelsError when there is too little to learn from. A release that fails
+    a gate stays in Staging; the report and the ledger say why.
+    """
+    settings = get_settings()
+    mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
+    mlflow.set_experiment(EXPERIMENT)
+    training_set = load_training_set(settings.lake_url)
+    with mlflow.start_run(run_name=f"training {datetime.now(UTC):%Y-%m-%d %H:%M}") as run:
+        version, evaluation = _make_release(training_set, settings.lake_url, seed, run.info.run_id)
+    report = promote_release(run.info.run_id, version, evaluation.metrics, actor)
+    _leave_artifacts(report, evaluation)
+    return report
+
+
+def _make_release(
+    training_set: TrainingSet, lake_url: str, seed: int, run_id: str
+) -> tuple[int, Evaluation]:
+    lineage = describe_lineage(lake_url)
+    log_data_inputs(lake_url)
+    mlflow.set_tags({f"lineage.{name}": str(value)[:5000] for name, value in lineage.items()})
+    mlflow.log_params({"seed": seed, "rows": training_set.frame.height})
+    data = make_fitting_data(training_set, seed)
+    individuals = training_set.frame[JOIN_KEY].filter(pl.Series(training_set.split.fitting))
+    members, pins, out_of_fold = {}, [], {}
+    for name, fit in MEMBERS.items():
+        members[name], pin, out_of_fold[name] = fit_member(name, fit, data, individuals)
+        pins.append(pin)
+    stacker = fit_stacker(out_of_fold, data.labels)
+    manifest = assemble_release(training_set, members, pins, stacker, lineage, run_id, seed)
+    evaluation = evaluate_release(training_set, members, manifest, seed)
+    latency = time_scoring(members, training_set.inputs[:1])
+    evaluation.metrics["scoring_milliseconds"] = latency
+    log_evaluation(evaluation)
+    return register_release(manifest, run_id), evaluation
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10])
+def load_training_set(lake_url: str) -> TrainingSet:
+    """Label the lake's index dates and join the features known at each of them."""
+    engine = create_database_engine(get_settings().database_url.get_secret_value())
+    consented = read_consented_types(engine, datetime.now(UTC), purposes=["training"])
+    engine.dispose()
+    entities = _collect_entities(lake_url, consented)
+    _require_enough(entities)
+    store = FeatureStore(repo_path=str(REPOSITORY))
+    names = [column.name for column in list_model_inputs()]
+    parts = [
+        join_features(store, part).select(JOIN_KEY, "index_date", LABEL, *names)
+        for part in entities.iter_slices(ROWS_PER_JOIN)
+    ]
+    frame = blank_unconsented(pl.concat(parts), consented)
+    inputs = frame.select(names).cast(pl.Float32).to_numpy().astype(np.float32, order="C")
+    split = split_rows(frame[JOIN_KEY], frame["index_date"])
+    get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
+    return TrainingSet(frame.select(JOIN_KEY, "index_date", LABEL, "age"), inputs, split)
+
+
+def _collect_entities(lake_url: str, consented: pl.DataFrame) -> pl.DataFrame:
+    known_until = _find_last_day(lake_url)
+    frames = []
+    for bucket in range(BUCKET_COUNT):
+        surveys, events, outcomes = (
+            scan_table(lake_url, name, bucket).collect()
+            for name in ("surveys", "emr_events", "outcomes")
+        )
+        asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
+        seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
+        labels = derive_labels(asked, seen, outcomes, known_until)
+        frames.append(make_entity_frame(labels, asked))
+    return pl.concat(frames)
+
+
+def _find_last_day(lake_url: str) -> date:
+    last = scan_table(lake_url, "surveys").select(pl.col("answered_at").max()).collect().item()
+    return last.date() if last else datetime.now(UTC).date()
+
+
+def _require_enough(entities: pl.DataFrame) -> None:
+    outcomes = int(entities[LABEL].sum() or 0)
+    if entities.height < FEWEST_ROWS or outcomes < FEWEST_OUTCOMES:
+        raise NotEnoughLabelsError(
+            f"{entities.height} labelled index dates of {entities[JOIN_KEY].n_unique()} "
+            f"individuals who consent to training, {outcomes} with the outcome; at least "
+            f"{FEWEST_ROWS} and {FEWEST_OUTCOMES} are needed (a PHQ-9 followed by another within "
+            "90 days each)"
+        )
+
+
+def blank_unconsented(frame: pl.DataFrame, consented: pl.DataFrame) -> pl.DataFrame:
+    """Take away the features of data types whose use for training is not consented to."""
+    columns = list_model_inputs()
+    joined = frame.join(consented, on=JOIN_KEY, how="left", maintain_order="left")
+    blanked = [
+        pl.when(pl.col(data_type)).then(pl.col(column.name)).alias(column.name)
+        for data_type in DATA_TYPES
+        for column in columns
+        if column.data_type == data_type
+    ]
+    return joined.with_columns(blanked).drop(DATA_TYPES)
+
+
+def make_fitting_data(training_set: TrainingSet, seed: int) -> FittingData:
+    split = training_set.split
+    return FittingData(
+        names=tuple(column.name for column in list_model_inputs()),
+        inputs=training_set.inputs[split.fitting],
+        labels=training_set.labels[split.fitting],
+        stopping_inputs=training_set.inputs[split.stopping],
+        stopping_labels=training_set.labels[split.stopping],
+        seed=seed,
+    )
+
+
+@task(cache_policy=NO_CACHE, task_run_name="fit-{name}")
+def fit_member(
+    name: str, fit: FitMember, data: FittingData, individuals: pl.Series
+) -> tuple[FittedMember, MemberPin, Probabilities]:
+    """Fit one member in a child run; return it, its pin and its out-of-fold predictions."""
+    with mlflow.start_run(run_name=name, nested=True) as run:
+        begun = perf_counter()
+        out_of_fold = predict_out_of_fold(data, individuals, fit)
+        member = fit(data)
+        mlflow.log_metric("fitting_seconds", perf_counter() - begun)
+        rows = np.vstack([data.inputs, data.stopping_inputs])
+        return member, register_member(name, member, rows, run.info.run_id), out_of_fold
+
+
+def time_scoring(members: dict[str, FittedMember], row: Matrix, rounds: int = 50) -> float:
+    """Return the median milliseconds all members' graphs take for one individual."""
+    sessions = [open_graph(member.export_graph()) for member in members.values()]
+    times = []
+    for _ in range(rounds):
+        begun = perf_counter()
+        for session in sessions:
+            score_graph(session, row)
+        times.append(1000 * (perf_counter() - begun))
+    return median(times)
+
+
+@task(cache_policy=NO_CACHE)
+def promote_release(
+    run_id: str, version: int, metrics: dict[str, float], actor: str
+) -> TrainingReport:
+    """Put the release to Staging, then through the gates to Production."""
+    settings = get_settings()
+    engine = create_database_engine(settings.database_url.get_secret_value())
+    registry = open_registry(settings.mlflow_tracking_uri, engine)
+    try:
+        promote(registry, version, "Staging", actor, "trained")
+        promote(registry, version, "Production", actor, "passed every gate")
+    except PromotionRefusedError as refusal:
+        return TrainingReport(run_id, version, "Staging", metrics, str(refusal))
+    finally:
+        engine.dispose()
+    return TrainingReport(run_id, version, "Production", metrics)
+
+
+def _leave_artifacts(report: TrainingReport, evaluation: Evaluation) -> None:
+    uri = get_settings().mlflow_tracking_uri
+    experiment = mlflow.get_run(report.run_id).info.experiment_id
+    link = f"{uri}/#/experiments/{experiment}/runs/{report.run_id}"
+    create_link_artifact(link, link_text="MLflow run of this training", key="training-run")
+    verdict = report.refused or f"release {report.release_version} is {report.stage}"
+    create_markdown_artifact(f"{verdict}\n\n{evaluation.to_markdown()}", key="training-metrics")

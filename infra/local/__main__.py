@@ -1,0 +1,96 @@
+"""`make run`: the whole system on one machine, from a drop to an answered screening."""
+
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from infra.local.postgres import PostgresStartError, remove_root_state
+from infra.local.processes import ServiceFailedError
+from infra.local.stack import PROJECT, LocalStack, start_stack
+from infra.local.tour import PipelineFailedError, has_release, run_pipeline, screen_example
+
+console = Console(highlight=False)
+
+
+def run(
+    drop: Annotated[str | None, typer.Option(help="Folder or s3:// prefix of data.")] = None,
+    people: Annotated[int, typer.Option(min=100, help="Individuals to simulate.")] = 2000,
+    state: Annotated[Path, typer.Option(help="Where everything is kept.")] = PROJECT / ".mhras",
+    once: Annotated[bool, typer.Option("--once", help="Stop after the screening.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Remove all state, and stop.")] = False,
+) -> None:
+    """Start everything, make a release if there is none, screen one individual, wait."""
+    state = state.resolve()
+    if forget:
+        remove_root_state(state / "postgres")
+        shutil.rmtree(state, ignore_errors=True)
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    begun = time.monotonic()
+    try:
+        stack = start_stack(state, _announce)
+    except (ServiceFailedError, PostgresStartError) as error:
+        _fail(str(error))
+    _announce("stack", f"healthy after {time.monotonic() - begun:.0f} s")
+    try:
+        _show_around(stack, drop, people)
+        if not once:
+            console.print("\nCtrl-C stops everything.")
+            _watch(stack)
+    except (ServiceFailedError, PipelineFailedError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        console.print()
+    finally:
+        console.print("[dim]stopping[/]")
+        stack.stop()
+
+
+def _show_around(stack: LocalStack, drop: str | None, people: int) -> None:
+    if drop is not None or not has_release(stack):
+        run_pipeline(stack, drop, people, console)
+    screen_example(stack, console)
+    _print_links(stack)
+
+
+def _print_links(stack: LocalStack) -> None:
+    links = {
+        "API and its documentation": f"{stack.url('api')}/docs",
+        "flow runs (Prefect)": f"{stack.url('prefect')}/runs",
+        "models and lineage (MLflow)": f"{stack.url('mlflow')}/#/models",
+        "variables for a shell": f"set -a; . {stack.state / 'env'}; set +a",
+    }
+    console.print()
+    for what, where in links.items():
+        console.print(f"  {what:28} [cyan]{where}[/]", soft_wrap=True)
+
+
+def _watch(stack: LocalStack) -> None:
+    while True:
+        time.sleep(1)
+        for service in stack.services:
+            service.check_alive()
+
+
+def _announce(service: str, happened: str) -> None:
+    console.print(f"[green]✓[/] {service:10} {happened}", soft_wrap=True)
+
+
+def _fail(message: str) -> None:
+    console.print(f"[red]✗[/] {message}", markup=True, soft_wrap=True)
+    sys.exit(1)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    typer.run(run)

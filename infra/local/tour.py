@@ -1,0 +1,151 @@
+"""What `make run` shows once the stack is up: the pipeline through Prefect, one screening."""
+
+import time
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psycopg2
+from rich.console import Console
+from rich.markup import escape
+
+from infra.local.stack import LocalStack
+from serving.roles import Role
+from serving.tokens import issue_token
+
+#: The answers of the example: moderate symptoms, nothing on item 9.
+EXAMPLE_ANSWERS = {"phq9": [2, 2, 1, 2, 1, 1, 1, 0, 0], "gad7": [2, 1, 2, 1, 0, 1, 1]}
+PIPELINE = "pipeline/pipeline"
+BAND_COLOURS = {"low": "green", "moderate": "yellow", "high": "dark_orange", "critical": "red"}
+POLL_SECONDS = 1.0
+RELEASE_PATIENCE_SECONDS = 60
+
+
+class PipelineFailedError(RuntimeError):
+    """The pipeline did not end well; the message says where to look."""
+
+
+def has_release(stack: LocalStack) -> bool:
+    """Whether the API serves a Production release (it has a moment to load one)."""
+    return _wait_for_release(stack, patience=15) is not None
+
+
+def run_pipeline(stack: LocalStack, drop: str | None, people: int, console: Console) -> None:
+    """Run the parent flow as a deployment and follow its steps until it ends."""
+    run_id = _create_flow_run(stack, drop, people)
+    link = f"{stack.url('prefect')}/runs/flow-run/{run_id}"
+    console.print(f"\npipeline: [cyan]{link}[/]", soft_wrap=True)
+    state = _follow(stack, run_id, console)
+    if state["type"] != "COMPLETED":
+        raise PipelineFailedError(f"the pipeline ended {state['name']}: {state['message']}\n{link}")
+
+
+def _create_flow_run(stack: LocalStack, drop: str | None, people: int) -> str:
+    deployment = _ask_prefect(stack, "GET", f"deployments/name/{PIPELINE}")
+    parameters = {"drop": drop, "people": people}
+    body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    path = f"deployments/{deployment['id']}/create_flow_run"
+    return str(UUID(_ask_prefect(stack, "POST", path, body)["id"]))
+
+
+def _follow(stack: LocalStack, run_id: str, console: Console) -> dict[str, Any]:
+    """Print every step as it starts and ends; return the final state of the run."""
+    seen: dict[str, str] = {}
+    with console.status("waiting for the worker"):
+        while True:
+            for step in _list_steps(stack, run_id):
+                _report_step(step, seen, console)
+            state = _ask_prefect(stack, "GET", f"flow_runs/{run_id}")["state"]
+            if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                return dict(state)
+            time.sleep(POLL_SECONDS)
+
+
+def _list_steps(stack: LocalStack, run_id: str) -> list[dict[str, Any]]:
+    query = {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}, "sort": "START_TIME_ASC"}
+    return list(_ask_prefect(stack, "POST", "flow_runs/filter", query))
+
+
+def _report_step(step: dict[str, Any], seen: dict[str, str], console: Console) -> None:
+    state = step["state"]["type"]
+    if seen.get(step["id"]) == state:
+        return
+    seen[step["id"]] = state
+    name = step["name"] if not step.get("flow_name") else step["flow_name"]
+    if state == "COMPLETED":
+        console.print(f"[green]✓[/] {name:10} {step['total_run_time']:.0f} s")
+    elif state in ("FAILED", "CRASHED"):
+        console.print(f"[red]✗[/] {name:10} {escape(str(step['state']['message']))}")
+
+
+def _ask_prefect(
+    stack: LocalStack, method: str, path: str, body: dict[str, Any] | None = None
+) -> Any:
+    url = f"{stack.environment['PREFECT_API_URL']}/{path}"
+    response = httpx.request(method, url, json=body, timeout=30, trust_env=False)
+    response.raise_for_status()
+    return response.json()
+
+
+def screen_example(stack: LocalStack, console: Console) -> None:
+    """Screen one consenting individual and print the answer as a clinician would read it."""
+    if _wait_for_release(stack, RELEASE_PATIENCE_SECONDS) is None:
+        raise PipelineFailedError(f"the API has loaded no release: {stack.url('api')}/health/ready")
+    individual = _choose_individual(stack)
+    if individual is None:
+        console.print("\nnobody here consents to being screened, so there is no example")
+        return
+    token = issue_token(
+        stack.environment["JWT_SECRET_KEY"], "example", Role.CLINICIAN, timedelta(minutes=5)
+    )
+    response = httpx.post(
+        f"{stack.url('api')}/screen",
+        json={"anonymized_id": individual, "survey_data": EXAMPLE_ANSWERS},
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+        trust_env=False,
+    )
+    if response.is_error:
+        raise PipelineFailedError(f"the example screening answered {response.text}")
+    _print_answer(response.json(), console)
+
+
+def _wait_for_release(stack: LocalStack, patience: float) -> int | None:
+    until = time.monotonic() + patience
+    while True:
+        answer = httpx.get(f"{stack.url('api')}/health/ready", timeout=10, trust_env=False).json()
+        version: int | None = answer["release"]["version"]
+        if version is not None or time.monotonic() > until:
+            return version
+        time.sleep(POLL_SECONDS)
+
+
+def _choose_individual(stack: LocalStack) -> str | None:
+    """Return the pseudonym of somebody who consents to screening with most data types."""
+    connection = psycopg2.connect(stack.postgres.url("mhras", driver="postgresql"))
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT anonymized_id FROM consent WHERE 'screening' = ANY(purposes)"
+                " AND granted_at <= now() AND expires_at > now() AND withdrawn_at IS NULL"
+                " ORDER BY cardinality(data_types) DESC, anonymized_id LIMIT 1"
+            )
+            row = cursor.fetchone()
+            return row[0] if row else None
+    finally:
+        connection.close()
+
+
+def _print_answer(answer: dict[str, Any], console: Console) -> None:
+    colour = BAND_COLOURS[answer["risk_band"]]
+    console.print(f"\n[bold]POST /screen[/] for {answer['anonymized_id'][:8]}… answered:")
+    console.print(
+        f"  review priority [bold {colour}]{answer['risk_score']:.0f} of 100,"
+        f" {answer['risk_band']}[/], confidence {answer['confidence']:.2f},"
+        f" needs review: {'yes' if answer['needs_review'] else 'no'}"
+    )
+    console.print(f"  {escape(answer['summary'])}", soft_wrap=True)
+    for reason in answer["reasons"][:5]:
+        console.print(f"  · {escape(str(reason.get('text', reason)))}", soft_wrap=True)
+    console.print("  [dim]It orders human review; it is no diagnosis and replaces nobody.[/]")
