@@ -107,6 +107,7 @@ def _prepare(drop: str, settings: Settings) -> Run:
 def _ingest_files(run: Run, engine: Engine) -> IngestionReport:
     progress: Any = create_progress_artifact(0.0, key="ingestion-progress")
     report = IngestionReport(run.run_id, len(run.drop.files), run.drop.others)
+    report.errors.extend(run.drop.errors)
     report.add(ingest_consents(run, engine))
     consented = read_consented_types(engine, run.now)
     steps = len(run.drop.files) + len(LANDED_TABLES)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import logging
 import posixpath
 import re
 import zipfile
@@ -17,6 +18,10 @@ from flows.sources.batch import UnreadableFileError
 from flows.sources.contract import TABLES
 
 CHUNK_BYTES = 1 << 20
+
+# These write the names of opened files, which may be people's, to the log at level DEBUG.
+for _library in ("fsspec", "s3fs", "aiobotocore", "botocore"):
+    logging.getLogger(_library).setLevel(logging.INFO)
 
 #: `surveys.csv`, `surveys.csv.gz`, `surveys-0001.parquet`; or any part in a folder `surveys/`.
 TABLE_FILE = re.compile(rf"({'|'.join(TABLES)})(?:[._-]\d+)?\.(csv|csv\.gz|parquet)")
@@ -85,8 +90,13 @@ def find_files(drop: str) -> Drop:
             f"the drop holds no file of the input contract ({len(paths)} others); "
             "flows/sources/README.md names them"
         )
-    urls = [file_system.unstrip_protocol(path) for path in known]
-    return Drop(files=[_describe_file(url) for url in urls], others=len(paths) - len(known))
+    found = Drop(files=[], others=len(paths) - len(known))
+    for path in known:
+        try:
+            found.files.append(_describe_file(file_system.unstrip_protocol(path)))
+        except (FileNotFoundError, PermissionError) as error:
+            found.errors.append(f"{_name_plainly(path)}: cannot be opened ({type(error).__name__})")
+    return found
 
 
 def classify_name(path: str) -> tuple[str | None, str] | None:
@@ -115,17 +125,22 @@ def open_file(file: SourceFile) -> Iterator[BinaryIO]:
             ) from error
 
 
-def iterate_members(file: SourceFile) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield (format, stream) of a FHIR file; of a zip, of each resource file in it."""
+@contextmanager
+def open_members(file: SourceFile) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
+    """Open a FHIR file for (format, stream) of it, or of each resource file in a zip."""
     with open_file(file) as stream:
         if file.format != "zip":
-            yield file.format.removesuffix(".gz"), stream
+            yield iter([(file.format.removesuffix(".gz"), cast(IO[bytes], stream))])
             return
         with _open_zip(file, stream) as archive:
-            for name in sorted(archive.namelist()):
-                if name.endswith((".json", ".ndjson")):
-                    with archive.open(name) as member:
-                        yield name.rsplit(".", 1)[1], member
+            yield _iterate_archive(archive)
+
+
+def _iterate_archive(archive: zipfile.ZipFile) -> Iterator[tuple[str, IO[bytes]]]:
+    for name in sorted(archive.namelist()):
+        if name.endswith((".json", ".ndjson")):
+            with archive.open(name) as member:
+                yield name.rsplit(".", 1)[1], member
 
 
 def _open_zip(file: SourceFile, stream: Any) -> zipfile.ZipFile:
@@ -136,12 +151,16 @@ def _open_zip(file: SourceFile, stream: Any) -> zipfile.ZipFile:
 
 
 def _describe_file(url: str) -> SourceFile:
-    name = posixpath.basename(url)
     table, format_ = cast(tuple[str | None, str], classify_name(url))
     digest = _digest(url)
-    plain = TABLE_FILE.fullmatch(name) or BULK_FILE.fullmatch(name)
-    label = name if plain else f"{table or 'fhir'}-{digest[:12]}.{format_}"
+    label = _name_plainly(url, f"{table or 'fhir'}-{digest[:12]}.{format_}")
     return SourceFile(url=url, label=label, digest=digest, table=table, format=format_)
+
+
+def _name_plainly(path: str, otherwise: str = "a file") -> str:
+    """Return a file's own name if that cannot be a person's."""
+    name = posixpath.basename(path)
+    return name if TABLE_FILE.fullmatch(name) or BULK_FILE.fullmatch(name) else otherwise
 
 
 def _digest(url: str) -> str:

@@ -15,7 +15,7 @@ import polars as pl
 from flows.sources.batch import UNREADABLE, Batch, Rejected, UnreadableFileError
 from flows.sources.clean import ORIGIN, PARSERS
 from flows.sources.contract import ITEM_COLUMNS, WEARABLE_CHANNELS
-from flows.sources.drop import SourceFile, iterate_members
+from flows.sources.drop import SourceFile, open_members
 from flows.sources.fhir_events import (
     map_condition,
     map_encounter,
@@ -50,8 +50,13 @@ MAPPERS: dict[str, tuple[str, Callable[[Resource, Context], Resource]]] = {
     "Encounter": ("emr_events", map_encounter),
 }
 
-NUMBERS = dict.fromkeys((*ITEM_COLUMNS, *WEARABLE_CHANNELS), pl.Float64)
-LISTS = dict.fromkeys(("data_types", "purposes"), pl.List(pl.String))
+#: What mappers give as something other than text.
+TYPED: dict[str, Any] = {
+    "row_number": pl.Int64,
+    "data_types": pl.List(pl.String),
+    "purposes": pl.List(pl.String),
+    **dict.fromkeys((*ITEM_COLUMNS, *WEARABLE_CHANNELS), pl.Float64),
+}
 
 
 @dataclass(frozen=True)
@@ -130,28 +135,33 @@ class _Collector:
         self.batch.split += len(rows) - 1
         for table, row in rows:
             row["anonymized_id"] = self._key.pseudonymise(row.pop("person_id"))
-            tidy = {name: _flatten(value) for name, value in row.items()}
-            self._rows.setdefault(table, []).append(tidy | {"row_number": number})
+            self._rows.setdefault(table, []).append(row | {"row_number": number})
 
     def finish(self) -> Batch:
         batch = self.batch
         batch.rows = {
-            table: self._key.add_key(pl.DataFrame(rows, schema=_choose_schema(table), strict=False))
+            table: self._key.add_key(_build_frame(table, rows))
             for table, rows in self._rows.items()
         }
         self._start()
         return batch
 
 
-def _flatten(value: Any) -> Any:
-    """Return an object where a text belongs as text, for the checks to refuse."""
-    return json.dumps(value) if isinstance(value, dict | bool) else value
-
-
-def _choose_schema(table: str) -> dict[str, Any]:
+def _build_frame(table: str, rows: list[Resource]) -> pl.DataFrame:
+    """Return rows as columns; a value of the wrong JSON type becomes text for the checks."""
     names = [*PARSERS[table], *(name for name in ORIGIN if name not in ("key_id", "bucket"))]
-    known = {**ORIGIN, **NUMBERS, **LISTS}
-    return {name: known.get(name, pl.String) for name in names}
+    return pl.DataFrame(_build_column(name, [row.get(name) for row in rows]) for name in names)
+
+
+def _build_column(name: str, values: list[Any]) -> pl.Series:
+    dtype = TYPED.get(name, pl.String)
+    if dtype == pl.String:
+        values = [_write_text(value) for value in values]
+    return pl.Series(name, values, dtype=dtype)
+
+
+def _write_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def name_table(resource: Resource) -> str | None:
@@ -196,13 +206,14 @@ def _describe_kind(resource: Resource) -> str:
 def _iterate_records(file: SourceFile, context: Context, needle: bytes = b"") -> Iterator[Record]:
     """Yield the records of a file; of those without `needle` in their text none."""
     first = 1
-    for format_, stream in iterate_members(file):
-        reader = _read_lines if format_ == "ndjson" else _read_document
-        count = 0
-        for record in reader(file, stream, context, needle, first):
-            count = record.number - first + 1
-            yield record
-        first += count
+    with open_members(file) as members:
+        for format_, stream in members:
+            reader = _read_lines if format_ == "ndjson" else _read_document
+            last = first - 1
+            for record in reader(file, stream, context, needle, first):
+                last = record.number
+                yield record
+            first = last + 1
 
 
 def _read_lines(

@@ -17,6 +17,7 @@ from flows.sources.fhir_values import (
     find_person,
     refuse_status,
     require_date,
+    to_float,
 )
 from flows.sources.settle import SURVEY_ITEM
 
@@ -148,7 +149,7 @@ def _read_number(node: Resource) -> float | None:
     quantity = as_object(node.get("valueQuantity")).get("value")
     for value in (node.get("valueInteger"), node.get("valueDecimal"), quantity):
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return value
+            return to_float(value)
     return None
 
 

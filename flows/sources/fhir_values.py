@@ -1,5 +1,6 @@
 """Values inside FHIR R4 resources: references, codings, dates, quantities."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -136,8 +137,16 @@ def read_quantity(quantity: Any, factors: dict[str, float]) -> float:
     for unit in (content.get("code"), content.get("unit")):
         factor = factors.get(str(unit).strip().lower())
         if factor is not None:
-            return value * factor
+            return to_float(value) * factor
     raise RejectedResourceError(f"valueQuantity.code: is not one of {', '.join(factors)}")
+
+
+def to_float(number: float) -> float:
+    """Return a JSON number, whose digits have no limit, as the nearest float."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def as_object(value: Any) -> Resource:

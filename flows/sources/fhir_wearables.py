@@ -21,6 +21,7 @@ from flows.sources.fhir_values import (
     read_quantity,
     refuse_status,
     require_date,
+    to_float,
 )
 from flows.sources.settle import DAY_SPAN, DAY_TOTAL
 
@@ -58,10 +59,11 @@ def map_wearable_observation(resource: Resource, loinc: str, context: Context) -
     }
 
 
-def _read_plain_count(resource: Resource, channel: str) -> int | None:
+def _read_plain_count(resource: Resource, channel: str) -> float | None:
     value = resource.get("valueInteger")
-    is_count = channel == "steps" and isinstance(value, int) and not isinstance(value, bool)
-    return value if is_count else None
+    if channel != "steps" or isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return to_float(value)
 
 
 def _read_span(resource: Resource) -> tuple[Any, Any]:

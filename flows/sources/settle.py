@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from flows.sources.clean import find_implausible
-from flows.sources.contract import ITEM_COLUMNS, SURVEYS, WEARABLE_CHANNELS, WEARABLE_DAYS, Table
+from flows.sources.contract import EMR_EVENTS, ITEM_COLUMNS, SURVEYS, WEARABLE_CHANNELS, Table
 
 #: Kinds of `part` (see clean.ORIGIN): an answer of a survey; a reading of a span within a
 #: day; a total that the device itself made for the day.
@@ -34,11 +34,11 @@ class Settled:
 def settle_rows(table: Table, staged: pl.DataFrame) -> Settled:
     """Put parts together, drop repetitions, refuse rows that contradict each other.
 
-    Two different rows for one key are both refused: nothing tells which is right, and a
-    wrong answer to a questionnaire is worse than a missing one.
+    An event of care that is there open and ended is one event, which ended. Other than that,
+    two different rows for one key are both refused: nothing tells which is right, and a wrong
+    answer to a questionnaire is worse than a missing one.
     """
-    parts = staged["part"].is_not_null().any()
-    joined = _JOIN_PARTS[table.name](table, staged) if parts else _leave(staged)
+    joined = _join(table, staged)
     values = [name for name in table.columns if name not in table.key]
     key = ["anonymized_id", *table.key]
     distinct = joined.rows.unique([*key, *values], keep="first", maintain_order=True)
@@ -50,6 +50,14 @@ def settle_rows(table: Table, staged: pl.DataFrame) -> Settled:
         duplicate=joined.duplicate + joined.rows.height - distinct.height,
         rejected=pl.concat([joined.rejected, _reject(distinct.filter(contradicting), reason)]),
     )
+
+
+def _join(table: Table, staged: pl.DataFrame) -> Settled:
+    if table is EMR_EVENTS:
+        return _join_events(table, staged)
+    if staged["part"].is_null().all():
+        return _leave(staged)
+    return (_join_survey_items if table is SURVEYS else _join_readings)(table, staged)
 
 
 def _leave(staged: pl.DataFrame) -> Settled:
@@ -133,4 +141,17 @@ def _split_off(staged: pl.DataFrame, key: list[str]) -> tuple[pl.DataFrame, pl.D
     return staged.filter(has_part), staged.filter(~has_part)
 
 
-_JOIN_PARTS = {SURVEYS.name: _join_survey_items, WEARABLE_DAYS.name: _join_readings}
+def _join_events(table: Table, staged: pl.DataFrame) -> Settled:
+    """Make one event of records of it that say more and less, as a condition before its end."""
+    key = ["anonymized_id", *table.key]
+    details = [name for name in table.columns if name not in table.key]
+    agree = pl.all_horizontal(pl.col(name).drop_nulls().n_unique() <= 1 for name in details)
+    joinable = staged.filter(agree.over(key))
+    events = joinable.group_by(key, maintain_order=True).agg(
+        pl.exclude(*details).first(), *(pl.col(name).drop_nulls().first() for name in details)
+    )
+    rows = pl.concat([staged.filter(~agree.over(key)), events.select(staged.columns)])
+    repeated = joinable.height - joinable.unique([*key, *details]).height
+    return Settled(
+        rows, staged.height - rows.height - repeated, repeated, _reject(staged.clear(), "")
+    )
