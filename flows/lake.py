@@ -15,6 +15,8 @@ from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from flows.sources.contract import COMMON_LAKE_COLUMNS, INSTANT, TABLES, ColumnTypes, Table
 
 QUARANTINE = "quarantine"
+#: Folder of the rows that validation has taken out of a table.
+SET_ASIDE = "set_aside"
 QUARANTINE_SCHEMA: ColumnTypes = {
     "run_id": pl.String,
     "table": pl.String,
@@ -132,6 +134,38 @@ def append_quarantine(lake_url: str, rows: pl.DataFrame) -> int:
     if fresh.height:
         _append(lake_url, QUARANTINE, fresh)
     return fresh.height
+
+
+def set_rows_aside(lake_url: str, table: str, rows: pl.DataFrame) -> int:
+    """Move rows out of a table into `set_aside/<table>`, with their `reason`; return how many.
+
+    `rows` has the table's columns and `reason`. They are copied first and removed then, so a
+    run that is cut off leaves a row in both places, never in none.
+    """
+    if rows.is_empty():
+        return 0
+    contract = TABLES[table]
+    aside = f"{SET_ASIDE}/{table}"
+    columns = [*contract.schema, "reason"]
+    _create_table(lake_url, aside, contract.schema | {"reason": pl.String}, partition_by=[])
+    known = pl.scan_delta(locate_table(lake_url, aside), storage_options=storage_options())
+    fresh = rows.select(columns).join(known.collect(), on=columns, how="anti", nulls_equal=True)
+    if fresh.height:
+        _append(lake_url, aside, fresh)
+    key = ["anonymized_id", *contract.key]
+    matches = " AND ".join(f"target.{name} = source.{name}" for name in ["bucket", *key])
+    (
+        _open(lake_url, table)
+        .merge(
+            rows.select("bucket", *key).unique(),
+            matches,
+            source_alias="source",
+            target_alias="target",
+        )
+        .when_matched_delete()
+        .execute()
+    )
+    return rows.height
 
 
 def storage_options() -> dict[str, str]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from feature_repo.screening_v1 import screening_v1
 from flows.features.tables import get_table_version
 from flows.lake import TableState, describe_table, locate_table
 from flows.sources.contract import CONSENTS, TABLES
+from flows.validation import EXPERIMENT as VALIDATION_EXPERIMENT
 
 PROJECT = Path(__file__).resolve().parents[1]
 LANDED_TABLES = tuple(name for name in TABLES if name != CONSENTS.name)
@@ -29,12 +31,31 @@ def describe_lineage(lake_url: str) -> dict[str, Any]:
     tables = {name: describe_table(lake_url, name) for name in LANDED_TABLES}
     return {
         "tables": {name: asdict(state) for name, state in tables.items()},
+        "validation": find_validation({name: state.version for name, state in tables.items()}),
         "feature_tables": {view.name: get_table_version(view) for view in STORED_VIEWS},
         "feature_service": screening_v1.name,
         "feature_service_hash": hash_feature_service(screening_v1),
         "git_commit": find_git_commit(),
         "flow_run_id": str(flow_run.get_id() or ""),
     }
+
+
+def find_validation(versions: Mapping[str, int | None]) -> dict[str, str]:
+    """Return run id and verdict of the newest validation of exactly these table versions.
+
+    Empty if they were never validated: a reviewer must be able to see that.
+    """
+    conditions = [f"tags.`version.{name}` = '{version}'" for name, version in versions.items()]
+    found = mlflow.search_runs(
+        experiment_names=[VALIDATION_EXPERIMENT],
+        filter_string=" AND ".join(conditions),
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+        output_format="list",
+    )
+    return next(
+        ({"run_id": run.info.run_id, "success": run.data.tags["success"]} for run in found), {}
+    )
 
 
 def log_data_inputs(lake_url: str) -> None:

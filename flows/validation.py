@@ -1,0 +1,196 @@
+"""The validation flow: Great Expectations checkpoints over every landed table.
+
+Rows that break an expectation are set aside (kept, but out of the lake's way); a table
+that breaks one beyond its tolerance stops the run in the expectation's own words.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import great_expectations as gx
+import mlflow
+import polars as pl
+from great_expectations.data_context import AbstractDataContext
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from feature_repo.pseudonyms import BUCKET_COUNT
+from flows.lake import get_version, scan_table, set_rows_aside
+from flows.sources.contract import CONSENTS, TABLES
+from flows.suites import list_expectations
+from flows.validation_page import render_page
+from serving.settings import get_settings
+
+EXPERIMENT = "mhras-validation"
+VALIDATED_TABLES = tuple(name for name in TABLES if name != CONSENTS.name)
+#: Rows handed to Great Expectations at a time (it takes pandas, all in memory).
+ROWS_PER_CHECKPOINT = 1_000_000
+
+
+class ValidationFailedError(RuntimeError):
+    """A table breaks an expectation beyond its tolerance; the message says which."""
+
+
+@dataclass
+class ExpectationResult:
+    """One expectation over all of a table."""
+
+    description: str
+    kind: str
+    rows: int = 0
+    unexpected: int = 0
+    success: bool = True
+
+    @property
+    def share(self) -> float:
+        return self.unexpected / self.rows if self.rows else 0.0
+
+
+@dataclass
+class TableResult:
+    """The results of a table's suite; `set_aside` rows left the lake.
+
+    `version` is the table's after that: the one that holds only rows that passed.
+    """
+
+    table: str
+    version: int | None = None
+    rows: int = 0
+    set_aside: int = 0
+    results: list[ExpectationResult] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[str]:
+        return [
+            f"{self.table}: {result.description} ({result.unexpected} of {result.rows} rows do not)"
+            for result in self.results
+            if not result.success
+        ]
+
+
+@flow(name="validation")
+def validate_lake() -> str:
+    """Validate every landed table; return the MLflow run that keeps the results.
+
+    Raises ValidationFailedError naming every expectation that failed.
+    """
+    settings = get_settings()
+    results = [validate_table(settings.lake_url, name) for name in VALIDATED_TABLES]
+    run_id = log_results(results, settings.mlflow_tracking_uri)
+    create_table_artifact(
+        [
+            {"table": result.table, "rows": result.rows, "set aside": result.set_aside}
+            for result in results
+        ],
+        key="validation-counts",
+    )
+    failures = [failure for result in results for failure in result.failures]
+    if failures:
+        raise ValidationFailedError("; ".join(failures))
+    return run_id
+
+
+@task(cache_policy=NO_CACHE, task_run_name="validate-{table}")
+def validate_table(lake_url: str, table: str) -> TableResult:
+    """Run a table's suite over it, some buckets at a time, and set failing rows aside."""
+    result = TableResult(table)
+    for rows in _iterate_chunks(lake_url, table):
+        checked = run_checkpoint(table, rows)
+        broken = _add_results(result, checked, rows)
+        result.set_aside += set_rows_aside(lake_url, table, broken)
+        result.rows += rows.height
+    result.version = get_version(lake_url, table)
+    get_run_logger().info("%s: %d rows, %d set aside", table, result.rows, result.set_aside)
+    return result
+
+
+def _iterate_chunks(lake_url: str, table: str) -> Iterator[pl.DataFrame]:
+    """Yield the table in chunks of whole buckets, each with a column `row`."""
+    waiting: list[pl.DataFrame] = []
+    for bucket in range(BUCKET_COUNT):
+        waiting.append(scan_table(lake_url, table, bucket).collect())
+        if sum(part.height for part in waiting) >= ROWS_PER_CHECKPOINT:
+            yield pl.concat(waiting).with_row_index("row")
+            waiting = []
+    if any(part.height for part in waiting):
+        yield pl.concat(waiting).with_row_index("row")
+
+
+def open_context() -> AbstractDataContext:
+    """Return an ephemeral Great Expectations context that draws no progress bars."""
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    return context
+
+
+def run_checkpoint(table: str, rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Run the suite of `table` over `rows`; return one result per expectation."""
+    context = open_context()
+    source = context.data_sources.add_pandas("lake")
+    batch = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("rows")
+    suite = context.suites.add(
+        gx.ExpectationSuite(name=table, expectations=list_expectations(table))
+    )
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name=table, data=batch, suite=suite)
+    )
+    checkpoint = context.checkpoints.add(
+        gx.Checkpoint(
+            name=table,
+            validation_definitions=[definition],
+            result_format={
+                "result_format": "COMPLETE",
+                "unexpected_index_column_names": ["row"],
+                # The broken values themselves stay out of every result.
+                "exclude_unexpected_values": True,
+            },
+        )
+    )
+    found = checkpoint.run(batch_parameters={"dataframe": rows.to_pandas()})
+    (validation,) = found.run_results.values()
+    return [result.to_json_dict() for result in validation.results]
+
+
+def _add_results(
+    result: TableResult, checked: list[dict[str, Any]], rows: pl.DataFrame
+) -> pl.DataFrame:
+    """Add the results of a chunk; return its broken rows with the reason."""
+    broken = []
+    for number, one in enumerate(checked):
+        config, found = one["expectation_config"], one["result"]
+        if number == len(result.results):
+            result.results.append(ExpectationResult(config["description"], config["type"]))
+        total = result.results[number]
+        total.rows += found.get("element_count", rows.height)
+        total.unexpected += found.get("unexpected_count", 0)
+        total.success &= bool(one["success"])
+        indices = [entry["row"] for entry in found.get("unexpected_index_list") or []]
+        broken.append(
+            pl.DataFrame({"row": indices}, schema={"row": rows.schema["row"]}).with_columns(
+                pl.lit(config["description"]).alias("reason")
+            )
+        )
+    reasons = pl.concat(broken).group_by("row").agg(pl.col("reason").sort().str.join("; "))
+    return rows.join(reasons, on="row").drop("row")
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10])
+def log_results(results: list[TableResult], tracking_uri: str) -> str:
+    """Log the results and their page to an MLflow run; link it; return the run's id."""
+    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_experiment(EXPERIMENT)
+    page = render_page(results, datetime.now(UTC))
+    with mlflow.start_run(run_name=f"validation {datetime.now(UTC):%Y-%m-%d %H:%M}") as run:
+        mlflow.log_text(page, "validation.html")
+        mlflow.set_tags({f"version.{result.table}": str(result.version) for result in results})
+        mlflow.set_tag("success", str(not any(result.failures for result in results)).lower())
+        for result in results:
+            mlflow.log_metric(f"{result.table}_rows", result.rows)
+            mlflow.log_metric(f"{result.table}_set_aside", result.set_aside)
+    link = f"{tracking_uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
+    create_link_artifact(link, link_text="validation results", key="validation-page")
+    return str(run.info.run_id)
