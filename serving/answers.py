@@ -65,11 +65,6 @@ class ReasonPart(AnswerPart):
     text: str
 
 
-class ReasonsPart(AnswerPart):
-    raising: list[ReasonPart] = []
-    protective: list[ReasonPart] = []
-
-
 class MemberPart(AnswerPart):
     name: str
     registered_model: str
@@ -106,7 +101,9 @@ class ScreeningAnswer(AnswerPart):
     confidence: float = Field(
         ge=0, le=1, description="0.5 is where the release begins to abstain; 0 without a release."
     )
-    reasons: ReasonsPart
+    reasons: list[ReasonPart] = Field(
+        description="Strongest first; up to five that raise the priority, five that lower it."
+    )
     needs_review: bool
     review_reasons: list[ReviewReasonPart]
     crisis_guidance: str | None

@@ -6,7 +6,7 @@ import numpy as np
 
 from monitoring.metrics import MODEL_INFERENCE_DURATION
 from serving.features import Features, Values, keep_consented
-from serving.reasons import Reasons, combine_attributions, explain
+from serving.reasons import Reason, combine_attributions, explain
 from serving.release import Release
 from serving.scoring import (
     Estimate,
@@ -23,7 +23,7 @@ class Judgement:
 
     release: Release
     estimate: Estimate
-    reasons: Reasons
+    reasons: list[Reason]
     values: Values
     missing_data: list[str]
 
@@ -53,7 +53,7 @@ def predict_members(release: Release, vector: Vector) -> dict[str, float]:
     return probabilities
 
 
-def explain_release(release: Release, vector: Vector) -> Reasons:
+def explain_release(release: Release, vector: Vector) -> list[Reason]:
     attributions = {
         name: member.explainer.explain(vector)
         for name, member in release.members.items()

@@ -43,12 +43,6 @@ class Reason:
     text: str
 
 
-@dataclass(frozen=True)
-class Reasons:
-    raising: list[Reason]
-    protective: list[Reason]
-
-
 def combine_attributions(
     stacker: Stacker, attributions: Mapping[str, Attribution], width: int
 ) -> Attribution:
@@ -64,19 +58,18 @@ def combine_attributions(
 
 def explain(
     features: list[FeatureDescription], vector: Vector, attribution: Attribution
-) -> Reasons:
-    """Return the strongest reasons in each direction, strongest first."""
+) -> list[Reason]:
+    """Return the strongest reasons, up to five that raise and five that lower, strongest first."""
     effects = attribution.contributions
-    order = np.argsort(-np.abs(effects), kind="stable")
-    told = [
+    strongest = np.argsort(-np.abs(effects), kind="stable")
+    raising = [column for column in strongest if effects[column] >= SMALLEST_EFFECT]
+    lowering = [column for column in strongest if effects[column] <= -SMALLEST_EFFECT]
+    told = {*raising[:REASONS_PER_DIRECTION], *lowering[:REASONS_PER_DIRECTION]}
+    return [
         describe_reason(features[column], float(vector[0, column]), float(effects[column]))
-        for column in order
-        if abs(effects[column]) >= SMALLEST_EFFECT
+        for column in strongest
+        if column in told
     ]
-    return Reasons(
-        raising=[reason for reason in told if reason.effect > 0][:REASONS_PER_DIRECTION],
-        protective=[reason for reason in told if reason.effect < 0][:REASONS_PER_DIRECTION],
-    )
 
 
 def describe_reason(feature: FeatureDescription, value: float, effect: float) -> Reason:

@@ -28,7 +28,7 @@ from serving.explainers import (
     load_tree_explainer,
 )
 from serving.registry import Registry
-from serving.scoring import Vector, assemble_vector, to_log_odds
+from serving.scoring import Vector, assemble_vector, to_log_odds, to_probability
 
 INPUT_NAME = "features"
 OUTPUT_NAME = "probability"
@@ -186,6 +186,7 @@ def check_member(member: Member, vector: Vector) -> None:
         raise ReleaseRejectedError(f"{member.pin.name} answers {probability}, no probability")
     if member.explainer is None:
         return
-    explained = member.explainer.explain(vector).log_odds
+    # Through the probability and back, so that both are cut off at the same margin.
+    explained = to_log_odds(to_probability(member.explainer.explain(vector).log_odds))
     if abs(explained - to_log_odds(probability)) > EXPLANATION_TOLERANCE:
         raise ReleaseRejectedError(f"{member.pin.name}: explanation and graph disagree")

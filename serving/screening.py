@@ -18,7 +18,7 @@ from serving.answers import (
     REVIEW_TEXTS,
     IntervalPart,
     MemberPart,
-    ReasonsPart,
+    ReasonPart,
     ReleasePart,
     ReviewReason,
     ReviewReasonPart,
@@ -141,7 +141,9 @@ def compose_answer(
         probability=found.probability if found else None,
         interval=describe_interval(judgement),
         confidence=found.confidence if found else 0.0,
-        reasons=ReasonsPart.model_validate(judgement.reasons) if judgement else ReasonsPart(),
+        reasons=[ReasonPart.model_validate(reason) for reason in judgement.reasons]
+        if judgement
+        else [],
         needs_review=bool(reasons),
         review_reasons=[ReviewReasonPart(code=code, text=REVIEW_TEXTS[code]) for code in reasons],
         crisis_guidance=GUIDANCE if crisis or band is Band.CRITICAL else None,

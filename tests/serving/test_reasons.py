@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from serving.explainers import Attribution
 from serving.judgement import explain_release, predict_members
-from serving.reasons import combine_attributions, describe_reason
+from serving.reasons import combine_attributions, describe_reason, explain
 from serving.registry import Registry
 from serving.release import load_release
 from serving.scoring import stack_log_odds
@@ -27,14 +28,21 @@ def test_contributions_add_up_to_the_releases_log_odds(release):
         assert combined.log_odds == pytest.approx(stacked, abs=1e-4)
 
 
-def test_reasons_are_sorted_by_strength_and_at_most_five_a_side(release):
+def test_reasons_are_sorted_by_strength_and_at_most_five_a_direction(release):
     for row in draw_training_data()[0][:100]:
         reasons = explain_release(release, row[np.newaxis])
-        for side, sign in ((reasons.raising, 1), (reasons.protective, -1)):
-            effects = [sign * reason.effect for reason in side]
-            assert effects == sorted(effects, reverse=True)
-            assert len(effects) <= 5
-            assert all(effect > 0 for effect in effects)
+        effects = [abs(reason.effect) for reason in reasons]
+        directions = [reason.direction for reason in reasons]
+        assert effects == sorted(effects, reverse=True)
+        assert max(directions.count("raises"), directions.count("lowers")) <= 5
+        assert all((reason.effect > 0) == (reason.direction == "raises") for reason in reasons)
+
+
+def test_the_weaker_direction_is_told_even_beside_many_strong_reasons():
+    effects = np.array([3.0, 2.5, 2.0, 1.5, 1.2, 1.1, -0.1])
+    reasons = explain(FEATURES, np.ones((1, WIDTH), np.float32), Attribution(0.0, effects))
+
+    assert [reason.effect for reason in reasons] == [3.0, 2.5, 2.0, 1.5, 1.2, -0.1]
 
 
 @pytest.mark.parametrize(
