@@ -3,36 +3,32 @@
 import gzip
 import json
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
-from sqlalchemy import select, update
 
 from flows.ingestion import describe_report
 from flows.lake import QUARANTINE, describe_table
 from flows.sources.consent_store import (
     IngestionRunningError,
     hold_ingestion_lock,
-    read_consented_types,
 )
-from flows.sources.contract import ITEM_COLUMNS
 from flows.sources.drop import EmptyDropError
 from flows.sources.report import CountsDoNotAddUpError, IngestionReport, TableCounts
 from serving.database.sessions import create_database_engine
-from serving.database.tables import Consent
-from tests.fixtures.ingestion import World, name, world
+from tests.fixtures.ingestion import (
+    LANDED,
+    SURVEY_HEADER,
+    World,
+    name,
+    survey,
+    world,
+    write_everything,
+)
 
 __all__ = ["world"]
-
-SURVEY_HEADER = "person_id,instrument,answered_at," + ",".join(ITEM_COLUMNS)
-
-
-def survey(person: str, answered_at: str = "2025-01-01T10:00:00Z", answer: str = "1") -> str:
-    return ",".join([person, "PHQ-9", answered_at, *[answer] * 9])
-
 
 # Bad input: each ends as a clear message or a quarantined row, and the rest lands
 
@@ -152,112 +148,6 @@ def test_columns_nobody_knows_are_named(world: World) -> None:
     world.write("people.csv", "person_id,birth_date,sex,phone", "a,1980,male,555")
     notes = world.ingest().notes
     assert notes == ["people.csv: not read, because not in the contract: phone"]
-
-
-# Consent
-
-
-def write_everything(world: World, person: str) -> None:
-    world.write("people.csv", "person_id,birth_date,sex", f"{person},1980-05-05,female")
-    world.write("surveys.csv", SURVEY_HEADER, survey(person))
-    world.write("wearable_days.csv", "person_id,date,steps", f"{person},2025-01-01,1000")
-    events = "person_id,kind,system,code,started_at"
-    world.write("emr_events.csv", events, f"{person},diagnosis,s,c,2025-01-01")
-    world.write("outcomes.csv", "person_id,index_date,outcome", f"{person},2025-01-01,true")
-
-
-LANDED = ("people", "surveys", "wearable_days", "emr_events", "outcomes")
-
-
-def count_landed(world: World) -> dict[str, int]:
-    return {table: world.read(table).height for table in LANDED}
-
-
-def test_without_consent_nothing_lands_and_all_is_counted(world: World) -> None:
-    write_everything(world, "a")
-    report = world.ingest()
-    assert count_landed(world) == dict.fromkeys(LANDED, 0)
-    assert {table: report.tables[table].withheld for table in LANDED} == dict.fromkeys(LANDED, 1)
-
-
-@pytest.mark.parametrize(
-    ("types", "tables"),
-    [
-        ("survey", {"people", "outcomes", "surveys"}),
-        ("wearable;emr", {"people", "outcomes", "wearable_days", "emr_events"}),
-    ],
-)
-def test_only_the_consented_data_types_land(world: World, types: str, tables: set[str]) -> None:
-    write_everything(world, "a")
-    world.consent(["a"], types=types, purposes="screening")
-    world.ingest()
-    assert {table for table, rows in count_landed(world).items() if rows} == tables
-
-
-def write_consent(world: World, granted: str, expires: str) -> None:
-    header = "person_id,data_types,purposes,granted_at,expires_at"
-    world.write("consents.csv", header, f"a,survey,training,{granted},{expires}")
-
-
-def test_a_consent_that_has_expired_or_not_begun_lands_nothing(world: World) -> None:
-    write_everything(world, "a")
-    write_consent(world, "2020-01-01", "2021-01-01")
-    assert world.ingest().tables["surveys"].withheld == 1
-    soon = (datetime.now(UTC) + timedelta(hours=12)).isoformat()
-    write_consent(world, soon, "2099-01-01")
-    assert world.ingest().tables["surveys"].withheld == 1
-
-
-def test_a_withdrawn_consent_stays_withdrawn_when_its_drop_comes_again(world: World) -> None:
-    write_everything(world, "a")
-    world.consent(["a"])
-    world.ingest()
-    now = datetime.now(UTC)
-    world.change_database(lambda session: session.execute(update(Consent).values(withdrawn_at=now)))
-    world.consent(["a"], types="survey")
-    report = world.ingest()
-    assert report.tables["consents"].corrected == 1
-    assert report.tables["surveys"].withheld == 1
-    withdrawn = world.change_database(lambda session: session.scalars(select(Consent)).one())
-    assert withdrawn.withdrawn_at == now
-
-
-def test_a_fhir_consent_permits_and_its_end_withdraws(world: World) -> None:
-    world.write("surveys.csv", SURVEY_HEADER, survey("p1"))
-    consent: dict[str, Any] = {
-        "resourceType": "Consent",
-        "status": "active",
-        "patient": {"reference": "Patient/p1"},
-        "dateTime": "2024-01-01",
-        "provision": {
-            "type": "permit",
-            "period": {"start": "2024-01-01", "end": "2099-01-01"},
-            "class": [{"code": "QuestionnaireResponse"}],
-            "purpose": [{"code": "TREAT"}],
-        },
-    }
-    path = world.drop / "Consent.ndjson"
-    path.write_text(json.dumps(consent))
-    assert world.ingest().tables["surveys"].inserted == 1
-    path.write_text(json.dumps(consent | {"status": "inactive"}))
-    report = world.ingest()
-    assert report.tables["withdrawals"] == TableCounts(read=1, corrected=1)
-    assert report.tables["surveys"].withheld == 1
-
-
-def test_of_several_consents_every_type_in_force_counts(world: World) -> None:
-    header = "person_id,data_types,purposes,granted_at,expires_at"
-    rows = [
-        "a,survey,training,2020-01-01,2099-01-01",
-        "a,emr,screening,2021-01-01,2099-01-01",
-        "a,wearable,screening,2019-01-01,2020-01-01",
-    ]
-    world.write("consents.csv", header, *rows)
-    world.ingest()
-    engine = create_database_engine(world.database_url)
-    granted = read_consented_types(engine, datetime.now(UTC)).to_dicts()
-    engine.dispose()
-    assert granted == [{"anonymized_id": name("a"), "survey": True, "wearable": False, "emr": True}]
 
 
 # Again and again

@@ -3,9 +3,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import polars as pl
 import pytest
 
@@ -20,6 +22,8 @@ from flows.lake import (
     scan_table,
 )
 from flows.sources.contract import TABLES, WEARABLE_DAYS
+from flows.sources.drop import find_files
+from infra.local.ports import choose_port
 
 INGESTED = datetime(2025, 3, 1, tzinfo=UTC)
 DAY = datetime(2025, 1, 1, tzinfo=UTC)
@@ -189,3 +193,48 @@ def test_a_million_wearable_days_land_in_well_under_half_a_minute(lake: str) -> 
     started = time.monotonic()
     assert merge_rows(lake, "wearable_days", frame).inserted == 1400 * 730
     assert time.monotonic() - started < 20
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An S3 bucket of an object store on loopback, in a process of its own.
+
+    In this process it would deadlock: the Delta writer waits for it and holds the interpreter.
+    """
+    port = choose_port(15900)
+    url = f"http://127.0.0.1:{port}"
+    for name, value in {
+        "ACCESS_KEY_ID": "x",
+        "SECRET_ACCESS_KEY": "x",
+        "REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        _create_bucket(f"{url}/lake")
+        yield "s3://lake/tables"
+        server.terminate()
+
+
+def _create_bucket(url: str, patience: float = 60) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            httpx.put(url).raise_for_status()
+            return
+        except httpx.ConnectError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def test_a_lake_may_lie_in_an_object_store(bucket: str) -> None:
+    assert merge_rows(bucket, "wearable_days", make_days(3, 3)) == MergeCounts(inserted=9)
+    changed = make_days(3, 4, steps=2.0)
+    assert merge_rows(bucket, "wearable_days", changed) == MergeCounts(3, 9, 0)
+    assert describe_table(bucket, "wearable_days").rows == 12
+    assert scan_table(bucket, "wearable_days", bucket=1).collect()["steps"].to_list() == [2.0] * 4
+    httpx.put(f"{os.environ['AWS_ENDPOINT_URL']}/lake/drop/surveys.csv", content=b"person_id\n")
+    (file,) = find_files("s3://lake/drop").files
+    assert (file.label, file.table) == ("surveys.csv", "surveys")
