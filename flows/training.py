@@ -17,8 +17,9 @@ from feature_repo.catalogue import list_model_inputs
 from feature_repo.individual import JOIN_KEY
 from feature_repo.online import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.evaluation.report import Evaluation, evaluate_release, log_evaluation
-from flows.labels import LABEL, derive_labels
+from flows.labels import INDEX_DATE, LABEL, derive_labels
 from flows.lake import scan_table
 from flows.lineage import describe_lineage, log_data_inputs
 from flows.models import lightgbm, logistic_regression
@@ -27,7 +28,9 @@ from flows.models.member import (
     FittedMember,
     FittingData,
     Matrix,
+    ModelRows,
     Probabilities,
+    concatenate_rows,
     open_graph,
     score_graph,
 )
@@ -36,7 +39,14 @@ from flows.models.release import assemble_release
 from flows.models.stacking import fit_stacker, predict_out_of_fold
 from flows.sources.consent_store import read_consented_types
 from flows.sources.contract import DATA_TYPES
-from flows.training_set import TrainingSet, join_features, make_entity_frame, split_rows
+from flows.training_set import (
+    TrainingSet,
+    collect_futures,
+    join_features,
+    make_entity_frame,
+    split_rows,
+    stack_rows,
+)
 from mlruns_config.registry import PromotionRefusedError, open_registry, promote
 from mlruns_config.release import MemberPin
 from serving.database.sessions import create_database_engine
@@ -106,7 +116,7 @@ def _make_release(
     stacker = fit_stacker(out_of_fold, data.labels)
     manifest = assemble_release(training_set, members, pins, stacker, lineage, run_id, seed)
     evaluation = evaluate_release(training_set, members, manifest, seed)
-    latency = time_scoring(members, training_set.inputs[:1])
+    latency = time_scoring(members, training_set.rows.select(np.array([0])))
     evaluation.metrics["scoring_milliseconds"] = latency
     log_evaluation(evaluation)
     return register_release(manifest, run_id), evaluation
@@ -118,24 +128,24 @@ def load_training_set(lake_url: str) -> TrainingSet:
     engine = create_database_engine(get_settings().database_url.get_secret_value())
     consented = read_consented_types(engine, datetime.now(UTC), purposes=["training"])
     engine.dispose()
-    entities = _collect_entities(lake_url, consented)
+    entities, futures = _collect_entities(lake_url, consented)
     _require_enough(entities)
     store = FeatureStore(repo_path=str(REPOSITORY))
-    names = [column.name for column in list_model_inputs()]
-    parts = [
-        join_features(store, part).select(JOIN_KEY, "index_date", LABEL, *names)
+    joined = [
+        blank_unconsented(join_features(store, part), consented)
         for part in entities.iter_slices(ROWS_PER_JOIN)
     ]
-    frame = blank_unconsented(pl.concat(parts), consented)
-    inputs = frame.select(names).cast(pl.Float32).to_numpy().astype(np.float32, order="C")
-    split = split_rows(frame[JOIN_KEY], frame["index_date"])
+    frame = pl.concat(part.select(JOIN_KEY, INDEX_DATE, LABEL, "age") for part in joined)
+    rows = concatenate_rows([stack_rows(part) for part in joined])
+    split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE])
     get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
-    return TrainingSet(frame.select(JOIN_KEY, "index_date", LABEL, "age"), inputs, split)
+    return TrainingSet(frame, rows, futures, split)
 
 
-def _collect_entities(lake_url: str, consented: pl.DataFrame) -> pl.DataFrame:
+def _collect_entities(lake_url: str, consented: pl.DataFrame) -> tuple[pl.DataFrame, Matrix]:
+    """Return the entity frame and the futures of its rows, in the order Feast gives back."""
     known_until = _find_last_day(lake_url)
-    frames = []
+    frames, futures = [], []
     for bucket in range(BUCKET_COUNT):
         surveys, events, outcomes = (
             scan_table(lake_url, name, bucket).collect()
@@ -145,7 +155,8 @@ def _collect_entities(lake_url: str, consented: pl.DataFrame) -> pl.DataFrame:
         seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
         labels = derive_labels(asked, seen, outcomes, known_until)
         frames.append(make_entity_frame(labels, asked))
-    return pl.concat(frames)
+        futures.append(collect_futures(frames[-1], asked))
+    return pl.concat(frames), np.concatenate(futures)
 
 
 def _find_last_day(lake_url: str) -> date:
@@ -166,25 +177,27 @@ def _require_enough(entities: pl.DataFrame) -> None:
 
 def blank_unconsented(frame: pl.DataFrame, consented: pl.DataFrame) -> pl.DataFrame:
     """Take away the features of data types whose use for training is not consented to."""
-    columns = list_model_inputs()
+    channels = {f"weekly_{name}": kind for name, (_, _, kind) in SEQUENCE_CHANNELS.items()}
+    needed = {column.name: column.data_type for column in list_model_inputs()} | channels
     joined = frame.join(consented, on=JOIN_KEY, how="left", maintain_order="left")
     blanked = [
-        pl.when(pl.col(data_type)).then(pl.col(column.name)).alias(column.name)
-        for data_type in DATA_TYPES
-        for column in columns
-        if column.data_type == data_type
+        pl.when(pl.col(data_type)).then(pl.col(name)).alias(name)
+        for name, data_type in needed.items()
+        if data_type is not None
     ]
     return joined.with_columns(blanked).drop(DATA_TYPES)
 
 
 def make_fitting_data(training_set: TrainingSet, seed: int) -> FittingData:
-    split = training_set.split
+    fitting, stopping = training_set.split.fitting, training_set.split.stopping
     return FittingData(
         names=tuple(column.name for column in list_model_inputs()),
-        inputs=training_set.inputs[split.fitting],
-        labels=training_set.labels[split.fitting],
-        stopping_inputs=training_set.inputs[split.stopping],
-        stopping_labels=training_set.labels[split.stopping],
+        rows=training_set.rows.select(fitting),
+        labels=training_set.labels[fitting],
+        futures=training_set.futures[fitting],
+        stopping_rows=training_set.rows.select(stopping),
+        stopping_labels=training_set.labels[stopping],
+        stopping_futures=training_set.futures[stopping],
         seed=seed,
     )
 
@@ -199,11 +212,11 @@ def fit_member(
         out_of_fold = predict_out_of_fold(data, individuals, fit)
         member = fit(data)
         mlflow.log_metric("fitting_seconds", perf_counter() - begun)
-        rows = np.vstack([data.inputs, data.stopping_inputs])
-        return member, register_member(name, member, rows, run.info.run_id), out_of_fold
+        pin = register_member(name, member, data.rows, run.info.run_id)
+        return member, pin, out_of_fold
 
 
-def time_scoring(members: dict[str, FittedMember], row: Matrix, rounds: int = 50) -> float:
+def time_scoring(members: dict[str, FittedMember], row: ModelRows, rounds: int = 50) -> float:
     """Return the median milliseconds all members' graphs take for one individual."""
     sessions = [open_graph(member.export_graph()) for member in members.values()]
     times = []

@@ -8,6 +8,7 @@ import polars as pl
 from feast import FeatureStore
 from numpy.typing import NDArray
 
+from feature_repo.catalogue import list_model_inputs
 from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
 from feature_repo.instruments import GAD7, PHQ9
 from feature_repo.request_answers import (
@@ -17,11 +18,15 @@ from feature_repo.request_answers import (
     REPORTED_PHQ9_TOTAL,
 )
 from feature_repo.screening_v1 import screening_v1
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from flows.features.surveys import add_totals
 from flows.labels import HORIZON_DAYS, INDEX_DATE, LABEL
-from flows.models.member import Labels, Matrix
+from flows.models.member import Labels, Matrix, ModelRows
 from flows.sources.contract import ITEM_COLUMNS
 
 SECONDS_PER_DAY = 86400
+#: Weeks a forecasting member looks ahead: the label's 90 days.
+FUTURE_WEEKS = 13
 
 #: Shares of individuals: judged on, calibrated on, stopped early on; the rest is fitted on.
 HELD_OUT_SHARE = 0.25
@@ -86,6 +91,40 @@ def join_features(store: FeatureStore, entities: pl.DataFrame) -> pl.DataFrame:
     return frame.cast({INDEX_DATE: pl.Date}).sort(JOIN_KEY, EVENT_TIMESTAMP)
 
 
+def stack_rows(frame: pl.DataFrame) -> ModelRows:
+    """Return the model inputs of joined rows as arrays."""
+    names = [column.name for column in list_model_inputs()]
+    features = frame.select(pl.col(names).cast(pl.Float32)).to_numpy()
+    shape = (frame.height, SEQUENCE_WEEKS)
+    weeks = [_stack_weeks(frame[f"weekly_{channel}"], shape) for channel in SEQUENCE_CHANNELS]
+    return ModelRows(np.ascontiguousarray(features, np.float32), np.stack(weeks, axis=2))
+
+
+def _stack_weeks(weeks: pl.Series, shape: tuple[int, int]) -> Matrix:
+    unknown = pl.Series([[float("nan")] * shape[1]], dtype=pl.List(pl.Float32))
+    filled = pl.select(pl.when(weeks.is_null()).then(unknown).otherwise(weeks)).to_series()
+    return filled.explode().to_numpy().astype(np.float32).reshape(shape)
+
+
+def collect_futures(entities: pl.DataFrame, surveys: pl.DataFrame) -> Matrix:
+    """Return the PHQ-9 totals of the FUTURE_WEEKS weeks after each row's index date.
+
+    Float32 [rows, FUTURE_WEEKS], NaN in weeks without a complete PHQ-9.
+    """
+    totals = add_totals(surveys.filter(pl.col("instrument") == PHQ9.name)).drop_nulls("total")
+    later = totals.select(JOIN_KEY, "total", pl.col("answered_at").dt.date().alias("later"))
+    numbered = entities.select(JOIN_KEY, INDEX_DATE).with_row_index("row")
+    days = (pl.col("later") - pl.col(INDEX_DATE)).dt.total_days()
+    found = (
+        numbered.join(later, on=JOIN_KEY)
+        .with_columns(((days - 1) // 7).alias("week"))
+        .filter(days >= 1, pl.col("week") < FUTURE_WEEKS)
+    )
+    futures = np.full((entities.height, FUTURE_WEEKS), np.nan, dtype=np.float32)
+    futures[found["row"].to_numpy(), found["week"].to_numpy()] = found["total"].to_numpy()
+    return futures
+
+
 @dataclass(frozen=True)
 class Split:
     """Masks over the rows of a training set; no individual is in two of them."""
@@ -122,12 +161,13 @@ def split_rows(individuals: pl.Series, index_dates: pl.Series) -> Split:
 class TrainingSet:
     """Labelled rows with everything known at their index dates.
 
-    `frame` has anonymized_id, index_date, deteriorated and age; `inputs` the model inputs of
-    the same rows, float32, NaN where missing.
+    `frame` has anonymized_id, index_date, deteriorated and age; `rows` the model inputs and
+    `futures` the PHQ-9 totals of the weeks after, of the same rows.
     """
 
     frame: pl.DataFrame
-    inputs: Matrix
+    rows: ModelRows
+    futures: Matrix
     split: Split
 
     @property

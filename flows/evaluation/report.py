@@ -64,20 +64,20 @@ def evaluate_release(
 ) -> Evaluation:
     """Judge a release on individuals and months that nothing of it has seen."""
     held_out = training_set.split.held_out
-    inputs, labels = training_set.inputs[held_out], training_set.labels[held_out]
-    rows = training_set.frame.filter(pl.Series(held_out))
-    probabilities = predict_release(members, manifest, inputs)
-    by_member = predict_all(members, inputs)
+    rows, labels = training_set.rows.select(held_out), training_set.labels[held_out]
+    frame = training_set.frame.filter(pl.Series(held_out))
+    probabilities = predict_release(members, manifest, rows)
+    by_member = predict_all(members, rows)
     threshold = manifest.score_map.probabilities[REVIEW_EDGE]
     people = scan_table(get_settings().lake_url, "people").collect()
-    groups = compare_groups(describe_groups(rows, people), labels, probabilities, threshold)
+    groups = compare_groups(describe_groups(frame, people), labels, probabilities, threshold)
     metrics = compute_metrics(labels, probabilities)
     for name, predicted in by_member.items():
         metrics |= prefix(
             name, {"auroc": auroc(labels, predicted), "auprc": auprc(labels, predicted)}
         )
     metrics |= find_worst(groups) | compare_net_benefit(labels, probabilities, threshold)
-    rounds = draw_bootstrap_rows(rows[JOIN_KEY].to_numpy().astype(np.str_), seed)
+    rounds = draw_bootstrap_rows(frame[JOIN_KEY].to_numpy().astype(np.str_), seed)
     gain = bootstrap_difference(auroc, labels, probabilities, by_member[YARDSTICK], rounds)
     metrics |= {
         "auroc_gain": metrics["auroc"] - metrics[f"{YARDSTICK}_auroc"],

@@ -19,7 +19,7 @@ from flows.models.member import (
     GRAPH_INPUT,
     GRAPH_OUTPUT,
     FittingData,
-    Matrix,
+    ModelRows,
     Probabilities,
     make_graph_input,
     make_graph_output,
@@ -62,8 +62,12 @@ class BoostedTrees:
     def parameters(self) -> dict[str, Any]:
         return PARAMETERS | {"trees": self.booster.num_trees()}
 
-    def predict(self, inputs: Matrix) -> Probabilities:
-        return np.asarray(self.booster.predict(inputs), dtype=np.float64)
+    @property
+    def graph_input(self) -> str:
+        return GRAPH_INPUT
+
+    def predict(self, rows: ModelRows) -> Probabilities:
+        return np.asarray(self.booster.predict(rows.features), dtype=np.float64)
 
     def export_graph(self) -> onnx.ModelProto:
         model = onnxmltools.convert_lightgbm(
@@ -79,11 +83,11 @@ class BoostedTrees:
 
 
 def fit(data: FittingData) -> BoostedTrees:
-    """Fit on `data.inputs`, stopping when the stopping rows no longer gain."""
+    """Fit on the features, stopping when the stopping rows no longer gain."""
     constraints = [int(name in MONOTONE_COLUMNS) for name in data.names]
     parameters = PARAMETERS | {"monotone_constraints": constraints, "seed": data.seed}
-    learning = lightgbm.Dataset(data.inputs, data.labels, feature_name=list(data.names))
-    stopping = learning.create_valid(data.stopping_inputs, data.stopping_labels)
+    learning = lightgbm.Dataset(data.rows.features, data.labels, feature_name=list(data.names))
+    stopping = learning.create_valid(data.stopping_rows.features, data.stopping_labels)
     booster = lightgbm.train(
         parameters,
         learning,

@@ -21,6 +21,7 @@ from flows.models.member import (
     OPSET,
     FittingData,
     Matrix,
+    ModelRows,
     Probabilities,
     make_graph_input,
     make_graph_output,
@@ -46,7 +47,12 @@ class FoldedRegression:
     def parameters(self) -> dict[str, Any]:
         return {"ridge_c": RIDGE_C, "columns": len(self.mean)}
 
-    def predict(self, inputs: Matrix) -> Probabilities:
+    @property
+    def graph_input(self) -> str:
+        return GRAPH_INPUT
+
+    def predict(self, rows: ModelRows) -> Probabilities:
+        inputs = rows.features
         missing = np.isnan(inputs)
         filled = np.where(missing, np.asarray(self.fill), inputs)
         standardised = (filled - np.asarray(self.mean)) / np.asarray(self.scale)
@@ -94,10 +100,10 @@ class FoldedRegression:
 
 
 def fit(data: FittingData) -> FoldedRegression:
-    """Fit on `data.inputs`; the stopping rows are not needed."""
-    missing = np.isnan(data.inputs)
-    fill = _find_medians(data.inputs)
-    filled = np.where(missing, fill, data.inputs).astype(np.float64)
+    """Fit on the features; the stopping rows are not needed."""
+    missing = np.isnan(data.rows.features)
+    fill = _find_medians(data.rows.features)
+    filled = np.where(missing, fill, data.rows.features).astype(np.float64)
     mean, scale = filled.mean(axis=0), filled.std(axis=0)
     scale[scale < 1e-6] = 1.0
     standardised = (filled - mean) / scale

@@ -1,7 +1,7 @@
 """What every model family takes and gives, so that the rest need not know which it is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 Matrix = NDArray[np.float32]
+#: float32 [rows, weeks, channels], NaN where a week is unknown.
+Sequences = NDArray[np.float32]
+Rows = NDArray[np.int64] | NDArray[np.bool_]
 Labels = NDArray[np.bool_]
 Probabilities = NDArray[np.float64]
 
-#: Names of a member's graph input and output, as the release manifest states them.
+#: Names of a member's graph input (one of the two) and output, as the manifest states them.
 GRAPH_INPUT = "features"
+SEQUENCE_INPUT = "sequence"
 GRAPH_OUTPUT = "probability"
 OPSET = 17
 ML_OPSET = 3
@@ -30,18 +34,56 @@ class ParityError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class ModelRows:
+    """What members are given of each row; every member takes the part it was made for.
+
+    `features`: float32 [rows, columns of the catalogue]; `sequences`: float32 [rows,
+    SEQUENCE_WEEKS, SEQUENCE_CHANNELS], oldest week first. NaN where missing.
+    """
+
+    features: Matrix
+    sequences: Sequences
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def select(self, rows: Rows) -> "ModelRows":
+        return ModelRows(self.features[rows], self.sequences[rows])
+
+
+def concatenate_rows(parts: list[ModelRows]) -> ModelRows:
+    return ModelRows(
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.sequences for part in parts]),
+    )
+
+
+@dataclass(frozen=True)
 class FittingData:
     """Rows to learn from, and rows of other individuals to stop early on.
 
-    Matrices are float32 [rows, features], NaN where missing; `names` are the columns.
+    `names` are the columns of the features. `futures` are the PHQ-9 totals of the weeks
+    after the index date, float32 [rows, FUTURE_WEEKS], NaN where nothing was answered:
+    what a forecasting member learns; the label is what it is weighed by.
     """
 
     names: tuple[str, ...]
-    inputs: Matrix
+    rows: ModelRows
     labels: Labels
-    stopping_inputs: Matrix
+    futures: Matrix
+    stopping_rows: ModelRows
     stopping_labels: Labels
+    stopping_futures: Matrix
     seed: int
+
+    def select(self, rows: Rows) -> "FittingData":
+        """Return the same data with fewer rows to learn from."""
+        return replace(
+            self,
+            rows=self.rows.select(rows),
+            labels=self.labels[rows],
+            futures=self.futures[rows],
+        )
 
 
 class FittedMember(Protocol):
@@ -51,11 +93,15 @@ class FittedMember(Protocol):
     def parameters(self) -> dict[str, Any]:
         """Hyper-parameters and sizes worth a reviewer's look."""
 
-    def predict(self, inputs: Matrix) -> Probabilities:
+    @property
+    def graph_input(self) -> str:
+        """GRAPH_INPUT or SEQUENCE_INPUT: which part of ModelRows the graph takes."""
+
+    def predict(self, rows: ModelRows) -> Probabilities:
         """Return the probability of deterioration for each row."""
 
     def export_graph(self) -> onnx.ModelProto:
-        """Return the model as ONNX: `features` [n, width] to `probability` [n]."""
+        """Return the model as ONNX: its input [n, ...] to `probability` [n]."""
 
     def export_texts(self) -> dict[str, str]:
         """Return further artifacts by file name: what attributions need."""
@@ -81,16 +127,17 @@ def open_graph(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
     )
 
 
-def score_graph(session: onnxruntime.InferenceSession, inputs: Matrix) -> Probabilities:
-    (scored,) = session.run([GRAPH_OUTPUT], {GRAPH_INPUT: inputs})
+def score_graph(session: onnxruntime.InferenceSession, rows: ModelRows) -> Probabilities:
+    """Score rows with a graph, handing it the part that its input is named after."""
+    (wanted,) = [node.name for node in session.get_inputs()]
+    given = rows.sequences if wanted == SEQUENCE_INPUT else rows.features
+    (scored,) = session.run([GRAPH_OUTPUT], {wanted: given})
     return np.asarray(scored, dtype=np.float64)
 
 
-def check_parity(member: FittedMember, graph: onnx.ModelProto, inputs: Matrix) -> float:
+def check_parity(member: FittedMember, graph: onnx.ModelProto, rows: ModelRows) -> float:
     """Return the largest difference between graph and library; raise ParityError if too large."""
-    difference = float(
-        np.abs(score_graph(open_graph(graph), inputs) - member.predict(inputs)).max()
-    )
+    difference = float(np.abs(score_graph(open_graph(graph), rows) - member.predict(rows)).max())
     if not difference <= PARITY_TOLERANCE:
-        raise ParityError(f"graph and library differ by {difference:.2g} on {len(inputs)} rows")
+        raise ParityError(f"graph and library differ by {difference:.2g} on {len(rows)} rows")
     return difference

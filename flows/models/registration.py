@@ -12,10 +12,9 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from flows.models.member import (
-    GRAPH_INPUT,
     GRAPH_OUTPUT,
     FittedMember,
-    Matrix,
+    ModelRows,
     check_parity,
 )
 from mlruns_config.release import (
@@ -34,7 +33,7 @@ RELEASE_FOLDER = "release"
 REQUIREMENTS = ["onnxruntime>=1.32"]
 
 
-def register_member(name: str, member: FittedMember, rows: Matrix, run_id: str) -> MemberPin:
+def register_member(name: str, member: FittedMember, rows: ModelRows, run_id: str) -> MemberPin:
     """Log a member to its (active) run, register a version and return its pin.
 
     `rows` are scored by graph and library; raises ParityError when they differ.
@@ -42,7 +41,7 @@ def register_member(name: str, member: FittedMember, rows: Matrix, run_id: str) 
     graph = member.export_graph()
     mlflow.log_metric("graph_parity_difference", check_parity(member, graph, rows))
     mlflow.log_params(member.parameters)
-    model_id = _log_graph(name, graph, rows.shape[1])
+    model_id = _log_graph(name, graph)
     client = MlflowClient()
     with TemporaryDirectory() as folder:
         for file_name, text in member.export_texts().items():
@@ -80,19 +79,25 @@ def create_version(model: str, source: str, run_id: str, model_id: str | None = 
     return int(created.version)
 
 
-def _log_graph(name: str, graph: onnx.ModelProto, width: int) -> str:
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, width), GRAPH_INPUT)]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,), GRAPH_OUTPUT)]),
-    )
+def _log_graph(name: str, graph: onnx.ModelProto) -> str:
     info = mlflow.onnx.log_model(
         graph,
         name=name,
-        signature=signature,
+        signature=_describe_signature(graph),
         pip_requirements=REQUIREMENTS,
         save_as_external_data=False,
     )
     return str(info.model_id)
+
+
+def _describe_signature(graph: onnx.ModelProto) -> ModelSignature:
+    (given,) = graph.graph.input
+    sizes = [axis.dim_value for axis in given.type.tensor_type.shape.dim][1:]
+    number = np.dtype(np.float32)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(number, (-1, *sizes), given.name)]),
+        outputs=Schema([TensorSpec(number, (-1,), GRAPH_OUTPUT)]),
+    )
 
 
 def _hash_stored(model_id: str, files: list[str], folder: Path) -> dict[str, str]:

@@ -10,7 +10,8 @@ import polars as pl
 from feature_repo.catalogue import ModelInput, list_model_inputs
 from feature_repo.individual import JOIN_KEY
 from feature_repo.screening_v1 import screening_v1
-from flows.models.member import FittedMember, Matrix, Probabilities
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
+from flows.models.member import FittedMember, Matrix, ModelRows, Probabilities
 from flows.models.stacking import (
     calibrate,
     choose_calibration,
@@ -41,19 +42,19 @@ def assemble_release(
 ) -> ReleaseManifest:
     """Calibrate on individuals no member has seen and write everything down."""
     chosen = training_set.split.calibration
-    inputs, labels = training_set.inputs[chosen], training_set.labels[chosen]
+    rows, labels = training_set.rows.select(chosen), training_set.labels[chosen]
     individuals = training_set.frame[JOIN_KEY].filter(pl.Series(chosen))
-    stacked = stack(stacker, predict_all(members, inputs))
+    stacked = stack(stacker, predict_all(members, rows))
     calibration = choose_calibration(stacked, labels, individuals)
     by_missing = [
-        predict_without(members, stacker, calibration, inputs, missing)
+        predict_without(members, stacker, calibration, rows, missing)
         for missing in range(len(DATA_TYPES) + 1)
     ]
     return ReleaseManifest(
         created_at=datetime.now(UTC),
         training_run_id=run_id,
         feature_service=screening_v1.name,
-        features=describe_features(training_set.inputs[training_set.split.fitting]),
+        features=describe_features(training_set.rows.features[training_set.split.fitting]),
         members=pins,
         stacker=stacker,
         calibration=calibration,
@@ -63,22 +64,22 @@ def assemble_release(
     )
 
 
-def predict_all(members: Mapping[str, FittedMember], inputs: Matrix) -> dict[str, Probabilities]:
-    return {name: member.predict(inputs) for name, member in members.items()}
+def predict_all(members: Mapping[str, FittedMember], rows: ModelRows) -> dict[str, Probabilities]:
+    return {name: member.predict(rows) for name, member in members.items()}
 
 
 def predict_release(
-    members: Mapping[str, FittedMember], manifest: ReleaseManifest, inputs: Matrix
+    members: Mapping[str, FittedMember], manifest: ReleaseManifest, rows: ModelRows
 ) -> Probabilities:
     """Return the calibrated probability of each row."""
-    return calibrate(manifest.calibration, stack(manifest.stacker, predict_all(members, inputs)))
+    return calibrate(manifest.calibration, stack(manifest.stacker, predict_all(members, rows)))
 
 
 def predict_without(
     members: Mapping[str, FittedMember],
     stacker: Stacker,
     calibration: Calibration,
-    inputs: Matrix,
+    rows: ModelRows,
     missing: int,
 ) -> Probabilities:
     """Return calibrated probabilities with `missing` data types taken away, row by row in turn.
@@ -87,21 +88,25 @@ def predict_without(
     any choice of them.
     """
     subsets = list_data_type_subsets(list(DATA_TYPES), missing)
-    turn = np.arange(len(inputs)) % len(subsets)
-    probabilities = np.empty(len(inputs))
+    turn = np.arange(len(rows)) % len(subsets)
+    probabilities = np.empty(len(rows))
     for number, subset in enumerate(subsets):
-        rows = turn == number
-        blanked = blank_data_types(inputs[rows], subset)
-        probabilities[rows] = calibrate(calibration, stack(stacker, predict_all(members, blanked)))
+        chosen = turn == number
+        blanked = blank_data_types(rows.select(chosen), subset)
+        probabilities[chosen] = calibrate(
+            calibration, stack(stacker, predict_all(members, blanked))
+        )
     return probabilities
 
 
-def blank_data_types(inputs: Matrix, data_types: tuple[str, ...]) -> Matrix:
-    """Return a copy of `inputs` without the columns of these data types."""
-    gone = [column.data_type in data_types for column in list_model_inputs()]
-    blanked = inputs.copy()
-    blanked[:, gone] = np.nan
-    return blanked
+def blank_data_types(rows: ModelRows, data_types: tuple[str, ...]) -> ModelRows:
+    """Return a copy of `rows` without the columns and channels of these data types."""
+    columns = [column.data_type in data_types for column in list_model_inputs()]
+    channels = [data_type in data_types for _, _, data_type in SEQUENCE_CHANNELS.values()]
+    features, sequences = rows.features.copy(), rows.sequences.copy()
+    features[:, columns] = np.nan
+    sequences[:, :, channels] = np.nan
+    return ModelRows(features, sequences)
 
 
 def describe_features(inputs: Matrix) -> list[FeatureDescription]:

@@ -5,7 +5,7 @@ calibration and interval come from individuals no member has seen.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -48,9 +48,8 @@ def predict_out_of_fold(data: FittingData, individuals: pl.Series, fit: FitMembe
     """Return for each fitting row what a member says that never saw the individual."""
     predicted = np.full(len(data.labels), np.nan)
     folds = GroupKFold(FOLDS, shuffle=True, random_state=data.seed)
-    for learnt, asked in folds.split(data.inputs, groups=individuals.to_numpy()):
-        member = fit(replace(data, inputs=data.inputs[learnt], labels=data.labels[learnt]))
-        predicted[asked] = member.predict(data.inputs[asked])
+    for learnt, asked in folds.split(data.labels, groups=individuals.to_numpy()):
+        predicted[asked] = fit(data.select(learnt)).predict(data.rows.select(asked))
     return predicted
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
+
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, start_postgres
 from infra.local.processes import (
@@ -88,15 +90,23 @@ def _start_services(stack: LocalStack, announce: Announce) -> None:
     _run_to_end(stack, "migrations", [sys.executable, "-m", "serving.database.migrate"])
     announce("database", "migrated")
     api = stack.start("api", [sys.executable, "-m", "serving", "--port", str(stack.ports["api"])])
-    seconds = wait_until_healthy(prefect, f"{stack.url('prefect')}/api/health")
-    announce("prefect", f"ready after {seconds:.0f} s: {stack.url('prefect')}")
-    _run_to_end(stack, "deployments", [_find_program("prefect"), "--no-prompt", "deploy", "--all"])
+    for service, path in ((mlflow, "/health"), (api, "/health"), (prefect, "/api/health")):
+        seconds = wait_until_healthy(service, f"{stack.url(service.name)}{path}")
+        announce(service.name, f"ready after {seconds:.0f} s: {stack.url(service.name)}")
+    _register_deployments(stack)
     stack.start("worker", [_find_program("prefect"), "worker", "start", "--pool", WORK_POOL])
     announce("worker", f"takes flow runs of work pool {WORK_POOL}")
-    seconds = wait_until_healthy(mlflow, f"{stack.url('mlflow')}/health")
-    announce("mlflow", f"ready after {seconds:.0f} s: {stack.url('mlflow')}")
-    wait_until_healthy(api, f"{stack.url('api')}/health")
-    announce("api", f"ready: {stack.url('api')}/docs")
+
+
+def _register_deployments(stack: LocalStack) -> None:
+    """Deploy every flow of prefect.yaml, unless that was done with the same file before."""
+    deployed = stack.state / "deployed.yaml"
+    declared = (PROJECT / "prefect.yaml").read_text()
+    if deployed.exists() and deployed.read_text() == declared:
+        return
+    _create_work_pool(stack)
+    _run_to_end(stack, "deployments", [_find_program("prefect"), "--no-prompt", "deploy", "--all"])
+    deployed.write_text(declared)
 
 
 def _start_mlflow(stack: LocalStack) -> ManagedProcess:
@@ -118,6 +128,18 @@ def _start_prefect(stack: LocalStack) -> ManagedProcess:
     port = str(stack.ports["prefect"])
     command = [_find_program("prefect"), "server", "start", "--host", "127.0.0.1", "--port", port]
     return stack.start("prefect", command)
+
+
+def _create_work_pool(stack: LocalStack) -> None:
+    """Create the pool before anything is deployed to it; it may be there from last time."""
+    response = httpx.post(
+        f"{stack.environment['PREFECT_API_URL']}/work_pools/",
+        json={"name": WORK_POOL, "type": "process"},
+        timeout=30,
+        trust_env=False,
+    )
+    if response.status_code != httpx.codes.CONFLICT:
+        response.raise_for_status()
 
 
 def _run_to_end(stack: LocalStack, name: str, command: list[str]) -> None:

@@ -64,7 +64,10 @@ def _follow(stack: LocalStack, run_id: str, console: Console) -> dict[str, Any]:
 
 def _list_steps(stack: LocalStack, run_id: str) -> list[dict[str, Any]]:
     query = {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}, "sort": "START_TIME_ASC"}
-    return list(_ask_prefect(stack, "POST", "flow_runs/filter", query))
+    steps = _ask_prefect(stack, "POST", "flow_runs/filter", query)
+    flows = _ask_prefect(stack, "POST", "flows/filter", {})
+    names = {flow["id"]: flow["name"] for flow in flows}
+    return [step | {"flow": names[step["flow_id"]]} for step in steps]
 
 
 def _report_step(step: dict[str, Any], seen: dict[str, str], console: Console) -> None:
@@ -72,7 +75,7 @@ def _report_step(step: dict[str, Any], seen: dict[str, str], console: Console) -
     if seen.get(step["id"]) == state:
         return
     seen[step["id"]] = state
-    name = step["name"] if not step.get("flow_name") else step["flow_name"]
+    name = step["flow"]
     if state == "COMPLETED":
         console.print(f"[green]✓[/] {name:10} {step['total_run_time']:.0f} s")
     elif state in ("FAILED", "CRASHED"):
@@ -147,5 +150,5 @@ def _print_answer(answer: dict[str, Any], console: Console) -> None:
     )
     console.print(f"  {escape(answer['summary'])}", soft_wrap=True)
     for reason in answer["reasons"][:5]:
-        console.print(f"  · {escape(str(reason.get('text', reason)))}", soft_wrap=True)
+        console.print(f"  · {escape(reason['text'])}", soft_wrap=True)
     console.print("  [dim]It orders human review; it is no diagnosis and replaces nobody.[/]")
