@@ -10,7 +10,8 @@ It is meant to be hard: deterioration is predictable about as well as in publish
 individuals with a seed per block, so memory does not grow with the cohort and the first
 thousand individuals are the same in a cohort of any size.
 
-Command line: ``python -m flows.cohort --people 2000 --years 2 --seed 7 FOLDER``.
+Command line: ``python -m flows.cohort --people 2000 --years 2 --seed 7 FOLDER``; --fhir writes FHIR
+R4 NDJSON instead of Parquet.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ import polars as pl
 import pyarrow.parquet as pq
 import typer
 from numpy.typing import NDArray
+
+from flows.cohort_fhir import write_fhir_drop
 
 Floats = NDArray[np.float64]
 
@@ -430,10 +433,12 @@ def main(
         datetime | None, typer.Option(help="Last simulated day (default: yesterday).")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same cohort.")] = 7,
+    fhir: Annotated[bool, typer.Option("--fhir", help="FHIR R4 NDJSON, not Parquet.")] = False,
 ) -> None:
     """Write a simulated cohort as a drop of the input contract."""
     last_day = until.date() if until else datetime.now(UTC).date() - timedelta(days=1)
-    counts = write_drop(simulate_cohort(people, years, last_day, seed), folder)
+    write = write_fhir_drop if fhir else write_drop
+    counts = write(simulate_cohort(people, years, last_day, seed), folder)
     for name, count in counts.items():
         typer.echo(f"{name:15} {count:>12,} rows")
 

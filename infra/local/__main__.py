@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from infra.local.postgres import PostgresStartError, remove_root_state
 from infra.local.processes import ServiceFailedError
@@ -54,8 +55,15 @@ def run(
 
 
 def _show_around(stack: LocalStack, drop: str | None, people: int) -> None:
-    if drop is not None or not has_release(stack):
-        run_pipeline(stack, drop, people, console)
+    released = has_release(stack)
+    if drop is not None or not released:
+        try:
+            run_pipeline(stack, drop, people, console)
+        except PipelineFailedError as error:
+            if not released:
+                raise
+            console.print(f"[yellow]![/] {escape(str(error))}", soft_wrap=True)
+            console.print("  the release that was there before goes on answering")
     screen_example(stack, console)
     _print_links(stack)
 
@@ -84,7 +92,7 @@ def _announce(service: str, happened: str) -> None:
 
 
 def _fail(message: str) -> None:
-    console.print(f"[red]✗[/] {message}", markup=True, soft_wrap=True)
+    console.print(f"[red]✗[/] {escape(message)}", soft_wrap=True)
     sys.exit(1)
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -28,6 +28,7 @@ class ManagedProcess:
     process: subprocess.Popen[bytes]
     log: Path
     record: Path
+    begun: float = field(default_factory=time.monotonic)
 
     def stop(self) -> None:
         """Ask the process group to end, then make it."""
@@ -67,15 +68,14 @@ def start_process(
 
 
 def wait_until_healthy(service: ManagedProcess, url: str, timeout: float = 180) -> float:
-    """Wait until `url` answers 200; return the seconds it took.
+    """Wait until `url` answers 200; return the seconds since the process started.
 
     Raises ServiceFailedError if the process ends or the time is up.
     """
-    begun = time.monotonic()
-    while time.monotonic() - begun < timeout:
+    while time.monotonic() - service.begun < timeout:
         service.check_alive()
         if answers(url):
-            return time.monotonic() - begun
+            return time.monotonic() - service.begun
         time.sleep(0.25)
     raise ServiceFailedError(
         f"{service.name} did not answer at {url} within {timeout:.0f} s:\n{service.read_log_end()}"
