@@ -17,8 +17,8 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing $$(wc -l < requirements.lock) locked packages"
 	@$(BIN)/pip install --quiet --disable-pip-version-check $$(grep -E '^(uv|torch)==' requirements.lock)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --no-deps -e .
 	@touch $@
 
 run: install ## start everything, train a release on DROP=folder (default: a simulated cohort), screen one individual
