@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import great_expectations.expectations as gxe
 from great_expectations.expectations import Expectation
+from great_expectations.expectations.row_conditions import Column
 
 from feature_repo.instruments import GAD7, INSTRUMENTS, MAX_ANSWER
 from flows.sources.contract import (
@@ -63,8 +64,7 @@ def list_survey_expectations() -> list[Expectation]:
     only_phq9 = [
         gxe.ExpectColumnValuesToBeNull(
             column=item,
-            row_condition=f'col("instrument") == "{GAD7.name}"',
-            condition_parser="great_expectations",
+            row_condition=Column("instrument") == GAD7.name,
             mostly=TOLERANCE,
             description=f"GAD-7 has no {item}",
         )

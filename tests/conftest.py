@@ -20,6 +20,9 @@ import pytest
 
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
+from tests.fixtures.trained_world import in_trained_world, trained_world
+
+__all__ = ["in_trained_world", "trained_world"]  # fixtures of the session
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
