@@ -48,13 +48,33 @@ class FeatureDescription(ManifestPart):
     usual_high: float | None
 
 
+class ChannelDescription(ManifestPart):
+    """One channel of the weekly sequence, in plain words, with the consent it needs."""
+
+    name: str
+    label: str
+    unit: str
+    data_type: Literal["survey", "wearable", "emr"]
+
+
+class SequenceDescription(ManifestPart):
+    """The weekly sequence: float32 [n, weeks, channels], oldest week first, NaN if unknown."""
+
+    weeks: Annotated[int, Field(gt=0)]
+    channels: list[ChannelDescription]
+
+
 class MemberPin(ManifestPart):
-    """A member by numeric version, with the hash of each of its artifacts."""
+    """A member by numeric version, with the hash of each of its artifacts.
+
+    `input` is the name of its graph's input: the features or the weekly sequence.
+    """
 
     name: str
     registered_model: str
     version: int
     run_id: str
+    input: Literal["features", "sequence"] = "features"
     #: Artifact path inside the member's version -> SHA-256.
     artifacts: dict[str, Sha256]
 
@@ -124,9 +144,11 @@ class ReleaseManifest(ManifestPart):
     created_at: datetime
     training_run_id: str
     feature_service: str
-    #: The models' input columns, in order. Every member takes float32 [n, len(features)],
-    #: NaN where missing, as ONNX input "features" and gives float32 [n] "probability".
+    #: The input columns, in order. A member takes float32 [n, len(features)], NaN where
+    #: missing, as ONNX input "features" (or the weekly sequence as "sequence") and gives
+    #: float32 [n] "probability".
     features: list[FeatureDescription]
+    sequence: SequenceDescription | None = None
     members: list[MemberPin]
     stacker: Stacker
     calibration: Calibration
@@ -134,6 +156,12 @@ class ReleaseManifest(ManifestPart):
     score_map: ScoreMap
     #: Delta versions and digests, git commit, flow run, suite result, definition hash.
     lineage: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _describe_every_input(self) -> Self:
+        if self.sequence is None and any(member.input == "sequence" for member in self.members):
+            raise ValueError("a member takes the weekly sequence, which is not described")
+        return self
 
     @model_validator(mode="after")
     def _know_every_weighted_member(self) -> Self:

@@ -45,7 +45,7 @@ class FeastSource:
         except FeatureStoreUnavailableError as error:
             self._forget(reader)
             raise FeaturesUnavailableError("Feast did not answer") from error
-        return Features(found.values, found.timestamps)
+        return Features(found.values, found.timestamps, found.sequences)
 
     def read_answers_alone(self, query: Query) -> Values:
         return combine_features({}, make_answers(query), query.data_types).values

@@ -6,7 +6,7 @@ start-up, and not where this module is imported.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -52,13 +52,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Features:
-    """Values by feature (None or NaN: missing) and the age of each stored view.
+    """Values by feature (None or NaN: missing), weekly sequences, age of each stored view.
 
     `degraded`: the store was not read, only the request speaks.
     """
 
     values: Values
     timestamps: Mapping[str, datetime | None]
+    sequences: Mapping[str, Sequence[float]] = field(default_factory=dict)
     degraded: bool = False
 
     @property

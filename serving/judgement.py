@@ -10,7 +10,9 @@ from serving.reasons import Reason, combine_attributions, explain
 from serving.release import Release
 from serving.scoring import (
     Estimate,
+    Inputs,
     Vector,
+    assemble_sequence,
     assemble_vector,
     estimate,
     list_missing_data,
@@ -35,7 +37,9 @@ def judge(release: Release, found: Features, consented: frozenset[str]) -> Judge
     values = keep_consented(found.values, data_types, consented)
     vector = assemble_vector(features, values)
     missing = list_missing_data(features, vector)
-    probabilities = predict_members(release, vector)
+    sequence = release.manifest.sequence
+    weeks = assemble_sequence(sequence, found.sequences, consented) if sequence else None
+    probabilities = predict_members(release, Inputs(vector, weeks))
     return Judgement(
         release=release,
         estimate=estimate(release.manifest, probabilities, len(missing)),
@@ -45,11 +49,11 @@ def judge(release: Release, found: Features, consented: frozenset[str]) -> Judge
     )
 
 
-def predict_members(release: Release, vector: Vector) -> dict[str, float]:
+def predict_members(release: Release, inputs: Inputs) -> dict[str, float]:
     probabilities = {}
     for name, member in release.members.items():
         with MODEL_INFERENCE_DURATION.labels(name).time():
-            probabilities[name] = member.predict(vector)
+            probabilities[name] = member.predict(inputs)
     return probabilities
 
 

@@ -28,9 +28,15 @@ from serving.explainers import (
     load_tree_explainer,
 )
 from serving.registry import Registry
-from serving.scoring import Vector, assemble_vector, to_log_odds, to_probability
+from serving.scoring import (
+    Inputs,
+    WeeklySequence,
+    assemble_sequence,
+    assemble_vector,
+    to_log_odds,
+    to_probability,
+)
 
-INPUT_NAME = "features"
 OUTPUT_NAME = "probability"
 
 #: Log-odds by which an explanation may miss its member: float32 rounding, no more.
@@ -49,9 +55,10 @@ class Member:
     session: onnxruntime.InferenceSession
     explainer: Explainer | None
 
-    def predict(self, vector: Vector) -> float:
-        """Return the probability for one row, float32 [1, features]."""
-        (output,) = self.session.run([OUTPUT_NAME], {INPUT_NAME: vector})
+    def predict(self, inputs: Inputs) -> float:
+        """Return the probability for one individual."""
+        given = inputs.sequence if self.pin.input == "sequence" else inputs.vector
+        (output,) = self.session.run([OUTPUT_NAME], {self.pin.input: given})
         return float(np.ravel(output)[0])
 
 
@@ -103,7 +110,7 @@ def _load_member(
     graphs = [path for path in files if path.suffix == ".onnx"]
     if len(graphs) != 1:
         raise ReleaseRejectedError(f"{pin.name} pins {len(graphs)} ONNX graphs, one is needed")
-    session = _open_session(pin, graphs[0], len(manifest.features))
+    session = _open_session(pin, graphs[0], _describe_shape(pin, manifest))
     return Member(pin, session, _load_explainer(pin, files, len(manifest.features)))
 
 
@@ -128,7 +135,7 @@ def _require_inside(pin: MemberPin, path: str) -> PurePosixPath:
     return parts
 
 
-def _open_session(pin: MemberPin, path: Path, width: int) -> onnxruntime.InferenceSession:
+def _open_session(pin: MemberPin, path: Path, shape: list[int]) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     # One row has nothing to share out between threads; several only wait for each other.
     options.intra_op_num_threads = 1
@@ -139,18 +146,28 @@ def _open_session(pin: MemberPin, path: Path, width: int) -> onnxruntime.Inferen
         )
     except Exception as error:  # onnxruntime's own errors share no base class
         raise ReleaseRejectedError(f"{pin.name} is no usable ONNX graph") from error
-    _check_signature(pin, session, width)
+    _check_signature(pin, session, shape)
     return session
 
 
-def _check_signature(pin: MemberPin, session: onnxruntime.InferenceSession, width: int) -> None:
+def _describe_shape(pin: MemberPin, manifest: ReleaseManifest) -> list[int]:
+    """Return the sizes of a member's input after the first axis."""
+    if pin.input == "sequence" and manifest.sequence is not None:
+        return [manifest.sequence.weeks, len(manifest.sequence.channels)]
+    return [len(manifest.features)]
+
+
+def _check_signature(
+    pin: MemberPin, session: onnxruntime.InferenceSession, shape: list[int]
+) -> None:
     inputs = {node.name: node.shape for node in session.get_inputs()}
     outputs = {node.name for node in session.get_outputs()}
-    if list(inputs) != [INPUT_NAME] or OUTPUT_NAME not in outputs:
-        raise ReleaseRejectedError(f"{pin.name} must map {INPUT_NAME} to {OUTPUT_NAME}")
-    if inputs[INPUT_NAME][-1] != width:
+    if list(inputs) != [pin.input] or OUTPUT_NAME not in outputs:
+        raise ReleaseRejectedError(f"{pin.name} must map {pin.input} to {OUTPUT_NAME}")
+    if inputs[pin.input][1:] != shape:
         raise ReleaseRejectedError(
-            f"{pin.name} takes {inputs[INPUT_NAME][-1]} features, the manifest names {width}"
+            f"{pin.name} takes {pin.input} of shape {inputs[pin.input][1:]}, "
+            f"the manifest describes {shape}"
         )
 
 
@@ -174,19 +191,24 @@ def _warm_up(release: Release) -> None:
         {feature.name: feature.usual_low for feature in features},
         {feature.name: feature.usual_high for feature in features},
     ):
-        vector = assemble_vector(features, values)
+        inputs = Inputs(assemble_vector(features, values), _make_unknown_sequence(release))
         for member in release.members.values():
-            check_member(member, vector)
+            check_member(member, inputs)
 
 
-def check_member(member: Member, vector: Vector) -> None:
+def _make_unknown_sequence(release: Release) -> WeeklySequence | None:
+    description = release.manifest.sequence
+    return None if description is None else assemble_sequence(description, {}, ())
+
+
+def check_member(member: Member, inputs: Inputs) -> None:
     """Raise ReleaseRejectedError unless `member` gives a probability and its own explanation."""
-    probability = member.predict(vector)
+    probability = member.predict(inputs)
     if not 0 <= probability <= 1:
         raise ReleaseRejectedError(f"{member.pin.name} answers {probability}, no probability")
     if member.explainer is None:
         return
     # Through the probability and back, so that both are cut off at the same margin.
-    explained = to_log_odds(to_probability(member.explainer.explain(vector).log_odds))
+    explained = to_log_odds(to_probability(member.explainer.explain(inputs.vector).log_odds))
     if abs(explained - to_log_odds(probability)) > EXPLANATION_TOLERANCE:
         raise ReleaseRejectedError(f"{member.pin.name}: explanation and graph disagree")

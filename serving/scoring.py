@@ -3,7 +3,7 @@
 All numbers that decide come with the release (its manifest) or from the settings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +16,7 @@ from mlruns_config.release import (
     FeatureDescription,
     ReleaseManifest,
     ScoreMap,
+    SequenceDescription,
     Stacker,
 )
 
@@ -25,7 +26,18 @@ DATA_TYPES = ("survey", "wearable", "emr")
 #: Member probabilities are kept this far from 0 and 1, where log-odds are infinite.
 PROBABILITY_MARGIN = 1e-6
 
+#: float32 [1, features].
 Vector = NDArray[np.float32]
+#: float32 [1, weeks, channels].
+WeeklySequence = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the members of a release are given of one individual."""
+
+    vector: Vector
+    sequence: WeeklySequence | None = None
 
 
 class Band(StrEnum):
@@ -85,6 +97,22 @@ def assemble_vector(
     # An infinite value is no measurement either.
     vector[~np.isfinite(vector)] = np.nan
     return vector
+
+
+def assemble_sequence(
+    description: SequenceDescription,
+    sequences: Mapping[str, Sequence[float]],
+    consented: Collection[str],
+) -> WeeklySequence:
+    """Return the weekly sequence, NaN for what is unknown or not consented to."""
+    unknown = [np.nan] * description.weeks
+    channels = [
+        sequences.get(f"weekly_{channel.name}", unknown)
+        if channel.data_type in consented
+        else unknown
+        for channel in description.channels
+    ]
+    return np.array(channels, dtype=np.float32).T[None]
 
 
 def list_missing_data(features: Sequence[FeatureDescription], vector: Vector) -> list[str]:

@@ -19,6 +19,7 @@ from flows.models.member import (
     GRAPH_INPUT,
     GRAPH_OUTPUT,
     FittingData,
+    GraphInput,
     ModelRows,
     Probabilities,
     make_graph_input,
@@ -63,7 +64,7 @@ class BoostedTrees:
         return PARAMETERS | {"trees": self.booster.num_trees()}
 
     @property
-    def graph_input(self) -> str:
+    def graph_input(self) -> GraphInput:
         return GRAPH_INPUT
 
     def predict(self, rows: ModelRows) -> Probabilities:

@@ -20,6 +20,7 @@ from flows.models.member import (
     IR_VERSION,
     OPSET,
     FittingData,
+    GraphInput,
     Matrix,
     ModelRows,
     Probabilities,
@@ -48,7 +49,7 @@ class FoldedRegression:
         return {"ridge_c": RIDGE_C, "columns": len(self.mean)}
 
     @property
-    def graph_input(self) -> str:
+    def graph_input(self) -> GraphInput:
         return GRAPH_INPUT
 
     def predict(self, rows: ModelRows) -> Probabilities:

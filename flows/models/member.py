@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnx
@@ -18,8 +18,9 @@ Labels = NDArray[np.bool_]
 Probabilities = NDArray[np.float64]
 
 #: Names of a member's graph input (one of the two) and output, as the manifest states them.
-GRAPH_INPUT = "features"
-SEQUENCE_INPUT = "sequence"
+GRAPH_INPUT: Literal["features"] = "features"
+SEQUENCE_INPUT: Literal["sequence"] = "sequence"
+GraphInput = Literal["features", "sequence"]
 GRAPH_OUTPUT = "probability"
 OPSET = 17
 ML_OPSET = 3
@@ -94,7 +95,7 @@ class FittedMember(Protocol):
         """Hyper-parameters and sizes worth a reviewer's look."""
 
     @property
-    def graph_input(self) -> str:
+    def graph_input(self) -> GraphInput:
         """GRAPH_INPUT or SEQUENCE_INPUT: which part of ModelRows the graph takes."""
 
     def predict(self, rows: ModelRows) -> Probabilities:

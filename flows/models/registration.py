@@ -56,6 +56,7 @@ def register_member(name: str, member: FittedMember, rows: ModelRows, run_id: st
         registered_model=MEMBER_MODELS[name],
         version=version,
         run_id=run_id,
+        input=member.graph_input,
         artifacts=hashes,
     )
 

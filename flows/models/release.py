@@ -10,7 +10,7 @@ import polars as pl
 from feature_repo.catalogue import ModelInput, list_model_inputs
 from feature_repo.individual import JOIN_KEY
 from feature_repo.screening_v1 import screening_v1
-from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.models.member import FittedMember, Matrix, ModelRows, Probabilities
 from flows.models.stacking import (
     calibrate,
@@ -24,11 +24,15 @@ from flows.sources.contract import DATA_TYPES
 from flows.training_set import TrainingSet
 from mlruns_config.release import (
     Calibration,
+    ChannelDescription,
     FeatureDescription,
     MemberPin,
     ReleaseManifest,
+    SequenceDescription,
     Stacker,
 )
+
+DataType = Literal["survey", "wearable", "emr"]
 
 
 def assemble_release(
@@ -55,6 +59,7 @@ def assemble_release(
         training_run_id=run_id,
         feature_service=screening_v1.name,
         features=describe_features(training_set.rows.features[training_set.split.fitting]),
+        sequence=describe_sequence(),
         members=pins,
         stacker=stacker,
         calibration=calibration,
@@ -109,6 +114,14 @@ def blank_data_types(rows: ModelRows, data_types: tuple[str, ...]) -> ModelRows:
     return ModelRows(features, sequences)
 
 
+def describe_sequence() -> SequenceDescription:
+    channels = [
+        ChannelDescription(name=name, label=label, unit=unit, data_type=cast(DataType, data_type))
+        for name, (label, unit, data_type) in SEQUENCE_CHANNELS.items()
+    ]
+    return SequenceDescription(weeks=SEQUENCE_WEEKS, channels=channels)
+
+
 def describe_features(inputs: Matrix) -> list[FeatureDescription]:
     """Return every column in plain words with its usual range among the fitting rows."""
     described = []
@@ -126,7 +139,7 @@ def _describe(
         name=column.name,
         label=column.label,
         unit=column.unit,
-        data_type=cast(Literal["survey", "wearable", "emr"] | None, column.data_type),
+        data_type=cast(DataType | None, column.data_type),
         usual_low=None if low is None else float(low),
         usual_high=None if high is None else float(high),
     )

@@ -6,7 +6,7 @@ from serving.judgement import explain_release, predict_members
 from serving.reasons import combine_attributions, describe_reason, explain
 from serving.registry import Registry
 from serving.release import load_release
-from serving.scoring import stack_log_odds
+from serving.scoring import Inputs, stack_log_odds
 from tests.serving.release_fixture import FEATURES, WIDTH, draw_training_data
 
 
@@ -24,7 +24,7 @@ def test_contributions_add_up_to_the_releases_log_odds(release):
         vector = row[np.newaxis]
         parts = {name: member.explainer.explain(vector) for name, member in release.members.items()}
         combined = combine_attributions(stacker, parts, WIDTH)
-        stacked = stack_log_odds(stacker, predict_members(release, vector))
+        stacked = stack_log_odds(stacker, predict_members(release, Inputs(vector)))
         assert combined.log_odds == pytest.approx(stacked, abs=1e-4)
 
 

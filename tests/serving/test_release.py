@@ -6,7 +6,7 @@ import pytest
 from mlruns_config.release import MEMBER_MODELS, Stacker
 from serving.registry import Registry
 from serving.release import ReleaseRejectedError, check_member, load_release
-from serving.scoring import assemble_vector
+from serving.scoring import Inputs, assemble_vector
 from tests.serving.release_fixture import FEATURES, draw_training_data
 
 
@@ -50,7 +50,7 @@ def test_an_artifact_outside_its_folder_is_refused(registry, releases):
 def test_a_graph_of_another_width_is_refused(registry, releases):
     version = releases.publish(promote=False, features=FEATURES[:-1])
 
-    with pytest.raises(ReleaseRejectedError, match="takes 7 features, the manifest names 6"):
+    with pytest.raises(ReleaseRejectedError, match=r"features of shape \[7\], the manifest describes \[6\]"):
         load_release(registry, version)
 
 
@@ -60,7 +60,7 @@ def test_a_member_explained_by_another_model_is_refused(registry, releases):
     mismatched = replace(release.members["logistic_regression"], explainer=explainer)
 
     with pytest.raises(ReleaseRejectedError, match="explanation and graph disagree"):
-        check_member(mismatched, assemble_vector(FEATURES, {}))
+        check_member(mismatched, Inputs(assemble_vector(FEATURES, {})))
 
 
 def test_a_verified_release_scores_as_the_training_libraries_do(registry, releases):
@@ -69,7 +69,7 @@ def test_a_verified_release_scores_as_the_training_libraries_do(registry, releas
 
     for row in rows[:50]:
         expected = releases.members.booster.predict(row[np.newaxis])[0]
-        assert release.members["lightgbm"].predict(row[np.newaxis]) == pytest.approx(
+        assert release.members["lightgbm"].predict(Inputs(row[np.newaxis])) == pytest.approx(
             expected, abs=1e-5
         )
 
@@ -87,6 +87,6 @@ def test_members_are_those_the_stacker_weighs(registry, releases):
 
 def test_a_row_of_nothing_still_gets_a_probability(registry, releases):
     release = load_release(registry, releases.publish(promote=False))
-    nothing = assemble_vector(FEATURES, {})
+    nothing = Inputs(assemble_vector(FEATURES, {}))
 
     assert all(0 < member.predict(nothing) < 1 for member in release.members.values())
