@@ -15,7 +15,7 @@ from feature_repo.individual import JOIN_KEY
 from flows.features.moments import AS_OF, AVAILABLE_AT, stamp_rows
 
 MOMENT = [JOIN_KEY, AS_OF]
-#: How long a prescription without an end counts as current.
+#: How long a prescription without an end, or with one that lies ahead, counts as current.
 ASSUMED_SUPPLY_DAYS = 90
 
 
@@ -55,8 +55,9 @@ def _summarise_encounters() -> list[pl.Expr]:
 
 def _summarise_medications() -> list[pl.Expr]:
     assumed_end = pl.col("started_at") + pl.duration(days=ASSUMED_SUPPLY_DAYS)
-    # An end after the moment was not known at the moment: it only says "still running".
-    running = pl.col("ended_at").fill_null(assumed_end) >= pl.col(AS_OF)
+    # An end that lies ahead is not known yet: such a prescription is like one without an end.
+    ended = (pl.col("ended_at") < pl.col(AS_OF)).fill_null(False)
+    running = ~ended & (assumed_end >= pl.col(AS_OF))
     active = [
         (_is_medication(group) & running).any().cast(pl.Float32).alias(f"{group}_active")
         for group in MEDICATION_GROUPS
