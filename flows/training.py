@@ -18,7 +18,7 @@ from feature_repo.individual import JOIN_KEY
 from feature_repo.online import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
-from flows.evaluation.report import Evaluation, evaluate_release, log_evaluation
+from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_evaluation
 from flows.labels import INDEX_DATE, LABEL, derive_labels
 from flows.lake import scan_table
 from flows.lineage import describe_lineage, log_data_inputs
@@ -36,6 +36,7 @@ from flows.models.member import (
 )
 from flows.models.registration import register_member, register_release
 from flows.models.release import assemble_release
+from flows.models.selection import YARDSTICK, Decision, select_members
 from flows.models.stacking import fit_stacker, predict_out_of_fold
 from flows.sources.consent_store import read_consented_types
 from flows.sources.contract import DATA_TYPES
@@ -48,7 +49,7 @@ from flows.training_set import (
     stack_rows,
 )
 from mlruns_config.registry import PromotionRefusedError, open_registry, promote
-from mlruns_config.release import MemberPin
+from mlruns_config.release import MemberPin, Stacker
 from serving.database.sessions import create_database_engine
 from serving.settings import get_settings
 
@@ -107,19 +108,42 @@ def _make_release(
     log_data_inputs(lake_url)
     mlflow.set_tags({f"lineage.{name}": str(value)[:5000] for name, value in lineage.items()})
     mlflow.log_params({"seed": seed, "rows": training_set.frame.height})
-    data = make_fitting_data(training_set, seed)
+    fitted = fit_members(make_fitting_data(training_set, seed), training_set)
+    manifest = assemble_release(
+        training_set, fitted.members, fitted.pins, fitted.stacker, lineage, run_id, seed
+    )
+    people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity").collect()
+    evaluation = evaluate_release(training_set, people, fitted.members, manifest, seed)
+    latency = time_scoring(fitted.members, training_set.rows.select(np.array([0])))
+    evaluation.metrics["scoring_milliseconds"] = latency
+    log_evaluation(evaluation)
+    card = log_card(manifest, evaluation, fitted.decisions, training_set)
+    return register_release(manifest, run_id, card), evaluation
+
+
+@dataclass(frozen=True)
+class FittedMembers:
+    """Every member, fitted and registered, and how the stack weighs them."""
+
+    members: dict[str, FittedMember]
+    pins: list[MemberPin]
+    stacker: Stacker
+    decisions: list[Decision]
+
+
+def fit_members(data: FittingData, training_set: TrainingSet) -> FittedMembers:
+    """Fit every family, then weigh those that earn their place out of fold."""
     individuals = training_set.frame[JOIN_KEY].filter(pl.Series(training_set.split.fitting))
     members, pins, out_of_fold = {}, [], {}
     for name, fit in MEMBERS.items():
         members[name], pin, out_of_fold[name] = fit_member(name, fit, data, individuals)
         pins.append(pin)
-    stacker = fit_stacker(out_of_fold, data.labels)
-    manifest = assemble_release(training_set, members, pins, stacker, lineage, run_id, seed)
-    evaluation = evaluate_release(training_set, members, manifest, seed)
-    latency = time_scoring(members, training_set.rows.select(np.array([0])))
-    evaluation.metrics["scoring_milliseconds"] = latency
-    log_evaluation(evaluation)
-    return register_release(manifest, run_id), evaluation
+    names = individuals.to_numpy().astype(np.str_)
+    decisions = select_members(out_of_fold, data.labels, names, data.seed)
+    joined = {YARDSTICK, *(decision.member for decision in decisions if decision.joins)}
+    mlflow.set_tags({f"member.{one.member}": one.describe() for one in decisions})
+    chosen = {name: predicted for name, predicted in out_of_fold.items() if name in joined}
+    return FittedMembers(members, pins, fit_stacker(chosen, data.labels), decisions)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10])
@@ -238,7 +262,7 @@ def promote_release(
     registry = open_registry(settings.mlflow_tracking_uri, engine)
     try:
         promote(registry, version, "Staging", actor, "trained")
-        promote(registry, version, "Production", actor, "passed every gate")
+        promote(registry, version, "Production", actor, "trained")
     except PromotionRefusedError as refusal:
         return TrainingReport(run_id, version, "Staging", metrics, str(refusal))
     finally:

@@ -29,9 +29,9 @@ class Gate(BaseModel):
         return self
 
     def find_failure(self, metrics: Mapping[str, float]) -> str | None:
-        """Return why `metrics` fail this gate, or None. A missing or NaN metric fails."""
+        """Return why `metrics` fail this gate, or None. A missing, NaN or infinite one fails."""
         value = metrics.get(self.metric)
-        if value is None or math.isnan(value):
+        if value is None or not math.isfinite(value):
             return f"{self.metric} is missing"
         if self.minimum is not None and value < self.minimum:
             return f"{self.metric} is {value:.4g}, at least {self.minimum:g} is needed"

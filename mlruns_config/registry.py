@@ -2,7 +2,7 @@
 
 A transition sets the MLflow stage (what reviewers see and `models:/name/Production` loads)
 and the alias `production`, and leaves a row in the promotion ledger, whether it was carried
-out or refused: MLflow itself keeps no history.
+out, refused or failed: MLflow itself keeps no history.
 
 Command line: ``python -m mlruns_config.registry list|show|promote|rollback``.
 """
@@ -10,13 +10,14 @@ Command line: ``python -m mlruns_config.registry list|show|promote|rollback``.
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NoReturn
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from sqlalchemy import Engine, select
+from pydantic import ValidationError
+from sqlalchemy import Engine, Row, select
 
 from mlruns_config.gates import Gate, find_failures, load_gates
 from mlruns_config.ledger import LedgerEntry, append_to_ledger, promotion_ledger
@@ -24,10 +25,16 @@ from mlruns_config.release import MANIFEST_FILE, RELEASE_MODEL, ReleaseManifest
 
 Stage = Literal["None", "Staging", "Production", "Archived"]
 PRODUCTION_ALIAS = "production"
+#: How MLflow says that a model or version (the first) or an alias (the second) is not there.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 class PromotionRefusedError(RuntimeError):
     """A version may not change stage; the message says why, the ledger keeps it."""
+
+
+class PromotionFailedError(RuntimeError):
+    """MLflow did not carry a transition out; the ledger keeps the attempt as failed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,9 @@ def find_production(registry: Registry, model: str = RELEASE_MODEL) -> int | Non
     """Return the numeric version with the alias `production`, or None."""
     try:
         return int(registry.client.get_model_version_by_alias(model, PRODUCTION_ALIAS).version)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
         return None
 
 
@@ -57,18 +66,20 @@ def promote(
     """Move a release version to a stage; to Production only through the gates.
 
     Raises PromotionRefusedError, after writing the ledger, when the version does not exist,
-    a gate fails, or a member it pins is not in the registry.
+    a gate fails, or a member it pins is not in the registry; PromotionFailedError when MLflow
+    does not carry it out.
     """
-    known = _get_version(registry, version, to_stage, actor, reason)
+    attempt = _Attempt(registry, version, "unknown", to_stage, actor, reason, {})
+    known = find_version(registry, version)
+    if known is None:
+        attempt.refuse(f"{RELEASE_MODEL} has no version {version}")
     metrics = registry.client.get_run(str(known.run_id)).data.metrics
     values = {gate.metric: metrics.get(gate.metric) for gate in registry.gates}
+    attempt = replace(attempt, from_stage=str(known.current_stage), gates=values)
     failures = _list_obstacles(registry, version, metrics) if to_stage == "Production" else []
-    entry = _Attempt(registry, version, str(known.current_stage), to_stage, actor, reason, values)
     if failures:
-        entry.record("refused", "; ".join(failures))
-        raise PromotionRefusedError(f"{RELEASE_MODEL} {version}: {'; '.join(failures)}")
-    _transition(registry, version, to_stage)
-    entry.record("promoted")
+        attempt.refuse(f"{RELEASE_MODEL} {version}: {'; '.join(failures)}")
+    attempt.carry_out()
     return registry.client.get_model_version(RELEASE_MODEL, str(version))
 
 
@@ -76,53 +87,73 @@ def roll_back(registry: Registry, actor: str, reason: str) -> int:
     """Put the release that was Production before back; return its version.
 
     The earlier release passed its gates when it was promoted, so they are not asked again:
-    a rollback is for when something is wrong now.
+    a rollback is for when something is wrong now. A release that was rolled back from is not
+    returned to: a second rollback goes further back. Raises as `promote` does.
     """
     current = find_production(registry)
     earlier = _find_previous_production(registry, current)
-    if earlier is None:
-        raise PromotionRefusedError(f"{RELEASE_MODEL} has no earlier Production version")
-    attempt = _Attempt(registry, earlier, "Archived", "Production", actor, reason, {})
-    _transition(registry, earlier, "Production")
-    attempt.record("promoted", f"rollback from {current}")
-    return earlier
+    attempt = _Attempt(registry, earlier or 0, "unknown", "Production", actor, reason, {})
+    known = find_version(registry, earlier) if earlier is not None else None
+    if known is None:
+        attempt.refuse(f"{RELEASE_MODEL} has no earlier Production version")
+    replace(attempt, from_stage=str(known.current_stage)).carry_out(f"rollback from {current}")
+    return int(known.version)
+
+
+def find_version(registry: Registry, version: int) -> ModelVersion | None:
+    """Return a release version, None when the registry has no such one."""
+    try:
+        return registry.client.get_model_version(RELEASE_MODEL, str(version))
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        return None
 
 
 @dataclass(frozen=True)
 class _Attempt:
+    """A transition that somebody wants; `gates` are the values it was judged by."""
+
     registry: Registry
     version: int
     from_stage: str
-    to_stage: str
+    to_stage: Stage
     actor: str
     reason: str
     gates: Mapping[str, Any]
 
-    def record(self, result: Literal["promoted", "refused", "failed"], note: str = "") -> None:
-        reason = f"{self.reason} ({note})" if note else self.reason
-        entry = LedgerEntry(
+    def refuse(self, why: str) -> NoReturn:
+        with self.registry.engine.begin() as connection:
+            append_to_ledger(connection, self._describe("refused", why))
+        raise PromotionRefusedError(why)
+
+    def carry_out(self, note: str = "") -> None:
+        """Move the version in MLflow and leave the ledger row that says so.
+
+        The row is written first and committed last: without a ledger that takes it nothing
+        moves, and a transition that MLflow refuses leaves no row that says it happened.
+        """
+        try:
+            with self.registry.engine.begin() as connection:
+                append_to_ledger(connection, self._describe("promoted", note))
+                _transition(self.registry, self.version, self.to_stage)
+        except MlflowException as error:
+            why = f"MLflow did not move {RELEASE_MODEL} {self.version} to {self.to_stage}"
+            with self.registry.engine.begin() as connection:
+                append_to_ledger(connection, self._describe("failed", error.error_code))
+            raise PromotionFailedError(f"{why}: {error.error_code}") from error
+
+    def _describe(self, result: Literal["promoted", "refused", "failed"], note: str) -> LedgerEntry:
+        return LedgerEntry(
             model=RELEASE_MODEL,
             version=self.version,
             from_stage=self.from_stage,
             to_stage=self.to_stage,
             actor=self.actor,
-            reason=reason,
+            reason=f"{self.reason} ({note})" if note else self.reason,
             result=result,
             gates=self.gates,
         )
-        with self.registry.engine.begin() as connection:
-            append_to_ledger(connection, entry)
-
-
-def _get_version(
-    registry: Registry, version: int, to_stage: Stage, actor: str, reason: str
-) -> ModelVersion:
-    try:
-        return registry.client.get_model_version(RELEASE_MODEL, str(version))
-    except MlflowException as error:
-        attempt = _Attempt(registry, version, "unknown", to_stage, actor, reason, {})
-        attempt.record("refused", "no such version")
-        raise PromotionRefusedError(f"{RELEASE_MODEL} has no version {version}") from error
 
 
 def _list_obstacles(registry: Registry, version: int, metrics: Mapping[str, float]) -> list[str]:
@@ -130,8 +161,12 @@ def _list_obstacles(registry: Registry, version: int, metrics: Mapping[str, floa
 
 
 def _list_unknown_members(registry: Registry, version: int) -> list[str]:
+    try:
+        members = read_manifest(registry, version).members
+    except (MlflowException, OSError, ValidationError):
+        return ["its manifest cannot be read"]
     unknown = []
-    for member in read_manifest(registry, version).members:
+    for member in members:
         try:
             registry.client.get_model_version(member.registered_model, str(member.version))
         except MlflowException:
@@ -163,6 +198,8 @@ def _transition(registry: Registry, version: int, to_stage: Stage) -> None:
         )
     if to_stage == "Production":
         registry.client.set_registered_model_alias(RELEASE_MODEL, PRODUCTION_ALIAS, str(version))
+    elif find_production(registry) == version:
+        registry.client.delete_registered_model_alias(RELEASE_MODEL, PRODUCTION_ALIAS)
 
 
 @contextmanager
@@ -174,14 +211,39 @@ def _accept_stages() -> Iterator[None]:
 
 
 def _find_previous_production(registry: Registry, current: int | None) -> int | None:
+    history = _replay_productions(registry)
+    while current in history:
+        history.pop()
+    return history[-1] if history else None
+
+
+def _replay_productions(registry: Registry) -> list[int]:
+    """Return the versions that were Production one after the other, undone ones left out."""
+    history: list[int] = []
+    for entry in read_ledger(registry):
+        if entry.result != "promoted":
+            continue
+        if entry.to_stage != "Production":
+            history = history[:-1] if history[-1:] == [entry.version] else history
+        elif entry.gates:
+            history.append(entry.version)
+        else:  # a rollback asks no gates
+            while entry.version in history[:-1]:
+                history.pop()
+    return history
+
+
+def read_ledger(registry: Registry, version: int | None = None) -> list[Row[Any]]:
+    """Return the ledger of releases, or of one version, oldest entry first."""
     table = promotion_ledger
-    statement = (
-        select(table.c.version)
-        .where(table.c.model == RELEASE_MODEL)
-        .where(table.c.to_stage == "Production", table.c.result == "promoted")
-        .where(table.c.version != current)
-        .order_by(table.c.id.desc())
-        .limit(1)
-    )
+    statement = select(table).where(table.c.model == RELEASE_MODEL).order_by(table.c.id)
+    if version is not None:
+        statement = statement.where(table.c.version == version)
     with registry.engine.connect() as connection:
-        return connection.execute(statement).scalar_one_or_none()
+        return list(connection.execute(statement))
+
+
+if __name__ == "__main__":
+    from mlruns_config.commands import app
+
+    app()

@@ -23,6 +23,8 @@ MEMBER_MODELS = {
 }
 #: Path of the manifest inside the artifacts of a release version.
 MANIFEST_FILE = "release.json"
+#: Tag of a release version: SHA-256 of its manifest as it was registered.
+MANIFEST_HASH_TAG = "manifest.sha256"
 MANIFEST_SCHEMA_VERSION: Literal[1] = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -5,37 +5,35 @@ from dataclasses import dataclass
 
 import matplotlib
 
-matplotlib.use("Agg")
+matplotlib.use("Agg")  # before anything draws: a worker has no screen
 
 import mlflow
-import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from feature_repo.individual import JOIN_KEY
+from feature_repo.catalogue import list_model_inputs
 from flows.evaluation import plots
+from flows.evaluation.explanations import draw_bar, draw_beeswarm, explain_trees
 from flows.evaluation.fairness import compare_groups, describe_groups, find_worst
-from flows.evaluation.metrics import (
-    Interval,
-    auprc,
-    auroc,
-    bootstrap_difference,
-    bootstrap_interval,
-    compute_metrics,
-    draw_bootstrap_rows,
-    measure_net_benefit,
-    prefix,
+from flows.evaluation.held_out import (
+    REVIEW_EDGE,
+    HeldOut,
+    compare_net_benefit,
+    measure_coverage,
+    measure_intervals,
+    measure_members,
+    measure_operating_points,
+    measure_without_data,
+    score_held_out,
 )
-from flows.lake import scan_table
-from flows.models.member import FittedMember, Labels, Probabilities
-from flows.models.release import predict_all, predict_release
+from flows.evaluation.metrics import Interval, compute_metrics
+from flows.labels import HORIZON_DAYS, INDEX_DATE
+from flows.models.lightgbm import BoostedTrees
+from flows.models.member import FittedMember
+from flows.models.selection import YARDSTICK, Decision
 from flows.training_set import TrainingSet
+from mlruns_config.model_card import CardFacts, render_card, render_page
 from mlruns_config.release import ReleaseManifest
-from serving.settings import get_settings
-
-YARDSTICK = "logistic_regression"
-#: Index of the score map's edge 75, the default review threshold.
-REVIEW_EDGE = 3
 
 
 @dataclass(frozen=True)
@@ -58,48 +56,48 @@ class Evaluation:
 
 def evaluate_release(
     training_set: TrainingSet,
+    people: pl.DataFrame,
     members: Mapping[str, FittedMember],
     manifest: ReleaseManifest,
     seed: int,
 ) -> Evaluation:
-    """Judge a release on individuals and months that nothing of it has seen."""
-    held_out = training_set.split.held_out
-    rows, labels = training_set.rows.select(held_out), training_set.labels[held_out]
-    frame = training_set.frame.filter(pl.Series(held_out))
-    probabilities = predict_release(members, manifest, rows)
-    by_member = predict_all(members, rows)
+    """Judge a release on individuals and months that nothing of it has seen.
+
+    `people` (anonymized_id, sex, ethnicity) says which subgroups they belong to.
+    """
+    found = score_held_out(training_set, members, manifest, seed)
     threshold = manifest.score_map.probabilities[REVIEW_EDGE]
-    people = scan_table(get_settings().lake_url, "people").collect()
-    groups = compare_groups(describe_groups(frame, people), labels, probabilities, threshold)
-    metrics = compute_metrics(labels, probabilities)
-    for name, predicted in by_member.items():
-        metrics |= prefix(
-            name, {"auroc": auroc(labels, predicted), "auprc": auprc(labels, predicted)}
-        )
-    metrics |= find_worst(groups) | compare_net_benefit(labels, probabilities, threshold)
-    rounds = draw_bootstrap_rows(frame[JOIN_KEY].to_numpy().astype(np.str_), seed)
-    gain = bootstrap_difference(auroc, labels, probabilities, by_member[YARDSTICK], rounds)
+    described = describe_groups(found.frame, people)
+    groups = compare_groups(described, found.labels, found.probabilities, threshold)
+    intervals = measure_intervals(found)
+    metrics = compute_metrics(found.labels, found.probabilities)
+    metrics |= measure_operating_points(found, manifest) | measure_members(found)
+    metrics |= find_worst(groups) | compare_net_benefit(found, manifest)
+    metrics |= measure_without_data(found, members, manifest)
+    metrics |= measure_coverage(found, manifest, seed)
     metrics |= {
         "auroc_gain": metrics["auroc"] - metrics[f"{YARDSTICK}_auroc"],
-        "auroc_gain_low": gain[0],
-        "held_out_rows": float(len(labels)),
+        "auroc_gain_low": intervals["auroc_gain"][0],
+        "held_out_rows": float(len(found.labels)),
+        "rows": float(training_set.frame.height),
     }
-    intervals = {
-        "auroc": bootstrap_interval(auroc, labels, probabilities, rounds),
-        "auprc": bootstrap_interval(auprc, labels, probabilities, rounds),
-        "auroc_gain": gain,
-    }
-    figures = plots.draw_all(labels, probabilities, by_member, manifest)
-    return Evaluation(metrics, intervals, groups, figures)
+    return Evaluation(metrics, intervals, groups, draw_figures(found, members, manifest, seed))
 
 
-def compare_net_benefit(
-    labels: Labels, probabilities: Probabilities, threshold: float
-) -> dict[str, float]:
-    """Return the net benefit at the review threshold and its gain over all-or-nobody."""
-    ours = measure_net_benefit(labels, probabilities, threshold)
-    everyone = measure_net_benefit(labels, np.ones_like(probabilities), threshold)
-    return {"net_benefit": ours, "net_benefit_gain": ours - max(everyone, 0.0)}
+def draw_figures(
+    found: HeldOut, members: Mapping[str, FittedMember], manifest: ReleaseManifest, seed: int
+) -> dict[str, Figure]:
+    """Return every plot of a release by name."""
+    figures = plots.draw_all(found.labels, found.probabilities, found.by_member, manifest)
+    trees = members.get("lightgbm")
+    if isinstance(trees, BoostedTrees):
+        words = [column.label for column in list_model_inputs()]
+        explanation = explain_trees(trees, found.rows.features, words, seed)
+        figures |= {
+            "shap_beeswarm": draw_beeswarm(explanation),
+            "shap_bar": draw_bar(explanation),
+        }
+    return figures
 
 
 def log_evaluation(evaluation: Evaluation) -> None:
@@ -111,3 +109,36 @@ def log_evaluation(evaluation: Evaluation) -> None:
     mlflow.log_text(evaluation.to_markdown(), "evaluation/metrics.md")
     for name, figure in evaluation.figures.items():
         mlflow.log_figure(figure, f"plots/{name}.png")
+
+
+def log_card(
+    manifest: ReleaseManifest,
+    evaluation: Evaluation,
+    decisions: list[Decision],
+    training_set: TrainingSet,
+) -> str:
+    """Log the model card (Markdown and page) to the active run; return the Markdown."""
+    dates = training_set.frame[INDEX_DATE]
+    facts = CardFacts(
+        metrics=evaluation.metrics,
+        metrics_table=evaluation.to_markdown(),
+        groups_table=describe_groups_table(evaluation.groups),
+        decisions={decision.member: decision.describe() for decision in decisions},
+        period=(dates.min(), dates.max()),  # type: ignore[arg-type]
+        horizon_days=HORIZON_DAYS,
+    )
+    card = render_card(manifest, facts)
+    mlflow.log_text(card, "model_card.md")
+    mlflow.log_text(render_page(card), "model_card.html")
+    return card
+
+
+def describe_groups_table(groups: pl.DataFrame) -> str:
+    """Return the fairness table as Markdown."""
+    if groups.is_empty():
+        return "No group is large enough to be judged."
+    lines = ["| " + " | ".join(groups.columns) + " |", "|---" * groups.width + "|"]
+    for row in groups.iter_rows():
+        cells = [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

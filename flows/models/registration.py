@@ -1,5 +1,6 @@
 """From fitted members to registered versions: graphs, texts, hashes, manifest. No pickle."""
 
+import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +20,7 @@ from flows.models.member import (
 )
 from mlruns_config.release import (
     MANIFEST_FILE,
+    MANIFEST_HASH_TAG,
     MEMBER_MODELS,
     RELEASE_MODEL,
     MemberPin,
@@ -61,12 +63,21 @@ def register_member(name: str, member: FittedMember, rows: ModelRows, run_id: st
     )
 
 
-def register_release(manifest: ReleaseManifest, run_id: str) -> int:
-    """Log the manifest to the release's run and register it; return the numeric version."""
+def register_release(manifest: ReleaseManifest, run_id: str, card: str) -> int:
+    """Log the manifest to the release's run and register it; return the numeric version.
+
+    The version carries the model card as its description and the manifest's hash as a tag:
+    a manifest that was changed afterwards is told by it.
+    """
     client = MlflowClient()
-    client.log_text(run_id, manifest.model_dump_json(indent=2), f"{RELEASE_FOLDER}/{MANIFEST_FILE}")
+    text = manifest.model_dump_json(indent=2)
+    client.log_text(run_id, text, f"{RELEASE_FOLDER}/{MANIFEST_FILE}")
     artifact_uri = client.get_run(run_id).info.artifact_uri
-    return create_version(RELEASE_MODEL, f"{artifact_uri}/{RELEASE_FOLDER}", run_id)
+    version = create_version(RELEASE_MODEL, f"{artifact_uri}/{RELEASE_FOLDER}", run_id)
+    client.update_model_version(RELEASE_MODEL, str(version), description=card)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    client.set_model_version_tag(RELEASE_MODEL, str(version), MANIFEST_HASH_TAG, digest)
+    return version
 
 
 def create_version(model: str, source: str, run_id: str, model_id: str | None = None) -> int:

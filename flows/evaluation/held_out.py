@@ -1,0 +1,124 @@
+"""The held-out individuals, scored: what every part of an evaluation looks at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from feature_repo.individual import JOIN_KEY
+from flows.evaluation.metrics import (
+    Interval,
+    auprc,
+    auroc,
+    bootstrap_difference,
+    bootstrap_interval,
+    draw_bootstrap_rows,
+    measure_net_benefit,
+)
+from flows.models.member import FittedMember, Labels, ModelRows, Probabilities
+from flows.models.release import blank_data_types, predict_all, predict_release
+from flows.models.selection import YARDSTICK
+from flows.models.stacking import draw_group_rates
+from flows.sources.contract import DATA_TYPES
+from flows.training_set import TrainingSet
+from mlruns_config.release import ReleaseManifest
+
+#: Index of the score map's edge 75, the default review threshold.
+REVIEW_EDGE = 3
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows of individuals and months that nothing of a release has seen, with its answers."""
+
+    frame: pl.DataFrame
+    rows: ModelRows
+    labels: Labels
+    probabilities: Probabilities
+    by_member: dict[str, Probabilities]
+    rounds: list[NDArray[np.int64]]
+
+
+def score_held_out(
+    training_set: TrainingSet,
+    members: Mapping[str, FittedMember],
+    manifest: ReleaseManifest,
+    seed: int,
+) -> HeldOut:
+    chosen = training_set.split.held_out
+    rows = training_set.rows.select(chosen)
+    frame = training_set.frame.filter(pl.Series(chosen))
+    return HeldOut(
+        frame=frame,
+        rows=rows,
+        labels=training_set.labels[chosen],
+        probabilities=predict_release(members, manifest, rows),
+        by_member=predict_all(members, rows),
+        rounds=draw_bootstrap_rows(frame[JOIN_KEY].to_numpy().astype(np.str_), seed),
+    )
+
+
+def measure_members(found: HeldOut) -> dict[str, float]:
+    """Return AUROC and AUPRC of every member alone."""
+    return {
+        f"{name}_{metric.__name__}": metric(found.labels, predicted)
+        for name, predicted in found.by_member.items()
+        for metric in (auroc, auprc)
+    }
+
+
+def measure_operating_points(found: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
+    """Return sensitivity, PPV and share of rows at or above each band edge."""
+    measured: dict[str, float] = {}
+    edges = zip(manifest.score_map.scores, manifest.score_map.probabilities, strict=True)
+    for score, probability in list(edges)[1:-1]:
+        above = found.probabilities >= probability
+        hits = float((above & found.labels).sum())
+        measured |= {
+            f"sensitivity_score_{score:.0f}": hits / float(found.labels.sum()),
+            f"ppv_score_{score:.0f}": hits / max(float(above.sum()), 1.0),
+            f"share_score_{score:.0f}": float(above.mean()),
+        }
+    return measured
+
+
+def measure_without_data(
+    found: HeldOut, members: Mapping[str, FittedMember], manifest: ReleaseManifest
+) -> dict[str, float]:
+    """Return the release's AUROC with each data type taken away."""
+    without = {
+        data_type: predict_release(members, manifest, blank_data_types(found.rows, (data_type,)))
+        for data_type in DATA_TYPES
+    }
+    return {
+        f"auroc_without_{name}": auroc(found.labels, predicted)
+        for name, predicted in without.items()
+    }
+
+
+def measure_coverage(found: HeldOut, manifest: ReleaseManifest, seed: int) -> dict[str, float]:
+    """Return the share of held-out groups whose rate lies within the interval's width."""
+    misses = draw_group_rates(found.probabilities, found.labels, seed).misses
+    return {"interval_coverage": float((misses <= manifest.conformal.widths[0]).mean())}
+
+
+def compare_net_benefit(found: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
+    """Return the net benefit at the review threshold and its gain over all-or-nobody."""
+    threshold = manifest.score_map.probabilities[REVIEW_EDGE]
+    ours = measure_net_benefit(found.labels, found.probabilities, threshold)
+    everyone = measure_net_benefit(found.labels, np.ones_like(found.probabilities), threshold)
+    return {"net_benefit": ours, "net_benefit_gain": ours - max(everyone, 0.0)}
+
+
+def measure_intervals(found: HeldOut) -> dict[str, Interval]:
+    """Return 95 % intervals by individual, and of the AUROC gain over the yardstick."""
+    yardstick = found.by_member[YARDSTICK]
+    return {
+        "auroc": bootstrap_interval(auroc, found.labels, found.probabilities, found.rounds),
+        "auprc": bootstrap_interval(auprc, found.labels, found.probabilities, found.rounds),
+        "auroc_gain": bootstrap_difference(
+            auroc, found.labels, found.probabilities, yardstick, found.rounds
+        ),
+    }
