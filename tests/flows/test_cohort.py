@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from flows.cohort import BLOCK_SIZE, simulate_cohort, write_drop
+from flows.cohort import simulate_cohort, write_drop
 from flows.features.surveys import add_totals
 from flows.labels import derive_labels
+from flows.simulation.latent import BLOCK_SIZE
 from flows.sources.contract import ENCOUNTER_SETTINGS, ITEM_COLUMNS, OUTCOMES, SEXES
 
 LAST_DAY = date(2025, 12, 31)
