@@ -25,6 +25,8 @@ from flows.models.member import Labels, Matrix, ModelRows
 from flows.sources.contract import ITEM_COLUMNS
 
 SECONDS_PER_DAY = 86400
+#: Number of a row in the entity frame: the store gives rows back in an order of its own.
+ASKED = "asked_row"
 #: Weeks a forecasting member looks ahead: the label's 90 days.
 FUTURE_WEEKS = 13
 
@@ -71,13 +73,13 @@ def _name_answers(surveys: pl.DataFrame, instrument: str, names: tuple[str, ...]
 
 
 def join_features(store: FeatureStore, entities: pl.DataFrame) -> pl.DataFrame:
-    """Return the entity frame with the features of screening_v1 as of each index time.
+    """Return the entity frame, in its order, with the features as of each index time.
 
-    A row created after its index time (a late correction) is not used. Raises LostRowsError
-    if the store drops or doubles a row.
+    The features are those of screening_v1; a row created after its index time (a late
+    correction) is not used. Raises LostRowsError if the store drops or doubles a row.
     """
     joined = store.get_historical_features(
-        entity_df=entities.to_pandas(),
+        entity_df=entities.with_row_index(ASKED).to_pandas(),
         features=store.get_feature_service(screening_v1.name),
         filter_by_created_timestamp=True,
     ).to_arrow()
@@ -88,7 +90,7 @@ def join_features(store: FeatureStore, entities: pl.DataFrame) -> pl.DataFrame:
             f"asked for {entities.height} rows, the feature store gave {frame.height}"
         )
     # pandas knows no dates, only moments.
-    return frame.cast({INDEX_DATE: pl.Date}).sort(JOIN_KEY, EVENT_TIMESTAMP)
+    return frame.cast({INDEX_DATE: pl.Date}).sort(ASKED).drop(ASKED)
 
 
 def stack_rows(frame: pl.DataFrame) -> ModelRows:
@@ -109,14 +111,16 @@ def _stack_weeks(weeks: pl.Series, shape: tuple[int, int]) -> Matrix:
 def collect_futures(entities: pl.DataFrame, surveys: pl.DataFrame) -> Matrix:
     """Return the PHQ-9 totals of the FUTURE_WEEKS weeks after each row's index date.
 
-    Float32 [rows, FUTURE_WEEKS], NaN in weeks without a complete PHQ-9.
+    Float32 [rows, FUTURE_WEEKS], NaN in weeks without a complete PHQ-9; of several in one
+    week the last.
     """
-    totals = add_totals(surveys.filter(pl.col("instrument") == PHQ9.name)).drop_nulls("total")
+    asked = surveys.filter(pl.col("instrument") == PHQ9.name).sort("answered_at")
+    totals = add_totals(asked).drop_nulls("total")
     later = totals.select(JOIN_KEY, "total", pl.col("answered_at").dt.date().alias("later"))
     numbered = entities.select(JOIN_KEY, INDEX_DATE).with_row_index("row")
     days = (pl.col("later") - pl.col(INDEX_DATE)).dt.total_days()
     found = (
-        numbered.join(later, on=JOIN_KEY)
+        numbered.join(later, on=JOIN_KEY, maintain_order="right")
         .with_columns(((days - 1) // 7).alias("week"))
         .filter(days >= 1, pl.col("week") < FUTURE_WEEKS)
     )

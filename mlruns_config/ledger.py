@@ -5,6 +5,7 @@ only record of what was Production when. It is append-only: the database refuses
 DELETE and TRUNCATE on it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -67,7 +68,12 @@ def append_to_ledger(connection: Connection, entry: LedgerEntry) -> int:
         to_stage=entry.to_stage,
         actor=entry.actor,
         reason=entry.reason,
-        gates=dict(entry.gates),
+        gates={name: _keep_number(value) for name, value in entry.gates.items()},
         result=entry.result,
     )
     return connection.execute(statement.returning(promotion_ledger.c.id)).scalar_one()
+
+
+def _keep_number(value: Any) -> Any:
+    # JSON has no NaN; PostgreSQL would refuse the row and with it the record of the refusal.
+    return None if isinstance(value, float) and not math.isfinite(value) else value

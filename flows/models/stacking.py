@@ -15,7 +15,6 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import brier_score_loss
 from sklearn.model_selection import GroupKFold
 
 from flows.models.member import FitMember, FittingData, Labels, Probabilities
@@ -42,6 +41,10 @@ OPERATING_POINTS = {
     50: (0.15, "15 % of screenings score higher: what a service can look at within days"),
     75: (0.05, "5 % of screenings score higher: what a service can look at today"),
 }
+
+
+class TooFewOutcomesError(ValueError):
+    """The calibration rows cannot be divided so that every part has both outcomes."""
 
 
 def predict_out_of_fold(data: FittingData, individuals: pl.Series, fit: FitMember) -> Probabilities:
@@ -77,10 +80,12 @@ def to_log_odds(probabilities: Probabilities) -> Probabilities:
 
 def stack(stacker: Stacker, predictions: Mapping[str, Probabilities]) -> Probabilities:
     """Return the stacked, not yet calibrated probability of each row."""
-    weighed = [
-        weight * to_log_odds(predictions[name]) for name, weight in stacker.coefficients.items()
-    ]
-    return np.asarray(expit(stacker.intercept + np.sum(weighed, axis=0)))
+    # Of any member, weighed or not: where none is, every row still gets a probability.
+    rows = len(next(iter(predictions.values()), ()))
+    log_odds = np.full(rows, stacker.intercept)
+    for name, weight in stacker.coefficients.items():
+        log_odds += weight * to_log_odds(predictions[name])
+    return np.asarray(expit(log_odds))
 
 
 def calibrate(calibration: Calibration, stacked: Probabilities) -> Probabilities:
@@ -90,14 +95,31 @@ def calibrate(calibration: Calibration, stacked: Probabilities) -> Probabilities
 def choose_calibration(
     stacked: Probabilities, labels: Labels, individuals: pl.Series
 ) -> Calibration:
-    """Return Platt's or the isotonic map, whichever has the lower cross-validated Brier score."""
+    """Return Platt's or the isotonic map, whichever has the lower cross-validated Brier score.
+
+    Raises TooFewOutcomesError when a fold would have to be calibrated on one outcome alone.
+    """
+    _require_outcomes(labels, individuals)
     scores = {"platt": 0.0, "isotonic": 0.0}
     makers = {"platt": fit_platt, "isotonic": fit_isotonic}
     for learnt, asked in GroupKFold(FOLDS).split(stacked, groups=individuals.to_numpy()):
         for kind, make in makers.items():
             mapped = calibrate(make(stacked[learnt], labels[learnt]), stacked[asked])
-            scores[kind] += len(asked) * brier_score_loss(labels[asked], mapped)
+            scores[kind] += float(np.square(mapped - labels[asked]).sum())
     return makers[min(scores, key=lambda kind: scores[kind])](stacked, labels)
+
+
+def _require_outcomes(labels: Labels, individuals: pl.Series) -> None:
+    people = individuals.to_numpy()
+    enough = len(np.unique(people)) >= FOLDS and all(
+        0 < labels[learnt].sum() < len(learnt)
+        for learnt, _ in GroupKFold(FOLDS).split(labels, groups=people)
+    )
+    if not enough:
+        raise TooFewOutcomesError(
+            f"{len(labels)} rows of {len(np.unique(people))} individuals, {labels.sum()} with the "
+            "outcome, are too few to calibrate a release on"
+        )
 
 
 def fit_platt(stacked: Probabilities, labels: Labels) -> Calibration:

@@ -1,0 +1,233 @@
+"""Weights, calibration, interval and score map: monotone, bounded, the same in serving."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.models.member import FittingData, ModelRows
+from flows.models.stacking import (
+    COVERAGE,
+    calibrate,
+    choose_calibration,
+    draw_group_rates,
+    fit_isotonic,
+    fit_platt,
+    fit_stacker,
+    list_data_type_subsets,
+    make_score_map,
+    measure_interval,
+    predict_out_of_fold,
+    stack,
+)
+from mlruns_config.release import Calibration, ReleaseManifest, Stacker
+from serving.scoring import estimate
+from tests.fixtures.manifests import PIN, make_manifest
+
+probabilities = st.floats(0, 1, allow_nan=False)
+quick = settings(deadline=None, max_examples=60)
+
+
+def draw(rows: int = 600, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    truth = random.beta(1, 5, rows)
+    return truth, random.random(rows) < truth
+
+
+def name_people(rows: int, each: int = 3) -> pl.Series:
+    return pl.Series([f"person {n // each}" for n in range(rows)])
+
+
+def test_a_member_that_only_guesses_gets_no_weight():
+    truth, labels = draw(4000)
+    guesses = np.random.default_rng(2).random(4000)
+    stacker = fit_stacker({"good": truth, "guessing": guesses}, labels)
+
+    assert set(stacker.coefficients) == {"good"}
+    assert stacker.coefficients["good"] == pytest.approx(1, abs=0.1)
+
+
+def test_a_member_that_is_wrong_is_not_turned_round():
+    truth, labels = draw(2000)
+    stacker = fit_stacker({"good": truth, "wrong": 1 - truth}, labels)
+
+    assert "wrong" not in stacker.coefficients
+
+
+def test_equal_members_share_the_weight():
+    truth, labels = draw(2000)
+    weights = fit_stacker({"one": truth, "two": truth}, labels).coefficients
+
+    assert weights["one"] == pytest.approx(weights["two"], abs=0.02)
+
+
+def test_without_any_member_every_row_gets_the_same_probability():
+    truth, _ = draw(5)
+    stacked = stack(Stacker(intercept=-2, coefficients={}), {"guessing": truth})
+
+    assert stacked == pytest.approx(np.full(5, 1 / (1 + np.exp(2))))
+
+
+def test_out_of_fold_predictions_never_saw_the_individual():
+    rows = 120
+    people = name_people(rows)
+    numbers = np.array([int(name.split()[1]) for name in people], np.float32)
+    data = FittingData(
+        names=("person",),
+        rows=ModelRows(numbers[:, None], np.zeros((rows, 1, 1), np.float32)),
+        labels=numbers % 2 == 0,
+        futures=np.zeros((rows, 1), np.float32),
+        stopping_rows=ModelRows(np.zeros((0, 1), np.float32), np.zeros((0, 1, 1), np.float32)),
+        stopping_labels=np.zeros(0, bool),
+        stopping_futures=np.zeros((0, 1), np.float32),
+        seed=1,
+    )
+
+    class Memory:
+        """Says whether it has seen an individual."""
+
+        def __init__(self, learnt: FittingData) -> None:
+            self.seen = set(learnt.rows.features[:, 0])
+
+        def predict(self, asked: ModelRows) -> np.ndarray:
+            return np.array([value in self.seen for value in asked.features[:, 0]], float)
+
+    assert predict_out_of_fold(data, people, Memory).tolist() == [0] * rows
+
+
+@quick
+@given(
+    st.dictionaries(st.sampled_from(["a", "b"]), st.tuples(st.floats(0, 3), probabilities)),
+    st.floats(-5, 5),
+    st.lists(st.tuples(probabilities, probabilities), min_size=2, max_size=8),
+)
+def test_serving_says_what_training_says(members, intercept, knots):
+    manifest = make_manifest(
+        members=[PIN.model_copy(update={"name": name}) for name in members],
+        stacker=Stacker(
+            intercept=intercept,
+            coefficients={name: weight for name, (weight, _) in members.items()},
+        ),
+        calibration=Calibration(
+            kind="isotonic",
+            inputs=sorted(knot for knot, _ in knots),
+            outputs=sorted(knot for _, knot in knots),
+        ),
+    )
+    said = {name: probability for name, (_, probability) in members.items()}
+    stacked = stack(manifest.stacker, {name: np.array([one]) for name, one in said.items()})
+    trained = calibrate(manifest.calibration, np.atleast_1d(stacked))
+
+    assert estimate(manifest, said, 0).probability == pytest.approx(trained[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("fit", [fit_platt, fit_isotonic])
+def test_calibration_brings_rates_back(fit):
+    truth, labels = draw(5000)
+    distorted = truth**2 / (truth**2 + (1 - truth) ** 2)
+    mapped = calibrate(fit(distorted, labels), distorted)
+
+    assert np.abs(mapped - truth).mean() < 0.03
+    assert np.abs(distorted - truth).mean() > 0.06
+
+
+@quick
+@given(
+    st.lists(st.tuples(probabilities, st.booleans()), min_size=4, max_size=60),
+    st.lists(probabilities, min_size=2, max_size=30),
+)
+def test_calibration_is_monotone_and_bounded(rows, asked):
+    rows = [*rows, (0.2, True), (0.4, False)]
+    stacked, labels = (np.array(column) for column in zip(*rows, strict=True))
+    for fit in (fit_platt, fit_isotonic):
+        mapped = calibrate(fit(stacked, labels), np.array(sorted([0.0, *asked, 1.0])))
+        assert (np.diff(mapped) >= 0).all()
+        assert ((mapped >= 0) & (mapped <= 1)).all()
+
+
+def test_platt_is_chosen_where_rows_are_few():
+    truth, labels = draw(300, seed=4)
+    assert choose_calibration(truth, labels, name_people(300)).kind == "platt"
+
+
+def test_isotonic_is_chosen_where_platt_cannot_bend():
+    random = np.random.default_rng(1)
+    stacked = random.random(6000)
+    labels = random.random(6000) < np.where(stacked < 0.5, 0.05, 0.6)  # a step
+    assert choose_calibration(stacked, labels, name_people(6000)).kind == "isotonic"
+
+
+def test_too_few_outcomes_to_calibrate_on_are_refused_in_words():
+    with pytest.raises(ValueError, match="calibrat"):
+        choose_calibration(np.linspace(0.1, 0.9, 12), np.zeros(12, bool), name_people(12))
+
+
+@quick
+@given(st.lists(probabilities, min_size=1, max_size=200))
+def test_any_probabilities_make_a_score_map(values):
+    score_map = make_score_map(np.array(values))
+
+    assert score_map.scores == [0, 25, 50, 75, 100]
+    assert set(score_map.operating_points) == {"25", "50", "75"}
+    assert make_manifest(score_map=score_map).score_map == score_map  # strictly increasing
+
+
+@quick
+@given(st.lists(probabilities, min_size=20, max_size=200), probabilities, probabilities)
+def test_a_higher_probability_never_scores_lower(values, one, other):
+    manifest = make_manifest(score_map=make_score_map(np.array(values)))
+    low, high = (score(manifest, probability) for probability in sorted([one, other]))
+
+    assert 0 <= low <= high <= 100
+
+
+def score(manifest: ReleaseManifest, probability: float) -> float:
+    return estimate(manifest, {"lightgbm": probability}, 0).score
+
+
+def test_the_edges_leave_their_shares_above():
+    values = np.random.default_rng(1).beta(1, 6, 10_000)
+    edges = make_score_map(values).probabilities
+
+    assert [(values >= edge).mean() for edge in edges[1:-1]] == pytest.approx(
+        [0.4, 0.15, 0.05], abs=0.001
+    )
+
+
+def test_groups_of_the_calibrated_are_missed_by_sampling_error_alone():
+    truth, labels = draw(20_000)
+    misses = draw_group_rates(truth, labels, seed=1).misses
+
+    assert np.quantile(misses, COVERAGE) < 0.12
+    assert np.quantile(draw_group_rates(truth / 3, labels, 1).misses, COVERAGE) > 0.12
+
+
+def test_a_group_is_no_larger_than_all_rows():
+    rates = draw_group_rates(np.array([0.1, 0.9]), np.array([False, True]), 1)
+    assert set(rates.predicted) == {0.5}
+
+
+@quick
+@given(st.integers(0, 1000), st.integers(1, 3))
+def test_widths_never_shrink_with_more_missing(seed, kinds):
+    truth, labels = draw(200, seed)
+    random = np.random.default_rng(seed)
+    guesses = [truth, *(random.random(200) * truth for _ in range(kinds))]
+    for order in (guesses, guesses[::-1]):
+        widths = measure_interval(order, labels, seed).widths
+        assert widths == sorted(widths)
+        assert len(widths) == kinds + 1
+
+
+def test_an_interval_is_wider_where_probabilities_are_wrong():
+    truth, labels = draw(3000)
+    right, wrong = (measure_interval([p], labels, 1).widths[0] for p in (truth, 1 - truth))
+    assert wrong > 2 * right
+
+
+def test_every_choice_of_data_types_is_taken_away():
+    kinds = ["survey", "wearable", "emr"]
+    assert list_data_type_subsets(kinds, 0) == [()]
+    assert len(list_data_type_subsets(kinds, 2)) == 3
+    assert list_data_type_subsets(kinds, 3) == [("survey", "wearable", "emr")]

@@ -1,0 +1,108 @@
+"""The local stack's own pieces: secrets, ports, processes."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.local.ports import choose_port
+from infra.local.processes import (
+    ServiceFailedError,
+    clean_up_after_crash,
+    start_process,
+    wait_until_healthy,
+)
+from infra.local.secrets import load_or_make_secrets, read_env_file, write_env_file
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def test_secrets_are_made_once_and_only_their_owner_may_read_them(tmp_path: Path) -> None:
+    first = load_or_make_secrets(tmp_path)
+
+    assert load_or_make_secrets(tmp_path) == first
+    assert all(len(secret) >= 32 for secret in first.values())
+    assert stat.S_IMODE((tmp_path / "secrets.env").stat().st_mode) == 0o600
+
+
+def test_a_file_others_could_read_is_closed_when_it_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "env"
+    path.touch(mode=0o644)
+
+    write_env_file(path, {"A": "b=c"})
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert read_env_file(path) == {"A": "b=c"}
+
+
+def test_a_shell_reads_the_same_variables(tmp_path: Path) -> None:
+    write_env_file(tmp_path / "env", {"URL": "postgresql://a:b%3D@127.0.0.1/x?y=1&z=2"})
+
+    script = f'set -a; . {tmp_path / "env"}; printf %s "$URL"'
+    told = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+
+    assert told.stdout == "postgresql://a:b%3D@127.0.0.1/x?y=1&z=2"
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    usual = choose_port(21000)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", usual))
+
+        assert choose_port(usual) > usual
+
+
+def test_a_service_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "print('no such table'); raise SystemExit(3)"]
+    service = start_process("broken", command, os.environ, tmp_path)
+
+    with pytest.raises(ServiceFailedError, match=r"(?s)code 3.*no such table"):
+        wait_until_healthy(service, "http://127.0.0.1:9/health", timeout=20)
+
+
+def test_stopping_ends_the_children_of_a_service_too(tmp_path: Path) -> None:
+    code = f"import subprocess, sys; subprocess.run({SLEEP!r})"
+    service = start_process("parent", [sys.executable, "-c", code], os.environ, tmp_path)
+    while not (children := psutil.Process(service.process.pid).children()):
+        time.sleep(0.05)
+
+    service.stop()
+
+    assert not any(psutil.pid_exists(child.pid) and child.is_running() for child in children)
+    assert not service.record.exists()
+
+
+def test_a_service_that_ignores_the_request_to_end_is_ended(tmp_path: Path) -> None:
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print('deaf', flush=True); time.sleep(60)"
+    )
+    service = start_process("deaf", [sys.executable, "-c", code], os.environ, tmp_path)
+    while "deaf" not in service.log.read_text():
+        time.sleep(0.05)
+
+    service.stop()
+
+    assert not psutil.pid_exists(service.process.pid)
+
+
+def test_what_a_crash_left_running_is_stopped_and_a_reused_pid_is_spared(tmp_path: Path) -> None:
+    left = start_process("left", SLEEP, os.environ, tmp_path)
+    bystander = subprocess.Popen(SLEEP)
+    (tmp_path / "run" / "gone.json").write_text(f'{{"pid": {bystander.pid}, "started": 1.0}}')
+
+    try:
+        assert clean_up_after_crash(tmp_path) == ["left"]
+        assert not psutil.pid_exists(left.process.pid)
+        assert bystander.poll() is None
+        assert list((tmp_path / "run").iterdir()) == []
+    finally:
+        left.process.wait()
+        bystander.kill()
+        bystander.wait()

@@ -1,0 +1,302 @@
+"""Transitions on real MLflow and PostgreSQL: stage, alias and ledger move together or not."""
+
+import json
+import uuid
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from mlruns_config.gates import Gate
+from mlruns_config.registry import (
+    PromotionFailedError,
+    PromotionRefusedError,
+    Registry,
+    find_production,
+    promote,
+    read_ledger,
+    read_manifest,
+    roll_back,
+)
+from mlruns_config.release import RELEASE_MODEL, MemberPin
+from serving.database.migrate import upgrade
+from tests.fixtures.manifests import make_manifest
+
+MEMBER = "mhras-lightgbm"
+AUROC = Gate(metric="auroc", minimum=0.65, reason="a test", decided=date(2026, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def tracking_uri(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    MlflowClient(uri).create_experiment("releases", (folder / "artifacts").as_uri())
+    return uri
+
+
+@pytest.fixture
+def registry(tracking_uri, postgres, monkeypatch):
+    """An empty registry and an empty ledger."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
+    client = MlflowClient(tracking_uri)
+    for model in (RELEASE_MODEL, MEMBER):
+        if client.search_registered_models(f"name='{model}'"):
+            client.delete_registered_model(model)
+        client.create_registered_model(model)
+    name = f"ledger_{uuid.uuid4().hex[:8]}"
+    postgres.create_databases([name])
+    upgrade(postgres.url(name))
+    engine = create_engine(postgres.url(name))
+    yield Registry(client, engine, (AUROC,))
+    engine.dispose()
+
+
+def register(registry: Registry, auroc: float | None = 0.8, member_version: int = 1) -> int:
+    """Register a release whose manifest pins one member version; return its number."""
+    client = registry.client
+    experiment = client.get_experiment_by_name("releases").experiment_id
+    run = client.create_run(experiment)
+    if auroc is not None:
+        client.log_metric(run.info.run_id, "auroc", auroc)
+    if not client.search_model_versions(f"name='{MEMBER}'"):
+        client.create_model_version(MEMBER, run.info.artifact_uri, run.info.run_id)
+    pin = MemberPin(
+        name="lightgbm",
+        registered_model=MEMBER,
+        version=member_version,
+        run_id=run.info.run_id,
+        artifacts={},
+    )
+    manifest = make_manifest(members=[pin], training_run_id=run.info.run_id)
+    client.log_text(run.info.run_id, manifest.model_dump_json(), "release/release.json")
+    created = client.create_model_version(
+        RELEASE_MODEL, f"{run.info.artifact_uri}/release", run.info.run_id
+    )
+    return int(created.version)
+
+
+def go(registry: Registry, version: int, stage="Production"):
+    return promote(registry, version, stage, "ada", "a test")
+
+
+def get_stage(registry: Registry, version: int) -> str:
+    return registry.client.get_model_version(RELEASE_MODEL, str(version)).current_stage
+
+
+def list_ledger(registry: Registry) -> list[tuple[int, str, str, str]]:
+    return [
+        (row.version, row.from_stage, row.to_stage, row.result) for row in read_ledger(registry)
+    ]
+
+
+def test_a_version_nobody_registered_is_refused_and_recorded(registry):
+    with pytest.raises(PromotionRefusedError, match="no version 99"):
+        go(registry, 99)
+
+    assert list_ledger(registry) == [(99, "unknown", "Production", "refused")]
+
+
+@pytest.mark.parametrize("auroc", [None, float("nan"), 0.5])
+def test_a_release_that_fails_a_gate_stays_where_it_is(registry, auroc):
+    version = register(registry, auroc)
+    go(registry, version, "Staging")
+
+    with pytest.raises(PromotionRefusedError, match="auroc is"):
+        go(registry, version)
+
+    assert get_stage(registry, version) == "Staging"
+    assert find_production(registry) is None
+    (_, refused) = read_ledger(registry)
+    assert (refused.from_stage, refused.result) == ("Staging", "refused")
+    assert refused.reason.startswith("a test (mhras-risk")
+
+
+def test_a_release_with_an_unknown_member_is_refused(registry):
+    version = register(registry, member_version=7)
+
+    with pytest.raises(PromotionRefusedError, match=f"{MEMBER} has no version 7"):
+        go(registry, version)
+    assert list_ledger(registry)[-1][-1] == "refused"
+
+
+def test_a_release_without_its_manifest_is_refused(registry):
+    version = register(registry)
+    run_id = registry.client.get_model_version(RELEASE_MODEL, str(version)).run_id
+    folder = registry.client.get_run(run_id).info.artifact_uri.removeprefix("file://")
+    (Path(folder) / "release" / "release.json").unlink()
+
+    with pytest.raises(PromotionRefusedError, match="manifest cannot be read"):
+        go(registry, version)
+
+
+def test_without_a_ledger_nothing_moves(registry):
+    version = register(registry)
+    with registry.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE promotion_ledger RENAME TO elsewhere"))
+
+    with pytest.raises(ProgrammingError):
+        go(registry, version)
+    assert get_stage(registry, version) == "None"
+    assert find_production(registry) is None
+
+
+def test_without_a_database_nothing_moves(registry):
+    version = register(registry)
+    nowhere = create_engine("postgresql+psycopg2://nobody:x@127.0.0.1:9/nothing")
+
+    with pytest.raises(OperationalError):
+        go(Registry(registry.client, nowhere, registry.gates), version)
+    assert get_stage(registry, version) == "None"
+
+
+class BrokenClient(MlflowClient):
+    """MLflow that goes away in the middle of a transition."""
+
+    def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
+        raise MlflowException("gone")
+
+
+def test_a_transition_that_mlflow_breaks_off_is_recorded_as_failed(registry, tracking_uri):
+    version = register(registry)
+    broken = Registry(BrokenClient(tracking_uri), registry.engine, registry.gates)
+
+    with pytest.raises(PromotionFailedError, match="did not move mhras-risk"):
+        go(broken, version)
+    assert list_ledger(registry) == [(version, "None", "Production", "failed")]
+
+    go(registry, version)  # and the next attempt mends it
+    assert find_production(registry) == version
+
+
+def test_an_unreachable_registry_is_not_an_empty_one(registry, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = Registry(MlflowClient("http://127.0.0.1:9"), registry.engine, registry.gates)
+
+    with pytest.raises(MlflowException, match="127.0.0.1"):
+        find_production(away)
+    with pytest.raises(MlflowException, match="127.0.0.1"):
+        go(away, 1)
+
+
+def test_a_promotion_sets_stage_alias_and_ledger(registry):
+    version = register(registry)
+    moved = go(registry, version)
+
+    assert moved.current_stage == "Production"
+    assert find_production(registry) == version
+    (entry,) = read_ledger(registry)
+    assert (entry.actor, entry.reason, entry.result) == ("ada", "a test", "promoted")
+    assert entry.gates == {"auroc": 0.8}
+    assert (entry.from_stage, entry.to_stage) == ("None", "Production")
+
+
+def test_the_next_production_release_archives_the_one_before(registry):
+    first, second = register(registry), register(registry)
+    go(registry, first)
+    go(registry, second)
+
+    assert get_stage(registry, first) == "Archived"
+    assert find_production(registry) == second
+
+
+def test_a_release_taken_out_of_production_loses_the_alias_too(registry):
+    version = register(registry)
+    go(registry, version)
+    go(registry, version, "Archived")
+
+    assert get_stage(registry, version) == "Archived"
+    assert find_production(registry) is None
+
+
+def test_archiving_another_release_leaves_production_alone(registry):
+    first, second = register(registry), register(registry)
+    go(registry, second)
+    go(registry, first, "Archived")
+
+    assert find_production(registry) == second
+    assert get_stage(registry, second) == "Production"
+
+
+def test_a_first_release_cannot_be_rolled_back(registry):
+    with pytest.raises(PromotionRefusedError, match="no earlier"):
+        roll_back(registry, "ada", "a test")
+    version = register(registry)
+    go(registry, version)
+
+    with pytest.raises(PromotionRefusedError, match="no earlier"):
+        roll_back(registry, "ada", "a test")
+    assert find_production(registry) == version
+    assert [entry[-1] for entry in list_ledger(registry)] == ["refused", "promoted", "refused"]
+
+
+def test_a_rollback_puts_the_release_before_back_without_asking_its_gates(registry):
+    first, second = register(registry), register(registry)
+    go(registry, first)
+    go(registry, second)
+    strict = Registry(registry.client, registry.engine, (AUROC.model_copy(update={"minimum": 1}),))
+
+    assert roll_back(strict, "bob", "scores shifted") == first
+    assert find_production(registry) == first
+    assert get_stage(registry, second) == "Archived"
+    last = read_ledger(registry)[-1]
+    assert last.reason == f"scores shifted (rollback from {second})"
+    assert (last.from_stage, last.actor) == ("Archived", "bob")
+
+
+def test_a_second_rollback_goes_further_back_and_never_to_the_bad_one(registry):
+    versions = [register(registry) for _ in range(3)]
+    for version in versions:
+        go(registry, version)
+
+    assert roll_back(registry, "bob", "bad") == versions[1]
+    assert roll_back(registry, "bob", "bad too") == versions[0]
+    with pytest.raises(PromotionRefusedError, match="no earlier"):
+        roll_back(registry, "bob", "all bad")
+
+
+def test_a_rollback_after_a_new_promotion_skips_what_was_undone(registry):
+    first, second, third = (register(registry) for _ in range(3))
+    go(registry, first)
+    go(registry, second)
+    roll_back(registry, "bob", "bad")
+    go(registry, third)
+
+    assert roll_back(registry, "bob", "bad too") == first
+
+
+def test_a_rollback_to_a_deleted_version_is_refused(registry):
+    first, second = register(registry), register(registry)
+    go(registry, first)
+    go(registry, second)
+    registry.client.delete_model_version(RELEASE_MODEL, str(first))
+
+    with pytest.raises(PromotionRefusedError, match="no earlier"):
+        roll_back(registry, "bob", "bad")
+    assert find_production(registry) == second
+
+
+def test_the_manifest_of_a_version_is_the_one_its_run_logged(registry):
+    version = register(registry)
+    run_id = registry.client.get_model_version(RELEASE_MODEL, str(version)).run_id
+    assert read_manifest(registry, version).training_run_id == run_id
+
+
+def test_the_ledger_cannot_be_rewritten(registry):
+    go(registry, register(registry))
+    for statement in ("UPDATE promotion_ledger SET actor = 'eve'", "DELETE FROM promotion_ledger"):
+        with (
+            pytest.raises(Exception, match="append-only"),
+            registry.engine.begin() as connection,
+        ):
+            connection.execute(text(statement))
+
+
+def test_what_is_recorded_is_dated_now(registry):
+    go(registry, register(registry))
+    (entry,) = read_ledger(registry)
+    assert abs((datetime.now(UTC) - entry.created_at).total_seconds()) < 60
+    assert json.dumps(entry.gates)
