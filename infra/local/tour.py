@@ -39,6 +39,20 @@ def run_pipeline(stack: LocalStack, drop: str | None, people: int, console: Cons
     state = _follow(stack, run_id, console)
     if state["type"] != "COMPLETED":
         raise PipelineFailedError(f"the pipeline ended {state['name']}: {state['message']}\n{link}")
+    _print_verdict(stack, console)
+
+
+def _print_verdict(stack: LocalStack, console: Console) -> None:
+    """Print what became of the release that the pipeline made, as the ledger keeps it."""
+    row = _fetch_row(
+        stack, "SELECT version, to_stage, result, reason FROM promotion_ledger ORDER BY id DESC"
+    )
+    if row is None:
+        return
+    version, stage, result, reason = row
+    sign = "[green]✓[/]" if result == "promoted" else "[yellow]![/]"
+    verdict = f"release {version} to {stage}: {result} ({reason})"
+    console.print(f"{sign} {escape(verdict)}", soft_wrap=True)
 
 
 def _create_flow_run(stack: LocalStack, drop: str | None, people: int) -> str:
@@ -126,16 +140,21 @@ def _wait_for_release(stack: LocalStack, patience: float) -> int | None:
 
 def _choose_individual(stack: LocalStack) -> str | None:
     """Return the pseudonym of somebody who consents to screening with most data types."""
+    row = _fetch_row(
+        stack,
+        "SELECT anonymized_id FROM consent WHERE 'screening' = ANY(purposes)"
+        " AND granted_at <= now() AND expires_at > now() AND withdrawn_at IS NULL"
+        " ORDER BY cardinality(data_types) DESC, anonymized_id",
+    )
+    return row[0] if row else None
+
+
+def _fetch_row(stack: LocalStack, query: str) -> tuple[Any, ...] | None:
     connection = psycopg2.connect(stack.postgres.url("mhras", driver="postgresql"))
     try:
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT anonymized_id FROM consent WHERE 'screening' = ANY(purposes)"
-                " AND granted_at <= now() AND expires_at > now() AND withdrawn_at IS NULL"
-                " ORDER BY cardinality(data_types) DESC, anonymized_id LIMIT 1"
-            )
-            row = cursor.fetchone()
-            return row[0] if row else None
+            cursor.execute(f"{query} LIMIT 1")
+            return cursor.fetchone()
     finally:
         connection.close()
 

@@ -1,0 +1,47 @@
+"""prefect.yaml: what `prefect deploy --all` registers."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect import Flow
+
+DECLARED = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
+
+
+def load_flow(deployment: dict[str, Any]) -> Flow[..., Any]:
+    path, _, name = deployment["entrypoint"].partition(":")
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    return getattr(module, name)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("deployment", DECLARED, ids=lambda deployment: deployment["name"])
+def test_a_deployment_names_a_flow_and_only_parameters_it_takes(
+    deployment: dict[str, Any],
+) -> None:
+    flow = load_flow(deployment)
+
+    assert flow.name == deployment["name"]
+    assert set(deployment.get("parameters", {})) <= set(flow.parameters.properties)
+    flow.validate_parameters(deployment.get("parameters", {}) | _require(flow))
+
+
+def test_every_flow_of_the_room_is_deployed() -> None:
+    room = Path(__file__).parents[2] / "flows"
+    with_flow = {path.stem for path in room.glob("*.py") if "\n@flow(" in path.read_text()}
+
+    assert {Path(one["entrypoint"].partition(":")[0]).stem for one in DECLARED} == with_flow
+
+
+@pytest.mark.parametrize("deployment", DECLARED, ids=lambda deployment: deployment["name"])
+def test_a_deployment_says_what_it_does(deployment: dict[str, Any]) -> None:
+    assert deployment["description"]
+    assert deployment["tags"] == ["mhras"]
+    assert deployment["work_pool"]["name"] == "local"
+
+
+def _require(flow: Flow[..., Any]) -> dict[str, Any]:
+    """Return a value for each parameter that whoever starts the run must give."""
+    return dict.fromkeys(flow.parameters.required, "a folder")

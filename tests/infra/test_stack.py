@@ -1,0 +1,102 @@
+"""`make run` itself: the whole system started, shown and stopped. Minutes, so nightly."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.cohort import simulate_cohort
+from flows.simulation.fhir import write_fhir_drop
+from infra.local.postgres import remove_root_state
+
+pytestmark = pytest.mark.nightly
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stack")
+    yield folder
+    remove_root_state(folder / "postgres")
+
+
+def start(state: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "infra.local", "--state", str(state), *options]
+    return subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def list_leftovers(state: Path) -> list[str]:
+    return [
+        " ".join(process.info["cmdline"])
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(state) in part for part in process.info["cmdline"] or [])
+    ]
+
+
+def test_a_simulated_cohort_goes_all_the_way_to_an_answered_screening(state: Path) -> None:
+    shown, _ = (run := start(state, "--once", "--people", "2000")).communicate(timeout=900)
+
+    assert run.returncode == 0, shown
+    assert "to Production: promoted" in shown
+    assert "review priority" in shown
+    assert "no diagnosis" in shown
+    assert list_leftovers(state) == []
+
+
+def test_the_next_start_serves_at_once_and_ctrl_c_stops_everything(state: Path) -> None:
+    run = start(state)
+    assert run.stdout is not None
+    shown = ""
+    while "Ctrl-C" not in shown:
+        line = run.stdout.readline()
+        assert line, shown
+        shown += line
+    run.send_signal(signal.SIGINT)
+    rest, _ = run.communicate(timeout=120)
+
+    assert run.returncode == 0, shown + rest
+    assert "pipeline:" not in shown
+    assert list_leftovers(state) == []
+
+
+def test_what_a_kill_left_behind_is_stopped_at_the_next_start(state: Path) -> None:
+    run = start(state)
+    assert run.stdout is not None
+    while "Ctrl-C" not in run.stdout.readline():
+        assert run.poll() is None
+    run.kill()
+    run.communicate()
+    time.sleep(1)
+    assert list_leftovers(state) != []
+
+    shown, _ = (again := start(state, "--once")).communicate(timeout=300)
+
+    assert again.returncode == 0, shown
+    assert "left running by a crash" in shown
+    assert list_leftovers(state) == []
+
+
+def test_a_fhir_export_too_small_to_judge_a_release_says_so_and_the_old_one_answers(
+    state: Path, tmp_path: Path
+) -> None:
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    write_fhir_drop(simulate_cohort(60, 1, yesterday, seed=3), tmp_path)
+
+    shown, _ = (run := start(state, "--once", "--drop", str(tmp_path))).communicate(timeout=600)
+
+    assert run.returncode == 0, shown
+    assert "review priority" in shown
