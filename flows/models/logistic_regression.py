@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from flows.models.member import (
@@ -59,7 +60,7 @@ class FoldedRegression:
         standardised = (filled - np.asarray(self.mean)) / np.asarray(self.scale)
         log_odds = standardised @ np.asarray(self.coefficients)
         log_odds += missing @ np.asarray(self.missing_coefficients) + self.intercept
-        return np.asarray(1 / (1 + np.exp(-log_odds)), dtype=np.float64)
+        return np.asarray(expit(log_odds), dtype=np.float64)
 
     def export_graph(self) -> onnx.ModelProto:
         nodes = [

@@ -103,6 +103,7 @@ def test_out_of_fold_predictions_never_saw_the_individual():
     st.lists(st.tuples(probabilities, probabilities), min_size=2, max_size=8),
 )
 def test_serving_says_what_training_says(members, intercept, knots):
+    weights = {name: weight for name, (weight, _) in members.items()}
     manifest = make_manifest(
         members=[PIN.model_copy(update={"name": name}) for name in members],
         stacker=Stacker(
@@ -115,9 +116,9 @@ def test_serving_says_what_training_says(members, intercept, knots):
             outputs=sorted(knot for _, knot in knots),
         ),
     )
-    said = {name: probability for name, (_, probability) in members.items()}
+    said = {"unweighed": 0.3} | {name: said for name, (_, said) in members.items()}
     stacked = stack(manifest.stacker, {name: np.array([one]) for name, one in said.items()})
-    trained = calibrate(manifest.calibration, np.atleast_1d(stacked))
+    trained = calibrate(manifest.calibration, stacked)
 
     assert estimate(manifest, said, 0).probability == pytest.approx(trained[0], abs=1e-9)
 

@@ -1,0 +1,77 @@
+"""The yardstick: the same in closed form, as graph and in scikit-learn."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from flows.models.logistic_regression import RIDGE_C, FoldedRegression, fit
+from flows.models.member import ParityError, check_parity, open_graph, score_graph
+from tests.flows.models.drawn_rows import NAMES, draw_fitting_data, draw_rows
+
+
+@pytest.fixture(scope="module")
+def data():
+    return draw_fitting_data()
+
+
+@pytest.fixture(scope="module")
+def fitted(data) -> FoldedRegression:
+    return fit(data)
+
+
+def test_a_graph_that_says_something_else_is_refused(fitted):
+    other = replace(fitted, intercept=fitted.intercept + 0.01)
+    with pytest.raises(ParityError, match="differ by .* on 1000 rows"):
+        check_parity(fitted, other.export_graph(), draw_rows(1000, 9))
+
+
+def test_the_graph_says_the_same_of_two_thousand_rows_with_gaps(fitted):
+    rows = draw_rows(2000, 9)
+    rows.features[:5] = np.nan
+    rows.features[5:10] = 1e30
+    rows.features[10:15] = -1e30
+
+    assert np.isnan(rows.features).any(axis=1).sum() > 1000
+    assert check_parity(fitted, fitted.export_graph(), rows) < 1e-6
+
+
+def test_the_closed_form_is_scikit_learns(fitted, data):
+    missing = np.isnan(data.rows.features)
+    filled = np.where(missing, np.nanmedian(data.rows.features, axis=0), data.rows.features)
+    standardised = (filled - filled.mean(axis=0)) / filled.std(axis=0)
+    columns = np.hstack([standardised, missing])
+    model = LogisticRegression(C=RIDGE_C, max_iter=2000).fit(columns, data.labels)
+
+    expected = model.predict_proba(columns)[:, 1]
+    assert fitted.predict(data.rows) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_same_data_give_the_same_model(fitted, data):
+    assert fit(data) == fitted
+
+
+def test_a_column_that_is_never_known_or_never_varies_is_harmless(data):
+    features = data.rows.features.copy()
+    features[:, 0], features[:, 1] = np.nan, 5.0
+    fitted = fit(replace(data, rows=replace(data.rows, features=features)))
+    rows = draw_rows(1000, 2)
+
+    assert np.isfinite(fitted.predict(rows)).all()
+    assert fitted.fill[0] == 0
+    assert check_parity(fitted, fitted.export_graph(), rows) < 1e-5
+
+
+def test_one_row_gives_one_probability(fitted):
+    (probability,) = score_graph(open_graph(fitted.export_graph()), draw_rows(1, 1))
+    assert 0 < probability < 1
+
+
+def test_the_text_for_attributions_is_the_closed_form(fitted):
+    text = fitted.export_texts()["linear.json"]
+    assert FoldedRegression(**json.loads(text)) == fitted
+    assert {len(column) for column in asdict(fitted).values() if isinstance(column, list)} == {
+        len(NAMES)
+    }
