@@ -1,0 +1,142 @@
+"""What holds for both forecasting members; each is fitted once, briefly."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from flows.models import rnn, tft
+from flows.models.forecast_inputs import CHANNELS, draw_targets
+from flows.models.forecasting import ForecastingMember, fit_forecasting_member
+from flows.models.member import (
+    GRAPH_OUTPUT,
+    SEQUENCE_INPUT,
+    ModelRows,
+    check_parity,
+    open_graph,
+    score_graph,
+)
+from tests.flows.models.simulated_rows import simulate_fitting_data, simulate_rows
+
+BRIEFLY = {
+    "rnn": (rnn.make_network, rnn.derive_quantiles, replace(rnn.LEARNING, epochs=12)),
+    "tft": (tft.make_network, tft.keep_quantiles, replace(tft.LEARNING, epochs=4)),
+}
+
+
+def fit_briefly(family: str, seed: int = 1, rows: int = 800) -> ForecastingMember:
+    return fit_forecasting_member(family, *BRIEFLY[family], data=simulate_fitting_data(rows, seed))
+
+
+@pytest.fixture(scope="module", params=sorted(BRIEFLY))
+def member(request: pytest.FixtureRequest) -> ForecastingMember:
+    return fit_briefly(request.param)
+
+
+@pytest.fixture(scope="module")
+def graph(member: ForecastingMember) -> onnx.ModelProto:
+    return member.export_graph()
+
+
+def make_rows(sequences: np.ndarray) -> ModelRows:
+    return ModelRows(np.zeros((len(sequences), 1), np.float32), sequences.astype(np.float32))
+
+
+def test_graph_and_library_agree_on_rows_with_missing_weeks(member, graph):
+    rows, _, _ = simulate_rows(1500, seed=5)
+    assert np.isnan(rows.sequences).all(axis=(1, 2)).any()
+    assert check_parity(member, graph, rows) < 1e-5
+
+
+def test_somebody_of_whom_nothing_is_known_gets_a_finite_probability(member, graph):
+    nothing = make_rows(np.full((2, 26, len(CHANNELS)), np.nan))
+    assert np.isfinite(member.predict(nothing)).all()
+    assert check_parity(member, graph, nothing) < 1e-5
+
+
+@pytest.mark.parametrize("missing", [slice(0, 2), slice(2, 9), slice(9, 10)])
+def test_a_missing_data_type_gives_a_finite_probability(member, graph, missing):
+    sequences = simulate_rows(50, seed=6)[0].sequences
+    sequences[:, :, missing] = np.nan
+    rows = make_rows(sequences)
+    assert ((member.predict(rows) > 0) & (member.predict(rows) < 1)).all()
+    assert check_parity(member, graph, rows) < 1e-5
+
+
+def test_extreme_sensor_values_give_a_finite_probability(member, graph):
+    rows = make_rows(np.full((2, 26, len(CHANNELS)), 3e38))
+    assert np.isfinite(member.predict(rows)).all()
+    assert check_parity(member, graph, rows) < 1e-5
+
+
+def test_the_graph_takes_any_number_of_rows_and_names_its_ends(graph):
+    session = open_graph(graph)
+    assert [node.name for node in session.get_inputs()] == [SEQUENCE_INPUT]
+    assert [node.name for node in session.get_outputs()] == [GRAPH_OUTPUT]
+    rows, _, _ = simulate_rows(7, seed=8)
+    one_by_one = [score_graph(session, rows.select(np.array([n])))[0] for n in range(7)]
+    assert score_graph(session, rows) == pytest.approx(one_by_one, abs=1e-6)
+
+
+def test_the_graph_is_whole_and_says_nothing_of_the_machine(graph):
+    assert not any(tensor.external_data for tensor in graph.graph.initializer)
+    assert b".py" not in graph.SerializeToString()
+
+
+def test_no_export_is_a_pickle(member, graph):
+    exports = [graph.SerializeToString(), *map(str.encode, member.export_texts().values())]
+    assert set(member.export_texts()) == {"head.json"}
+    # Opcodes every pickle of protocol 2 or later, and every zip of torch.save, begins with.
+    assert not any(export.startswith((b"\x80", b"PK")) for export in exports)
+
+
+def test_a_more_severe_course_is_not_estimated_lower(member):
+    rows, _, _ = simulate_rows(400, seed=7)
+    known = make_rows(rows.sequences[~np.isnan(rows.sequences[:, :, 0]).all(axis=1)])
+    worse = known.sequences.copy()
+    worse[:, :, 0] = np.clip(worse[:, :, 0] + 6, 0, 27)
+    assert member.predict(make_rows(worse)).mean() > member.predict(known).mean()
+
+
+def test_forecasts_tell_those_who_deteriorate_from_others(member):
+    rows, labels, _ = simulate_rows(1500, seed=11)
+    assert roc_auc_score(labels, member.predict(rows)) > 0.6
+
+
+def test_quantiles_of_the_forecast_rise(member):
+    rows, _, _ = simulate_rows(100, seed=12)
+    graph_quantiles = read_quantiles(member, rows)
+    assert (graph_quantiles[:, :, -1] > graph_quantiles[:, :, 0]).mean() > 0.99
+
+
+def read_quantiles(member: ForecastingMember, rows: ModelRows) -> np.ndarray:
+    from flows.models.forecasting import _arrange_rows
+
+    given = _arrange_rows(member.network, member.preparation, torch.from_numpy(rows.sequences))
+    with torch.no_grad():
+        return member.to_quantiles(member.network(given)["prediction"]).numpy()
+
+
+@pytest.mark.parametrize("family", sorted(BRIEFLY))
+def test_the_same_seed_gives_the_same_member_and_leaves_torch_alone(family):
+    rows, _, _ = simulate_rows(100, seed=9)
+    torch.manual_seed(3)
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    first = fit_briefly(family, rows=200).predict(rows)
+    assert torch.get_num_threads() == threads
+    assert (torch.get_rng_state() == state).all()
+    torch.manual_seed(99)
+    assert (fit_briefly(family, rows=200).predict(rows) == first).all()
+    assert (fit_briefly(family, seed=2, rows=200).predict(rows) != first).any()
+
+
+def test_rows_without_futures_do_not_stop_the_fit():
+    data = simulate_fitting_data(200)
+    futures = np.full_like(data.futures, np.nan)
+    nothing = replace(data, futures=futures, stopping_futures=futures[:50])
+    assert draw_targets(futures)[1].sum() == 0
+    member = fit_forecasting_member("rnn", *BRIEFLY["rnn"], data=nothing)
+    assert np.isfinite(member.predict(data.rows)).all()
