@@ -15,6 +15,8 @@ from markdown_it import MarkdownIt
 
 from mlruns_config.release import RELEASE_MODEL, ReleaseManifest
 
+DESCRIPTION_LIMIT = 5000
+
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 CHECKLIST = (
@@ -85,6 +87,16 @@ def render_card(manifest: ReleaseManifest, facts: CardFacts, version: int | None
         probability_at=_list_edges(manifest),
         **_to_fields(facts),
     )
+
+
+def shorten_card(card: str) -> str:
+    """Return what a registered version's description can hold: the card up to its data.
+
+    MLflow keeps 5,000 characters on PostgreSQL; the whole card is an artifact of the run.
+    """
+    purpose, _, _ = card.partition("\n## Data\n")
+    pointer = "The whole card: artifact `model_card.html` of this version's run."
+    return f"{purpose.strip()}\n\n{pointer}"[:DESCRIPTION_LIMIT]
 
 
 def render_page(card: str) -> str:

@@ -18,6 +18,7 @@ from flows.models.member import (
     ModelRows,
     check_parity,
 )
+from mlruns_config.model_card import shorten_card
 from mlruns_config.release import (
     MANIFEST_FILE,
     MANIFEST_HASH_TAG,
@@ -66,15 +67,15 @@ def register_member(name: str, member: FittedMember, rows: ModelRows, run_id: st
 def register_release(manifest: ReleaseManifest, run_id: str, card: str) -> int:
     """Log the manifest to the release's run and register it; return the numeric version.
 
-    The version carries the model card as its description and the manifest's hash as a tag:
-    a manifest that was changed afterwards is told by it.
+    The version carries the head of the model card as its description and the manifest's hash
+    as a tag: a manifest that was changed afterwards is told by it.
     """
     client = MlflowClient()
     text = manifest.model_dump_json(indent=2)
     client.log_text(run_id, text, f"{RELEASE_FOLDER}/{MANIFEST_FILE}")
     artifact_uri = client.get_run(run_id).info.artifact_uri
     version = create_version(RELEASE_MODEL, f"{artifact_uri}/{RELEASE_FOLDER}", run_id)
-    client.update_model_version(RELEASE_MODEL, str(version), description=card)
+    client.update_model_version(RELEASE_MODEL, str(version), description=shorten_card(card))
     digest = hashlib.sha256(text.encode()).hexdigest()
     client.set_model_version_tag(RELEASE_MODEL, str(version), MANIFEST_HASH_TAG, digest)
     return version
