@@ -2,7 +2,7 @@
 
 The readers have checked single values; here are the conditions between columns, the ones
 over whole tables, and the ranges once more against what reached the lake by other ways.
-An expectation tolerates its `mostly`; the rows that break it are set aside all the same.
+An expectation tolerates its `mostly`; the rows that break it then are set aside all the same.
 """
 
 from collections.abc import Callable

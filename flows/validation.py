@@ -1,7 +1,8 @@
 """The validation flow: Great Expectations checkpoints over every landed table.
 
 Rows that break an expectation are set aside (kept, but out of the lake's way); a table
-that breaks one beyond its tolerance stops the run in the expectation's own words.
+that breaks one beyond its tolerance stops the run in the expectation's own words, and stays
+as it is until it is ingested anew.
 """
 
 from collections.abc import Iterator
@@ -96,13 +97,18 @@ def validate_lake() -> str:
 
 @task(cache_policy=NO_CACHE, task_run_name="validate-{table}")
 def validate_table(lake_url: str, table: str) -> TableResult:
-    """Run a table's suite over it, some buckets at a time, and set failing rows aside."""
+    """Run a table's suite over it, some buckets at a time, and set failing rows aside.
+
+    A table that fails as a whole stays as it is: without its broken rows the next run would
+    pass over what is left of it.
+    """
     result = TableResult(table)
+    broken: list[pl.DataFrame] = []
     for rows in _iterate_chunks(lake_url, table):
-        checked = run_checkpoint(table, rows)
-        broken = _add_results(result, checked, rows)
-        result.set_aside += set_rows_aside(lake_url, table, broken)
+        broken.append(_add_results(result, run_checkpoint(table, rows), rows))
         result.rows += rows.height
+    if not result.failures:
+        result.set_aside = sum(set_rows_aside(lake_url, table, rows) for rows in broken)
     result.version = get_version(lake_url, table)
     get_run_logger().info("%s: %d rows, %d set aside", table, result.rows, result.set_aside)
     return result
@@ -168,14 +174,21 @@ def _add_results(
         total.rows += found.get("element_count", rows.height)
         total.unexpected += found.get("unexpected_count", 0)
         total.success &= bool(one["success"])
-        indices = [entry["row"] for entry in found.get("unexpected_index_list") or []]
         broken.append(
-            pl.DataFrame({"row": indices}, schema={"row": rows.schema["row"]}).with_columns(
-                pl.lit(config["description"]).alias("reason")
-            )
+            pl.DataFrame(
+                {"row": _list_broken_rows(found)}, schema={"row": rows.schema["row"]}
+            ).with_columns(pl.lit(config["description"]).alias("reason"))
         )
     reasons = pl.concat(broken).group_by("row").agg(pl.col("reason").sort().str.join("; "))
     return rows.join(reasons, on="row").drop("row")
+
+
+def _list_broken_rows(found: dict[str, Any]) -> list[int]:
+    # Great Expectations gives one entry for all rows where the values are left out.
+    rows: set[int] = set()
+    for entry in found.get("unexpected_index_list") or []:
+        rows.update(entry["row"] if isinstance(entry["row"], list) else [entry["row"]])
+    return sorted(rows)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10])

@@ -24,7 +24,7 @@ def fitted(data) -> FoldedRegression:
 
 def test_a_graph_that_says_something_else_is_refused(fitted):
     other = replace(fitted, intercept=fitted.intercept + 0.01)
-    with pytest.raises(ParityError, match="differ by .* on 1000 rows"):
+    with pytest.raises(ParityError, match=r"differ by .* on 1000 rows"):
         check_parity(fitted, other.export_graph(), draw_rows(1000, 9))
 
 
