@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 import torch
 from pytorch_forecasting.models.base import BaseModelWithCovariates
-from pytorch_forecasting.models.nn.rnn import RNN
+from pytorch_forecasting.models.nn import LSTM
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
@@ -296,8 +296,8 @@ class ScoringGraph(nn.Module):
         self.head = member.head
         self.to_quantiles = member.to_quantiles
         for module in self.network.modules():
-            if isinstance(module, RNN):
-                module.forward = _ignore_lengths(module)
+            if isinstance(module, LSTM):
+                module.forward = make_one_operator(module)
         if hasattr(self.network, "get_attention_mask"):
             full = self.network.get_attention_mask(*make_lengths(1))
             self.network.get_attention_mask = lambda **_: full
@@ -310,13 +310,34 @@ class ScoringGraph(nn.Module):
         return self.head(summarise(quantiles, columns, self.preparation.target_scale))
 
 
-def _ignore_lengths(module: RNN) -> Callable[..., Any]:
-    whole = super(RNN, module).forward
+def make_one_operator(lstm: LSTM) -> Callable[..., Any]:
+    """Return a forward that exports the LSTM as ONNX's own, for sequences of one length.
 
-    def forward(x: Tensor, hx: Any = None, **_: Any) -> Any:
-        return whole(x, hx)
+    The exporter traces the library's as a loop: half as many nodes again, seconds more to export.
+    """
+    hidden = lstm.hidden_size
+    weights = [_order_gates(getattr(lstm, f"weight_{kind}_l0"))[None] for kind in ("ih", "hh")]
+    bias = torch.cat([_order_gates(getattr(lstm, f"bias_{kind}_l0")) for kind in ("ih", "hh")])
+
+    def forward(x: Tensor, hx: tuple[Tensor, Tensor] | None = None, **_: Any) -> Any:
+        rows, weeks = x.shape[:2]
+        state = list(hx) if hx is not None else [x.new_zeros(1, rows, hidden)] * 2
+        output, last, cell = torch.onnx.ops.symbolic_multi_out(
+            "LSTM",
+            [x.transpose(0, 1), *weights, bias[None], None, *state],
+            {"hidden_size": hidden},
+            dtypes=[x.dtype] * 3,
+            shapes=[[weeks, 1, rows, hidden], [1, rows, hidden], [1, rows, hidden]],
+        )
+        return output[:, 0].transpose(0, 1), (last, cell)
 
     return forward
+
+
+def _order_gates(weights: Tensor) -> Tensor:
+    """Reorder torch's gates (input, forget, cell, output) as ONNX has them (i, o, f, c)."""
+    given, forget, cell, output = weights.detach().chunk(4)
+    return torch.cat([given, output, forget, cell])
 
 
 @contextmanager

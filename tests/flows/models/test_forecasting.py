@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from flows.models import rnn, tft
-from flows.models.forecast_inputs import CHANNELS, draw_targets
+from flows.models.forecast_inputs import CHANNELS, arrange, draw_targets, make_lengths
 from flows.models.forecasting import ForecastingMember, fit_forecasting_member
 from flows.models.member import (
     GRAPH_OUTPUT,
@@ -108,14 +108,14 @@ def test_forecasts_tell_those_who_deteriorate_from_others(member):
 
 def test_quantiles_of_the_forecast_rise(member):
     rows, _, _ = simulate_rows(100, seed=12)
-    graph_quantiles = read_quantiles(member, rows)
-    assert (graph_quantiles[:, :, -1] > graph_quantiles[:, :, 0]).mean() > 0.99
+    quantiles = read_quantiles(member, rows)
+    assert (quantiles[:, :, -1] > quantiles[:, :, 0]).mean() > 0.99
 
 
 def read_quantiles(member: ForecastingMember, rows: ModelRows) -> np.ndarray:
-    from flows.models.forecasting import _arrange_rows
-
-    given = _arrange_rows(member.network, member.preparation, torch.from_numpy(rows.sequences))
+    reals = member.network.hparams.x_reals
+    sequence = torch.from_numpy(rows.sequences)
+    given = arrange(member.preparation, reals, sequence, make_lengths(len(sequence)))
     with torch.no_grad():
         return member.to_quantiles(member.network(given)["prediction"]).numpy()
 
