@@ -13,9 +13,9 @@ from pytorch_forecasting import DeepAR
 from pytorch_forecasting.metrics import NormalDistributionLoss
 from torch import Tensor
 
+from flows.models.forecast_graph import QUANTILES
 from flows.models.forecast_inputs import COVARIATES, TARGET, WEEK, make_structure
 from flows.models.forecasting import (
-    QUANTILES,
     ForecastingMember,
     Learning,
     fit_forecasting_member,

@@ -12,6 +12,7 @@ from pytorch_forecasting.metrics import QuantileLoss
 from torch import Tensor
 
 from feature_repo.weekly_sequence import SEQUENCE_WEEKS
+from flows.models.forecast_graph import QUANTILES
 from flows.models.forecast_inputs import (
     COVARIATES,
     TARGET,
@@ -21,7 +22,6 @@ from flows.models.forecast_inputs import (
     make_structure,
 )
 from flows.models.forecasting import (
-    QUANTILES,
     ForecastingMember,
     Learning,
     fit_forecasting_member,

@@ -2,7 +2,7 @@ import torch
 from pytorch_forecasting.metrics import NormalDistributionLoss
 
 from flows.models import rnn
-from flows.models.forecasting import QUANTILES
+from flows.models.forecast_graph import QUANTILES
 
 
 def test_quantiles_in_closed_form_are_the_librarys():
