@@ -106,10 +106,7 @@ def test_serving_says_what_training_says(members, intercept, knots):
     weights = {name: weight for name, (weight, _) in members.items()}
     manifest = make_manifest(
         members=[PIN.model_copy(update={"name": name}) for name in members],
-        stacker=Stacker(
-            intercept=intercept,
-            coefficients={name: weight for name, (weight, _) in members.items()},
-        ),
+        stacker=Stacker(intercept=intercept, coefficients=weights),
         calibration=Calibration(
             kind="isotonic",
             inputs=sorted(knot for knot, _ in knots),

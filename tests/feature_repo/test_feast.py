@@ -1,0 +1,224 @@
+"""Feast as training and serving meet it: one definition, applied from a shell, read alike."""
+
+import math
+import os
+import subprocess
+import sys
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from feast import FeatureStore
+from sqlalchemy import create_engine, text
+
+from feature_repo import definitions
+from feature_repo.catalogue import STORED_VIEWS, list_model_inputs
+from feature_repo.online import (
+    REPOSITORY,
+    Answers,
+    FeatureStoreUnavailableError,
+    OnlineFeatureReader,
+    combine_features,
+)
+from feature_repo.request_answers import GAD7_ANSWERS, PHQ9_ANSWERS
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
+from flows.labels import INDEX_DATE
+from flows.lake import scan_table
+from flows.training_set import join_features, make_entity_frame
+from tests.fixtures.landed_tables import make_table
+from tests.fixtures.trained_world import SNAPSHOT, make_feast_variables
+
+NOON = datetime(SNAPSHOT.year, SNAPSHOT.month, SNAPSHOT.day, 12, tzinfo=UTC)
+EVERYTHING = frozenset({"survey", "wearable", "emr"})
+PHQ9, GAD7 = [1, 2, 0, 3, 1, 0, 2, 1, 0], [1, 0, 2, 1, 3, 0, 1]
+
+
+def test_definitions_are_applied_from_a_shell_once(postgres, tmp_path):
+    database = f"feast_{uuid.uuid4().hex[:8]}"
+    postgres.create_databases([database])
+    variables = make_feast_variables(postgres, database) | {"LAKE_URL": str(tmp_path / "lake")}
+    feast = str(Path(sys.executable).with_name("feast"))
+    command = [feast, "-c", str(REPOSITORY), "apply"]
+    found = subprocess.run(
+        command, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+
+    assert found.returncode == 0, found.stderr[-2000:]
+    registered = {
+        "entities": "entity_name",
+        "feature_views": "feature_view_name",
+        "on_demand_feature_views": "feature_view_name",
+        "feature_services": "feature_service_name",
+    }
+    engine = create_engine(postgres.url(database))
+    with engine.connect() as connection:
+        names = {
+            name
+            for table, column in registered.items()
+            for (name,) in connection.execute(text(f"SELECT {column} FROM {table}"))
+        }
+    engine.dispose()
+    assert names - {"__dummy"} == set(definitions.__all__) - {"request"}
+
+
+@pytest.fixture
+def store(in_trained_world) -> FeatureStore:
+    return FeatureStore(repo_path=str(REPOSITORY))
+
+
+@pytest.fixture
+def reader(in_trained_world) -> OnlineFeatureReader:
+    return OnlineFeatureReader()
+
+
+@pytest.fixture
+def individuals(in_trained_world) -> list[str]:
+    people = scan_table(in_trained_world.lake_url, "people").select("anonymized_id").collect()
+    return sorted(people["anonymized_id"])
+
+
+def test_each_definition_is_registered_once(store):
+    assert sorted(view.name for view in store.list_feature_views()) == sorted(
+        view.name for view in STORED_VIEWS
+    )
+    assert [view.name for view in store.list_on_demand_feature_views()] == ["request_answers"]
+    assert [entity.name for entity in store.list_entities() if entity.name != "__dummy"] == [
+        "individual"
+    ]
+    assert [service.name for service in store.list_feature_services()] == ["screening_v1"]
+
+
+def test_the_models_inputs_are_the_services(store):
+    served = {
+        feature.name
+        for projection in store.get_feature_service("screening_v1").feature_view_projections
+        for feature in projection.features
+    }
+    names = [column.name for column in list_model_inputs()]
+
+    assert len(names) == len(set(names))
+    assert set(names) | {f"weekly_{channel}" for channel in SEQUENCE_CHANNELS} <= served
+
+
+def ask_history(store: FeatureStore, people: list[str], moment: datetime) -> pl.DataFrame:
+    """Return the historical features of `people` at `moment`, answering PHQ9 and GAD7."""
+    labels = pl.DataFrame(
+        {
+            "anonymized_id": people,
+            INDEX_DATE: [moment.date()] * len(people),
+            "index_time": pl.Series([moment] * len(people), dtype=pl.Datetime("us", "UTC")),
+            "deteriorated": [False] * len(people),
+        }
+    )
+    answered = zip((*PHQ9_ANSWERS, *GAD7_ANSWERS), (*PHQ9, *GAD7), strict=True)
+    entities = make_entity_frame(labels, make_table("surveys")).with_columns(
+        pl.lit(float(points)).alias(name) for name, points in answered
+    )
+    return join_features(store, entities)
+
+
+def test_training_and_serving_see_the_same_at_the_same_moment(store, reader, individuals):
+    chosen = individuals[::8]
+    answers = Answers(NOON, PHQ9, GAD7)
+    names = [column.name for column in list_model_inputs()]
+    known = 0
+    for row in ask_history(store, chosen, NOON).to_dicts():
+        online = reader.read(row["anonymized_id"], answers, EVERYTHING)
+        trained = np.array([row[name] for name in names], dtype=np.float32)
+        served = np.array([online.values[name] for name in names], dtype=np.float32)
+        known += int((~np.isnan(served)).sum())
+        np.testing.assert_array_equal(trained, served)
+        for channel in SEQUENCE_CHANNELS:
+            weeks = row[f"weekly_{channel}"] or [math.nan] * 26
+            np.testing.assert_array_equal(
+                np.array(weeks, np.float32),
+                np.array(online.sequences[f"weekly_{channel}"], np.float32),
+            )
+
+    assert known > 60 * len(chosen)
+
+
+def find_known(reader: OnlineFeatureReader, individuals: list[str]) -> str:
+    """Return someone of whom every view knows something."""
+    for person in individuals:
+        timestamps = reader.read(person, Answers(NOON), EVERYTHING).timestamps
+        if all(moment is not None for moment in timestamps.values()):
+            return person
+    raise AssertionError("nobody has data of every kind")
+
+
+@pytest.mark.parametrize("days", [0, 15, 91, 401])
+def test_what_has_expired_is_blank_online_as_in_training(store, reader, individuals, days):
+    person, later = find_known(reader, individuals), NOON + timedelta(days=days)
+    (row,) = ask_history(store, [person], later).to_dicts()
+    online = reader.read(person, Answers(later, PHQ9, GAD7), EVERYTHING)
+    fresh = {name for name, moment in online.timestamps.items() if moment is not None}
+
+    assert fresh == {
+        view.name for view in STORED_VIEWS if not view.ttl or view.ttl > timedelta(days=days + 0.5)
+    }
+    for column in list_model_inputs():
+        value = row[column.name]
+        expected = math.nan if value is None else np.float32(value)
+        np.testing.assert_array_equal(expected, np.float32(online.values[column.name]))
+
+
+@pytest.mark.parametrize("withheld", sorted(EVERYTHING))
+def test_what_is_not_consented_to_is_blank_and_the_rest_is_not(reader, individuals, withheld):
+    person = find_known(reader, individuals)
+    allowed = EVERYTHING - {withheld}
+    online = reader.read(person, Answers(NOON), allowed)
+    stored = {view.name: view for view in STORED_VIEWS}
+    own = {"survey": "survey_history", "wearable": "wearable_windows", "emr": "care_history"}
+
+    for data_type, view in own.items():
+        values = [online.values[feature.name] for feature in stored[view].features]
+        assert all(map(math.isnan, values)) is (data_type == withheld)
+        assert (online.timestamps[view] is None) is (data_type == withheld)
+    for channel, (_, _, data_type) in SEQUENCE_CHANNELS.items():
+        if data_type == withheld:
+            assert all(map(math.isnan, online.sequences[f"weekly_{channel}"]))
+    assert not math.isnan(online.values["age"])
+
+
+def test_answers_count_whatever_is_stored_or_consented_to(reader, individuals):
+    person = find_known(reader, individuals)
+    online = reader.read(person, Answers(NOON, PHQ9, GAD7), frozenset())
+
+    assert online.values["phq9_total"] == sum(PHQ9)
+    assert online.values["gad7_total"] == sum(GAD7)
+    assert math.isnan(online.values["phq9_change"])
+
+
+def test_a_change_is_seen_against_the_stored_questionnaire(reader, individuals):
+    person = find_known(reader, individuals)
+    stored = reader.read(person, Answers(NOON), EVERYTHING).values
+    asked = reader.read(person, Answers(NOON, phq9_total=14), EVERYTHING).values
+
+    assert asked["phq9_change"] == pytest.approx(14 - stored["stored_phq9_total"], nan_ok=True)
+    assert asked["phq9_total"] == 14
+    assert math.isnan(asked["phq9_item_1"])
+
+
+def test_an_unknown_individual_is_not_known(reader):
+    online = reader.read("f" * 32, Answers(NOON, PHQ9), EVERYTHING)
+
+    assert not online.is_known
+    assert online.values["phq9_total"] == sum(PHQ9)
+
+
+def test_nothing_stored_makes_every_input_missing():
+    values = combine_features({}, Answers(NOON), EVERYTHING).values
+    assert all(math.isnan(values[column.name]) for column in list_model_inputs())
+
+
+def test_a_store_that_does_not_answer_is_said_to_be_away(reader, monkeypatch):
+    def fail(*_args: object, **_more: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(reader._store, "get_online_features", fail)
+    with pytest.raises(FeatureStoreUnavailableError, match="ConnectionError"):
+        reader.read("f" * 32, Answers(NOON), EVERYTHING)
