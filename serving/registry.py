@@ -58,6 +58,17 @@ class Registry:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(response.content)
 
+    def read_tag(self, model: str, version: int, tag: str) -> str | None:
+        """Return a tag of a model version, None when the version has no such tag."""
+        response = self._request(
+            "GET",
+            "/api/2.0/mlflow/model-versions/get",
+            params={"name": model, "version": str(version)},
+        )
+        self._require_success(response, f"{model} version {version}")
+        tags = response.json()["model_version"].get("tags", [])
+        return next((found["value"] for found in tags if found["key"] == tag), None)
+
     def close(self) -> None:
         self._client.close()
 

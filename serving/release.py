@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from mlruns_config.release import (
     MANIFEST_FILE,
+    MANIFEST_HASH_TAG,
     RELEASE_MODEL,
     MemberPin,
     ReleaseManifest,
@@ -93,6 +94,8 @@ def load_release(registry: Registry, version: int) -> Release:
 def _fetch_manifest(registry: Registry, version: int, folder: Path) -> ReleaseManifest:
     path = folder / MANIFEST_FILE
     registry.download(RELEASE_MODEL, version, MANIFEST_FILE, path)
+    if hash_file(path) != registry.read_tag(RELEASE_MODEL, version, MANIFEST_HASH_TAG):
+        raise ReleaseRejectedError(f"{MANIFEST_FILE} is not the one that was registered")
     try:
         return ReleaseManifest.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -1,5 +1,6 @@
 """A small real release: two members trained on the spot, registered and put to Production."""
 
+import hashlib
 import json
 import warnings
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlruns_config.release import (
     MANIFEST_FILE,
+    MANIFEST_HASH_TAG,
     MEMBER_MODELS,
     RELEASE_MODEL,
     Calibration,
@@ -164,11 +166,16 @@ class ReleaseFactory:
         """Register a release, by default in Production; `changes` replace manifest parts."""
         manifest = self.make_manifest(**changes)
         run = self._client.create_run(self._client.get_experiment_by_name("Default").experiment_id)
-        self._client.log_text(run.info.run_id, manifest.model_dump_json(), MANIFEST_FILE)
+        text = manifest.model_dump_json()
+        self._client.log_text(run.info.run_id, text, MANIFEST_FILE)
         version = self._register(RELEASE_MODEL, run.info.artifact_uri, run.info.run_id)
+        self.tag_manifest(version, hashlib.sha256(text.encode()).hexdigest())
         if promote:
             self.promote(version)
         return version
+
+    def tag_manifest(self, version: int, digest: str) -> None:
+        self._client.set_model_version_tag(RELEASE_MODEL, str(version), MANIFEST_HASH_TAG, digest)
 
     def promote(self, version: int) -> None:
         self.set_stage(version)

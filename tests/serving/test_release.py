@@ -31,6 +31,14 @@ def test_an_artifact_whose_hash_differs_is_refused(registry, releases):
         load_release(registry, version)
 
 
+def test_a_manifest_that_was_changed_after_registration_is_refused(registry, releases):
+    version = releases.publish(promote=False)
+    releases.tag_manifest(version, "0" * 64)
+
+    with pytest.raises(ReleaseRejectedError, match=r"release\.json is not the one"):
+        load_release(registry, version)
+
+
 def test_a_member_without_a_graph_is_refused(registry, releases):
     only_text = {"model.txt": releases.pins[1].artifacts["model.txt"]}
     version = releases.publish(promote=False, members=change_pin(releases, 1, artifacts=only_text))
@@ -50,7 +58,7 @@ def test_an_artifact_outside_its_folder_is_refused(registry, releases):
 def test_a_graph_of_another_width_is_refused(registry, releases):
     version = releases.publish(promote=False, features=FEATURES[:-1])
 
-    with pytest.raises(ReleaseRejectedError, match=r"features of shape \[7\], the manifest describes \[6\]"):
+    with pytest.raises(ReleaseRejectedError, match=r"shape \[7\], the manifest describes \[6\]"):
         load_release(registry, version)
 
 
