@@ -5,12 +5,15 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
+from deltalake import write_deltalake
 from feast import FeatureStore
 
-from feature_repo.catalogue import list_model_inputs
+from feature_repo.catalogue import STORED_VIEWS, list_model_inputs
+from feature_repo.individual import locate_feature_table
 from feature_repo.online import REPOSITORY
 from feature_repo.pseudonyms import pseudonymise
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from flows.features.tables import merge_rows, read_bucket
 from flows.labels import HORIZON_DAYS
 from flows.lake import scan_table
 from flows.training_set import (
@@ -227,3 +230,34 @@ def test_as_many_rows_come_back_as_were_asked_for_in_the_order_they_were_asked(
 def test_a_doubled_question_gets_two_answers(store):
     asked = ask(("e" * 32, NOON), ("e" * 32, NOON))
     assert join_features(store, asked).height == 2
+
+
+def test_a_late_correction_does_not_reach_into_the_past(store, in_trained_world):
+    (view,) = [view for view in STORED_VIEWS if view.name == "survey_history"]
+    rows = read_bucket(view, 3).filter(pl.col("stored_phq9_total").is_not_null())
+    row = rows.filter(pl.col("event_timestamp") < midnight(2025, 10, 1)).head(1)
+    person, moment = row.select("anonymized_id", "event_timestamp").row(0)
+    known_at = moment + timedelta(days=30)
+    corrected = row.with_columns(
+        pl.lit(99.0, dtype=pl.Float32).alias("stored_phq9_total"),
+        pl.lit(known_at).cast(row.schema["created_timestamp"]).alias("created_timestamp"),
+    )
+    asked = ask((person, moment + timedelta(hours=12)))
+    before = join_features(store, asked)["stored_phq9_total"].item()
+    merge_rows(view, 3, corrected.drop("bucket"))
+    try:
+        assert join_features(store, asked)["stored_phq9_total"].item() == before != 99
+    finally:
+        restore_bucket(view, 3)
+
+
+def restore_bucket(view, bucket: int) -> None:
+    """Take the corrected row out again: the world is shared."""
+    rows = read_bucket(view, bucket).filter(pl.col("stored_phq9_total").ne_missing(99))
+    write_deltalake(
+        locate_feature_table(view.name),
+        rows.to_arrow(),
+        mode="overwrite",
+        predicate=f"bucket = {bucket}",
+    )
+    assert 99 not in read_bucket(view, bucket)["stored_phq9_total"].to_list()

@@ -1,0 +1,72 @@
+"""A release put together of its members, with what is missing taken into account."""
+
+import numpy as np
+import pytest
+
+from feature_repo.catalogue import list_model_inputs
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
+from flows.models.member import ModelRows
+from flows.models.release import (
+    blank_data_types,
+    describe_features,
+    predict_release,
+    predict_without,
+)
+from mlruns_config.release import Calibration, Stacker
+from tests.fixtures.manifests import make_manifest
+
+INPUTS = list_model_inputs()
+IDENTITY = Calibration(kind="identity", inputs=[0, 1], outputs=[0, 1])
+
+
+def make_rows(rows: int = 12) -> ModelRows:
+    features = np.ones((rows, len(INPUTS)), np.float32)
+    return ModelRows(features, np.ones((rows, 26, len(SEQUENCE_CHANNELS)), np.float32))
+
+
+class CountsKnown:
+    """A member that says which share of its columns is known."""
+
+    def predict(self, rows: ModelRows) -> np.ndarray:
+        return 0.1 + 0.8 * (~np.isnan(rows.features)).mean(axis=1)
+
+
+ONLY = Stacker(intercept=0, coefficients={"lightgbm": 1})
+
+
+def test_a_blanked_data_type_is_gone_from_columns_and_channels():
+    rows = make_rows()
+    blanked = blank_data_types(rows, ("wearable", "emr"))
+
+    gone = [column.data_type in ("wearable", "emr") for column in INPUTS]
+    assert np.isnan(blanked.features).all(axis=0).tolist() == gone
+    gone = [data_type != "survey" for _, _, data_type in SEQUENCE_CHANNELS.values()]
+    assert np.isnan(blanked.sequences).all(axis=(0, 1)).tolist() == gone
+    assert not np.isnan(rows.features).any()  # a copy
+
+
+def test_each_choice_of_what_is_missing_is_asked_in_turn():
+    members = {"lightgbm": CountsKnown()}
+    by_missing = [
+        predict_without(members, ONLY, IDENTITY, make_rows(), missing) for missing in range(4)
+    ]
+
+    assert [len(set(np.round(each, 9))) for each in by_missing] == [1, 3, 3, 1]
+    assert by_missing[0][0] == pytest.approx(0.9)
+    assert by_missing[3].max() < by_missing[1].min()
+
+
+def test_a_release_says_what_its_only_member_says():
+    manifest = make_manifest(stacker=ONLY, calibration=IDENTITY)
+    predicted = predict_release({"lightgbm": CountsKnown()}, manifest, make_rows(3))
+    assert predicted == pytest.approx(np.full(3, 0.9))
+
+
+def test_usual_ranges_are_those_of_the_middle_eight_tenths():
+    inputs = np.tile(np.arange(101, dtype=np.float32)[:, None], len(INPUTS))
+    inputs[:, 0] = np.nan
+    described = describe_features(inputs)
+
+    assert [feature.name for feature in described] == [column.name for column in INPUTS]
+    assert (described[0].usual_low, described[0].usual_high) == (None, None)
+    assert (described[1].usual_low, described[1].usual_high) == (10, 90)
