@@ -22,7 +22,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@touch $@
 
 run: install ## start everything, train a release on DROP=folder (default: a simulated cohort), screen one individual
-	@$(BIN)/python -m infra.local $(if $(DROP),--drop "$(DROP)") --people $(PEOPLE) $(if $(ONCE),--once)
+	@$(BIN)/python -m infra.local $(if $(DROP),--drop "$(DROP)") --people $(PEOPLE) $(if $(ALL),--all-members) $(if $(ONCE),--once)
 
 test: install ## run the tests
 	@$(BIN)/python -m pytest -m "not nightly" $(ARGS)

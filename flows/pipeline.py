@@ -1,5 +1,6 @@
 """The parent flow: from a drop of data to a Production release, every step a flow of its own."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,30 +11,35 @@ from prefect.artifacts import create_markdown_artifact
 from flows.cohort import DEFAULT_PEOPLE, DEFAULT_YEARS, simulate_cohort, write_drop
 from flows.ingestion import ingest
 from flows.materialisation import materialise_features
+from flows.models.families import TABULAR_FAMILIES
 from flows.training import TrainingReport, train
 from flows.validation import validate_lake
 
 
 @flow(name="pipeline")
 def run_pipeline(
-    drop: str | None = None, people: int = DEFAULT_PEOPLE, seed: int = 7
+    drop: str | None = None,
+    people: int = DEFAULT_PEOPLE,
+    seed: int = 7,
+    members: Sequence[str] = TABULAR_FAMILIES,
 ) -> TrainingReport:
     """Take a drop (folder or s3:// prefix) all the way to a Production release.
 
-    Without a drop a cohort of `people` individuals is simulated with `seed`.
+    Without a drop a cohort of `people` individuals is simulated with `seed`. `members` are
+    the model families of the release; the sequence networks take minutes longer.
     """
     if drop is not None:
-        return _run_steps(drop)
+        return _run_steps(drop, seed, members)
     with TemporaryDirectory(prefix="mhras-cohort-") as folder:
         simulate_drop(folder, people, seed)
-        return _run_steps(folder)
+        return _run_steps(folder, seed, members)
 
 
-def _run_steps(drop: str) -> TrainingReport:
+def _run_steps(drop: str, seed: int, members: Sequence[str]) -> TrainingReport:
     ingest(drop)
     validate_lake()
     materialise_features()
-    report = train()
+    report = train(seed=seed, members=members)
     get_run_logger().info("release %s is %s", report.release_version, report.stage)
     return report
 

@@ -1,5 +1,6 @@
 """The training flow: from landed rows to a registered, gated release."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from statistics import median
@@ -22,7 +23,7 @@ from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_
 from flows.labels import INDEX_DATE, LABEL, derive_labels
 from flows.lake import scan_table
 from flows.lineage import describe_lineage, log_data_inputs
-from flows.models import lightgbm, logistic_regression
+from flows.models.families import FAMILIES, load_families
 from flows.models.member import (
     FitMember,
     FittedMember,
@@ -55,12 +56,6 @@ from serving.settings import get_settings
 
 EXPERIMENT = "mhras-training"
 
-#: Family -> how it is fitted.
-MEMBERS: dict[str, FitMember] = {
-    "logistic_regression": logistic_regression.fit,
-    "lightgbm": lightgbm.fit,
-}
-
 #: Rows joined with their features at a time: what bounds memory.
 ROWS_PER_JOIN = 25_000
 #: Fewer say nothing: published models with fewer outcomes are the ones that do not replicate.
@@ -84,31 +79,36 @@ class TrainingReport:
 
 
 @flow(name="training")
-def train(seed: int = 7, actor: str = "training flow") -> TrainingReport:
+def train(
+    seed: int = 7, actor: str = "training flow", members: Sequence[str] = FAMILIES
+) -> TrainingReport:
     """Fit, stack, calibrate, evaluate, register and, if the gates allow, promote a release.
 
-    Raises NotEnoughLabelsError when there is too little to learn from. A release that fails
-    a gate stays in Staging; the report and the ledger say why.
+    `members` are the model families to fit; the logistic regression always is. Raises
+    UnknownFamilyError, and NotEnoughLabelsError when there is too little to learn from. A
+    release that fails a gate stays in Staging; the report and the ledger say why.
     """
+    families = load_families(members)
     settings = get_settings()
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
     mlflow.set_experiment(EXPERIMENT)
     training_set = load_training_set(settings.lake_url)
     with mlflow.start_run(run_name=f"training {datetime.now(UTC):%Y-%m-%d %H:%M}") as run:
-        version, evaluation = _make_release(training_set, settings.lake_url, seed, run.info.run_id)
+        version, evaluation = _make_release(training_set, families, seed, run.info.run_id)
     report = promote_release(run.info.run_id, version, evaluation.metrics, actor)
     _leave_artifacts(report, evaluation)
     return report
 
 
 def _make_release(
-    training_set: TrainingSet, lake_url: str, seed: int, run_id: str
+    training_set: TrainingSet, families: dict[str, FitMember], seed: int, run_id: str
 ) -> tuple[int, Evaluation]:
+    lake_url = get_settings().lake_url
     lineage = describe_lineage(lake_url)
     log_data_inputs(lake_url)
     mlflow.set_tags({f"lineage.{name}": str(value)[:5000] for name, value in lineage.items()})
     mlflow.log_params({"seed": seed, "rows": training_set.frame.height})
-    fitted = fit_members(make_fitting_data(training_set, seed), training_set)
+    fitted = fit_members(families, make_fitting_data(training_set, seed), training_set)
     manifest = assemble_release(
         training_set, fitted.members, fitted.pins, fitted.stacker, lineage, run_id, seed
     )
@@ -131,11 +131,13 @@ class FittedMembers:
     decisions: list[Decision]
 
 
-def fit_members(data: FittingData, training_set: TrainingSet) -> FittedMembers:
+def fit_members(
+    families: dict[str, FitMember], data: FittingData, training_set: TrainingSet
+) -> FittedMembers:
     """Fit every family, then weigh those that earn their place out of fold."""
     individuals = training_set.frame[JOIN_KEY].filter(pl.Series(training_set.split.fitting))
     members, pins, out_of_fold = {}, [], {}
-    for name, fit in MEMBERS.items():
+    for name, fit in families.items():
         members[name], pin, out_of_fold[name] = fit_member(name, fit, data, individuals)
         pins.append(pin)
     names = individuals.to_numpy().astype(np.str_)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import matplotlib
 
@@ -34,6 +35,9 @@ from flows.models.selection import YARDSTICK, Decision
 from flows.training_set import TrainingSet
 from mlruns_config.model_card import CardFacts, render_card, render_page
 from mlruns_config.release import ReleaseManifest
+
+if TYPE_CHECKING:
+    from flows.models.forecasting import ForecastingMember
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,15 @@ def draw_figures(
         figures |= {
             "shap_beeswarm": draw_beeswarm(explanation),
             "shap_bar": draw_bar(explanation),
+        }
+    if "tft" in members:
+        # Imported late: without a TFT nothing here needs torch.
+        from flows.models.tft import draw_attention, draw_variable_importance
+
+        network = cast("ForecastingMember", members["tft"])
+        figures |= {
+            "tft_variable_importance": draw_variable_importance(network, found.rows),
+            "tft_attention": draw_attention(network, found.rows),
         }
     return figures
 

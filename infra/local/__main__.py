@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from flows.models.families import FAMILIES, TABULAR_FAMILIES
 from infra.local.postgres import PostgresStartError, remove_root_state
 from infra.local.processes import ServiceFailedError
 from infra.local.stack import PROJECT, LocalStack, start_stack
@@ -24,6 +25,9 @@ def run(
     drop: Annotated[str | None, typer.Option(help="Folder or s3:// prefix of data.")] = None,
     people: Annotated[int, typer.Option(min=100, help="Individuals to simulate.")] = 2000,
     state: Annotated[Path, typer.Option(help="Where everything is kept.")] = PROJECT / ".mhras",
+    all_members: Annotated[
+        bool, typer.Option("--all-members", help="Train the sequence networks too.")
+    ] = False,
     once: Annotated[bool, typer.Option("--once", help="Stop after the screening.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Remove all state, and stop.")] = False,
 ) -> None:
@@ -41,7 +45,7 @@ def run(
         _fail(str(error))
     _announce("stack", f"healthy after {time.monotonic() - begun:.0f} s")
     try:
-        _show_around(stack, drop, people)
+        _show_around(stack, drop, people, all_members)
         if not once:
             console.print("\nCtrl-C stops everything.")
             _watch(stack)
@@ -54,11 +58,13 @@ def run(
         stack.stop()
 
 
-def _show_around(stack: LocalStack, drop: str | None, people: int) -> None:
+def _show_around(stack: LocalStack, drop: str | None, people: int, all_members: bool) -> None:
     released = has_release(stack)
     if drop is not None or not released:
         try:
-            run_pipeline(stack, drop, people, console)
+            members = FAMILIES if all_members else TABULAR_FAMILIES
+            parameters = {"drop": drop, "people": people, "members": members}
+            run_pipeline(stack, parameters, console)
         except PipelineFailedError as error:
             if not released:
                 raise

@@ -31,9 +31,9 @@ def has_release(stack: LocalStack) -> bool:
     return _wait_for_release(stack, patience=15) is not None
 
 
-def run_pipeline(stack: LocalStack, drop: str | None, people: int, console: Console) -> None:
+def run_pipeline(stack: LocalStack, parameters: dict[str, Any], console: Console) -> None:
     """Run the parent flow as a deployment and follow its steps until it ends."""
-    run_id = _create_flow_run(stack, drop, people)
+    run_id = _create_flow_run(stack, parameters)
     link = f"{stack.url('prefect')}/runs/flow-run/{run_id}"
     console.print(f"\npipeline: [cyan]{link}[/]", soft_wrap=True)
     state = _follow(stack, run_id, console)
@@ -55,9 +55,8 @@ def _print_verdict(stack: LocalStack, console: Console) -> None:
     console.print(f"{sign} {escape(verdict)}", soft_wrap=True)
 
 
-def _create_flow_run(stack: LocalStack, drop: str | None, people: int) -> str:
+def _create_flow_run(stack: LocalStack, parameters: dict[str, Any]) -> str:
     deployment = _ask_prefect(stack, "GET", f"deployments/name/{PIPELINE}")
-    parameters = {"drop": drop, "people": people}
     body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
     path = f"deployments/{deployment['id']}/create_flow_run"
     return str(UUID(_ask_prefect(stack, "POST", path, body)["id"]))
