@@ -89,12 +89,23 @@ def test_more_symptoms_never_lower_the_estimate(fitted, row, column, values):
     assert low <= high
 
 
+def put_on_thresholds(booster: lightgbm.Booster, rows: np.ndarray) -> np.ndarray:
+    """Return rows with one value each on the float32 next to a threshold, or beside it."""
+    splits = booster.trees_to_dataframe().dropna(subset=["split_feature"])
+    columns = splits["split_feature"].str.removeprefix("Column_").astype(int).to_numpy()
+    nearest = splits["threshold"].to_numpy().astype(np.float32)
+    sides = [nearest, *(np.nextafter(nearest, np.float32(to)) for to in (-np.inf, np.inf))]
+    placed = np.resize(rows, (3 * len(nearest), rows.shape[1]))
+    placed[np.arange(len(placed)), np.tile(columns, 3)] = np.concatenate(sides)
+    return placed
+
+
 def test_rounding_thresholds_changes_no_prediction(data):
     rows = data.rows.features
     parameters = {"objective": "binary", "verbosity": -1, "num_leaves": 31, "num_threads": 1}
     booster = lightgbm.train(parameters, lightgbm.Dataset(rows, data.labels), 30)
     rounded = lightgbm.Booster(model_str=round_thresholds(booster.model_to_string()))
-    asked = np.concatenate([rows, draw_rows(1000, 8).features])
+    asked = np.concatenate([rows, put_on_thresholds(booster, rows)])
 
     assert np.array_equal(booster.predict(asked), rounded.predict(asked))
 
