@@ -102,7 +102,7 @@ def find_git_commit() -> str:
     """
     if commit := os.environ.get("GIT_COMMIT"):
         return commit
-    asked = ["git", "-C", str(PROJECT), "rev-parse", "HEAD"]
+    asked = ["git", "-C", str(PROJECT), "rev-parse", "--verify", "HEAD"]
     try:
         found = subprocess.run(asked, capture_output=True, text=True, check=False)
     except FileNotFoundError:  # no git in this image

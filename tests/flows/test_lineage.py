@@ -1,6 +1,7 @@
 """What a release was made of: found again, and without any row."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -70,4 +71,11 @@ def test_outside_a_checkout_the_commit_is_unknown(monkeypatch, tmp_path):
 def test_without_git_the_commit_is_unknown(monkeypatch, path):
     monkeypatch.delenv("GIT_COMMIT", raising=False)
     monkeypatch.setenv("PATH", path)
+    assert find_git_commit() == "unknown"
+
+
+def test_in_a_repository_without_commits_the_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.delenv("GIT_COMMIT", raising=False)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setattr(lineage, "PROJECT", tmp_path)
     assert find_git_commit() == "unknown"
