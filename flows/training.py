@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -148,7 +149,11 @@ def fit_members(
     return FittedMembers(members, pins, fit_stacker(chosen, data.labels), decisions)
 
 
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10])
+def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
+    return not isinstance(state.result(raise_on_failure=False), NotEnoughLabelsError)
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10], retry_condition_fn=_may_pass)
 def load_training_set(lake_url: str) -> TrainingSet:
     """Label the lake's index dates and join the features known at each of them."""
     engine = create_database_engine(get_settings().database_url.get_secret_value())

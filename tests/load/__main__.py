@@ -1,0 +1,14 @@
+"""`make bench`: every benchmark in turn. They print ratios and assert nothing about time."""
+
+from tests.load import bench_features, bench_scoring
+
+BENCHMARKS = (bench_scoring, bench_features)
+
+
+def main() -> None:
+    for benchmark in BENCHMARKS:
+        benchmark.main()
+
+
+if __name__ == "__main__":
+    main()
