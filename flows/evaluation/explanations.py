@@ -1,5 +1,8 @@
 """SHAP pictures of the tree member on held-out individuals: what moves its estimates."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import matplotlib.pyplot as plt
 import numpy as np
 import shap
@@ -34,20 +37,25 @@ def explain_trees(
 
 
 def draw_beeswarm(explanation: shap.Explanation) -> Figure:
-    figure = plt.figure(figsize=(9, 7))
-    beeswarm(explanation, max_display=SHOWN_FEATURES, show=False, plot_size=None)
-    return _finish(figure, "What moves the estimate (one dot: one held-out screening)")
+    with _open_figure("What moves the estimate (one dot: one held-out screening)") as figure:
+        beeswarm(explanation, max_display=SHOWN_FEATURES, show=False, plot_size=None)
+    return figure
 
 
 def draw_bar(explanation: shap.Explanation) -> Figure:
-    figure = plt.figure(figsize=(9, 7))
-    bar(explanation, max_display=SHOWN_FEATURES, show=False)
-    return _finish(figure, "Mean size of each contribution")
-
-
-def _finish(figure: Figure, title: str) -> Figure:
-    figure.suptitle(title)
-    figure.tight_layout()
-    # Out of pyplot's list of open figures: a flow draws many in one process.
-    plt.close(figure)
+    with _open_figure("Mean size of each contribution") as figure:
+        bar(explanation, max_display=SHOWN_FEATURES, show=False)
     return figure
+
+
+@contextmanager
+def _open_figure(title: str) -> Iterator[Figure]:
+    """Open the figure that shap draws on: pyplot's current one."""
+    figure = plt.figure(figsize=(9, 7))
+    try:
+        yield figure
+        figure.suptitle(title)
+        figure.tight_layout()
+    finally:
+        # Out of pyplot's list of open figures: a flow draws many in one process.
+        plt.close(figure)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from feature_repo.individual import JOIN_KEY
 from flows.evaluation.metrics import (
     Interval,
+    OneSidedLabelsError,
     auprc,
     auroc,
     bootstrap_difference,
@@ -47,7 +48,9 @@ def score_held_out(
     manifest: ReleaseManifest,
     seed: int,
 ) -> HeldOut:
+    """Score the held-out rows; raises OneSidedLabelsError where they hold one outcome only."""
     chosen = training_set.split.held_out
+    _require_both_outcomes(training_set.labels[chosen])
     rows = training_set.rows.select(chosen)
     frame = training_set.frame.filter(pl.Series(chosen))
     return HeldOut(
@@ -58,6 +61,15 @@ def score_held_out(
         by_member=predict_all(members, rows),
         rounds=draw_bootstrap_rows(frame[JOIN_KEY].to_numpy().astype(np.str_), seed),
     )
+
+
+def _require_both_outcomes(labels: Labels) -> None:
+    outcomes = int(labels.sum())
+    if outcomes in (0, len(labels)):
+        raise OneSidedLabelsError(
+            f"{outcomes} of the {len(labels)} held-out rows have the outcome: a release cannot "
+            "be judged on them"
+        )
 
 
 def measure_members(found: HeldOut) -> dict[str, float]:

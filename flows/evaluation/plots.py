@@ -51,7 +51,8 @@ def draw_precision_recall(labels: Labels, curves: Mapping[str, Probabilities]) -
 
 def draw_calibration(labels: Labels, probabilities: Probabilities) -> Figure:
     figure, axes = _open_figure("predicted probability", "observed rate")
-    bins = np.array_split(np.argsort(probabilities), CALIBRATION_BINS)
+    order = np.argsort(probabilities, kind="stable")
+    bins = np.array_split(order, min(CALIBRATION_BINS, len(order)))
     predicted = [probabilities[rows].mean() for rows in bins]
     axes.plot(predicted, [labels[rows].mean() for rows in bins], marker="o", label=RELEASE)
     axes.plot([0, max(predicted)], [0, max(predicted)], color="grey", linestyle=":", label="ideal")

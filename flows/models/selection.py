@@ -43,7 +43,8 @@ def select_members(
 ) -> list[Decision]:
     """Add members to the yardstick, the best first, while one gains beyond its interval.
 
-    Returns a decision for every member but the yardstick, in the order they were taken.
+    Returns a decision for every member but the yardstick, in the order they were taken;
+    those left out come last, the largest gain first.
     """
     rounds = draw_bootstrap_rows(individuals, seed, SELECTION_ROUNDS)
     chosen: list[str] = [YARDSTICK]
@@ -53,7 +54,9 @@ def select_members(
         candidates = [
             judge_candidate(name, chosen, predictions, labels, rounds) for name in waiting
         ]
-        best = max(candidates, key=lambda candidate: candidate.gain)
+        # A large but unsure gain must not stand in the way of a smaller one that is sure.
+        candidates.sort(key=lambda candidate: (candidate.joins, candidate.gain), reverse=True)
+        best = candidates[0]
         if not best.joins:
             return [*decisions, *candidates]
         decisions.append(best)
