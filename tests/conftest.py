@@ -18,6 +18,8 @@ os.environ.update(
 
 import pytest
 
+# Before Feast, as in a worker: importing Feast switches prometheus_client to shared files.
+import monitoring.metrics  # noqa: F401
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
 from tests.fixtures.trained_world import in_trained_world, trained_world

@@ -160,6 +160,8 @@ class ReleaseFactory:
             # mlflow.onnx and the stages warn of removals to come; the versions are locked.
             warnings.simplefilter("ignore")
             mlflow.set_tracking_uri(tracking_uri)
+            # Whoever trained before in this process left its own experiment active.
+            mlflow.set_experiment("Default")
             self.pins = [self._log_linear(), self._log_trees()]
 
     def publish(self, *, promote: bool = True, **changes: Any) -> int:
