@@ -89,8 +89,7 @@ def _print_links(stack: LocalStack) -> None:
 def _watch(stack: LocalStack) -> None:
     while True:
         time.sleep(1)
-        for service in stack.services:
-            service.check_alive()
+        stack.check_alive()
 
 
 def _announce(service: str, happened: str) -> None:

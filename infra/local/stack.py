@@ -49,6 +49,11 @@ class LocalStack:
     def url(self, service: str) -> str:
         return f"http://127.0.0.1:{self.ports[service]}"
 
+    def check_alive(self) -> None:
+        """Raise ServiceFailedError if a service has ended."""
+        for service in self.services:
+            service.check_alive()
+
     def start(self, name: str, command: list[str]) -> ManagedProcess:
         service = start_process(name, command, self.environment, self.state)
         self.services.append(service)
@@ -165,6 +170,8 @@ def _make_environment(
 ) -> dict[str, str]:
     """Return the variables of every process, and keep them in `state`/env for a shell."""
     prefect = f"http://127.0.0.1:{ports['prefect']}/api"
+    scratch = state / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
     variables = {
         **secrets,
         "MHRAS_ENV": "development",
@@ -175,6 +182,8 @@ def _make_environment(
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "PREFECT_API_URL": prefect,
         "PREFECT_HOME": str(state / "prefect"),
+        # Prefect keeps what it runs in a folder of one name for all users of a machine.
+        "TMPDIR": str(scratch),
         "PREFECT_API_DATABASE_CONNECTION_URL": postgres.url("prefect", "postgresql+asyncpg"),
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "FEAST_REGISTRY_URL": postgres.url("feast"),

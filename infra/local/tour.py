@@ -67,6 +67,7 @@ def _follow(stack: LocalStack, run_id: str, console: Console) -> dict[str, Any]:
     seen: dict[str, str] = {}
     with console.status("waiting for the worker"):
         while True:
+            stack.check_alive()
             for step in _list_steps(stack, run_id):
                 _report_step(step, seen, console)
             state = _ask_prefect(stack, "GET", f"flow_runs/{run_id}")["state"]
