@@ -5,7 +5,8 @@ them and why; a refusal ends with exit code 1.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, NoReturn
@@ -16,20 +17,27 @@ from rich.table import Table
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
+from mlruns_config.candidate import CANDIDATE_ALIAS, Rollout
+from mlruns_config.gates import Gate
+from mlruns_config.overrides import Override, apply_overrides
 from mlruns_config.registry import (
     PRODUCTION_ALIAS,
     PromotionFailedError,
     PromotionRefusedError,
     Registry,
+    find_overrides,
     find_production,
     find_version,
     open_registry,
+    override_gate,
     promote,
     read_ledger,
     read_manifest,
+    read_metrics,
     roll_back,
 )
 from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.rollout import find_rollout, set_traffic_share, start_shadow, stop_rollout
 
 HINTS = {
     "DATABASE_URL": "postgresql://user:password@host:5432/mhras",
@@ -45,6 +53,11 @@ app: typer.Typer = typer.Typer(
 )
 Actor = Annotated[str, typer.Option(help="Who decides; kept in the ledger.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
+Share = Annotated[float, typer.Argument(help="Of individuals, above 0 and up to 1.")]
+Metric = Annotated[str, typer.Argument(help="The metric of the gate that is left out.")]
+Until = Annotated[
+    datetime, typer.Option(formats=["%Y-%m-%d"], help="Last day (UTC); at most 30 days away.")
+]
 Version = Annotated[int, typer.Argument(min=1, help=f"Numeric version of {RELEASE_MODEL}.")]
 
 
@@ -60,15 +73,14 @@ class Target(StrEnum):
 def list_releases() -> None:
     """List every release with its stage."""
     registry = connect(os.environ)
-    production = find_production(registry)
+    production, rollout = find_production(registry), find_rollout(registry)
     table = Table("version", "stage", "alias", "registered (UTC)", "run", title=RELEASE_MODEL)
     found = registry.client.search_model_versions(f"name='{RELEASE_MODEL}'")
     for known in sorted(found, key=lambda one: int(one.version), reverse=True):
-        alias = PRODUCTION_ALIAS if int(known.version) == production else ""
         table.add_row(
             str(known.version),
             known.current_stage,
-            alias,
+            _name_aliases(int(known.version), production, rollout),
             _tell_time(known.creation_timestamp),
             known.run_id,
         )
@@ -82,13 +94,15 @@ def show_release(version: Version) -> None:
     known = find_version(registry, version)
     if known is None:
         _stop(f"{RELEASE_MODEL} has no version {version}")
-    members = Table("member", "model", "version", "weight", title=f"{RELEASE_MODEL} {version}")
+    aliases = _name_aliases(version, find_production(registry), find_rollout(registry))
+    title = f"{RELEASE_MODEL} {version}: {known.current_stage} {aliases}".rstrip()
+    members = Table("member", "model", "version", "weight", title=title)
     manifest = read_manifest(registry, version)
     for pin in manifest.members:
         weight = manifest.stacker.coefficients.get(pin.name, 0.0)
         members.add_row(pin.name, pin.registered_model, str(pin.version), f"{weight:.3f}")
     _print(members)
-    _print(_compare_with_gates(registry, registry.client.get_run(str(known.run_id)).data.metrics))
+    _print(_compare_with_gates(registry, version, read_metrics(registry, known)))
     _print(_tell_ledger(registry, version))
 
 
@@ -99,10 +113,8 @@ def promote_release(
     """Move a release to a stage; to Production only through the gates."""
     registry = connect(os.environ)
     _require_words(actor=actor, reason=reason)
-    try:
+    with _stop_when_refused():
         promote(registry, version, to.value, actor, reason)
-    except (PromotionRefusedError, PromotionFailedError) as error:
-        _stop(str(error))
     typer.echo(f"{RELEASE_MODEL} {version} is in {to.value}")
 
 
@@ -111,11 +123,51 @@ def roll_release_back(actor: Actor, reason: Reason) -> None:
     """Put the release that was Production before back."""
     registry = connect(os.environ)
     _require_words(actor=actor, reason=reason)
-    try:
+    with _stop_when_refused():
         version = roll_back(registry, actor, reason)
-    except (PromotionRefusedError, PromotionFailedError) as error:
-        _stop(str(error))
     typer.echo(f"{RELEASE_MODEL} {version} is in Production again")
+
+
+@app.command("override")
+def override_release_gate(
+    version: Version, metric: Metric, until: Until, actor: Actor, reason: Reason
+) -> None:
+    """Leave one failing gate out for one release until a day; never a missing metric."""
+    registry = connect(os.environ)
+    _require_words(actor=actor, reason=reason)
+    with _stop_when_refused():
+        override = override_gate(registry, version, metric, until.date(), actor, reason)
+    typer.echo(f"{RELEASE_MODEL} {version}: {override.describe()}")
+
+
+@app.command("shadow")
+def shadow_release(version: Version, actor: Actor, reason: Reason) -> None:
+    """Let a release in Staging score beside Production without answering anyone."""
+    registry = connect(os.environ)
+    _require_words(actor=actor, reason=reason)
+    with _stop_when_refused():
+        start_shadow(registry, version, actor, reason)
+    typer.echo(f"{RELEASE_MODEL} {version} scores in shadow")
+
+
+@app.command("share")
+def share_traffic(share: Share, actor: Actor, reason: Reason) -> None:
+    """Let the candidate answer for a share of individuals; only through the gates."""
+    registry = connect(os.environ)
+    _require_words(actor=actor, reason=reason)
+    with _stop_when_refused():
+        changed = set_traffic_share(registry, share, actor, reason)
+    typer.echo(f"{RELEASE_MODEL} {changed.version} answers for {share:.4g} of individuals")
+
+
+@app.command("stop")
+def stop_candidate(actor: Actor, reason: Reason) -> None:
+    """End the rollout: Production answers everyone again."""
+    registry = connect(os.environ)
+    _require_words(actor=actor, reason=reason)
+    with _stop_when_refused():
+        version = stop_rollout(registry, actor, reason)
+    typer.echo(f"{RELEASE_MODEL} {version} is no longer rolled out")
 
 
 def connect(environment: Mapping[str, str]) -> Registry:
@@ -132,13 +184,36 @@ def connect(environment: Mapping[str, str]) -> Registry:
     return open_registry(environment["MLFLOW_TRACKING_URI"], engine)
 
 
-def _compare_with_gates(registry: Registry, metrics: Mapping[str, float]) -> Table:
+@contextmanager
+def _stop_when_refused() -> Iterator[None]:
+    try:
+        yield
+    except (PromotionRefusedError, PromotionFailedError) as error:
+        _stop(str(error))
+
+
+def _name_aliases(version: int, production: int | None, rollout: Rollout | None) -> str:
+    names = [PRODUCTION_ALIAS] if version == production else []
+    if rollout is not None and rollout.version == version:
+        names.append(f"{CANDIDATE_ALIAS} ({rollout.describe()})")
+    return ", ".join(names)
+
+
+def _compare_with_gates(registry: Registry, version: int, metrics: Mapping[str, float]) -> Table:
     table = Table("gate", "value", "at least", "at most", "result", title="gates")
+    overrides = find_overrides(registry, version)
     for gate in registry.gates:
         value = metrics.get(gate.metric)
         numbers = [_tell_number(number) for number in (value, gate.minimum, gate.maximum)]
-        table.add_row(gate.metric, *numbers, "failed" if gate.find_failure(metrics) else "passed")
+        table.add_row(gate.metric, *numbers, _judge(gate, metrics, overrides))
     return table
+
+
+def _judge(gate: Gate, metrics: Mapping[str, float], overrides: Mapping[str, Override]) -> str:
+    failures, used = apply_overrides([gate], metrics, overrides)
+    if used:
+        return f"failed; {used[0].describe()}"
+    return "failed" if failures else "passed"
 
 
 def _tell_ledger(registry: Registry, version: int) -> Table:

@@ -25,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+Result = Literal["promoted", "refused", "failed", "overridden"]
+
 ledger_metadata = MetaData()
 
 promotion_ledger = Table(
@@ -46,7 +48,10 @@ promotion_ledger = Table(
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One transition, carried out or refused; `gates` maps gate names to their values."""
+    """One transition, carried out or refused; `gates` maps gate names to their values.
+
+    An override moves nothing: its `gates` are the metric and the last day (`until`).
+    """
 
     model: str
     version: int
@@ -54,7 +59,7 @@ class LedgerEntry:
     to_stage: str
     actor: str
     reason: str
-    result: Literal["promoted", "refused", "failed"]
+    result: Result
     gates: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ After Mitchell et al. 2019, with the items of TRIPOD+AI (Collins et al. 2024) an
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,13 @@ th, td {{ border-bottom: 1px solid #ddd; padding: .25rem .6rem; text-align: left
 """
 
 
+class UnknownFact(StrictUndefined):
+    """An unknown fact is named even where `str.format` would complain of its type."""
+
+    def __format__(self, specification: str) -> str:
+        return str(self)
+
+
 @dataclass(frozen=True)
 class CardFacts:
     """What a card tells besides the manifest; tables are Markdown."""
@@ -75,8 +83,11 @@ class CardFacts:
 
 
 def render_card(manifest: ReleaseManifest, facts: CardFacts, version: int | None = None) -> str:
-    """Return the card as Markdown; an unknown fact is an error, not a blank."""
-    environment = Environment(undefined=StrictUndefined, autoescape=False)
+    """Return the card as Markdown.
+
+    An unknown fact is an error (jinja2.UndefinedError that names it), not a blank.
+    """
+    environment = Environment(undefined=UnknownFact, autoescape=False)
     template = environment.from_string(TEMPLATE.read_text())
     return template.render(
         model=RELEASE_MODEL,
@@ -96,13 +107,16 @@ def shorten_card(card: str) -> str:
     """
     purpose, _, _ = card.partition("\n## Data\n")
     pointer = "The whole card: artifact `model_card.html` of this version's run."
-    return f"{purpose.strip()}\n\n{pointer}"[:DESCRIPTION_LIMIT]
+    room = DESCRIPTION_LIMIT - len(pointer) - 2
+    return f"{purpose.strip()[:room]}\n\n{pointer}"
 
 
 def render_page(card: str) -> str:
     """Return a card as a page (HTML) that loads nothing from anywhere."""
-    body = MarkdownIt("commonmark").enable("table").render(card)
-    title = card.splitlines()[0].lstrip("# ")
+    # Names of groups come from data: neither their HTML nor their images are taken over.
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    body = markdown.render(card)
+    title = escape(card.splitlines()[0].lstrip("# "))
     return PAGE.format(title=title, body=body)
 
 

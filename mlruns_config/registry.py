@@ -4,14 +4,15 @@ A transition sets the MLflow stage (what reviewers see and `models:/name/Product
 and the alias `production`, and leaves a row in the promotion ledger, whether it was carried
 out, refused or failed: MLflow itself keeps no history.
 
-Command line: ``python -m mlruns_config.registry list|show|promote|rollback``.
+Command line: ``python -m mlruns_config.registry --help``.
 """
 
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NoReturn
+from datetime import UTC, date, datetime
+from typing import Any, Literal, get_args
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -19,22 +20,17 @@ from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 from sqlalchemy import Engine, Row, select
 
-from mlruns_config.gates import Gate, find_failures, load_gates
-from mlruns_config.ledger import LedgerEntry, append_to_ledger, promotion_ledger
+from mlruns_config.attempt import Attempt, PromotionFailedError, PromotionRefusedError
+from mlruns_config.candidate import ABSENT, clear_candidate, find_by_alias, read_candidate
+from mlruns_config.gates import Gate, load_gates
+from mlruns_config.ledger import promotion_ledger
+from mlruns_config.overrides import Override, apply_overrides, find_flaw, list_in_force
 from mlruns_config.release import MANIFEST_FILE, RELEASE_MODEL, ReleaseManifest
+
+__all__ = ["PromotionFailedError", "PromotionRefusedError"]  # raised here, caught by callers
 
 Stage = Literal["None", "Staging", "Production", "Archived"]
 PRODUCTION_ALIAS = "production"
-#: How MLflow says that a model or version (the first) or an alias (the second) is not there.
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-
-
-class PromotionRefusedError(RuntimeError):
-    """A version may not change stage; the message says why, the ledger keeps it."""
-
-
-class PromotionFailedError(RuntimeError):
-    """MLflow did not carry a transition out; the ledger keeps the attempt as failed."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +48,8 @@ def open_registry(tracking_uri: str, engine: Engine) -> Registry:
 
 def find_production(registry: Registry, model: str = RELEASE_MODEL) -> int | None:
     """Return the numeric version with the alias `production`, or None."""
-    try:
-        return int(registry.client.get_model_version_by_alias(model, PRODUCTION_ALIAS).version)
-    except MlflowException as error:
-        if error.error_code not in ABSENT:
-            raise
-        return None
+    found = find_by_alias(registry.client, model, PRODUCTION_ALIAS)
+    return None if found is None else int(found.version)
 
 
 def promote(
@@ -65,22 +57,70 @@ def promote(
 ) -> ModelVersion:
     """Move a release version to a stage; to Production only through the gates.
 
-    Raises PromotionRefusedError, after writing the ledger, when the version does not exist,
-    a gate fails, or a member it pins is not in the registry; PromotionFailedError when MLflow
+    A candidate that leaves Staging is no longer rolled out. Raises PromotionRefusedError,
+    after writing the ledger, when the version does not exist, a gate fails that nobody
+    overrode, or a member it pins is not in the registry; PromotionFailedError when MLflow
     does not carry it out.
     """
-    attempt = _Attempt(registry, version, "unknown", to_stage, actor, reason, {})
+    attempt = begin_attempt(registry, version, to_stage, actor, reason)
+    note = require_passed_gates(registry, attempt) if to_stage == "Production" else ""
+    attempt.carry_out(lambda: _transition(registry, version, to_stage), note)
+    return registry.client.get_model_version(RELEASE_MODEL, str(version))
+
+
+def begin_attempt(
+    registry: Registry, version: int, to_stage: str, actor: str, reason: str
+) -> Attempt:
+    """Return an attempt on a version with its gates' values; refused if there is no such one."""
+    attempt = Attempt(registry.engine, version, "unknown", to_stage, actor, reason)
     known = find_version(registry, version)
     if known is None:
         attempt.refuse(f"{RELEASE_MODEL} has no version {version}")
-    metrics = registry.client.get_run(str(known.run_id)).data.metrics
+    metrics = read_metrics(registry, known)
     values = {gate.metric: metrics.get(gate.metric) for gate in registry.gates}
-    attempt = replace(attempt, from_stage=str(known.current_stage), gates=values)
-    failures = _list_obstacles(registry, version, metrics) if to_stage == "Production" else []
+    return replace(attempt, from_stage=str(known.current_stage), gates=values)
+
+
+def require_passed_gates(registry: Registry, attempt: Attempt) -> str:
+    """Refuse an attempt that a gate or a missing member forbids; return what was overridden."""
+    measured = _keep_measured(attempt.gates)
+    overrides = find_overrides(registry, attempt.version)
+    failures, used = apply_overrides(registry.gates, measured, overrides)
+    failures += _list_unknown_members(registry, attempt.version)
     if failures:
-        attempt.refuse(f"{RELEASE_MODEL} {version}: {'; '.join(failures)}")
-    attempt.carry_out()
-    return registry.client.get_model_version(RELEASE_MODEL, str(version))
+        attempt.refuse(f"{RELEASE_MODEL} {attempt.version}: {'; '.join(failures)}")
+    return "; ".join(override.describe() for override in used)
+
+
+def override_gate(
+    registry: Registry, version: int, metric: str, until: date, actor: str, reason: str
+) -> Override:
+    """Leave one gate out for one version up to and including a day (UTC); it moves nothing.
+
+    Raises PromotionRefusedError, after writing the ledger, when the version does not exist,
+    the metric is not a gate or was not measured, nobody or no reason is named, or the day has
+    passed or is more than 30 days away.
+    """
+    override = Override(metric, until, actor)
+    attempt = begin_attempt(registry, version, "override", actor, reason)
+    flaw = find_flaw(override, registry.gates, _keep_measured(attempt.gates), _get_today())
+    attempt = replace(attempt, gates={"metric": metric, "until": until.isoformat()})
+    if not (actor.strip() and reason.strip()):
+        attempt.refuse("an override needs who decides it and why")
+    if flaw is not None:
+        attempt.refuse(f"{RELEASE_MODEL} {version}: {flaw}")
+    attempt.record("overridden")
+    return override
+
+
+def find_overrides(registry: Registry, version: int) -> dict[str, Override]:
+    """Return the overrides of a version that have not expired, by metric."""
+    return list_in_force(read_ledger(registry, version), _get_today())
+
+
+def read_metrics(registry: Registry, known: ModelVersion) -> dict[str, float]:
+    """Return the metrics of the run that made a version."""
+    return dict(registry.client.get_run(str(known.run_id)).data.metrics)
 
 
 def roll_back(registry: Registry, actor: str, reason: str) -> int:
@@ -92,12 +132,15 @@ def roll_back(registry: Registry, actor: str, reason: str) -> int:
     """
     current = find_production(registry)
     earlier = _find_previous_production(registry, current)
-    attempt = _Attempt(registry, earlier or 0, "unknown", "Production", actor, reason, {})
+    attempt = Attempt(registry.engine, earlier or 0, "unknown", "Production", actor, reason)
     known = find_version(registry, earlier) if earlier is not None else None
     if known is None:
         attempt.refuse(f"{RELEASE_MODEL} has no earlier Production version")
-    replace(attempt, from_stage=str(known.current_stage)).carry_out(f"rollback from {current}")
-    return int(known.version)
+    version = int(known.version)
+    replace(attempt, from_stage=str(known.current_stage)).carry_out(
+        lambda: _transition(registry, version, "Production"), f"rollback from {current}"
+    )
+    return version
 
 
 def find_version(registry: Registry, version: int) -> ModelVersion | None:
@@ -110,54 +153,12 @@ def find_version(registry: Registry, version: int) -> ModelVersion | None:
         return None
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    """A transition that somebody wants; `gates` are the values it was judged by."""
-
-    registry: Registry
-    version: int
-    from_stage: str
-    to_stage: Stage
-    actor: str
-    reason: str
-    gates: Mapping[str, Any]
-
-    def refuse(self, why: str) -> NoReturn:
-        with self.registry.engine.begin() as connection:
-            append_to_ledger(connection, self._describe("refused", why))
-        raise PromotionRefusedError(why)
-
-    def carry_out(self, note: str = "") -> None:
-        """Move the version in MLflow and leave the ledger row that says so.
-
-        The row is written first and committed last: without a ledger that takes it nothing
-        moves, and a transition that MLflow refuses leaves no row that says it happened.
-        """
-        try:
-            with self.registry.engine.begin() as connection:
-                append_to_ledger(connection, self._describe("promoted", note))
-                _transition(self.registry, self.version, self.to_stage)
-        except MlflowException as error:
-            why = f"MLflow did not move {RELEASE_MODEL} {self.version} to {self.to_stage}"
-            with self.registry.engine.begin() as connection:
-                append_to_ledger(connection, self._describe("failed", error.error_code))
-            raise PromotionFailedError(f"{why}: {error.error_code}") from error
-
-    def _describe(self, result: Literal["promoted", "refused", "failed"], note: str) -> LedgerEntry:
-        return LedgerEntry(
-            model=RELEASE_MODEL,
-            version=self.version,
-            from_stage=self.from_stage,
-            to_stage=self.to_stage,
-            actor=self.actor,
-            reason=f"{self.reason} ({note})" if note else self.reason,
-            result=result,
-            gates=self.gates,
-        )
+def _keep_measured(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _list_obstacles(registry: Registry, version: int, metrics: Mapping[str, float]) -> list[str]:
-    return [*find_failures(registry.gates, metrics), *_list_unknown_members(registry, version)]
+def _get_today() -> date:
+    return datetime.now(UTC).date()
 
 
 def _list_unknown_members(registry: Registry, version: int) -> list[str]:
@@ -200,6 +201,14 @@ def _transition(registry: Registry, version: int, to_stage: Stage) -> None:
         registry.client.set_registered_model_alias(RELEASE_MODEL, PRODUCTION_ALIAS, str(version))
     elif find_production(registry) == version:
         registry.client.delete_registered_model_alias(RELEASE_MODEL, PRODUCTION_ALIAS)
+    if to_stage != "Staging":
+        _end_rollout(registry, version)
+
+
+def _end_rollout(registry: Registry, version: int) -> None:
+    candidate = read_candidate(registry.client)
+    if candidate is not None and candidate.version == version:
+        clear_candidate(registry.client, version)
 
 
 @contextmanager
@@ -221,8 +230,8 @@ def _replay_productions(registry: Registry) -> list[int]:
     """Return the versions that were Production one after the other, undone ones left out."""
     history: list[int] = []
     for entry in read_ledger(registry):
-        if entry.result != "promoted":
-            continue
+        if entry.result != "promoted" or entry.to_stage not in get_args(Stage):
+            continue  # refused, or a step of a rollout
         if entry.to_stage != "Production":
             history = history[:-1] if history[-1:] == [entry.version] else history
         elif entry.gates:

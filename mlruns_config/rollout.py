@@ -1,90 +1,86 @@
 """Gradual rollout of a candidate release: shadow, then a share of individuals, then Production.
 
-The state is kept with the registered version (alias `candidate`, tags `rollout.*`), each step
-in the promotion ledger. Who sees the candidate is decided by a hash of the pseudonym: the same
-individual always gets the same release, and raising the share only adds individuals.
+The state is kept with the registered version (`candidate.py`), each step in the promotion
+ledger. A candidate is in Staging; it answers individuals only through the same gates as
+Production, or a share of 1 would be a way around them.
 """
 
-import hashlib
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import NoReturn
 
-from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict
 
-from mlruns_config.ledger import LedgerEntry, append_to_ledger
-from mlruns_config.registry import PromotionRefusedError, Registry
-from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.attempt import Attempt
+from mlruns_config.candidate import (
+    CANDIDATE_ALIAS,
+    MODE_TAG,
+    SHARE_TAG,
+    Arm,
+    Mode,
+    Rollout,
+    clear_candidate,
+    read_candidate,
+    write_candidate,
+)
+from mlruns_config.registry import Registry, begin_attempt, require_passed_gates
 
-CANDIDATE_ALIAS = "candidate"
-MODE_TAG = "rollout.mode"
-SHARE_TAG = "rollout.share"
+__all__ = ["CANDIDATE_ALIAS", "MODE_TAG", "SHARE_TAG", "Arm", "Mode", "Rollout"]
+
 GUARDRAILS_FILE = Path(__file__).with_name("guardrails.toml")
-
-Mode = Literal["shadow", "traffic"]
-Arm = Literal["production", "candidate"]
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """A candidate under way: `share` is 0 in shadow."""
-
-    version: int
-    mode: Mode
-    share: float
-
-    def choose_arm(self, anonymized_id: str) -> Arm:
-        """Return the release that answers for an individual; stable, and monotone in `share`."""
-        digest = hashlib.sha256(f"{self.version}:{anonymized_id}".encode()).digest()
-        position = int.from_bytes(digest[:8]) / 2**64
-        return "candidate" if position < self.share else "production"
 
 
 def find_rollout(registry: Registry) -> Rollout | None:
     """Return the rollout that is under way, or None."""
-    try:
-        found = registry.client.get_model_version_by_alias(RELEASE_MODEL, CANDIDATE_ALIAS)
-    except MlflowException:
-        return None
-    mode: Mode = "traffic" if found.tags.get(MODE_TAG) == "traffic" else "shadow"
-    return Rollout(int(found.version), mode, float(found.tags.get(SHARE_TAG, 0)))
+    return read_candidate(registry.client)
 
 
 def start_shadow(registry: Registry, version: int, actor: str, reason: str) -> Rollout:
-    """Let a version in Staging score beside Production without answering anyone."""
-    stage = registry.client.get_model_version(RELEASE_MODEL, str(version)).current_stage
-    if stage != "Staging":
-        _record(registry, version, str(stage), "shadow", actor, reason, "refused")
-        raise PromotionRefusedError(f"version {version} is in {stage}; a candidate is in Staging")
-    _write(registry, Rollout(version, "shadow", 0.0))
-    registry.client.set_registered_model_alias(RELEASE_MODEL, CANDIDATE_ALIAS, str(version))
-    _record(registry, version, "Staging", "shadow", actor, reason)
-    return Rollout(version, "shadow", 0.0)
+    """Let a version in Staging score beside Production without answering anyone.
+
+    Raises PromotionRefusedError, after writing the ledger, when the version is not in Staging
+    or another one is being rolled out; PromotionFailedError when MLflow does not do it.
+    """
+    attempt = begin_attempt(registry, version, "shadow", actor, reason)
+    current = find_rollout(registry)
+    _require_staging(attempt)
+    if current is not None and current.version != version:
+        attempt.refuse(f"version {current.version} is being rolled out; stop it first")
+    started = Rollout(version, "shadow", 0.0)
+    _continue_from(attempt, current).carry_out(lambda: write_candidate(registry.client, started))
+    return started
 
 
 def set_traffic_share(registry: Registry, share: float, actor: str, reason: str) -> Rollout:
-    """Let the candidate answer for a share (0 to 1) of individuals."""
-    current = _require_rollout(registry)
-    if not 0 < share <= 1:
-        raise PromotionRefusedError(f"a traffic share lies above 0 and up to 1, not {share:g}")
-    changed = Rollout(current.version, "traffic", share)
-    _write(registry, changed)
+    """Let the candidate answer for a share (above 0, up to 1) of individuals.
+
+    Raises as `start_shadow` does; also when no candidate is rolled out or a gate fails.
+    """
     step = f"traffic {share:g}"
-    _record(registry, current.version, f"{current.mode} {current.share:g}", step, actor, reason)
+    current = find_rollout(registry)
+    if current is None:
+        _refuse_without_candidate(registry, step, actor, reason)
+    attempt = begin_attempt(registry, current.version, step, actor, reason)
+    if not 0 < share <= 1:
+        attempt.refuse(f"a traffic share lies above 0 and up to 1, not {share:g}")
+    _require_staging(attempt)
+    note = require_passed_gates(registry, attempt)
+    changed = Rollout(current.version, "traffic", share)
+    attempt = _continue_from(attempt, current)
+    attempt.carry_out(lambda: write_candidate(registry.client, changed), note)
     return changed
 
 
 def stop_rollout(registry: Registry, actor: str, reason: str) -> int:
     """End the rollout: Production answers everyone again. Return the version that stops."""
-    current = _require_rollout(registry)
-    registry.client.delete_registered_model_alias(RELEASE_MODEL, CANDIDATE_ALIAS)
-    for tag in (MODE_TAG, SHARE_TAG):
-        registry.client.delete_model_version_tag(RELEASE_MODEL, str(current.version), tag)
-    came_from = f"{current.mode} {current.share:g}"
-    _record(registry, current.version, came_from, "stopped", actor, reason)
-    return current.version
+    current = find_rollout(registry)
+    if current is None:
+        _refuse_without_candidate(registry, "stopped", actor, reason)
+    version = current.version
+    attempt = Attempt(registry.engine, version, current.describe(), "stopped", actor, reason)
+    attempt.carry_out(lambda: clear_candidate(registry.client, version))
+    return version
 
 
 class Guardrail(BaseModel):
@@ -128,27 +124,16 @@ def find_breaches(guardrails: tuple[Guardrail, ...], observed: Observed) -> list
     return breaches
 
 
-def _require_rollout(registry: Registry) -> Rollout:
-    current = find_rollout(registry)
-    if current is None:
-        raise PromotionRefusedError("no candidate is being rolled out")
-    return current
+def _require_staging(attempt: Attempt) -> None:
+    if attempt.from_stage != "Staging":
+        stage = attempt.from_stage
+        attempt.refuse(f"version {attempt.version} is in {stage}; a candidate is in Staging")
 
 
-def _write(registry: Registry, rollout: Rollout) -> None:
-    for tag, value in ((MODE_TAG, rollout.mode), (SHARE_TAG, f"{rollout.share:g}")):
-        registry.client.set_model_version_tag(RELEASE_MODEL, str(rollout.version), tag, value)
+def _continue_from(attempt: Attempt, current: Rollout | None) -> Attempt:
+    return attempt if current is None else replace(attempt, from_stage=current.describe())
 
 
-def _record(
-    registry: Registry,
-    version: int,
-    from_stage: str,
-    to_stage: str,
-    actor: str,
-    reason: str,
-    result: Literal["promoted", "refused"] = "promoted",
-) -> None:
-    entry = LedgerEntry(RELEASE_MODEL, version, from_stage, to_stage, actor, reason, result)
-    with registry.engine.begin() as connection:
-        append_to_ledger(connection, entry)
+def _refuse_without_candidate(registry: Registry, step: str, actor: str, reason: str) -> NoReturn:
+    attempt = Attempt(registry.engine, 0, "unknown", step, actor, reason)
+    attempt.refuse("no candidate is being rolled out")

@@ -1,9 +1,12 @@
 """The registry's command line, as a shell runs it."""
 
+from datetime import UTC, datetime
+
 import pytest
 from typer.testing import CliRunner
 
 from mlruns_config.commands import app
+from mlruns_config.gates import load_gates
 from mlruns_config.registry import find_production
 from tests.mlruns_config.test_registry import (  # noqa: F401 # fixtures
     go,
@@ -12,6 +15,15 @@ from tests.mlruns_config.test_registry import (  # noqa: F401 # fixtures
     registry,
     tracking_uri,
 )
+
+
+def measure(registry, version: int, **metrics: float) -> None:  # noqa: F811
+    """Give a release what every reviewed gate asks for, except `metrics`."""
+    run_id = registry.client.get_model_version("mhras-risk", str(version)).run_id
+    for gate in load_gates():
+        bound = gate.minimum if gate.minimum is not None else gate.maximum
+        registry.client.log_metric(run_id, gate.metric, metrics.get(gate.metric, bound))
+
 
 WHY = ["--actor", "ada", "--reason", "looks good"]
 
@@ -48,7 +60,17 @@ def test_an_address_that_is_none_is_refused_without_being_shown(run, monkeypatch
     assert "a secret" not in output
 
 
-@pytest.mark.parametrize("command", [["promote", "1"], ["rollback"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["promote", "1"],
+        ["rollback"],
+        ["shadow", "1"],
+        ["share", "0.1"],
+        ["stop"],
+        ["override", "1", "auroc", "--until", "2026-01-01"],
+    ],
+)
 @pytest.mark.parametrize("words", [["--actor", "ada"], ["--reason", "x"], []])
 def test_a_change_needs_who_and_why(run, command, words):
     code, output = run(*command, *words)
@@ -107,3 +129,47 @@ def test_a_rollback_goes_back(run, registry):  # noqa: F811
     assert (code, output) == (0, f"mhras-risk {first} is in Production again\n")
     assert find_production(registry) == first
     assert "production" in run("list")[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["shadow", "9"], "no version 9"),
+        (["share", "0.1"], "no candidate"),
+        (["stop"], "no candidate"),
+        (["override", "9", "auroc", "--until", "2026-01-01"], "no version 9"),
+    ],
+)
+def test_a_refused_step_says_why_and_fails(run, command, words):
+    code, output = run(*command, *WHY)
+    assert code == 1
+    assert words in output
+
+
+def test_a_candidate_is_rolled_out_shown_and_stopped(run, registry):  # noqa: F811
+    version = register(registry)
+    measure(registry, version)
+    go(registry, version, "Staging")
+
+    assert run("shadow", str(version), *WHY) == (0, f"mhras-risk {version} scores in shadow\n")
+    assert "candidate (shadow)" in run("list")[1]
+    code, output = run("share", "0.25", *WHY)
+    assert code == 0
+    assert f"mhras-risk {version} answers for 0.25 of individuals\n" in output
+    assert "candidate (traffic 0.25)" in run("list")[1]
+    assert "candidate (traffic 0.25)" in run("show", str(version))[1]
+    assert run("stop", *WHY) == (0, f"mhras-risk {version} is no longer rolled out\n")
+    assert "candidate" not in run("list")[1]
+
+
+def test_an_override_lets_a_failing_release_through_and_is_shown(run, registry):  # noqa: F811
+    version = register(registry)
+    measure(registry, version, auroc=0.5)
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    code, output = run("override", str(version), "auroc", "--until", today, *WHY)
+
+    words = f"gate auroc overridden by ada until {today}"
+    assert (code, output) == (0, f"mhras-risk {version}: {words}\n")
+    assert "overridden by ada" in run("show", str(version))[1]
+    assert run("promote", str(version), *WHY)[0] == 0
+    assert find_production(registry) == version
