@@ -16,6 +16,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from feature_repo.catalogue import list_model_inputs
+from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.individual import JOIN_KEY
 from feature_repo.online import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
@@ -41,7 +42,6 @@ from flows.models.release import assemble_release
 from flows.models.selection import YARDSTICK, Decision, select_members
 from flows.models.stacking import fit_stacker, predict_out_of_fold
 from flows.sources.consent_store import read_consented_types
-from flows.sources.contract import DATA_TYPES
 from flows.training_set import (
     TrainingSet,
     collect_futures,

@@ -10,6 +10,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.consent_terms import DATA_TYPES
 from mlruns_config.release import (
     Calibration,
     ConformalInterval,
@@ -19,9 +20,6 @@ from mlruns_config.release import (
     SequenceDescription,
     Stacker,
 )
-
-#: Data types whose absence widens the interval.
-DATA_TYPES = ("survey", "wearable", "emr")
 
 #: Member probabilities are kept this far from 0 and 1, where log-odds are infinite.
 PROBABILITY_MARGIN = 1e-6

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
+from feature_repo.consent_terms import DATA_TYPES
 from mlruns_config.release import RELEASE_MODEL
 from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
 from serving import audit
@@ -38,7 +39,6 @@ from serving.records import Caller, record
 from serving.release import Release
 from serving.requests import ScreeningRequest, SurveyData
 from serving.scoring import (
-    DATA_TYPES,
     Band,
     BandEdges,
     Estimate,

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.individual import JOIN_KEY
 from flows.evaluation.metrics import (
     Interval,
@@ -22,7 +23,6 @@ from flows.models.member import FittedMember, Labels, ModelRows, Probabilities
 from flows.models.release import blank_data_types, predict_all, predict_release
 from flows.models.selection import YARDSTICK
 from flows.models.stacking import draw_group_rates
-from flows.sources.contract import DATA_TYPES
 from flows.training_set import TrainingSet
 from mlruns_config.release import ReleaseManifest
 

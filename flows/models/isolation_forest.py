@@ -32,6 +32,8 @@ from flows.models.member import (
     make_graph_input,
     make_graph_output,
 )
+from flows.models.missing import find_medians
+from flows.models.thresholds import lower_to_float32
 
 TREES = 200
 #: Rows per tree, as in the paper: more make clusters of the unusual look usual.
@@ -110,7 +112,7 @@ class AnomalyForest:
 
 def fit(data: FittingData) -> AnomalyForest:
     """Fit the forest on the features and its logistic on the labels."""
-    fill = _find_medians(data.rows.features)
+    fill = find_medians(data.rows.features).astype(np.float32)
     filled = _fill_missing(data.rows.features, fill)
     forest = IsolationForest(
         n_estimators=TREES,
@@ -172,15 +174,6 @@ def _list_tree_attributes(
     }
 
 
-def lower_to_float32(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Lower thresholds to float32: inputs are float32, so no row changes its branch.
-
-    Rounding to the nearest one would send a row that lies between the two elsewhere.
-    """
-    nearest = thresholds.astype(np.float32)
-    return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
-
-
 def measure_path_lengths(tree: Tree) -> NDArray[np.float64]:
     """Return each node's depth plus the depth its rows would need to be told apart."""
     depths = np.zeros(tree.node_count)
@@ -205,11 +198,3 @@ def _score_anomaly(forest: IsolationForest, filled: Matrix) -> NDArray[np.float6
 
 def _fill_missing(inputs: Matrix, fill: Matrix) -> Matrix:
     return np.where(np.isnan(inputs), fill, inputs)
-
-
-def _find_medians(inputs: Matrix) -> Matrix:
-    """Return the median of each column; a column that is never known counts as zero."""
-    known = ~np.isnan(inputs).all(axis=0)
-    medians = np.zeros(inputs.shape[1], dtype=np.float32)
-    medians[known] = np.nanmedian(inputs[:, known], axis=0)
-    return medians

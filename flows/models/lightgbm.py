@@ -25,6 +25,7 @@ from flows.models.member import (
     make_graph_input,
     make_graph_output,
 )
+from flows.models.thresholds import lower_to_float32
 
 #: Columns the estimate may only rise with.
 MONOTONE_COLUMNS = ("phq9_total", "gad7_total", "phq9_item_9", "phq9_self_harm_365")
@@ -115,9 +116,7 @@ def round_thresholds(model: str) -> str:
 
 def _round_line(line: re.Match[str]) -> str:
     exact = np.array(line.group(1).split(), dtype=np.float64)
-    nearest = exact.astype(np.float32)
-    lower = np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest)
-    return "threshold=" + " ".join(repr(float(value)) for value in lower)
+    return "threshold=" + " ".join(repr(float(value)) for value in lower_to_float32(exact))
 
 
 def _keep_positive_class(model: onnx.ModelProto, width: int) -> onnx.ModelProto:

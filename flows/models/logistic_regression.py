@@ -22,12 +22,12 @@ from flows.models.member import (
     OPSET,
     FittingData,
     GraphInput,
-    Matrix,
     ModelRows,
     Probabilities,
     make_graph_input,
     make_graph_output,
 )
+from flows.models.missing import find_medians
 
 #: Inverse strength of the ridge. With some 120 correlated columns and a few thousand rows,
 #: the weaker penalties tried (0.1, 1) gave the same AUROC and wilder coefficients.
@@ -104,7 +104,7 @@ class FoldedRegression:
 def fit(data: FittingData) -> FoldedRegression:
     """Fit on the features; the stopping rows are not needed."""
     missing = np.isnan(data.rows.features)
-    fill = _find_medians(data.rows.features)
+    fill = find_medians(data.rows.features)
     filled = np.where(missing, fill, data.rows.features).astype(np.float64)
     mean, scale = filled.mean(axis=0), filled.std(axis=0)
     scale[scale < 1e-6] = 1.0
@@ -121,11 +121,3 @@ def fit(data: FittingData) -> FoldedRegression:
         missing_coefficients=coefficients[width:].tolist(),
         intercept=float(model.intercept_[0]),
     )
-
-
-def _find_medians(inputs: Matrix) -> NDArray[np.float64]:
-    """Return the median of each column; a column that is never known counts as zero."""
-    known = ~np.isnan(inputs).all(axis=0)
-    medians = np.zeros(inputs.shape[1])
-    medians[known] = np.nanmedian(inputs[:, known], axis=0)
-    return medians

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from feature_repo.catalogue import ModelInput, list_model_inputs
+from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.individual import JOIN_KEY
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
@@ -20,7 +21,6 @@ from flows.models.stacking import (
     measure_interval,
     stack,
 )
-from flows.sources.contract import DATA_TYPES
 from flows.training_set import TrainingSet
 from mlruns_config.release import (
     Calibration,

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
+from feature_repo.consent_terms import DATA_TYPES, PURPOSES
 from feature_repo.instruments import GAD7
 from flows.sources.contract import (
     CONSENTS,
-    DATA_TYPES,
     EMR_EVENTS,
     ENCOUNTER_SETTINGS,
     EVENT_KINDS,
@@ -16,7 +16,6 @@ from flows.sources.contract import (
     ITEM_COLUMNS,
     OUTCOMES,
     PEOPLE,
-    PURPOSES,
     SEXES,
     SURVEYS,
     WEARABLE_DAYS,

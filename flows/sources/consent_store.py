@@ -13,8 +13,9 @@ from sqlalchemy import Engine, Text, func, or_, select, text, type_coerce, updat
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
+from feature_repo.consent_terms import DATA_TYPES, PURPOSES
 from flows.lake import MergeCounts
-from flows.sources.contract import DATA_TYPES, PURPOSES, ColumnTypes
+from flows.sources.contract import ColumnTypes
 from serving.database.sessions import open_session
 from serving.database.tables import Consent
 

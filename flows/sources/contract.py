@@ -12,11 +12,6 @@ from polars.datatypes import DataTypeClass
 
 from feature_repo.instruments import PHQ9
 
-#: Data types an individual may consent to, as the audit trail names them.
-DATA_TYPES = ("survey", "wearable", "emr")
-#: Purposes an individual may consent to.
-PURPOSES = ("training", "screening")
-
 SEXES = ("female", "male", "other", "unknown")
 EVENT_KINDS = ("diagnosis", "medication", "encounter")
 ENCOUNTER_SETTINGS = (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flows.sources.contract import DATA_TYPES, PURPOSES
+from feature_repo.consent_terms import DATA_TYPES, PURPOSES
 from flows.sources.fhir_values import (
     Context,
     IgnoredResourceError,

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from feature_repo.consent_terms import DATA_TYPES, PURPOSES
 from feature_repo.instruments import INSTRUMENTS
 from flows.sources.clean import PARSERS, PLAUSIBLE, WITHDRAWALS
 from flows.sources.contract import (
-    DATA_TYPES,
     ENCOUNTER_SETTINGS,
     EVENT_KINDS,
-    PURPOSES,
     SEXES,
     TABLES,
     WEARABLE_CHANNELS,

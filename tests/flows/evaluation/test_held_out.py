@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from feature_repo.catalogue import list_model_inputs
+from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.evaluation.held_out import (
     HeldOut,
@@ -20,7 +21,6 @@ from flows.evaluation.held_out import (
 from flows.evaluation.metrics import OneSidedLabelsError, draw_bootstrap_rows
 from flows.models.member import ModelRows
 from flows.models.selection import YARDSTICK
-from flows.sources.contract import DATA_TYPES
 from flows.training_set import Split, TrainingSet
 from mlruns_config.release import ConformalInterval, ScoreMap, Stacker
 from tests.fixtures.manifests import make_manifest

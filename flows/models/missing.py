@@ -1,0 +1,14 @@
+"""Filling what is missing, for families that cannot take NaN."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.models.member import Matrix
+
+
+def find_medians(inputs: Matrix) -> NDArray[np.float64]:
+    """Return the median of each column; a column that is never known counts as zero."""
+    known = ~np.isnan(inputs).all(axis=0)
+    medians = np.zeros(inputs.shape[1])
+    medians[known] = np.nanmedian(inputs[:, known], axis=0)
+    return medians
