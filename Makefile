@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DROP ?=
+STATE ?= .mhras
 PEOPLE ?= 2000
 
 .DEFAULT_GOAL := help
@@ -22,7 +23,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@touch $@
 
 run: install ## start everything, train a release on DROP=folder (default: a simulated cohort), screen one individual
-	@$(BIN)/python -m infra.local $(if $(DROP),--drop "$(DROP)") --people $(PEOPLE) $(if $(ALL),--all-members) $(if $(ONCE),--once)
+	@$(BIN)/python -m infra.local $(if $(DROP),--drop "$(DROP)") --people $(PEOPLE) --state "$(STATE)" $(if $(ALL),--all-members) $(if $(ONCE),--once)
 
 test: install ## run the tests
 	@$(BIN)/python -m pytest -m "not nightly" $(ARGS)

@@ -20,6 +20,9 @@ from infra.local.tour import PipelineFailedError, has_release, run_pipeline, scr
 
 console = Console(highlight=False)
 
+#: File that marks a state whose lake holds simulated individuals.
+SIMULATED = "simulated-cohort"
+
 
 def run(
     drop: Annotated[str | None, typer.Option(help="Folder or s3:// prefix of data.")] = None,
@@ -37,6 +40,11 @@ def run(
         remove_root_state(state / "postgres")
         shutil.rmtree(state, ignore_errors=True)
         return
+    if drop is not None and (state / SIMULATED).exists():
+        _fail(
+            f"{state} holds a simulated cohort, and real people must not be mixed with it: "
+            "`make clean` first, or keep them apart with STATE=folder"
+        )
     signal.signal(signal.SIGTERM, _interrupt)
     begun = time.monotonic()
     try:

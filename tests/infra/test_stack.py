@@ -90,13 +90,23 @@ def test_what_a_kill_left_behind_is_stopped_at_the_next_start(state: Path) -> No
     assert list_leftovers(state) == []
 
 
-def test_a_fhir_export_too_small_to_judge_a_release_says_so_and_the_old_one_answers(
-    state: Path, tmp_path: Path
-) -> None:
+def test_real_people_are_not_mixed_with_a_simulated_cohort(state: Path, tmp_path: Path) -> None:
+    shown, _ = (run := start(state, "--once", "--drop", str(tmp_path))).communicate(timeout=60)
+
+    assert run.returncode == 1
+    assert "must not be mixed" in shown
+    assert list_leftovers(state) == []
+
+
+def test_a_fhir_export_too_small_to_judge_a_release_ends_in_words(tmp_path: Path) -> None:
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    write_fhir_drop(simulate_cohort(60, 1, yesterday, seed=3), tmp_path)
+    write_fhir_drop(simulate_cohort(60, 1, yesterday, seed=3), tmp_path / "drop")
+    state = tmp_path / "state"
 
-    shown, _ = (run := start(state, "--once", "--drop", str(tmp_path))).communicate(timeout=600)
+    run = start(state, "--once", "--drop", str(tmp_path / "drop"))
+    shown, _ = run.communicate(timeout=600)
+    remove_root_state(state / "postgres")
 
-    assert run.returncode == 0, shown
-    assert "review priority" in shown
+    assert run.returncode == 1
+    assert "labelled index dates" in shown
+    assert list_leftovers(state) == []
