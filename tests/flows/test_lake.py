@@ -149,17 +149,21 @@ from flows.lake import merge_rows
 print("ready", flush=True)
 for steps in range(1, 1000):
     merge_rows(sys.argv[1], "wearable_days", make_days(48, 60, steps=float(steps)))
+    print("merged", flush=True)
 """
 
 
 def test_a_kill_in_the_middle_of_a_merge_leaves_a_whole_table(lake: str) -> None:
     merge_rows(lake, "wearable_days", make_days(48, 60, steps=0.0))
-    for delay in (0.05, 0.2, 0.45):
+    # Killed within the first merge, then some way into a later one.
+    for merges, delay in ((0, 0.05), (1, 0.05), (2, 0.15)):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, lake], stdout=subprocess.PIPE, env=os.environ
         )
         assert writer.stdout
         assert writer.stdout.readline() == b"ready\n"
+        for _ in range(merges):
+            assert writer.stdout.readline() == b"merged\n"
         time.sleep(delay)
         writer.send_signal(signal.SIGKILL)
         writer.wait()
