@@ -25,7 +25,7 @@ CRISIS_ANSWERS = [*LOW_ANSWERS[:8], 2]
 @dataclass
 class HangingFeatureSource(MemoryFeatureSource):
     def read(self, anonymized_id: str, query: Query) -> Features:
-        time.sleep(1.5)
+        time.sleep(4)
         return super().read(anonymized_id, query)
 
 
@@ -100,7 +100,7 @@ def test_a_hanging_feature_store_is_given_up_within_the_deadline(
         started = time.monotonic()
         answer = post(client, individual, LOW_ANSWERS).json()
 
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 3
     assert answer["degraded"] == ["feature_store"]
 
 
