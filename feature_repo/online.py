@@ -20,11 +20,11 @@ from feature_repo.request_answers import (
     INDEX_DAY,
     PHQ9_ANSWERS,
     REPORTED_PHQ9_TOTAL,
+    SECONDS_PER_DAY,
     compute_answer_features,
 )
 from feature_repo.weekly_sequence import SEQUENCE_WEEKS, weekly_sequence
 
-SECONDS_PER_DAY = 86400
 REPOSITORY = Path(__file__).parent
 
 

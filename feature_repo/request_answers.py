@@ -20,6 +20,7 @@ from feature_repo.survey_history import STORED_PHQ9_ITEMS, survey_history
 Numbers = NDArray[np.float64]
 
 DAYS_PER_YEAR = 365.25
+SECONDS_PER_DAY = 86400
 
 PHQ9_ANSWERS = tuple(f"answered_phq9_{n}" for n in range(1, PHQ9.item_count + 1))
 GAD7_ANSWERS = tuple(f"answered_gad7_{n}" for n in range(1, GAD7.item_count + 1))

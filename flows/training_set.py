@@ -16,6 +16,7 @@ from feature_repo.request_answers import (
     INDEX_DAY,
     PHQ9_ANSWERS,
     REPORTED_PHQ9_TOTAL,
+    SECONDS_PER_DAY,
 )
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
@@ -24,7 +25,6 @@ from flows.labels import HORIZON_DAYS, INDEX_DATE, LABEL
 from flows.models.member import Labels, Matrix, ModelRows
 from flows.sources.contract import ITEM_COLUMNS
 
-SECONDS_PER_DAY = 86400
 #: Number of a row in the entity frame: the store gives rows back in an order of its own.
 ASKED = "asked_row"
 #: Weeks a forecasting member looks ahead: the label's 90 days.
