@@ -8,9 +8,25 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, DateTime, Float, Identity, Index, String, Text, func
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from serving.review_terms import REVIEW_WITHIN
 
 
 class Base(DeclarativeBase):
@@ -23,7 +39,11 @@ class Base(DeclarativeBase):
 
 
 class Consent(Base):
-    """What one individual agreed to, for which data types and purposes, and until when."""
+    """What one individual agreed to, for which data types and purposes, and until when.
+
+    Triggers keep every change in `consent_changes`, tell the workers of it, and see that a
+    consent from before an erasure stays withdrawn, whoever writes it.
+    """
 
     __tablename__ = "consent"
     __table_args__ = (Index("idx_consent_expires_at", "expires_at"),)
@@ -62,11 +82,21 @@ class Prediction(Base):
     answer: Mapped[dict[str, Any]]
 
 
+def _find_due_time(context: Any) -> datetime:
+    values = context.get_current_parameters()
+    due: datetime = values["created_at"] + REVIEW_WITHIN[values["priority"]]
+    return due
+
+
 class ReviewItem(Base):
     """A prediction waiting for, or decided by, a person."""
 
     __tablename__ = "review_items"
-    __table_args__ = (Index("idx_review_items_status", "status", "created_at"),)
+    __table_args__ = (
+        Index("idx_review_items_status", "status", "created_at"),
+        Index("idx_review_items_anonymized_id", "anonymized_id"),
+        Index("idx_review_items_prediction_id", "prediction_id"),
+    )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     prediction_id: Mapped[uuid.UUID]
@@ -75,6 +105,118 @@ class ReviewItem(Base):
     priority: Mapped[str] = mapped_column(String(16))
     reasons: Mapped[list[str]]
     status: Mapped[str] = mapped_column(String(16))
+    due_at: Mapped[datetime] = mapped_column(default=_find_due_time)
+    claimed_by: Mapped[str | None] = mapped_column(Text)
+    claimed_at: Mapped[datetime | None]
+    decided_by: Mapped[str | None] = mapped_column(Text)
+    decided_at: Mapped[datetime | None]
+    decision: Mapped[str | None] = mapped_column(String(16))
+    new_band: Mapped[str | None] = mapped_column(String(16))
+    reason_code: Mapped[str | None] = mapped_column(String(32))
+    comment: Mapped[str | None] = mapped_column(Text)
+
+
+class ReviewEvent(Base):
+    """What happened to a review item: claims, notes, decisions, in order."""
+
+    __tablename__ = "review_events"
+    __table_args__ = (
+        Index("idx_review_events_review_id", "review_id", "id"),
+        Index("idx_review_events_anonymized_id", "anonymized_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    review_id: Mapped[uuid.UUID]
+    anonymized_id: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime]
+    user_id: Mapped[str] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(String(16))
+    note: Mapped[str | None] = mapped_column(Text)
+
+
+class CrisisOverride(Base):
+    """A clinician's word that puts a prediction into the top band, whatever it said."""
+
+    __tablename__ = "crisis_overrides"
+    __table_args__ = (
+        Index("idx_crisis_overrides_prediction_id", "prediction_id"),
+        Index("idx_crisis_overrides_anonymized_id", "anonymized_id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    prediction_id: Mapped[uuid.UUID]
+    review_id: Mapped[uuid.UUID]
+    anonymized_id: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime]
+    user_id: Mapped[str] = mapped_column(Text)
+    comment: Mapped[str] = mapped_column(Text)
+
+
+class ConsentChange(Base):
+    """One change of a consent and who made it; written by a trigger, whoever wrote the consent."""
+
+    __tablename__ = "consent_changes"
+    __table_args__ = (Index("idx_consent_changes_anonymized_id", "anonymized_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    anonymized_id: Mapped[str] = mapped_column(String(32))
+    changed_at: Mapped[datetime]
+    changed_by: Mapped[str] = mapped_column(Text)
+    change: Mapped[str] = mapped_column(String(16))
+    granted_at: Mapped[datetime]
+    data_types: Mapped[list[str]]
+    purposes: Mapped[list[str]]
+    expires_at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]
+
+
+class Erasure(Base):
+    """That an individual was erased, when and by whom, with the signed receipt; append-only."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (Index("idx_erasures_anonymized_id", "anonymized_id", "requested_at"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    anonymized_id: Mapped[str] = mapped_column(String(32))
+    requested_at: Mapped[datetime]
+    requested_by: Mapped[str] = mapped_column(Text)
+    #: Releases that had scored the individual.
+    release_versions: Mapped[list[str]]
+    receipt: Mapped[dict[str, Any]]
+
+
+class ErasureStore(Base):
+    """How far an erasure is in one store: `queued` until a flow reports `done`."""
+
+    __tablename__ = "erasure_stores"
+    __table_args__ = (Index("idx_erasure_stores_state", "state"),)
+
+    erasure_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("erasures.id"), primary_key=True)
+    store: Mapped[str] = mapped_column(String(32), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    changed_at: Mapped[datetime]
+    details: Mapped[dict[str, Any]]
+
+
+class TokenRevocation(Base):
+    """One token refused by its `jti`, or all issued before an instant (of a user, or of all)."""
+
+    __tablename__ = "token_revocations"
+    __table_args__ = (
+        CheckConstraint(
+            "(jti IS NULL) <> (not_before IS NULL) AND (jti IS NULL OR user_id IS NULL)",
+            name="revokes_one_token_or_all_before",
+        ),
+        Index("idx_token_revocations_created_at", "created_at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    created_at: Mapped[datetime]
+    revoked_by: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    jti: Mapped[str | None] = mapped_column(Text)
+    user_id: Mapped[str | None] = mapped_column(Text)
+    not_before: Mapped[datetime | None]
 
 
 class AuditRow(Base):
@@ -84,6 +226,14 @@ class AuditRow(Base):
     __table_args__ = (
         Index("idx_audit_log_event_type", "event_type"),
         Index("idx_audit_log_created_at", "created_at"),
+        Index("idx_audit_log_anonymized_id", "anonymized_id", "id"),
+        Index(
+            "idx_audit_log_listed_individuals",
+            "details",
+            postgresql_using="gin",
+            postgresql_ops={"details": "jsonb_path_ops"},
+            postgresql_where=text("event_type = 'review_list'"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -97,3 +247,25 @@ class AuditRow(Base):
     result: Mapped[str] = mapped_column(Text)
     request_id: Mapped[str | None] = mapped_column(Text)
     details: Mapped[dict[str, Any]]
+
+
+class AuditSeal(Base):
+    """One link of the hash chain over `audit_log`, in the order of sealing."""
+
+    __tablename__ = "audit_chain"
+
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    audit_id: Mapped[int] = mapped_column(BigInteger, unique=True)
+    previous_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    row_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    sealed_at: Mapped[datetime]
+
+
+class AuditCheckpoint(Base):
+    """A signed head of the chain; the same document lies in the checkpoint store."""
+
+    __tablename__ = "audit_checkpoints"
+
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    signed_at: Mapped[datetime]
+    document: Mapped[dict[str, Any]]

@@ -14,7 +14,11 @@ from mlruns_config.ledger import LedgerEntry, append_to_ledger, ledger_metadata
 from serving.database.migrate import downgrade, upgrade
 from serving.database.tables import Base
 
-APPEND_ONLY_TABLES = ("audit_log", "promotion_ledger")
+APPEND_ONLY_TABLES = (
+    *("audit_log", "audit_chain", "audit_checkpoints", "promotion_ledger"),
+    *("erasures", "token_revocations"),
+)
+HEAD = "0002"
 
 
 @pytest.fixture
@@ -64,25 +68,26 @@ def test_an_unknown_revision_is_refused(empty_database_url):
 
 
 def test_the_database_goes_up_down_and_up_again(empty_database_url):
-    assert upgrade(empty_database_url) == (None, "0001")
-    assert downgrade(empty_database_url) == ("0001", None)
+    assert upgrade(empty_database_url) == (None, HEAD)
+    assert downgrade(empty_database_url) == (HEAD, None)
     engine = create_engine(empty_database_url)
     assert inspect(engine).get_table_names() == ["alembic_version"]
     engine.dispose()
-    assert upgrade(empty_database_url) == (None, "0001")
+    assert upgrade(empty_database_url) == (None, HEAD)
 
 
 def test_the_command_says_what_it_did(empty_database_url):
-    assert run_command(empty_database_url).stdout == "database migration: empty -> 0001\n"
-    assert run_command(empty_database_url).stdout == "database migration: already at 0001\n"
-    assert run_command(empty_database_url, "--down").stdout == "database migration: 0001 -> empty\n"
+    assert run_command(empty_database_url).stdout == f"database migration: empty -> {HEAD}\n"
+    assert run_command(empty_database_url).stdout == f"database migration: already at {HEAD}\n"
+    down = run_command(empty_database_url, "--down")
+    assert down.stdout == f"database migration: {HEAD} -> empty\n"
 
 
 def test_pods_that_migrate_at_once_do_not_race(empty_database_url):
     with ThreadPoolExecutor(4) as pool:
         outcomes = list(pool.map(upgrade, [empty_database_url] * 4))
 
-    assert sorted(outcomes, key=str) == [("0001", "0001")] * 3 + [(None, "0001")]
+    assert sorted(outcomes, key=str) == [(HEAD, HEAD)] * 3 + [(None, HEAD)]
 
 
 def test_the_migrated_database_equals_the_models(engine):
@@ -97,14 +102,15 @@ def test_the_migrated_database_equals_the_models(engine):
 
 @pytest.mark.parametrize("table", APPEND_ONLY_TABLES)
 @pytest.mark.parametrize(
-    "change", ["UPDATE {} SET result = 'x'", "DELETE FROM {}", "TRUNCATE {}", "TRUNCATE {} CASCADE"]
+    "change", ["UPDATE {} SET {} = NULL", "DELETE FROM {}", "TRUNCATE {} CASCADE"]
 )
 def test_a_written_record_can_be_neither_changed_nor_removed(engine, table, change):
+    column = inspect(engine).get_columns(table)[1]["name"]
     with (
         pytest.raises(ProgrammingError, match="append-only"),
         engine.begin() as connection,
     ):
-        connection.execute(text(change.format(table)))
+        connection.execute(text(change.format(table, column)))
 
 
 def test_a_transition_is_written_to_the_ledger_with_its_gates(engine):

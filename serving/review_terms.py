@@ -1,0 +1,41 @@
+"""The words of the review queue: states, decisions, reasons, and how soon a person must look."""
+
+from datetime import timedelta
+from enum import StrEnum
+
+
+class ReviewStatus(StrEnum):
+    PENDING = "pending"
+    CLAIMED = "claimed"
+    DECIDED = "decided"
+
+
+class Decision(StrEnum):
+    """What a clinician makes of a screening."""
+
+    AGREE = "agree"
+    OVERRIDE = "override"
+    REFER = "refer"
+
+
+class OverrideReason(StrEnum):
+    """Why a clinician puts somebody into another band than the release did."""
+
+    CLINICAL_ASSESSMENT = "clinical_assessment"
+    DATA_WRONG_OR_OLD = "data_wrong_or_old"
+    ALREADY_IN_CARE = "already_in_care"
+    CIRCUMSTANCES_NOT_IN_DATA = "circumstances_not_in_data"
+    ANSWERS_MISUNDERSTOOD = "answers_misunderstood"
+    OTHER = "other"
+
+
+#: Most urgent first, by band of the screening. A local agreement, not a clinical standard.
+REVIEW_WITHIN = {
+    "critical": timedelta(hours=1),
+    "high": timedelta(hours=24),
+    "moderate": timedelta(hours=72),
+    "low": timedelta(days=7),
+}
+
+#: A claim this old no longer keeps others from the item: its owner went home with it.
+CLAIM_LAPSES_AFTER = timedelta(hours=4)
