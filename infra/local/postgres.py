@@ -40,8 +40,13 @@ class PostgresServer:
     password: str
 
     def url(self, database: str, driver: str = "postgresql+psycopg2") -> str:
-        password = quote(self.password, safe="")
-        return f"{driver}://{SUPERUSER}:{password}@127.0.0.1:{self.port}/{database}"
+        return self.url_of(SUPERUSER, self.password, database, driver)
+
+    def url_of(
+        self, user: str, password: str, database: str, driver: str = "postgresql+psycopg2"
+    ) -> str:
+        """Return the URL of a login other than the superuser's."""
+        return f"{driver}://{user}:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}"
 
     def create_databases(self, names: Iterable[str]) -> None:
         """Create each database that does not exist yet."""

@@ -5,7 +5,10 @@ import secrets
 from base64 import b64encode
 from pathlib import Path
 
-SECRET_NAMES = ("JWT_SECRET_KEY", "ANONYMIZATION_SALT", "POSTGRES_PASSWORD")
+SECRET_NAMES = (
+    *("JWT_SECRET_KEY", "ANONYMIZATION_SALT", "AUDIT_SIGNING_KEY"),
+    *("POSTGRES_PASSWORD", "APP_DATABASE_PASSWORD"),
+)
 
 
 def load_or_make_secrets(state: Path) -> dict[str, str]:

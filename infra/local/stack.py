@@ -22,6 +22,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 DATABASES = ("mhras", "mlflow", "prefect", "feast")
 USUAL_PORTS = {"postgres": 5432, "mlflow": 5000, "prefect": 4200, "api": 8000}
 WORK_POOL = "local"
+#: The API's own login: it may add to records, and neither change nor remove them.
+API_LOGIN = "mhras_api"
 
 #: Every library's own reporting home, off.
 NO_TELEMETRY = {
@@ -44,6 +46,7 @@ class LocalStack:
     ports: dict[str, int]
     environment: dict[str, str]
     postgres: PostgresServer
+    api_database_url: str
     services: list[ManagedProcess] = field(default_factory=list)
 
     def url(self, service: str) -> str:
@@ -54,8 +57,8 @@ class LocalStack:
         for service in self.services:
             service.check_alive()
 
-    def start(self, name: str, command: list[str]) -> ManagedProcess:
-        service = start_process(name, command, self.environment, self.state)
+    def start(self, name: str, command: list[str], **changes: str) -> ManagedProcess:
+        service = start_process(name, command, self.environment | changes, self.state)
         self.services.append(service)
         return service
 
@@ -79,8 +82,9 @@ def start_stack(state: Path, announce: Announce) -> LocalStack:
         state / "postgres", ports["postgres"], secrets.pop("POSTGRES_PASSWORD")
     )
     postgres.create_databases(DATABASES)
+    api_database_url = postgres.url_of(API_LOGIN, secrets.pop("APP_DATABASE_PASSWORD"), "mhras")
     environment = _make_environment(state, ports, postgres, secrets)
-    stack = LocalStack(state, ports, os.environ | environment, postgres)
+    stack = LocalStack(state, ports, os.environ | environment, postgres, api_database_url)
     announce("postgres", f"ready on port {ports['postgres']}")
     try:
         _start_services(stack, announce)
@@ -92,9 +96,11 @@ def start_stack(state: Path, announce: Announce) -> LocalStack:
 
 def _start_services(stack: LocalStack, announce: Announce) -> None:
     mlflow, prefect = _start_mlflow(stack), _start_prefect(stack)
-    _run_to_end(stack, "migrations", [sys.executable, "-m", "serving.database.migrate"])
+    migrate = [sys.executable, "-m", "serving.database.migrate"]
+    _run_to_end(stack, "migrations", migrate, APP_DATABASE_URL=stack.api_database_url)
     announce("database", "migrated")
-    api = stack.start("api", [sys.executable, "-m", "serving", "--port", str(stack.ports["api"])])
+    serve = [sys.executable, "-m", "serving", "--port", str(stack.ports["api"])]
+    api = stack.start("api", serve, DATABASE_URL=stack.api_database_url)
     for service, path in ((mlflow, "/health"), (api, "/health"), (prefect, "/api/health")):
         seconds = wait_until_healthy(service, f"{stack.url(service.name)}{path}")
         announce(service.name, f"ready after {seconds:.0f} s: {stack.url(service.name)}")
@@ -147,8 +153,8 @@ def _create_work_pool(stack: LocalStack) -> None:
         response.raise_for_status()
 
 
-def _run_to_end(stack: LocalStack, name: str, command: list[str]) -> None:
-    service = start_process(name, command, stack.environment, stack.state)
+def _run_to_end(stack: LocalStack, name: str, command: list[str], **changes: str) -> None:
+    service = start_process(name, command, stack.environment | changes, stack.state)
     if service.process.wait():
         service.check_alive()
     service.record.unlink()
@@ -177,6 +183,7 @@ def _make_environment(
         "MHRAS_ENV": "development",
         "DATABASE_URL": postgres.url("mhras"),
         "LAKE_URL": str(state / "lake"),
+        "AUDIT_CHECKPOINT_URL": str(state / "audit"),
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['mlflow']}",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",

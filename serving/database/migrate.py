@@ -1,7 +1,8 @@
 """Bring the MHRAS database to a revision: `python -m serving.database.migrate`.
 
 Safe to start from several pods at once: a session-level advisory lock lets one of them
-migrate while the others wait and then find nothing to do.
+migrate while the others wait and then find nothing to do. With APP_DATABASE_URL set, the
+login named there is made a member of the application's role (`serving.database.access`).
 """
 
 import os
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import psycopg2
 import typer
 from alembic import command
 from alembic.config import Config
@@ -19,6 +21,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from serving.database.access import ensure_application_login
 from serving.settings import normalise_database_url
 
 SCRIPTS = Path(__file__).parent / "migrations"
@@ -82,12 +85,23 @@ def run(
         url = normalise_database_url(os.environ.get("DATABASE_URL", ""))
         migrate = downgrade if down else upgrade
         before, after = migrate(url, revision or ("base" if down else "head"))
+        login = None if down else _ensure_login(url, os.environ.get("APP_DATABASE_URL"))
     except (ValueError, CommandError) as error:
         _fail(str(error))
     except OperationalError as error:
         _fail(f"cannot reach the database: {str(error.orig).strip().splitlines()[0]}")
+    except psycopg2.Error as error:
+        _fail(f"cannot make the application's login: {str(error).strip().splitlines()[0]}")
     outcome = f"already at {after or 'empty'}" if before == after else _describe(before, after)
     sys.stdout.write(f"database migration: {outcome}\n")
+    if login:
+        sys.stdout.write(f"application login: {login}\n")
+
+
+def _ensure_login(url: str, application_url: str | None) -> str | None:
+    if not application_url:
+        return None
+    return ensure_application_login(url, normalise_database_url(application_url))
 
 
 def _describe(before: str | None, after: str | None) -> str:

@@ -12,7 +12,9 @@ from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
 from infra.local.ports import choose_port
+from infra.local.postgres import PostgresServer
 from serving.app import create_app
+from serving.database.access import ensure_application_login
 from serving.database.tables import AuditRow, Base, Consent
 from serving.features import Features, FeaturesUnavailableError, Query, Values
 from serving.roles import Role
@@ -73,8 +75,16 @@ def production_version(releases: ReleaseFactory) -> int:
 
 
 @pytest.fixture(scope="module")
-def settings(database_url: str, mlflow_url: str) -> Settings:
-    return make_settings(database_url, mlflow_url)
+def application_url(postgres: PostgresServer, database_url: str) -> str:
+    """The database as the API reaches it: under a login that owns nothing."""
+    url = postgres.url_of("mhras_api", "test", database_url.rpartition("/")[2])
+    ensure_application_login(database_url, url)
+    return url
+
+
+@pytest.fixture(scope="module")
+def settings(application_url: str, mlflow_url: str) -> Settings:
+    return make_settings(application_url, mlflow_url)
 
 
 def make_settings(database_url: str, mlflow_url: str, **changes: Any) -> Settings:
