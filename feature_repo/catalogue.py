@@ -1,13 +1,16 @@
-"""Every input column of the tabular members, in order, with its plain words."""
+"""What is stored and what the tabular members take, column by column, in plain words."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from feast import FeatureView
+from feast.types import Array
 
+from feature_repo.answer_features import ANSWER_FEATURES, STORED_PHQ9_ITEMS
 from feature_repo.care_history import care_history
 from feature_repo.demographics import demographics
-from feature_repo.request_answers import ANSWER_FEATURES
-from feature_repo.survey_history import STORED_PHQ9_ITEMS, survey_history
+from feature_repo.stored_views import StoredFeature, StoredView
+from feature_repo.survey_history import survey_history
 from feature_repo.wearable_windows import wearable_windows
 from feature_repo.weekly_sequence import weekly_sequence
 
@@ -50,3 +53,22 @@ def list_model_inputs() -> tuple[ModelInput, ...]:
         if field.name not in COMPARED_ONLY
     ]
     return (*answered, *stored)
+
+
+def describe_stored_views() -> tuple[StoredView, ...]:
+    """Return the stored views as what reads their rows needs to know them."""
+    return tuple(_describe_view(view) for view in STORED_VIEWS)
+
+
+def _describe_view(view: FeatureView) -> StoredView:
+    features = tuple(
+        StoredFeature(
+            name=field.name,
+            data_type=field.tags.get("data_type", view.tags.get("data_type")),
+            is_sequence=isinstance(field.dtype, Array),
+        )
+        for field in view.features
+    )
+    # Feast writes "no expiry" as a time to live of nothing.
+    ttl = view.ttl if view.ttl and view.ttl > timedelta(0) else None
+    return StoredView(view.name, ttl, features)

@@ -1,87 +1,14 @@
-"""What the answers sent with a request say, seen against what is stored.
+"""The on-demand view of the answers sent with a request; what it computes is answer_features."""
 
-`compute_answer_features` is the one definition: the on-demand feature view below gives it
-to training, `feature_repo/online.py` to serving.
-"""
-
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from feast import Field, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
-from numpy.typing import NDArray
 
+from feature_repo.answer_features import ANSWER_FEATURES, REQUEST_FIELDS
 from feature_repo.demographics import demographics
-from feature_repo.instruments import GAD7, PHQ9
-from feature_repo.survey_history import STORED_PHQ9_ITEMS, survey_history
-
-Numbers = NDArray[np.float64]
-
-DAYS_PER_YEAR = 365.25
-SECONDS_PER_DAY = 86400
-
-PHQ9_ANSWERS = tuple(f"answered_phq9_{n}" for n in range(1, PHQ9.item_count + 1))
-GAD7_ANSWERS = tuple(f"answered_gad7_{n}" for n in range(1, GAD7.item_count + 1))
-#: A total given without its items.
-REPORTED_PHQ9_TOTAL = "reported_phq9_total"
-#: Days since 1970-01-01 of the screening, fractions allowed.
-INDEX_DAY = "index_day"
-
-REQUEST_FIELDS = (*PHQ9_ANSWERS, *GAD7_ANSWERS, REPORTED_PHQ9_TOTAL, INDEX_DAY)
-
-#: Name -> (plain words, unit). Kept beside the schema: Feast compares an on-demand view's
-#: fields with what it infers of them, descriptions and tags included.
-ANSWER_FEATURES = {
-    **{f"phq9_item_{n}": (f"PHQ-9 item {n}", "points") for n in range(1, PHQ9.item_count + 1)},
-    "phq9_total": ("PHQ-9 total", "points"),
-    "gad7_total": ("GAD-7 total", "points"),
-    "phq9_change": ("change of PHQ-9 since the previous one", "points"),
-    "phq9_above_own_mean": ("PHQ-9 above the person's own mean of a year", "points"),
-    "gad7_above_own_mean": ("GAD-7 above the person's own mean of a year", "points"),
-    "days_since_phq9": ("days since the last stored PHQ-9", "days"),
-    "age": ("age", "years"),
-}
-
-
-def compute_answer_features(inputs: Mapping[str, Any]) -> dict[str, Numbers]:
-    """Return the features of the answers, NaN where something needed is missing.
-
-    `inputs` holds REQUEST_FIELDS and the fields of survey_history and demographics, each a
-    number or a sequence of numbers (one per individual); None and NaN both mean missing.
-    Without answers in the request the stored ones stand in for them, compared with the
-    questionnaire before.
-    """
-    given = {name: _numbers(inputs, name) for name in REQUEST_FIELDS}
-    answers = np.array([given[name] for name in PHQ9_ANSWERS])
-    asked = ~np.isnan(answers).all(axis=0)
-    current = asked | ~np.isnan(given[REPORTED_PHQ9_TOTAL])
-    stored = np.array([_numbers(inputs, name) for name in STORED_PHQ9_ITEMS])
-    stored_total = _numbers(inputs, "stored_phq9_total")
-    given_total = np.where(asked, answers.sum(axis=0), given[REPORTED_PHQ9_TOTAL])
-    phq9 = np.where(current, given_total, stored_total)
-    before = np.where(current, stored_total, _numbers(inputs, "previous_phq9_total"))
-    given_gad7 = np.array([given[name] for name in GAD7_ANSWERS]).sum(axis=0)
-    gad7 = np.where(np.isnan(given_gad7), _numbers(inputs, "stored_gad7_total"), given_gad7)
-    items = np.where(current, answers, stored)
-    index_day = given[INDEX_DAY]
-    return {
-        **{f"phq9_item_{n}": item for n, item in enumerate(items, 1)},
-        "phq9_total": phq9,
-        "gad7_total": gad7,
-        "phq9_change": phq9 - before,
-        "phq9_above_own_mean": phq9 - _numbers(inputs, "phq9_mean_365"),
-        "gad7_above_own_mean": gad7 - _numbers(inputs, "gad7_mean_365"),
-        "days_since_phq9": np.floor(index_day) - _numbers(inputs, "stored_phq9_at"),
-        "age": 1970 + index_day / DAYS_PER_YEAR - _numbers(inputs, "birth_year"),
-    }
-
-
-def _numbers(inputs: Mapping[str, Any], name: str) -> Numbers:
-    value = inputs.get(name)
-    return np.asarray(np.nan if value is None else value, dtype=np.float64)
-
+from feature_repo.survey_history import survey_history
 
 request = RequestSource(
     name="screening_request",
@@ -99,6 +26,6 @@ request = RequestSource(
 )
 def request_answers(inputs: dict[str, Any]) -> dict[str, Any]:
     # Feast stores this function's source, so it names what it needs itself.
-    from feature_repo.request_answers import compute_answer_features
+    from feature_repo.answer_features import compute_answer_features
 
     return {name: column.tolist() for name, column in compute_answer_features(inputs).items()}

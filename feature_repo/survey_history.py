@@ -5,14 +5,12 @@ from datetime import timedelta
 from feast import FeatureView, Field
 from feast.types import Float32
 
+from feature_repo.answer_features import STORED_PHQ9_ITEMS
 from feature_repo.individual import individual, make_feature_source
-from feature_repo.instruments import PHQ9
 
 POINTS = {"unit": "points"}
 DAYS = {"unit": "days"}
 COUNT = {"unit": "count"}
-
-STORED_PHQ9_ITEMS = tuple(f"stored_phq9_item_{n}" for n in range(1, PHQ9.item_count + 1))
 
 survey_history = FeatureView(
     name="survey_history",

@@ -6,9 +6,10 @@ from feast import FeatureView, Field
 from feast.types import Array, Float32
 
 from feature_repo.individual import individual, make_feature_source
+from feature_repo.stored_views import SEQUENCE_WEEKS
 from feature_repo.wearable_windows import WINDOWED_CHANNELS
 
-SEQUENCE_WEEKS = 26
+__all__ = ["SEQUENCE_CHANNELS", "SEQUENCE_WEEKS", "weekly_sequence"]
 
 #: Channel -> (plain words, unit, data type); wearables are weekly means, questionnaires the
 #: week's last total.

@@ -8,16 +8,16 @@ import polars as pl
 from feast import FeatureStore
 from numpy.typing import NDArray
 
-from feature_repo.catalogue import list_model_inputs
-from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
-from feature_repo.instruments import GAD7, PHQ9
-from feature_repo.request_answers import (
+from feature_repo.answer_features import (
     GAD7_ANSWERS,
     INDEX_DAY,
     PHQ9_ANSWERS,
     REPORTED_PHQ9_TOTAL,
     SECONDS_PER_DAY,
 )
+from feature_repo.catalogue import list_model_inputs
+from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.instruments import GAD7, PHQ9
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.features.surveys import add_totals

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,18 +14,28 @@ import numpy as np
 import polars as pl
 import pytest
 from feast import FeatureStore
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
 from feature_repo import definitions
-from feature_repo.catalogue import STORED_VIEWS, list_model_inputs
+from feature_repo.answer_features import GAD7_ANSWERS, PHQ9_ANSWERS
+from feature_repo.catalogue import STORED_VIEWS, describe_stored_views, list_model_inputs
+from feature_repo.feast_reader import FeastReader
 from feature_repo.online import (
     REPOSITORY,
     Answers,
     FeatureStoreUnavailableError,
-    OnlineFeatureReader,
+    OnlineFeatures,
+    OnlineReader,
     combine_features,
+    open_reader,
 )
-from feature_repo.request_answers import GAD7_ANSWERS, PHQ9_ANSWERS
+from feature_repo.postgres_reader import PostgresReader, serialise_entity_key
+from feature_repo.stored_views import StoredRow
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.labels import INDEX_DATE
 from flows.lake import scan_table
@@ -70,8 +82,23 @@ def store(in_trained_world) -> FeatureStore:
 
 
 @pytest.fixture
-def reader(in_trained_world) -> OnlineFeatureReader:
-    return OnlineFeatureReader()
+def views():
+    return describe_stored_views()
+
+
+@pytest.fixture(params=["postgres", "feast"])
+def reader(request, in_trained_world) -> Iterator[OnlineReader]:
+    """Both readers of the same rows: every test below holds of each."""
+    reader = FeastReader() if request.param == "feast" else open_reader(5)
+    yield reader
+    reader.close()
+
+
+def read(
+    reader: OnlineReader, person: str, answers: Answers, data_types: frozenset[str] = EVERYTHING
+) -> OnlineFeatures:
+    views = describe_stored_views()
+    return combine_features(views, reader.fetch(views, [person])[person], answers, data_types)
 
 
 @pytest.fixture
@@ -126,7 +153,7 @@ def test_training_and_serving_see_the_same_at_the_same_moment(store, reader, ind
     names = [column.name for column in list_model_inputs()]
     known = 0
     for row in ask_history(store, chosen, NOON).to_dicts():
-        online = reader.read(row["anonymized_id"], answers, EVERYTHING)
+        online = read(reader, row["anonymized_id"], answers, EVERYTHING)
         trained = np.array([row[name] for name in names], dtype=np.float32)
         served = np.array([online.values[name] for name in names], dtype=np.float32)
         known += int((~np.isnan(served)).sum())
@@ -141,10 +168,10 @@ def test_training_and_serving_see_the_same_at_the_same_moment(store, reader, ind
     assert known > 60 * len(chosen)
 
 
-def find_known(reader: OnlineFeatureReader, individuals: list[str]) -> str:
+def find_known(reader: OnlineReader, individuals: list[str]) -> str:
     """Return someone of whom every view knows something."""
     for person in individuals:
-        timestamps = reader.read(person, Answers(NOON), EVERYTHING).timestamps
+        timestamps = read(reader, person, Answers(NOON), EVERYTHING).timestamps
         if all(moment is not None for moment in timestamps.values()):
             return person
     raise AssertionError("nobody has data of every kind")
@@ -154,7 +181,7 @@ def find_known(reader: OnlineFeatureReader, individuals: list[str]) -> str:
 def test_what_has_expired_is_blank_online_as_in_training(store, reader, individuals, days):
     person, later = find_known(reader, individuals), NOON + timedelta(days=days)
     (row,) = ask_history(store, [person], later).to_dicts()
-    online = reader.read(person, Answers(later, PHQ9, GAD7), EVERYTHING)
+    online = read(reader, person, Answers(later, PHQ9, GAD7), EVERYTHING)
     fresh = {name for name, moment in online.timestamps.items() if moment is not None}
 
     assert fresh == {
@@ -170,7 +197,7 @@ def test_what_has_expired_is_blank_online_as_in_training(store, reader, individu
 def test_what_is_not_consented_to_is_blank_and_the_rest_is_not(reader, individuals, withheld):
     person = find_known(reader, individuals)
     allowed = EVERYTHING - {withheld}
-    online = reader.read(person, Answers(NOON), allowed)
+    online = read(reader, person, Answers(NOON), allowed)
     stored = {view.name: view for view in STORED_VIEWS}
     own = {"survey": "survey_history", "wearable": "wearable_windows", "emr": "care_history"}
 
@@ -186,7 +213,7 @@ def test_what_is_not_consented_to_is_blank_and_the_rest_is_not(reader, individua
 
 def test_answers_count_whatever_is_stored_or_consented_to(reader, individuals):
     person = find_known(reader, individuals)
-    online = reader.read(person, Answers(NOON, PHQ9, GAD7), frozenset())
+    online = read(reader, person, Answers(NOON, PHQ9, GAD7), frozenset())
 
     assert online.values["phq9_total"] == sum(PHQ9)
     assert online.values["gad7_total"] == sum(GAD7)
@@ -195,8 +222,8 @@ def test_answers_count_whatever_is_stored_or_consented_to(reader, individuals):
 
 def test_a_change_is_seen_against_the_stored_questionnaire(reader, individuals):
     person = find_known(reader, individuals)
-    stored = reader.read(person, Answers(NOON), EVERYTHING).values
-    asked = reader.read(person, Answers(NOON, phq9_total=14), EVERYTHING).values
+    stored = read(reader, person, Answers(NOON), EVERYTHING).values
+    asked = read(reader, person, Answers(NOON, phq9_total=14), EVERYTHING).values
 
     assert asked["phq9_change"] == pytest.approx(14 - stored["stored_phq9_total"], nan_ok=True)
     assert asked["phq9_total"] == 14
@@ -204,21 +231,81 @@ def test_a_change_is_seen_against_the_stored_questionnaire(reader, individuals):
 
 
 def test_an_unknown_individual_is_not_known(reader):
-    online = reader.read("f" * 32, Answers(NOON, PHQ9), EVERYTHING)
+    online = read(reader, "f" * 32, Answers(NOON, PHQ9), EVERYTHING)
 
     assert not online.is_known
     assert online.values["phq9_total"] == sum(PHQ9)
 
 
 def test_nothing_stored_makes_every_input_missing():
-    values = combine_features({}, Answers(NOON), EVERYTHING).values
+    values = combine_features(
+        describe_stored_views(), StoredRow(), Answers(NOON), EVERYTHING
+    ).values
     assert all(math.isnan(values[column.name]) for column in list_model_inputs())
 
 
-def test_a_store_that_does_not_answer_is_said_to_be_away(reader, monkeypatch):
-    def fail(*_args: object, **_more: object) -> None:
-        raise ConnectionError
+def test_postgresql_is_read_directly(in_trained_world):
+    reader = open_reader(5)
+    assert isinstance(reader, PostgresReader)
+    reader.close()
 
-    monkeypatch.setattr(reader._store, "get_online_features", fail)
-    with pytest.raises(FeatureStoreUnavailableError, match="ConnectionError"):
-        reader.read("f" * 32, Answers(NOON), EVERYTHING)
+
+def test_both_readers_find_the_same_of_everybody(in_trained_world, individuals, views):
+    direct, feast = open_reader(5), FeastReader()
+    found = direct.fetch(views, [*individuals, "f" * 32])
+    expected = feast.fetch(views, [*individuals, "f" * 32])
+    direct.close()
+
+    assert found.keys() == expected.keys()
+    assert found["f" * 32] == StoredRow()
+    for person, row in found.items():
+        assert row.moments == expected[person].moments
+        assert row.values.keys() == expected[person].values.keys()
+        for name, value in row.values.items():
+            np.testing.assert_array_equal(value, expected[person].values[name])
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=64))
+def test_an_entity_key_is_feasts_own(anonymized_id):
+    key = EntityKey(join_keys=["anonymized_id"], entity_values=[Value(string_val=anonymized_id)])
+
+    assert serialise_entity_key(anonymized_id) == serialize_entity_key(
+        key, entity_key_serialization_version=3
+    )
+
+
+@pytest.mark.parametrize("kind", [PostgresReader, lambda _: FeastReader()])
+def test_a_store_that_is_not_there_is_said_to_be_away(in_trained_world, monkeypatch, views, kind):
+    monkeypatch.setenv("FEAST_ONLINE_PORT", "1")
+    reader = kind(2)
+
+    with pytest.raises(FeatureStoreUnavailableError):
+        reader.fetch(views, ["f" * 32])
+    reader.close()
+
+
+@pytest.mark.parametrize("missing", ["FEAST_ONLINE_HOST", "FEAST_ONLINE_PASSWORD"])
+def test_an_unconfigured_store_is_away(in_trained_world, monkeypatch, views, missing):
+    monkeypatch.delenv(missing)
+
+    with pytest.raises(FeatureStoreUnavailableError):
+        PostgresReader(2).fetch(views, ["f" * 32])
+
+
+def test_a_restart_of_the_store_costs_one_read_not_all_later_ones(
+    reader, views, individuals, in_trained_world
+):
+    known = reader.fetch(views, individuals[:1])[individuals[0]]
+    engine = create_engine(os.environ["FEAST_REGISTRY_URL"])
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    engine.dispose()
+
+    with suppress(FeatureStoreUnavailableError):
+        reader.fetch(views, individuals[:1])
+    assert reader.fetch(views, individuals[:1])[individuals[0]].moments == known.moments != {}

@@ -1,0 +1,46 @@
+"""What a stored feature view holds, in plain words that need no feature store to read.
+
+The views themselves are Feast's (one file each beside this one); training writes their
+description into the release's manifest, and serving reads rows by it without importing Feast.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+#: Length of every weekly array, oldest week first.
+SEQUENCE_WEEKS = 26
+
+
+@dataclass(frozen=True)
+class StoredFeature:
+    """One feature; `data_type` is the consent its value needs (None: none of them)."""
+
+    name: str
+    data_type: str | None
+    is_sequence: bool = False
+
+
+@dataclass(frozen=True)
+class StoredView:
+    """A view by name; rows older than `ttl` say nothing (None: they stand for all time)."""
+
+    name: str
+    ttl: timedelta | None
+    features: tuple[StoredFeature, ...]
+
+    def is_fresh(self, moment: datetime, now: datetime) -> bool:
+        """Tell whether a row of `moment` still speaks; the online store itself never forgets."""
+        return self.ttl is None or now - moment <= self.ttl
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """What the online store holds of one individual.
+
+    `values` by feature name, a number or the list of a sequence; `moments` by view name, the
+    moment its values stand for, left out where nothing is stored.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    moments: dict[str, datetime] = field(default_factory=dict)
