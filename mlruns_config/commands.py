@@ -17,7 +17,7 @@ from rich.table import Table
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
-from mlruns_config.candidate import CANDIDATE_ALIAS, Rollout
+from mlruns_config.arms import CANDIDATE_ALIAS, Rollout
 from mlruns_config.gates import Gate
 from mlruns_config.overrides import Override, apply_overrides
 from mlruns_config.registry import (

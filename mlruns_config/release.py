@@ -7,11 +7,14 @@ SHA-256, so what is loaded is what was evaluated.
 
 import hashlib
 from datetime import datetime
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from feature_repo.stored_views import StoredView
 
 RELEASE_MODEL = "mhras-risk"
 MEMBER_MODELS = {
@@ -25,7 +28,7 @@ MEMBER_MODELS = {
 MANIFEST_FILE = "release.json"
 #: Tag of a release version: SHA-256 of its manifest as it was registered.
 MANIFEST_HASH_TAG = "manifest.sha256"
-MANIFEST_SCHEMA_VERSION: Literal[1] = 1
+MANIFEST_SCHEMA_VERSION: Literal[2] = 2
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -141,8 +144,51 @@ class ScoreMap(ManifestPart):
         return self
 
 
+class Lever(ManifestPart):
+    """Something a person can change: the columns that move together, first the one to tell.
+
+    `low` and `high` bound what is tried: the 10th and 90th percentile of training individuals.
+    A weekly channel of the same name moves with it.
+    """
+
+    name: str
+    label: str
+    unit: str
+    columns: Annotated[list[str], Field(min_length=1)]
+    low: float
+    high: float
+
+
+class Condition(ManifestPart):
+    """`feature` above a threshold, or at most at it; `if_missing` tells which side NaN takes."""
+
+    feature: str
+    threshold: float
+    above: bool
+    if_missing: bool
+
+
+class Rule(ManifestPart):
+    """A leaf of the surrogate: its conditions, mean probability and share of training rows."""
+
+    conditions: list[Condition]
+    probability: Probability
+    share: Probability
+
+
+class Surrogate(ManifestPart):
+    """The release in a few rules, exactly one of which holds for anybody.
+
+    `fidelity` is the share of the release's variance that they tell (R squared, on people
+    neither was fitted on).
+    """
+
+    rules: Annotated[list[Rule], Field(min_length=1)]
+    fidelity: float
+
+
 class ReleaseManifest(ManifestPart):
-    schema_version: Literal[1] = MANIFEST_SCHEMA_VERSION
+    schema_version: Literal[2] = MANIFEST_SCHEMA_VERSION
     created_at: datetime
     training_run_id: str
     feature_service: str
@@ -151,13 +197,39 @@ class ReleaseManifest(ManifestPart):
     #: float32 [n] "probability".
     features: list[FeatureDescription]
     sequence: SequenceDescription | None = None
+    #: Where the stored inputs lie in the online store, and until when they speak.
+    stored_views: list[StoredView]
     members: list[MemberPin]
     stacker: Stacker
     calibration: Calibration
     conformal: ConformalInterval
     score_map: ScoreMap
+    levers: list[Lever] = []
+    surrogate: Surrogate | None = None
     #: Delta versions and digests, git commit, flow run, suite result, definition hash.
     lineage: dict[str, Any]
+
+    @cached_property
+    def columns(self) -> dict[str, int]:
+        """Position of each feature by name."""
+        return {feature.name: n for n, feature in enumerate(self.features)}
+
+    def find_column(self, feature: str) -> int:
+        return self.columns[feature]
+
+    def find_channel(self, name: str) -> int | None:
+        """Return the position of a weekly channel, None where there is no such one."""
+        channels = self.sequence.channels if self.sequence else []
+        return next((n for n, channel in enumerate(channels) if channel.name == name), None)
+
+    @model_validator(mode="after")
+    def _explain_with_known_features(self) -> Self:
+        named = {column for lever in self.levers for column in lever.columns}
+        rules = self.surrogate.rules if self.surrogate else []
+        named |= {condition.feature for rule in rules for condition in rule.conditions}
+        if unknown := named - set(self.columns):
+            raise ValueError(f"explanations name unknown features: {sorted(unknown)}")
+        return self
 
     @model_validator(mode="after")
     def _describe_every_input(self) -> Self:

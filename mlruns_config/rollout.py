@@ -5,30 +5,13 @@ ledger. A candidate is in Staging; it answers individuals only through the same 
 Production, or a share of 1 would be a way around them.
 """
 
-import tomllib
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import NoReturn
 
-from pydantic import BaseModel, ConfigDict
-
+from mlruns_config.arms import Rollout
 from mlruns_config.attempt import Attempt
-from mlruns_config.candidate import (
-    CANDIDATE_ALIAS,
-    MODE_TAG,
-    SHARE_TAG,
-    Arm,
-    Mode,
-    Rollout,
-    clear_candidate,
-    read_candidate,
-    write_candidate,
-)
+from mlruns_config.candidate import clear_candidate, read_candidate, write_candidate
 from mlruns_config.registry import Registry, begin_attempt, require_passed_gates
-
-__all__ = ["CANDIDATE_ALIAS", "MODE_TAG", "SHARE_TAG", "Arm", "Mode", "Rollout"]
-
-GUARDRAILS_FILE = Path(__file__).with_name("guardrails.toml")
 
 
 def find_rollout(registry: Registry) -> Rollout | None:
@@ -81,47 +64,6 @@ def stop_rollout(registry: Registry, actor: str, reason: str) -> int:
     attempt = Attempt(registry.engine, version, current.describe(), "stopped", actor, reason)
     attempt.carry_out(lambda: clear_candidate(registry.client, version))
     return version
-
-
-class Guardrail(BaseModel):
-    """A limit on what a candidate does in use, with the reason for its number."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    measure: str
-    maximum: float
-    #: Fewer screenings than this prove nothing yet.
-    after: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What was seen of a candidate: screenings, and measures by name."""
-
-    screenings: int
-    measures: dict[str, float]
-
-
-def load_guardrails(path: Path = GUARDRAILS_FILE) -> tuple[Guardrail, ...]:
-    entries = tomllib.loads(path.read_text()).get("guardrail", [])
-    if not entries:
-        raise ValueError(f"{path.name} names no guardrail: nothing would stop a candidate")
-    return tuple(Guardrail(**entry) for entry in entries)
-
-
-def find_breaches(guardrails: tuple[Guardrail, ...], observed: Observed) -> list[str]:
-    """Return why a candidate must be stopped; a measure that is missing is a breach."""
-    breaches = []
-    for guardrail in guardrails:
-        if observed.screenings < guardrail.after:
-            continue
-        value = observed.measures.get(guardrail.measure)
-        if value is None:
-            breaches.append(f"{guardrail.measure} is not measured")
-        elif not value <= guardrail.maximum:
-            breaches.append(f"{guardrail.measure} is {value:.3g}, above {guardrail.maximum:g}")
-    return breaches
 
 
 def _require_staging(attempt: Attempt) -> None:

@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
-from mlruns_config.candidate import CANDIDATE_ALIAS, MODE_TAG, SHARE_TAG, Rollout
+from mlruns_config.arms import CANDIDATE_ALIAS, MODE_TAG, SHARE_TAG, Rollout
+from mlruns_config.guardrails import Guardrail, Observed, find_breaches, load_guardrails
 from mlruns_config.registry import (
     PromotionFailedError,
     PromotionRefusedError,
@@ -21,11 +22,7 @@ from mlruns_config.registry import (
 )
 from mlruns_config.release import RELEASE_MODEL
 from mlruns_config.rollout import (
-    Guardrail,
-    Observed,
-    find_breaches,
     find_rollout,
-    load_guardrails,
     set_traffic_share,
     start_shadow,
     stop_rollout,

@@ -1,0 +1,53 @@
+"""Guardrails of a gradual rollout: what stops a candidate in use, by itself.
+
+The numbers are `guardrails.toml`; what is measured comes from the predictions themselves.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+GUARDRAILS_FILE = Path(__file__).with_name("guardrails.toml")
+
+
+class Guardrail(BaseModel):
+    """A limit on what a candidate does in use, with the reason for its number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    measure: str
+    maximum: float
+    #: Fewer screenings than this prove nothing yet.
+    after: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was seen of a candidate: screenings, and measures by name."""
+
+    screenings: int
+    measures: dict[str, float]
+
+
+def load_guardrails(path: Path = GUARDRAILS_FILE) -> tuple[Guardrail, ...]:
+    entries = tomllib.loads(path.read_text()).get("guardrail", [])
+    if not entries:
+        raise ValueError(f"{path.name} names no guardrail: nothing would stop a candidate")
+    return tuple(Guardrail(**entry) for entry in entries)
+
+
+def find_breaches(guardrails: tuple[Guardrail, ...], observed: Observed) -> list[str]:
+    """Return why a candidate must be stopped; a measure that is missing is a breach."""
+    breaches = []
+    for guardrail in guardrails:
+        if observed.screenings < guardrail.after:
+            continue
+        value = observed.measures.get(guardrail.measure)
+        if value is None:
+            breaches.append(f"{guardrail.measure} is not measured")
+        elif not value <= guardrail.maximum:
+            breaches.append(f"{guardrail.measure} is {value:.3g}, above {guardrail.maximum:g}")
+    return breaches
