@@ -81,6 +81,14 @@ RELEASE_LOAD_FAILURES = Counter(
 DEGRADED_SCREENINGS = Counter(
     "mhras_degraded_screenings_total", "Screenings answered without a dependency.", ["dependency"]
 )
+SHADOW_SCORINGS = Counter(
+    "mhras_shadow_scorings_total",
+    "Scorings by the release of a rollout that does not answer, by what came of them.",
+    ["outcome"],
+)
+SHED_SCREENINGS = Counter(
+    "mhras_screenings_shed_total", "Screenings turned away because too many were under way."
+)
 
 _served_versions: set[str] = set()
 

@@ -65,10 +65,40 @@ class ReasonPart(AnswerPart):
     text: str
 
 
+class ChangePart(AnswerPart):
+    label: str
+    unit: str
+    value: float
+    instead_of: float
+
+
+class CounterfactualPart(AnswerPart):
+    changes: list[ChangePart] = Field(description="Only what a person can change.")
+    probability: float
+    risk_score: float
+    text: str = Field(description="What the release would answer; not what would happen.")
+
+
+class RulePart(AnswerPart):
+    text: str
+    probability: float = Field(description="Mean estimate of people the rule holds for.")
+    share: float = Field(description="Share of people the rule holds for.")
+    fidelity: float = Field(description="Share of the release's variance the rules tell.")
+
+
+class TrendPart(AnswerPart):
+    created_at: datetime
+    risk_score: float
+    risk_band: Band
+    probability: float | None
+
+
 class MemberPart(AnswerPart):
     name: str
     registered_model: str
     version: int
+    probability: float = Field(description="What this member says by itself, not calibrated.")
+    weight: float = Field(description="Its weight in the release; 0: it only watches.")
 
 
 class ReleasePart(AnswerPart):
@@ -103,6 +133,11 @@ class ScreeningAnswer(AnswerPart):
     )
     reasons: list[ReasonPart] = Field(
         description="Strongest first; up to five that raise the priority, five that lower it."
+    )
+    counterfactuals: list[CounterfactualPart]
+    rule: RulePart | None = Field(description="Null unless ENABLE_RULE_EXTRACTION is set.")
+    trend: list[TrendPart] = Field(
+        default=[], description="Up to ten earlier answers about the individual, oldest first."
     )
     needs_review: bool
     review_reasons: list[ReviewReasonPart]

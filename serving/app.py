@@ -7,31 +7,36 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from feature_repo.online import OnlineReader, open_reader
 from monitoring.logging import configure_logging
 from serving.answers import INTENDED_USE
+from serving.composition import Thresholds
 from serving.database.sessions import create_database_engine
-from serving.features import FeatureGateway, FeatureSource
+from serving.features import FeatureGateway
+from serving.judgement import Wanted
+from serving.load import LoadLimit
 from serving.middleware import RequestContext
 from serving.problems import install_problem_handlers
+from serving.recorder import Recorder
 from serving.registry import Registry
 from serving.release_watcher import ReleaseWatcher
 from serving.routes import health, metrics, root, screening
+from serving.scoring import BandEdges
 from serving.services import Services
 from serving.settings import Settings, get_settings
+from serving.shadow import ShadowScorer
 
 #: Part of SCREENING_TIMEOUT that the feature store may use; the rest is for the record.
 FEATURE_SHARE = 0.4
 
 
-def create_app(settings: Settings, feature_source: FeatureSource | None = None) -> FastAPI:
-    """Return the application; without a `feature_source` it reads Feast's online store."""
+def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAPI:
+    """Return the application; without a `reader` it reads Feast's online store."""
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[None]:
-        source = feature_source
-        if source is None:
-            source = await run_in_threadpool(load_feature_source)
-        services = make_services(settings, source)
+        opened = reader or open_reader(FEATURE_SHARE * settings.screening_timeout)
+        services = make_services(settings, opened)
         app.state.services = services
         await run_in_threadpool(services.releases.start)
         yield
@@ -60,26 +65,48 @@ def start_worker() -> FastAPI:
     return create_app(settings)
 
 
-def make_services(settings: Settings, source: FeatureSource) -> Services:
-    registry = Registry(settings.mlflow_tracking_uri)
+def make_services(settings: Settings, reader: OnlineReader) -> Services:
     database_url = settings.database_url.get_secret_value()
+    engine = create_database_engine(database_url, settings.screening_timeout)
+    thresholds = read_thresholds(settings)
     return Services(
         settings=settings,
-        engine=create_database_engine(database_url, settings.screening_timeout),
-        releases=ReleaseWatcher(registry, settings.release_poll_seconds),
-        features=FeatureGateway(source, FEATURE_SHARE * settings.screening_timeout),
+        engine=engine,
+        releases=ReleaseWatcher(
+            Registry(settings.mlflow_tracking_uri),
+            settings.release_poll_seconds,
+            settings.model_cache_size,
+        ),
+        features=FeatureGateway(reader, FEATURE_SHARE * settings.screening_timeout),
+        recorder=Recorder(engine),
+        shadow=ShadowScorer(engine, thresholds),
+        load=LoadLimit(settings.max_concurrent_screenings),
+        thresholds=thresholds,
+        explanations=read_explanations(settings),
+    )
+
+
+def read_thresholds(settings: Settings) -> Thresholds:
+    bands = BandEdges(
+        low=settings.risk_threshold_low,
+        moderate=settings.risk_threshold_moderate,
+        high=settings.risk_threshold_high,
+    )
+    return Thresholds(bands, settings.human_review_threshold)
+
+
+def read_explanations(settings: Settings) -> Wanted:
+    return Wanted(
+        reasons=settings.enable_shap_explanations,
+        counterfactuals=settings.enable_counterfactuals,
+        rules=settings.enable_rule_extraction,
     )
 
 
 def stop_services(services: Services) -> None:
+    """Stop in the order of need: what writes goes before what it writes to."""
     services.releases.stop()
+    services.shadow.close()
+    services.recorder.close()
     services.features.close()
     services.engine.dispose()
-
-
-def load_feature_source() -> FeatureSource:
-    """Import and return the reader of Feast's online store."""
-    # Here, not at the top: Feast takes seconds to import, and tests bring their own source.
-    from serving.feast_source import make_feast_source
-
-    return make_feast_source()

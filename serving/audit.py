@@ -4,13 +4,13 @@ What succeeds is recorded in the transaction of what it records; a refusal, whos
 transaction is rolled back, in one of its own.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
+from serving.answers import ScreeningAnswer
 from serving.database.sessions import open_session
 from serving.database.tables import AuditRow
 from serving.errors import Principal, RefusedError
@@ -20,29 +20,29 @@ GENERATE_RISK_SCORE = "generate_risk_score"
 ACCESS_REFUSED = "access_refused"
 
 
-def record_screening(
-    session: Session,
+def describe_screening(
     principal: Principal,
-    anonymized_id: str,
+    answer: ScreeningAnswer,
     data_types: Iterable[str],
     request_id: str | None,
-    details: Mapping[str, Any],
-) -> None:
-    """Add the row of an answered screening to the caller's transaction."""
-    session.add(
-        AuditRow(
-            created_at=datetime.now(UTC),
-            event_type=SCREENING_REQUEST,
-            user_id=principal.user_id,
-            user_role=principal.role.value,
-            anonymized_id=anonymized_id,
-            data_types=sorted(data_types),
-            action=GENERATE_RISK_SCORE,
-            result="success",
-            request_id=request_id,
-            details=dict(details),
-        )
-    )
+) -> dict[str, Any]:
+    """Return the columns of an answered screening's row, written with the prediction."""
+    return {
+        "created_at": datetime.now(UTC),
+        "event_type": SCREENING_REQUEST,
+        "user_id": principal.user_id,
+        "user_role": principal.role,
+        "anonymized_id": answer.anonymized_id,
+        "data_types": sorted(data_types),
+        "action": GENERATE_RISK_SCORE,
+        "result": "success",
+        "request_id": request_id,
+        "details": {
+            "prediction_id": answer.prediction_id,
+            "risk_score": answer.risk_score,
+            "release_version": answer.release.version if answer.release else None,
+        },
+    }
 
 
 def record_refusal(engine: Engine, refusal: RefusedError, request_id: str | None) -> None:

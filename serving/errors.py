@@ -69,6 +69,39 @@ class ReleaseUnavailableError(ProblemError):
     headers = {"Retry-After": "10"}  # noqa: RUF012
 
 
+class ScoringFailedError(ProblemError):
+    status = 503
+    kind = "scoring-failed"
+    title = "The release could not score"
+    headers = {"Retry-After": "10"}  # noqa: RUF012
+
+
+class OverloadedError(ProblemError):
+    status = 503
+    kind = "overloaded"
+    title = "Too many screenings are under way"
+    headers = {"Retry-After": "1"}  # noqa: RUF012
+
+
+class NotFoundError(ProblemError):
+    status = 404
+    kind = "not-found"
+    title = "There is no such record"
+
+
+class RequestInFlightError(ProblemError):
+    status = 409
+    kind = "request-in-flight"
+    title = "A request with this idempotency key is under way"
+    headers = {"Retry-After": "1"}  # noqa: RUF012
+
+
+class IdempotencyMismatchError(ProblemError):
+    status = 422
+    kind = "idempotency-mismatch"
+    title = "The idempotency key belongs to another request"
+
+
 class DatabaseUnavailableError(ProblemError):
     status = 503
     kind = "database-unavailable"

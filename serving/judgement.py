@@ -1,13 +1,15 @@
 """What a release and its explanations say about one individual."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-
+from feature_repo.online import Answers, OnlineFeatures, combine_features
+from feature_repo.stored_views import StoredRow
 from monitoring.metrics import MODEL_INFERENCE_DURATION
-from serving.features import Features, Values, keep_consented
+from serving.counterfactuals import Counterfactual, find_counterfactuals
 from serving.reasons import Reason, combine_attributions, explain
 from serving.release import Release
+from serving.rules import MatchedRule, match_rule
 from serving.scoring import (
     Estimate,
     Inputs,
@@ -20,33 +22,100 @@ from serving.scoring import (
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """Which explanations are wanted; the feature flags of the deployment guide."""
+
+    reasons: bool = True
+    counterfactuals: bool = True
+    rules: bool = False
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """Why the estimate is what it is, and what would lower it."""
+
+    reasons: list[Reason] = field(default_factory=list)
+    counterfactuals: list[Counterfactual] = field(default_factory=list)
+    rule: MatchedRule | None = None
+
+
+@dataclass(frozen=True)
+class MemberOutput:
+    """What one member said, and what the stacker makes of it (0: it only watches)."""
+
+    name: str
+    probability: float
+    weight: float
+
+
+@dataclass(frozen=True)
 class Judgement:
-    """`values` are the models' input as they saw it, None where missing."""
+    """A release's word on one individual; `inputs` are what the models saw."""
 
     release: Release
+    features: OnlineFeatures
     estimate: Estimate
-    reasons: list[Reason]
-    values: Values
+    members: list[MemberOutput]
+    inputs: Inputs
     missing_data: list[str]
+    explanations: Explanations
 
 
-def judge(release: Release, found: Features, consented: frozenset[str]) -> Judgement:
-    """Score and explain one individual with a release."""
-    features = release.manifest.features
-    data_types = {feature.name: feature.data_type for feature in features}
-    values = keep_consented(found.values, data_types, consented)
-    vector = assemble_vector(features, values)
-    missing = list_missing_data(features, vector)
-    sequence = release.manifest.sequence
-    weeks = assemble_sequence(sequence, found.sequences, consented) if sequence else None
-    probabilities = predict_members(release, Inputs(vector, weeks))
+@dataclass(frozen=True)
+class Case:
+    """What a screening may use of one individual: answers, consents, and what is stored."""
+
+    answers: Answers
+    consented: frozenset[str]
+    row: StoredRow | None = None
+    store_is_away: bool = False
+
+    def see_features(self, release: Release) -> OnlineFeatures:
+        """Return the features as a release's contract defines them."""
+        row = self.row or StoredRow()
+        return combine_features(release.manifest.stored_views, row, self.answers, self.consented)
+
+
+def judge(release: Release, case: Case, wanted: Wanted) -> Judgement:
+    """Score and explain one individual with a release; raises ScoringFailedError."""
+    features = case.see_features(release)
+    inputs = assemble_inputs(release, features, case.consented)
+    missing = list_missing_data(release.manifest.features, inputs.vector)
+    outputs = predict_members(release, inputs)
+    said = estimate(release.manifest, outputs, len(missing))
     return Judgement(
         release=release,
-        estimate=estimate(release.manifest, probabilities, len(missing)),
-        reasons=explain_release(release, vector),
-        values=list_inputs(release, vector),
+        features=features,
+        estimate=said,
+        members=weigh(release, outputs),
+        inputs=inputs,
         missing_data=missing,
+        explanations=explain_estimate(release, inputs, said, wanted),
     )
+
+
+def explain_estimate(
+    release: Release, inputs: Inputs, said: Estimate, wanted: Wanted
+) -> Explanations:
+    ways = find_counterfactuals(release, inputs, said) if wanted.counterfactuals else []
+    return Explanations(
+        reasons=explain_release(release, inputs.vector) if wanted.reasons else [],
+        counterfactuals=ways,
+        rule=match_rule(release.manifest, inputs.vector) if wanted.rules else None,
+    )
+
+
+def estimate_alone(release: Release, case: Case) -> Estimate:
+    """Score one individual without explaining; raises ScoringFailedError."""
+    inputs = assemble_inputs(release, case.see_features(release), case.consented)
+    missing = list_missing_data(release.manifest.features, inputs.vector)
+    return estimate(release.manifest, predict_members(release, inputs), len(missing))
+
+
+def assemble_inputs(release: Release, found: OnlineFeatures, consented: frozenset[str]) -> Inputs:
+    description = release.manifest.sequence
+    weeks = assemble_sequence(description, found.sequences, consented) if description else None
+    return Inputs(assemble_vector(release.manifest.features, found.values), weeks)
 
 
 def predict_members(release: Release, inputs: Inputs) -> dict[str, float]:
@@ -57,20 +126,33 @@ def predict_members(release: Release, inputs: Inputs) -> dict[str, float]:
     return probabilities
 
 
+def weigh(release: Release, outputs: dict[str, float]) -> list[MemberOutput]:
+    weights = release.manifest.stacker.coefficients
+    return [
+        MemberOutput(name, probability, weights.get(name, 0.0))
+        for name, probability in outputs.items()
+    ]
+
+
 def explain_release(release: Release, vector: Vector) -> list[Reason]:
+    stacker = release.manifest.stacker
     attributions = {
         name: member.explainer.explain(vector)
         for name, member in release.members.items()
-        if member.explainer is not None
+        if member.explainer is not None and name in stacker.coefficients
     }
     features = release.manifest.features
-    combined = combine_attributions(release.manifest.stacker, attributions, len(features))
+    combined = combine_attributions(stacker, attributions, len(features))
     return explain(features, vector, combined)
 
 
-def list_inputs(release: Release, vector: Vector) -> dict[str, float | None]:
-    names = [feature.name for feature in release.manifest.features]
+def describe_inputs(judgement: Judgement) -> dict[str, Any]:
+    """Return what the models saw by name, NaN where missing, with the age of each view."""
+    manifest, inputs = judgement.release.manifest, judgement.inputs
+    channels = manifest.sequence.channels if manifest.sequence else []
+    weeks = [] if inputs.sequence is None else inputs.sequence[0].T.tolist()
     return {
-        name: None if np.isnan(value) else float(value)
-        for name, value in zip(names, vector[0], strict=True)
+        "features": dict(zip(manifest.columns, inputs.vector[0].tolist(), strict=True)),
+        "sequences": {one.name: known for one, known in zip(channels, weeks, strict=False)},
+        "timestamps": judgement.features.timestamps,
     }

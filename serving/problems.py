@@ -50,9 +50,14 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     meanings = {
         401: "No valid token.",
         403: "The role, or the individual's consent, does not allow it; audited.",
-        422: "The body is not usable; `errors` names each field.",
+        404: "There is no such record.",
+        409: "It cannot be done now: another request is under way, or was first.",
+        413: "The body is too large.",
+        422: "The request is not usable; `errors` names each field.",
+        429: "Too many requests by this caller; `Retry-After` says when there is room.",
         500: "Nothing was recorded.",
-        503: "The database or the release is unavailable; nothing was recorded.",
+        503: "The database or the release is unavailable, or the service is overloaded; "
+        "nothing was recorded.",
         504: "It took too long; nothing was recorded.",
     }
     # `model` registers the schema; `content` gives the media type that is really sent.

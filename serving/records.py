@@ -1,83 +1,94 @@
-"""The records of an answered screening: prediction, review item, audit row."""
+"""The rows of an answered screening: prediction, review item, audit row."""
 
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.orm import Session
-
-from serving import audit
 from serving.answers import ScreeningAnswer
-from serving.database.tables import Prediction, ReviewItem
+from serving.audit import describe_screening
 from serving.errors import Principal
-from serving.judgement import Judgement
-
-PENDING = "pending"
+from serving.recorder import Record, Row
+from serving.review_terms import REVIEW_WITHIN, ReviewStatus
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, in which request, and until when an answer is of use (monotonic seconds)."""
+    """Who asks, in which request, and until when an answer is of use (monotonic seconds).
+
+    `idempotency_key` is the caller's name for the request, claimed before it was begun.
+    """
 
     principal: Principal
     request_id: str | None
     deadline: float
+    idempotency_key: str | None = None
 
 
-def record(
-    session: Session,
+def make_record(
     answer: ScreeningAnswer,
     caller: Caller,
     consented: frozenset[str],
-    judgement: Judgement | None,
-) -> None:
-    """Add prediction, review item and audit row to the session and send them."""
-    inputs = {"features": dict(judgement.values)} if judgement else {"features": {}}
-    session.add(make_prediction(answer, caller.principal, inputs))
-    if answer.needs_review:
-        session.add(make_review_item(answer))
-    audit.record_screening(
-        session,
-        caller.principal,
-        answer.anonymized_id,
-        consented - set(answer.missing_data),
-        caller.request_id,
-        {
-            "prediction_id": str(answer.prediction_id),
-            "risk_score": answer.risk_score,
-            "release_version": answer.release.version if answer.release else None,
-        },
+    arm: str,
+    inputs: Mapping[str, Any],
+) -> Record:
+    """Return every row that an answer leaves; `inputs` is what the models saw."""
+    # The trend is of earlier rows, which speak for themselves.
+    given = answer.model_dump(mode="json", exclude={"trend"})
+    used = consented - set(answer.missing_data)
+    return Record(
+        prediction=make_prediction(answer, caller.principal, arm, given, inputs),
+        review_item=make_review_item(answer) if answer.needs_review else None,
+        audit_row=describe_screening(caller.principal, answer, used, caller.request_id),
+        deadline=caller.deadline,
+        idempotency=make_key_row(answer, caller, given),
     )
-    session.flush()
 
 
 def make_prediction(
-    answer: ScreeningAnswer, principal: Principal, inputs: Mapping[str, Any]
-) -> Prediction:
-    return Prediction(
-        id=answer.prediction_id,
-        anonymized_id=answer.anonymized_id,
-        created_at=answer.created_at,
-        user_id=principal.user_id,
-        risk_score=answer.risk_score,
-        probability=answer.probability,
-        risk_band=answer.risk_band.value,
-        confidence=answer.confidence,
-        needs_review=answer.needs_review,
-        review_reasons=[reason.code.value for reason in answer.review_reasons],
-        release_version=str(answer.release.version) if answer.release else None,
-        answer=answer.model_dump(mode="json") | dict(inputs),
-    )
+    answer: ScreeningAnswer,
+    principal: Principal,
+    arm: str,
+    given: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+) -> Row:
+    return {
+        "id": answer.prediction_id,
+        "anonymized_id": answer.anonymized_id,
+        "created_at": answer.created_at,
+        "user_id": principal.user_id,
+        "risk_score": answer.risk_score,
+        "probability": answer.probability,
+        "risk_band": answer.risk_band,
+        "confidence": answer.confidence,
+        "needs_review": answer.needs_review,
+        "review_reasons": [reason.code for reason in answer.review_reasons],
+        "release_version": str(answer.release.version) if answer.release else None,
+        "arm": arm,
+        "answer": given,
+        "inputs": inputs,
+    }
 
 
-def make_review_item(answer: ScreeningAnswer) -> ReviewItem:
-    return ReviewItem(
-        id=uuid.uuid4(),
-        prediction_id=answer.prediction_id,
-        anonymized_id=answer.anonymized_id,
-        created_at=answer.created_at,
-        priority=answer.risk_band.value,
-        reasons=[reason.code.value for reason in answer.review_reasons],
-        status=PENDING,
-    )
+def make_review_item(answer: ScreeningAnswer) -> Row:
+    return {
+        "id": uuid.uuid4(),
+        "prediction_id": answer.prediction_id,
+        "anonymized_id": answer.anonymized_id,
+        "created_at": answer.created_at,
+        "priority": answer.risk_band,
+        "reasons": [reason.code for reason in answer.review_reasons],
+        "status": ReviewStatus.PENDING,
+        "due_at": answer.created_at + REVIEW_WITHIN[answer.risk_band],
+    }
+
+
+def make_key_row(answer: ScreeningAnswer, caller: Caller, given: Mapping[str, Any]) -> Row | None:
+    if caller.idempotency_key is None:
+        return None
+    return {
+        "user_id": caller.principal.user_id,
+        "key": caller.idempotency_key,
+        "prediction_id": answer.prediction_id,
+        "answer": given,
+    }

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mlruns_config.release import (
@@ -22,6 +23,7 @@ from mlruns_config.release import (
     ReleaseManifest,
     hash_file,
 )
+from serving.errors import ScoringFailedError
 from serving.explainers import (
     Explainer,
     ExplainerError,
@@ -40,6 +42,9 @@ from serving.scoring import (
 
 OUTPUT_NAME = "probability"
 
+#: float32 [n, features] or [n, weeks, channels].
+Batch = NDArray[np.float32]
+
 #: Log-odds by which an explanation may miss its member: float32 rounding, no more.
 EXPLANATION_TOLERANCE = 0.01
 
@@ -57,15 +62,27 @@ class Member:
     explainer: Explainer | None
 
     def predict(self, inputs: Inputs) -> float:
-        """Return the probability for one individual."""
-        given = inputs.sequence if self.pin.input == "sequence" else inputs.vector
-        (output,) = self.session.run([OUTPUT_NAME], {self.pin.input: given})
-        return float(np.ravel(output)[0])
+        """Return the probability for one individual; raises ScoringFailedError."""
+        return float(self.predict_many(inputs.pick(self.pin.input))[0])
+
+    def predict_many(self, given: Batch) -> NDArray[np.float32]:
+        """Return float32 [n] probabilities for n rows of this member's input.
+
+        Raises ScoringFailedError, also for what is no probability.
+        """
+        try:
+            (output,) = self.session.run([OUTPUT_NAME], {self.pin.input: given})
+        except Exception as error:  # onnxruntime's own errors share no base class
+            raise ScoringFailedError(f"{self.pin.name} could not score") from error
+        probabilities: NDArray[np.float32] = np.ravel(output)
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():
+            raise ScoringFailedError(f"{self.pin.name} gave what is no probability")
+        return probabilities
 
 
 @dataclass(frozen=True)
 class Release:
-    """A Production release; `members` are those the stacker weighs."""
+    """A verified release; the stacker weighs some of its members, all of them are scored."""
 
     version: int
     manifest: ReleaseManifest
@@ -84,7 +101,6 @@ def load_release(registry: Registry, version: int) -> Release:
         members = {
             pin.name: _load_member(registry, pin, manifest, Path(folder) / "members" / pin.name)
             for pin in manifest.members
-            if pin.name in manifest.stacker.coefficients
         }
     release = Release(version, manifest, members, datetime.now(UTC))
     _warm_up(release)
@@ -206,12 +222,14 @@ def _make_unknown_sequence(release: Release) -> WeeklySequence | None:
 
 def check_member(member: Member, inputs: Inputs) -> None:
     """Raise ReleaseRejectedError unless `member` gives a probability and its own explanation."""
-    probability = member.predict(inputs)
-    if not 0 <= probability <= 1:
-        raise ReleaseRejectedError(f"{member.pin.name} answers {probability}, no probability")
+    try:
+        probability = member.predict(inputs)
+    except ScoringFailedError as error:
+        raise ReleaseRejectedError(error.detail) from error
     if member.explainer is None:
         return
     # Through the probability and back, so that both are cut off at the same margin.
-    explained = to_log_odds(to_probability(member.explainer.explain(inputs.vector).log_odds))
-    if abs(explained - to_log_odds(probability)) > EXPLANATION_TOLERANCE:
+    told = np.array([member.explainer.explain(inputs.vector).log_odds])
+    explained = to_log_odds(to_probability(told))
+    if abs(explained - to_log_odds(np.array([probability])))[0] > EXPLANATION_TOLERANCE:
         raise ReleaseRejectedError(f"{member.pin.name}: explanation and graph disagree")

@@ -17,6 +17,9 @@ from pydantic import (
 from feature_repo.instruments import GAD7, MAX_ANSWER, PHQ9
 from feature_repo.pseudonyms import PSEUDONYM_PATTERN
 
+#: What an idempotency key may look like: it is kept, and must not carry anybody's name.
+IDEMPOTENCY_KEY = r"^[A-Za-z0-9_-]{8,64}$"
+
 #: How far a caller's clock may be ahead of ours.
 CLOCK_TOLERANCE = timedelta(minutes=5)
 

@@ -24,6 +24,8 @@ from mlruns_config.release import (
 #: Member probabilities are kept this far from 0 and 1, where log-odds are infinite.
 PROBABILITY_MARGIN = 1e-6
 
+#: float64 [n].
+Numbers = NDArray[np.float64]
 #: float32 [1, features].
 Vector = NDArray[np.float32]
 #: float32 [1, weeks, channels].
@@ -36,6 +38,14 @@ class Inputs:
 
     vector: Vector
     sequence: WeeklySequence | None = None
+
+    def pick(self, name: str) -> NDArray[np.float32]:
+        """Return the input of a graph by its name, "features" or "sequence"."""
+        if name == "features":
+            return self.vector
+        # A manifest that names a sequence member describes the sequence.
+        assert self.sequence is not None
+        return self.sequence
 
 
 class Band(StrEnum):
@@ -124,8 +134,8 @@ def estimate(
     manifest: ReleaseManifest, member_probabilities: Mapping[str, float], missing_data_types: int
 ) -> Estimate:
     """Combine the members' probabilities as the release says."""
-    stacked = to_probability(stack_log_odds(manifest.stacker, member_probabilities))
-    probability = calibrate(manifest.calibration, stacked)
+    outputs = {name: np.array([value]) for name, value in member_probabilities.items()}
+    probability = float(estimate_probabilities(manifest, outputs)[0])
     interval = find_interval(manifest.conformal, probability, missing_data_types)
     knows_nothing = missing_data_types == len(DATA_TYPES)
     return Estimate(
@@ -137,27 +147,35 @@ def estimate(
     )
 
 
-def stack_log_odds(stacker: Stacker, member_probabilities: Mapping[str, float]) -> float:
+def estimate_probabilities(
+    manifest: ReleaseManifest, member_probabilities: Mapping[str, Numbers]
+) -> Numbers:
+    """Return the calibrated probabilities of n individuals, float64 [n]."""
+    stacked = to_probability(stack_log_odds(manifest.stacker, member_probabilities))
+    return calibrate(manifest.calibration, stacked)
+
+
+def stack_log_odds(stacker: Stacker, member_probabilities: Mapping[str, Numbers]) -> Numbers:
     """Return the stacker's log-odds; raises KeyError when a weighted member is missing."""
-    return stacker.intercept + sum(
-        coefficient * to_log_odds(member_probabilities[name])
-        for name, coefficient in stacker.coefficients.items()
-    )
+    log_odds: Numbers = np.array([stacker.intercept])
+    for name, coefficient in stacker.coefficients.items():
+        log_odds = log_odds + coefficient * to_log_odds(member_probabilities[name])
+    return log_odds
 
 
-def to_log_odds(probability: float) -> float:
-    kept = min(max(probability, PROBABILITY_MARGIN), 1 - PROBABILITY_MARGIN)
-    return float(np.log(kept) - np.log1p(-kept))
+def to_log_odds(probabilities: Numbers) -> Numbers:
+    kept = np.clip(probabilities, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+    return np.log(kept) - np.log1p(-kept)
 
 
-def to_probability(log_odds: float) -> float:
+def to_probability(log_odds: Numbers) -> Numbers:
     # The argument of exp stays negative, so it cannot overflow.
-    tail = float(np.exp(-abs(log_odds)))
-    return 1 / (1 + tail) if log_odds >= 0 else tail / (1 + tail)
+    tail = np.exp(-np.abs(log_odds))
+    return np.where(log_odds >= 0, 1, tail) / (1 + tail)
 
 
-def calibrate(calibration: Calibration, probability: float) -> float:
-    return float(np.interp(probability, calibration.inputs, calibration.outputs))
+def calibrate(calibration: Calibration, probabilities: Numbers) -> Numbers:
+    return np.asarray(np.interp(probabilities, calibration.inputs, calibration.outputs))
 
 
 def find_interval(

@@ -1,99 +1,86 @@
 """One screening: consent, features, scores, crisis rule, answer, record.
 
-Everything it writes is in the caller's transaction: prediction, review item and audit row
-are committed together, before the answer is sent, or none of them is.
+Everything it leaves (prediction, review item, audit row) is committed together before the
+answer is returned, or nothing is. It waits for the feature store and the disk, and computes
+in between: one individual takes about a millisecond.
 """
 
-import time
-import uuid
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from sqlalchemy.orm import Session
+import structlog
+from starlette.concurrency import run_in_threadpool
 
-from feature_repo.consent_terms import DATA_TYPES
-from mlruns_config.release import RELEASE_MODEL
+from feature_repo.online import Answers
 from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
 from serving import audit
-from serving.answers import (
-    REVIEW_TEXTS,
-    IntervalPart,
-    MemberPart,
-    ReasonPart,
-    ReleasePart,
-    ReviewReason,
-    ReviewReasonPart,
-    ScreeningAnswer,
-)
+from serving.answers import ScreeningAnswer, TrendPart
+from serving.composition import compose_answer
 from serving.consent import SCREENING, get_consented_data_types
-from serving.crisis import GUIDANCE, SelfHarmSignal, read_signal
+from serving.crisis import SelfHarmSignal, read_signal
+from serving.database.sessions import open_session
 from serving.errors import (
     ConsentMissingError,
-    DeadlineExceededError,
     Principal,
     ReleaseUnavailableError,
+    ScoringFailedError,
 )
-from serving.features import FeatureGateway, Features, Query
-from serving.judgement import Judgement, judge
-from serving.records import Caller, record
-from serving.release import Release
+from serving.judgement import Case, Judgement, describe_inputs, judge
+from serving.records import Caller, make_record
+from serving.release_watcher import Choice
 from serving.requests import ScreeningRequest, SurveyData
-from serving.scoring import (
-    Band,
-    BandEdges,
-    Estimate,
-)
+from serving.services import Services
 
-#: Score of what the crisis rule decides: nothing ranks above it.
-CRISIS_SCORE = 100.0
+log = structlog.get_logger("serving.screening")
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    bands: BandEdges
-    human_review: float
+class Judged:
+    """What the chosen release said of a case, None where it said nothing."""
+
+    case: Case
+    choice: Choice | None = None
+    judgement: Judgement | None = None
+
+    @property
+    def degraded(self) -> list[str]:
+        """Dependencies that the answer had to do without."""
+        down = {"release": self.judgement is None, "feature_store": self.case.store_is_away}
+        return [name for name, is_down in down.items() if is_down]
 
 
-def screen(
-    session: Session,
-    request: ScreeningRequest,
-    anonymized_id: str,
-    caller: Caller,
-    release: Release | None,
-    features: FeatureGateway,
-    thresholds: Thresholds,
+async def screen(
+    request: ScreeningRequest, anonymized_id: str, caller: Caller, services: Services
 ) -> ScreeningAnswer:
-    """Answer one screening and add its records to the session.
+    """Answer one screening once its records are durable.
 
-    Raises ConsentMissingError, ReleaseUnavailableError (unless the crisis rule decides
-    without a release) and DeadlineExceededError; nothing is recorded then.
+    Raises ConsentMissingError, ReleaseUnavailableError and ScoringFailedError (unless the
+    crisis rule decides without models), OverloadedError and DeadlineExceededError; nothing is
+    recorded then.
     """
-    at = request.index_time or datetime.now(UTC)
-    consented = require_consent(session, request, anonymized_id, caller.principal)
-    answers = request.answers
-    signal = read_signal(answers.phq9, answers.phq9_score)
-    if release is None and not signal.forces_top_band:
-        raise ReleaseUnavailableError(
-            "the registry's Production release could not be loaded yet; try again shortly"
+    signal = read_signal(request.answers.phq9, request.answers.phq9_score)
+    with services.load.admit(urgent=signal.forces_top_band):
+        consented = await require_consent(request, anonymized_id, caller.principal, services)
+        judged = await judge_individual(request, anonymized_id, signal, consented, services)
+        answer = compose_answer(
+            anonymized_id, signal, judged.judgement, judged.degraded, services.thresholds
         )
-    found = features.read(anonymized_id, make_query(answers, at, consented))
-    judgement = judge(release, found, consented) if release else None
-    answer = compose_answer(anonymized_id, signal, judgement, found, thresholds)
-    if time.monotonic() > caller.deadline:
-        raise DeadlineExceededError("the screening timed out; send it again")
-    record(session, answer, caller, consented, judgement)
-    return answer
+        answer = await record_answer(answer, caller, judged, services)
+        if judged.choice is not None:
+            services.shadow.submit(answer, judged.choice, judged.case)
+        return answer
 
 
-def require_consent(
-    session: Session, request: ScreeningRequest, anonymized_id: str, principal: Principal
+async def require_consent(
+    request: ScreeningRequest, anonymized_id: str, principal: Principal, services: Services
 ) -> frozenset[str]:
     """Return the data types that may be used, or raise ConsentMissingError.
 
     Consent is judged now, not at the index time: a withdrawal binds for what was answered before.
     """
     CONSENT_VERIFICATIONS.inc()
-    consented = get_consented_data_types(session, anonymized_id, SCREENING, datetime.now(UTC))
+    consented = await run_in_threadpool(read_consented, services, anonymized_id)
     lacks_survey = request.answers.has_answers and "survey" not in consented
     if consented and not lacks_survey:
         return consented
@@ -107,99 +94,66 @@ def require_consent(
     )
 
 
-def make_query(answers: SurveyData, at: datetime, consented: frozenset[str]) -> Query:
-    return Query(
-        index_time=at,
-        phq9=answers.phq9,
-        gad7=answers.gad7,
-        phq9_total=answers.phq9_score,
-        data_types=consented,
-    )
+def read_consented(services: Services, anonymized_id: str) -> frozenset[str]:
+    with open_session(services.engine) as session:
+        return get_consented_data_types(session, anonymized_id, SCREENING, datetime.now(UTC))
 
 
-def compose_answer(
+async def judge_individual(
+    request: ScreeningRequest,
     anonymized_id: str,
     signal: SelfHarmSignal,
-    judgement: Judgement | None,
-    features: Features,
-    thresholds: Thresholds,
+    consented: frozenset[str],
+    services: Services,
+) -> Judged:
+    """Return what the release for this individual says.
+
+    Where a candidate cannot score, Production answers; where nothing can, only the crisis rule
+    does, which needs nobody's word.
+    """
+    choice = services.releases.choose(anonymized_id)
+    case = Case(make_answers(request), consented)
+    if choice is None:
+        require_crisis(signal)
+        return Judged(case)
+    stored = await services.features.fetch(choice.list_views(), [anonymized_id])
+    row = None if stored is None else stored[anonymized_id]
+    case = replace(case, row=row, store_is_away=stored is None)
+    for attempt in (choice, *choice.list_fallbacks()):
+        try:
+            return Judged(case, attempt, judge(attempt.release, case, services.explanations))
+        except ScoringFailedError as error:
+            failure = error
+            log.error("release could not score", arm=attempt.arm, reason=error.detail)
+    if not signal.forces_top_band:
+        raise failure
+    return Judged(case, choice)
+
+
+def require_crisis(signal: SelfHarmSignal) -> None:
+    if not signal.forces_top_band:
+        raise ReleaseUnavailableError(
+            "the registry's Production release could not be loaded yet; try again shortly"
+        )
+
+
+def make_answers(request: ScreeningRequest) -> Answers:
+    given: SurveyData = request.answers
+    return Answers(
+        index_time=request.index_time or datetime.now(UTC),
+        phq9=given.phq9,
+        gad7=given.gad7,
+        phq9_total=given.phq9_score,
+    )
+
+
+async def record_answer(
+    answer: ScreeningAnswer, caller: Caller, judged: Judged, services: Services
 ) -> ScreeningAnswer:
-    found = judgement.estimate if judgement else None
-    crisis = signal.forces_top_band
-    score = CRISIS_SCORE if crisis or found is None else found.score
-    band = Band.CRITICAL if crisis else thresholds.bands.find_band(score)
-    reasons = list_review_reasons(signal, found, thresholds.human_review)
-    return ScreeningAnswer(
-        prediction_id=uuid.uuid4(),
-        anonymized_id=anonymized_id,
-        created_at=datetime.now(UTC),
-        summary=summarise(signal, band, found),
-        risk_score=score,
-        risk_band=band,
-        decided_by="crisis_rule" if crisis else "release",
-        model_score=found.score if found else None,
-        probability=found.probability if found else None,
-        interval=describe_interval(judgement),
-        confidence=found.confidence if found else 0.0,
-        reasons=[ReasonPart.model_validate(reason) for reason in judgement.reasons]
-        if judgement
-        else [],
-        needs_review=bool(reasons),
-        review_reasons=[ReviewReasonPart(code=code, text=REVIEW_TEXTS[code]) for code in reasons],
-        crisis_guidance=GUIDANCE if crisis or band is Band.CRITICAL else None,
-        missing_data=judgement.missing_data if judgement else list(DATA_TYPES),
-        data_as_of=dict(features.timestamps),
-        degraded=list_degraded(judgement, features),
-        known_individual=features.is_known,
-        release=describe_release(judgement.release) if judgement else None,
-    )
-
-
-def list_review_reasons(
-    signal: SelfHarmSignal, found: Estimate | None, threshold: float
-) -> list[ReviewReason]:
-    """Return every reason why a person must look; empty when none does."""
-    checks = {
-        ReviewReason.CRISIS_ITEM: signal is SelfHarmSignal.PRESENT,
-        ReviewReason.UNREADABLE_CRISIS_ITEM: signal is SelfHarmSignal.UNREADABLE,
-        ReviewReason.CRISIS_ITEM_UNKNOWN: signal is SelfHarmSignal.UNKNOWN,
-        ReviewReason.SCORE: found is not None and found.score >= threshold,
-        ReviewReason.ABSTENTION: found is not None and found.abstains,
-        ReviewReason.NO_RELEASE: found is None,
-    }
-    return [reason for reason, applies in checks.items() if applies]
-
-
-def summarise(signal: SelfHarmSignal, band: Band, found: Estimate | None) -> str:
-    """Return one sentence of at most 139 characters, in the words of a review queue."""
-    if signal is SelfHarmSignal.PRESENT:
-        return "Review now: PHQ-9 item 9 (thoughts of death or self-harm) is above 0."
-    if found is None or signal is SelfHarmSignal.UNREADABLE:
-        return "Review now: PHQ-9 item 9 (thoughts of death or self-harm) is unreadable."
-    chance = f"{found.probability:.0%} ({found.interval.low:.0%}-{found.interval.high:.0%})"
-    return f"{band.capitalize()} review priority: {chance} chance of worsening within 90 days."
-
-
-def describe_interval(judgement: Judgement | None) -> IntervalPart | None:
-    if judgement is None:
-        return None
-    interval = judgement.estimate.interval
-    coverage = judgement.release.manifest.conformal.coverage
-    return IntervalPart(low=interval.low, high=interval.high, coverage=coverage)
-
-
-def list_degraded(judgement: Judgement | None, features: Features) -> list[str]:
-    down = {"release": judgement is None, "feature_store": features.degraded}
-    return [name for name, is_down in down.items() if is_down]
-
-
-def describe_release(release: Release) -> ReleasePart:
-    pins = [member.pin for member in release.members.values()]
-    members = [
-        MemberPart(name=pin.name, registered_model=pin.registered_model, version=pin.version)
-        for pin in pins
-    ]
-    service = release.manifest.feature_service
-    return ReleasePart(
-        name=RELEASE_MODEL, version=release.version, feature_service=service, members=members
-    )
+    """Make an answer durable; return it with the trend of what was answered before."""
+    judgement = judged.judgement
+    inputs = describe_inputs(judgement) if judgement else {}
+    arm = judged.choice.arm if judged.choice else "production"
+    record = make_record(answer, caller, judged.case.consented, arm, inputs)
+    past = await asyncio.wrap_future(services.recorder.submit(record))
+    return answer.model_copy(update={"trend": [TrendPart.model_validate(one) for one in past]})

@@ -10,12 +10,17 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from serving.composition import Thresholds
 from serving.database.sessions import open_session
 from serving.errors import Principal, RoleRefusedError, UnauthenticatedError
 from serving.features import FeatureGateway
+from serving.judgement import Wanted
+from serving.load import LoadLimit
+from serving.recorder import Recorder
 from serving.release_watcher import ReleaseWatcher
 from serving.roles import PERMISSIONS, Permission
 from serving.settings import Settings
+from serving.shadow import ShadowScorer
 from serving.tokens import read_token
 
 
@@ -25,9 +30,15 @@ class Services:
     engine: Engine
     releases: ReleaseWatcher
     features: FeatureGateway
+    recorder: Recorder
+    shadow: ShadowScorer
+    load: LoadLimit
+    thresholds: Thresholds
+    explanations: Wanted
 
 
-def get_services(request: Request) -> Services:
+# Asynchronous, though it waits for nothing: FastAPI would give it a thread otherwise.
+async def get_services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

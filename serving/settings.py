@@ -51,8 +51,18 @@ class Settings(BaseSettings):
     human_review_threshold: Annotated[float, Field(ge=0, le=100)] = 75
     #: Seconds between two looks at the registry's Production release.
     release_poll_seconds: Annotated[float, Field(gt=0, le=30)] = 10
+    #: Releases kept in memory, so that going back to one needs no download.
+    model_cache_size: Annotated[int, Field(ge=1, le=100)] = 5
+    #: Seconds after which any request is answered with an error.
+    request_timeout: Annotated[float, Field(gt=0)] = 10
     #: Seconds after which a screening that has no answer yet is given up.
     screening_timeout: Annotated[float, Field(gt=0)] = 5
+    #: Screenings a worker takes on at once; beyond it only crisis answers are let in.
+    max_concurrent_screenings: Annotated[int, Field(ge=1)] = 64
+
+    enable_shap_explanations: bool = True
+    enable_counterfactuals: bool = True
+    enable_rule_extraction: bool = False
 
     @field_validator("database_url")
     @classmethod

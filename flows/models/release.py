@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import polars as pl
 
-from feature_repo.catalogue import ModelInput, list_model_inputs
+from feature_repo.catalogue import ModelInput, describe_stored_views, list_model_inputs
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.individual import JOIN_KEY
 from feature_repo.screening_v1 import screening_v1
@@ -60,6 +60,7 @@ def assemble_release(
         feature_service=screening_v1.name,
         features=describe_features(training_set.rows.features[training_set.split.fitting]),
         sequence=describe_sequence(),
+        stored_views=list(describe_stored_views()),
         members=pins,
         stacker=stacker,
         calibration=calibration,

@@ -78,8 +78,47 @@ class Prediction(Base):
     needs_review: Mapped[bool]
     review_reasons: Mapped[list[str]]
     release_version: Mapped[str | None] = mapped_column(String(32))
-    #: The whole answer as it was given, feature values included.
+    #: Which side of a gradual rollout answered: production or candidate.
+    arm: Mapped[str] = mapped_column(String(16))
+    #: The whole answer as it was given.
     answer: Mapped[dict[str, Any]]
+    #: What the models saw: feature values and sequences, None where missing.
+    inputs: Mapped[dict[str, Any]]
+
+
+class ShadowPrediction(Base):
+    """What the release that did not answer would have said, for the comparison of a rollout."""
+
+    __tablename__ = "shadow_predictions"
+
+    prediction_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True
+    )
+    created_at: Mapped[datetime]
+    release_version: Mapped[str] = mapped_column(String(32))
+    arm: Mapped[str] = mapped_column(String(16))
+    risk_score: Mapped[float | None] = mapped_column(Float)
+    probability: Mapped[float | None] = mapped_column(Float)
+    needs_review: Mapped[bool | None]
+    #: Type of the error, where the release could not score.
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class IdempotencyKey(Base):
+    """A request that a caller may send again, and the answer it got the first time."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("idx_idempotency_keys_claimed_at", "claimed_at"),)
+
+    user_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    body_hash: Mapped[str] = mapped_column(String(64))
+    claimed_at: Mapped[datetime]
+    #: None while the first request is under way.
+    prediction_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("predictions.id", ondelete="CASCADE")
+    )
+    answer: Mapped[dict[str, Any] | None]
 
 
 def _find_due_time(context: Any) -> datetime:

@@ -1,7 +1,7 @@
 """The API on real PostgreSQL and real MLflow, with a feature store that tests fill."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,12 +11,13 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
+from feature_repo.online import FeatureStoreUnavailableError
+from feature_repo.stored_views import StoredRow, StoredView
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer
 from serving.app import create_app
 from serving.database.access import ensure_application_login
 from serving.database.tables import AuditRow, Base, Consent
-from serving.features import Features, FeaturesUnavailableError, Query, Values
 from serving.roles import Role
 from serving.settings import Settings
 from serving.tokens import issue_token
@@ -30,31 +31,26 @@ HIGH_ANSWERS = [3, 3, 3, 3, 2, 3, 3, 3, 0]
 
 
 @dataclass
-class MemoryFeatureSource:
-    """A feature store in memory: the same interface as Feast's, values by pseudonym."""
+class MemoryReader:
+    """An online store in memory: the same interface as Feast's, values by pseudonym."""
 
     stored: dict[str, dict[str, float]] = field(default_factory=dict)
     is_up: bool = True
 
-    def read(self, anonymized_id: str, query: Query) -> Features:
+    def fetch(
+        self, views: Sequence[StoredView], individuals: Sequence[str]
+    ) -> dict[str, StoredRow]:
         if not self.is_up:
-            raise FeaturesUnavailableError("switched off by a test")
-        values = self.stored.get(anonymized_id)
-        moment = datetime.now(UTC) if values is not None else None
-        return Features({**(values or {}), **self.read_answers_alone(query)}, {"stored": moment})
+            raise FeatureStoreUnavailableError("switched off by a test")
+        return {one: self._find(views, self.stored.get(one, {})) for one in individuals}
 
-    def read_answers_alone(self, query: Query) -> Values:
-        phq9, gad7 = query.phq9 or [None] * 9, query.gad7 or [None] * 7
-        return {
-            "phq9_total": query.phq9_total if query.phq9 is None else total(phq9),
-            "phq9_item_9": phq9[8],
-            "gad7_total": total(gad7),
-        }
+    def _find(self, views: Sequence[StoredView], values: dict[str, float]) -> StoredRow:
+        now = datetime.now(UTC)
+        held = [view.name for view in views if any(one.name in values for one in view.features)]
+        return StoredRow(dict(values), dict.fromkeys(held, now))
 
-
-def total(answers: list[int | None]) -> int | None:
-    given = [answer for answer in answers if answer is not None]
-    return sum(given) if len(given) == len(answers) else None
+    def close(self) -> None:
+        pass
 
 
 @pytest.fixture(scope="session")
@@ -99,21 +95,21 @@ def make_settings(database_url: str, mlflow_url: str, **changes: Any) -> Setting
 
 
 @pytest.fixture(scope="module")
-def feature_source() -> MemoryFeatureSource:
-    return MemoryFeatureSource()
+def reader() -> MemoryReader:
+    return MemoryReader()
 
 
 @pytest.fixture(scope="module")
 def client(
-    settings: Settings, production_version: int, feature_source: MemoryFeatureSource
+    settings: Settings, production_version: int, reader: MemoryReader
 ) -> Iterator[TestClient]:
     """The running application with a loaded Production release."""
-    with run_app(settings, feature_source) as client:
+    with run_app(settings, reader) as client:
         yield client
 
 
-def run_app(settings: Settings, source: MemoryFeatureSource) -> TestClient:
-    return TestClient(create_app(settings, source), raise_server_exceptions=False)
+def run_app(settings: Settings, reader: MemoryReader) -> TestClient:
+    return TestClient(create_app(settings, reader), raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxmltools.convert.common.data_types import FloatTensorType
 from sklearn.linear_model import LogisticRegression
 
+from feature_repo.stored_views import StoredFeature, StoredView
 from mlruns_config.release import (
     MANIFEST_FILE,
     MANIFEST_HASH_TAG,
@@ -51,6 +52,17 @@ FEATURES = [
     for name, label, unit, data_type, low, high in COLUMNS
 ]
 WIDTH = len(FEATURES)
+
+
+def describe_view(name: str, data_type: str | None, *features: str) -> StoredView:
+    return StoredView(name, None, tuple(StoredFeature(one, data_type) for one in features))
+
+
+STORED_VIEWS = [
+    describe_view("windows", "wearable", "steps_mean_28", "sleep_minutes_mean_28"),
+    describe_view("care", "emr", "emergency_visits_365"),
+    describe_view("demographics", None, "birth_year"),
+]
 
 
 @dataclass(frozen=True)
@@ -205,6 +217,7 @@ class ReleaseFactory:
             "training_run_id": "0" * 32,
             "feature_service": "screening_v1",
             "features": FEATURES,
+            "stored_views": STORED_VIEWS,
             "members": self.pins,
             "stacker": Stacker(
                 intercept=-0.1, coefficients={"logistic_regression": 0.6, "lightgbm": 0.5}

@@ -1,17 +1,18 @@
 """What is answered when a dependency is down, broken one at a time."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 
+from feature_repo.stored_views import StoredRow, StoredView
 from serving.crisis import GUIDANCE
 from serving.database.tables import Prediction
-from serving.features import Features, Query
 from tests.serving.conftest import (
     HIGH_ANSWERS,
     LOW_ANSWERS,
-    MemoryFeatureSource,
+    MemoryReader,
     make_headers,
     make_settings,
     read_rows,
@@ -23,10 +24,12 @@ CRISIS_ANSWERS = [*LOW_ANSWERS[:8], 2]
 
 
 @dataclass
-class HangingFeatureSource(MemoryFeatureSource):
-    def read(self, anonymized_id: str, query: Query) -> Features:
+class HangingReader(MemoryReader):
+    def fetch(
+        self, views: Sequence[StoredView], individuals: Sequence[str]
+    ) -> dict[str, StoredRow]:
         time.sleep(4)
-        return super().read(anonymized_id, query)
+        return super().fetch(views, individuals)
 
 
 def post(client, anonymized_id, phq9):
@@ -36,13 +39,13 @@ def post(client, anonymized_id, phq9):
 
 @pytest.fixture(scope="module")
 def client_without_release(database_url):
-    with run_app(make_settings(database_url, NO_MLFLOW), MemoryFeatureSource()) as client:
+    with run_app(make_settings(database_url, NO_MLFLOW), MemoryReader()) as client:
         yield client
 
 
 def test_an_unreachable_database_is_an_outage_with_crisis_guidance(mlflow_url, production_version):
     settings = make_settings("postgresql://mhras:hidden@127.0.0.1:1/mhras", mlflow_url)
-    with run_app(settings, MemoryFeatureSource()) as client:
+    with run_app(settings, MemoryReader()) as client:
         response = post(client, "a" * 32, CRISIS_ANSWERS)
 
     assert response.status_code == 503
@@ -73,17 +76,15 @@ def test_the_crisis_rule_answers_without_a_release(client_without_release, grant
     assert prediction.release_version is None
 
 
-def test_without_a_feature_store_the_request_alone_is_scored_and_marked(
-    client, feature_source, grant
-):
+def test_without_a_feature_store_the_request_alone_is_scored_and_marked(client, reader, grant):
     individual = grant()
-    feature_source.stored[individual] = {"steps_mean_28": 6000, "emergency_visits_365": 0}
+    reader.stored[individual] = {"steps_mean_28": 6000, "emergency_visits_365": 0}
     complete = post(client, individual, LOW_ANSWERS).json()
-    feature_source.is_up = False
+    reader.is_up = False
     try:
         degraded = post(client, individual, LOW_ANSWERS).json()
     finally:
-        feature_source.is_up = True
+        reader.is_up = True
 
     assert degraded["degraded"] == ["feature_store"]
     assert degraded["known_individual"] is None
@@ -96,7 +97,7 @@ def test_a_hanging_feature_store_is_given_up_within_the_deadline(
 ):
     individual = grant()
     settings = make_settings(database_url, mlflow_url, screening_timeout=1)
-    with run_app(settings, HangingFeatureSource()) as client:
+    with run_app(settings, HangingReader()) as client:
         started = time.monotonic()
         answer = post(client, individual, LOW_ANSWERS).json()
 
@@ -109,7 +110,7 @@ def test_an_answer_that_comes_too_late_is_not_recorded(
 ):
     individual = grant()
     settings = make_settings(database_url, mlflow_url, screening_timeout=0.001)
-    with run_app(settings, HangingFeatureSource()) as client:
+    with run_app(settings, HangingReader()) as client:
         response = post(client, individual, LOW_ANSWERS)
 
     # 503 when already the consent query hits its statement timeout, 504 afterwards.

@@ -82,11 +82,11 @@ def test_a_verified_release_scores_as_the_training_libraries_do(registry, releas
         )
 
 
-def test_members_are_those_the_stacker_weighs(registry, releases):
+def test_a_member_without_weight_is_loaded_and_only_watches(registry, releases):
     stacker = Stacker(intercept=0, coefficients={"logistic_regression": 1.0})
     release = load_release(registry, releases.publish(promote=False, stacker=stacker))
 
-    assert list(release.members) == ["logistic_regression"]
+    assert list(release.members) == ["logistic_regression", "lightgbm"]
     assert (
         release.members["logistic_regression"].pin.registered_model
         == MEMBER_MODELS["logistic_regression"]

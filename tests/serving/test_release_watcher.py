@@ -9,7 +9,7 @@ from serving.registry import NoProductionVersionError, Registry
 from serving.release_watcher import ReleaseWatcher
 from tests.serving.conftest import (
     HIGH_ANSWERS,
-    MemoryFeatureSource,
+    MemoryReader,
     make_headers,
     run_app,
 )
@@ -115,7 +115,7 @@ def test_a_new_release_is_taken_up_while_requests_run(settings, releases, grant)
     first, seen, done = releases.publish(), [], threading.Event()
     body = {"anonymized_id": individual, "survey_data": {"phq9": HIGH_ANSWERS}}
 
-    with run_app(settings, MemoryFeatureSource()) as client:
+    with run_app(settings, MemoryReader()) as client:
 
         def keep_screening():
             while not done.is_set():

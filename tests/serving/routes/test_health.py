@@ -1,6 +1,6 @@
 import time
 
-from tests.serving.conftest import MemoryFeatureSource, make_settings, run_app
+from tests.serving.conftest import MemoryReader, make_settings, run_app
 
 NOWHERE = "postgresql://mhras:hidden@127.0.0.1:1/mhras"
 NO_MLFLOW = "http://127.0.0.1:1"
@@ -8,7 +8,7 @@ NO_MLFLOW = "http://127.0.0.1:1"
 
 def test_a_worker_without_database_and_release_is_alive_but_not_ready():
     settings = make_settings(NOWHERE, NO_MLFLOW)
-    with run_app(settings, MemoryFeatureSource()) as client:
+    with run_app(settings, MemoryReader()) as client:
         health, readiness = client.get("/health"), client.get("/health/ready")
 
     assert (health.status_code, health.json()["status"]) == (200, "degraded")

@@ -202,15 +202,13 @@ def test_a_refusal_that_cannot_be_audited_is_answered_as_an_outage(screen, break
 # Answers
 
 
-def test_an_answer_names_score_band_reasons_and_versions(
-    screen, grant, feature_source, production_version
-):
+def test_an_answer_names_score_band_reasons_and_versions(screen, grant, reader, production_version):
     individual = grant()
-    feature_source.stored[individual] = {
+    reader.stored[individual] = {
         "steps_mean_28": 2000,
         "sleep_minutes_mean_28": 320,
         "emergency_visits_365": 2,
-        "age": 40,
+        "birth_year": 1985,
     }
     answer = screen(individual, HIGH_ANSWERS).json()
 
@@ -236,7 +234,7 @@ def test_prediction_review_and_audit_are_recorded_together(screen, grant, engine
     (review,) = read_rows(engine, ReviewItem, individual)
     (audit_row,) = read_audit(engine, individual)
     assert str(prediction.id) == answer["prediction_id"]
-    assert prediction.answer["features"]["phq9_item_9"] == 1
+    assert prediction.inputs["features"]["phq9_item_9"] == 1
     assert prediction.answer["reasons"] == answer["reasons"]
     assert (review.prediction_id, review.priority, review.status) == (
         prediction.id,
@@ -249,9 +247,9 @@ def test_prediction_review_and_audit_are_recorded_together(screen, grant, engine
     assert audit_row.details["prediction_id"] == answer["prediction_id"]
 
 
-def test_a_low_screening_queues_nothing(screen, grant, engine, feature_source):
+def test_a_low_screening_queues_nothing(screen, grant, engine, reader):
     individual = grant()
-    feature_source.stored[individual] = {"steps_mean_28": 9000, "emergency_visits_365": 0}
+    reader.stored[individual] = {"steps_mean_28": 9000, "emergency_visits_365": 0}
     answer = screen(individual, [0] * 9).json()
 
     assert (answer["risk_band"], answer["needs_review"]) == ("low", False)
@@ -274,24 +272,24 @@ def test_an_individual_of_whom_nothing_is_known_goes_to_a_person(screen, grant):
     assert "abstention" in [reason["code"] for reason in answer["review_reasons"]]
 
 
-def test_missing_data_lower_the_confidence(screen, grant, feature_source):
+def test_missing_data_lower_the_confidence(screen, grant, reader):
     known, unknown = grant(), grant()
-    feature_source.stored[known] = {"steps_mean_28": 6000, "emergency_visits_365": 1}
+    reader.stored[known] = {"steps_mean_28": 6000, "emergency_visits_365": 1}
     middling = [1, 1, 1, 1, 1, 1, 1, 1, 0]
 
     confident, unsure = screen(known, middling).json(), screen(unknown, middling).json()
     assert confident["confidence"] > unsure["confidence"]
 
 
-def test_data_without_screening_consent_are_not_used(screen, grant, engine, feature_source):
+def test_data_without_screening_consent_are_not_used(screen, grant, engine, reader):
     individual = grant("survey")
-    feature_source.stored[individual] = {"steps_mean_28": 2000, "emergency_visits_365": 2}
+    reader.stored[individual] = {"steps_mean_28": 2000, "emergency_visits_365": 2}
     answer = screen(individual, LOW_ANSWERS).json()
 
     assert answer["missing_data"] == ["wearable", "emr"]
     (prediction,) = read_rows(engine, Prediction, individual)
-    assert prediction.answer["features"]["steps_mean_28"] is None
-    assert prediction.answer["features"]["emergency_visits_365"] is None
+    assert prediction.inputs["features"]["steps_mean_28"] is None
+    assert prediction.inputs["features"]["emergency_visits_365"] is None
 
 
 def test_item_9_above_zero_forces_the_top_band_whatever_the_models_say(screen, grant):

@@ -1,0 +1,58 @@
+"""The release in a few rules: a surrogate tree made at training, read at serving.
+
+A rule says of an individual what the release says of people like this on average; how much
+of the release the rules tell is their fidelity.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlruns_config.release import Condition, ReleaseManifest, Rule
+from serving.scoring import Vector
+
+
+@dataclass(frozen=True)
+class MatchedRule:
+    """The rule that holds for an individual; `share` of training rows for which it holds."""
+
+    text: str
+    probability: float
+    share: float
+    fidelity: float
+
+
+def match_rule(manifest: ReleaseManifest, vector: Vector) -> MatchedRule | None:
+    """Return the rule that holds, None where the release came without rules."""
+    if manifest.surrogate is None:
+        return None
+    row = dict(zip(manifest.columns, vector[0].tolist(), strict=True))
+    rule = next(
+        rule
+        for rule in manifest.surrogate.rules
+        if all(holds(condition, row[condition.feature]) for condition in rule.conditions)
+    )
+    text = describe(manifest, rule)
+    return MatchedRule(text, rule.probability, rule.share, manifest.surrogate.fidelity)
+
+
+def holds(condition: Condition, value: float) -> bool:
+    """Tell whether a condition holds for a value; NaN, as the condition says of the missing."""
+    if np.isnan(value):
+        return condition.if_missing
+    above = value > condition.threshold
+    return above if condition.above else not above
+
+
+def describe(manifest: ReleaseManifest, rule: Rule) -> str:
+    parts = [_describe_condition(manifest, condition) for condition in rule.conditions]
+    met = " and ".join(parts) or "anyone"
+    return f"{met}: {rule.probability:.0%} on average ({rule.share:.0%} of people)"
+
+
+def _describe_condition(manifest: ReleaseManifest, condition: Condition) -> str:
+    feature = manifest.features[manifest.find_column(condition.feature)]
+    side = "above" if condition.above else "at most"
+    missing = " or unknown" if condition.if_missing else ""
+    unit = f" {feature.unit}" if feature.unit else ""
+    return f"{feature.label} {side} {condition.threshold:.4g}{unit}{missing}"
