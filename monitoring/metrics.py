@@ -89,6 +89,35 @@ SHADOW_SCORINGS = Counter(
 SHED_SCREENINGS = Counter(
     "mhras_screenings_shed_total", "Screenings turned away because too many were under way."
 )
+REVIEW_QUEUE_SIZE = Gauge(
+    "mhras_review_queue_size",
+    "Open review items. Every worker shows the whole queue: take max, not sum, over instances.",
+    ["priority", "status"],
+    multiprocess_mode="mostrecent",
+)
+REVIEW_QUEUE_OVERDUE = Gauge(
+    "mhras_review_queue_overdue",
+    "Open review items past their due time, of the whole queue.",
+    ["priority"],
+    multiprocess_mode="mostrecent",
+)
+CRISIS_OVERRIDES = Counter(
+    "mhras_crisis_overrides_total", "Predictions put into the top band by a clinician's word."
+)
+REVIEW_DECISIONS = Counter(
+    "mhras_review_decisions_total", "Decided review items.", ["decision", "priority"]
+)
+CONSENTS_EXPIRING = Gauge(
+    "mhras_consents_expiring",
+    "Consents in force that expire within 7 days, of all individuals.",
+    multiprocess_mode="mostrecent",
+)
+AUDIT_EVENTS = Counter(
+    "mhras_audit_events_total", "Audit rows, counted when sealed.", ["event_type", "result"]
+)
+AUDIT_SEALING_FAILURES = Counter(
+    "mhras_audit_sealing_failures_total", "Attempts to seal or sign the audit trail that failed."
+)
 
 _served_versions: set[str] = set()
 

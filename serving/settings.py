@@ -10,10 +10,13 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.signing import KeyRing, Signer
+
 SECRET_HINTS = {
     "database_url": "postgresql+psycopg2://user:password@host:5432/mhras",
     "jwt_secret_key": "openssl rand -base64 32",
     "anonymization_salt": "openssl rand -base64 32",
+    "audit_signing_key": "openssl rand -base64 32",
 }
 
 #: 256 bit, as the deployment guide asks.
@@ -40,6 +43,22 @@ class Settings(BaseSettings):
     database_url: SecretStr
     jwt_secret_key: SecretStr
     anonymization_salt: SecretStr
+    #: Ed25519 seed in base64; signs audit checkpoints and receipts of erasures.
+    audit_signing_key: SecretStr
+    #: Public keys (base64, comma-separated) whose earlier signatures still count.
+    audit_retired_keys: str = ""
+    #: Folder or s3:// prefix, outside the database, of the audit chain's checkpoints.
+    audit_checkpoint_url: str = ".mhras/audit"
+    audit_seal_seconds: Annotated[float, Field(gt=0, le=60)] = 1
+    audit_checkpoint_seconds: Annotated[float, Field(gt=0)] = 300
+
+    #: Set where an identity provider issues tokens (RS256, ES256); HS256 is refused then.
+    jwt_jwks_url: str | None = None
+    jwt_issuer: str = "mhras"
+    jwt_audience: str = "mhras"
+    jwt_role_claim: str = "role"
+    #: Whether clinicians may force the top band. PHQ-9 item 9 forces it either way.
+    enable_crisis_override: bool = True
 
     mlflow_tracking_uri: str = "http://127.0.0.1:5000"
     #: Folder or s3:// URL of the Delta tables.
@@ -69,12 +88,28 @@ class Settings(BaseSettings):
     def _name_the_driver(cls, url: SecretStr) -> SecretStr:
         return SecretStr(normalise_database_url(url.get_secret_value()))
 
+    @field_validator("audit_signing_key")
+    @classmethod
+    def _be_a_signing_key(cls, seed: SecretStr) -> SecretStr:
+        Signer(seed.get_secret_value())
+        return seed
+
+    @field_validator("audit_retired_keys")
+    @classmethod
+    def _be_public_keys(cls, keys: str) -> str:
+        KeyRing(split_keys(keys))
+        return keys
+
     @field_validator("jwt_secret_key", "anonymization_salt")
     @classmethod
     def _refuse_short_secrets(cls, secret: SecretStr) -> SecretStr:
         if len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES:
             raise ValueError(f"needs at least {MINIMUM_SECRET_BYTES} bytes")
         return secret
+
+
+def split_keys(keys: str) -> list[str]:
+    return [key.strip() for key in keys.split(",") if key.strip()]
 
 
 def normalise_database_url(url: str) -> str:

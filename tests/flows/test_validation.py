@@ -33,6 +33,7 @@ def lake_url(tracking_uri, tmp_path, monkeypatch):
         "DATABASE_URL": "postgresql://not/used",
         "JWT_SECRET_KEY": SALT,
         "ANONYMIZATION_SALT": SALT,
+        "AUDIT_SIGNING_KEY": "c2lnbmluZy1rZXktb2YtdGVzdHMtMzItYnl0ZXMhISE=",
     }
     enter_environment(monkeypatch, variables)
     yield url

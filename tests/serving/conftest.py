@@ -26,6 +26,7 @@ from tests.serving.release_fixture import ReleaseFactory
 
 JWT_SECRET = "a-secret-of-tests-that-is-long-enough"
 SALT = "a-salt-of-tests-that-is-long-enough-too"
+SIGNING_KEY = "c2lnbmluZy1rZXktb2YtdGVzdHMtMzItYnl0ZXMhISE="
 LOW_ANSWERS = [0, 1, 0, 0, 1, 0, 0, 0, 0]
 HIGH_ANSWERS = [3, 3, 3, 3, 2, 3, 3, 3, 0]
 
@@ -88,6 +89,8 @@ def make_settings(database_url: str, mlflow_url: str, **changes: Any) -> Setting
         "database_url": database_url,
         "jwt_secret_key": JWT_SECRET,
         "anonymization_salt": SALT,
+        "audit_signing_key": SIGNING_KEY,
+        "audit_checkpoint_url": f"memory://audit/{database_url.rpartition('/')[2]}",
         "mlflow_tracking_uri": mlflow_url,
         "release_poll_seconds": 0.2,
     }

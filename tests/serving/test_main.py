@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from infra.local.ports import choose_port
-from tests.serving.conftest import JWT_SECRET, SALT, make_headers
+from tests.serving.conftest import JWT_SECRET, SALT, SIGNING_KEY, make_headers
 
 STARTUP_SECONDS = 90
 
@@ -20,6 +20,8 @@ def make_environment(database_url, mlflow_url):
         "DATABASE_URL": database_url,
         "JWT_SECRET_KEY": JWT_SECRET,
         "ANONYMIZATION_SALT": SALT,
+        "AUDIT_SIGNING_KEY": SIGNING_KEY,
+        "AUDIT_CHECKPOINT_URL": "memory://audit",
         "MLFLOW_TRACKING_URI": mlflow_url,
     }
 

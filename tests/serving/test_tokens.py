@@ -9,6 +9,7 @@ import pytest
 from serving.errors import Principal, UnauthenticatedError
 from serving.roles import Role
 from serving.tokens import TOKEN_TYPE, issue_token, read_token
+from tests.serving.conftest import SIGNING_KEY
 
 SECRET = "a-secret-of-tests-that-is-long-enough-for-hs512-too-and-then-some-more"
 OTHER_SECRET = "another-secret-that-is-long-enough-too"
@@ -104,6 +105,7 @@ def test_the_command_prints_a_token_and_nothing_else():
     result = run_command(
         JWT_SECRET_KEY=SECRET,
         ANONYMIZATION_SALT=SECRET,
+        AUDIT_SIGNING_KEY=SIGNING_KEY,
         DATABASE_URL="postgresql://localhost/mhras",
     )
 

@@ -1,0 +1,134 @@
+"""Rows of the audit trail: who did what to whose data, with what result.
+
+What succeeds is recorded in the transaction of what it records; a refusal, whose own
+transaction is rolled back, in one of its own. Free text and values about a person never
+enter a row: it outlives the person's erasure.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from serving.answers import ScreeningAnswer
+from serving.database.sessions import open_session
+from serving.database.tables import AuditRow
+from serving.errors import Principal, RefusedError
+
+SCREENING_REQUEST = "screening_request"
+GENERATE_RISK_SCORE = "generate_risk_score"
+ACCESS_REFUSED = "access_refused"
+UNAUTHENTICATED = "unauthenticated_request"
+
+#: Stands for a caller whom no valid token names.
+NOBODY = "anonymous"
+
+#: Rows of callers without a valid token, per worker: a flood of them must not fill the trail.
+UNAUTHENTICATED_ROWS_PER_SECOND = 5
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened, in the trail's words; `details` holds nothing personal."""
+
+    event_type: str
+    action: str
+    anonymized_id: str | None = None
+    data_types: Iterable[str] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def record(session: Session, principal: Principal, request_id: str | None, event: Event) -> None:
+    """Add the row of something that is done to the transaction that does it."""
+    session.add(make_row(principal.user_id, principal.role.value, "success", request_id, event))
+
+
+def describe_screening(
+    principal: Principal,
+    answer: ScreeningAnswer,
+    data_types: Iterable[str],
+    request_id: str | None,
+) -> dict[str, Any]:
+    """Return the columns of an answered screening's row, written with the prediction."""
+    return {
+        "created_at": datetime.now(UTC),
+        "event_type": SCREENING_REQUEST,
+        "user_id": principal.user_id,
+        "user_role": principal.role,
+        "anonymized_id": answer.anonymized_id,
+        "data_types": sorted(data_types),
+        "action": GENERATE_RISK_SCORE,
+        "result": "success",
+        "request_id": request_id,
+        "details": {
+            "prediction_id": answer.prediction_id,
+            "risk_score": answer.risk_score,
+            "release_version": answer.release.version if answer.release else None,
+        },
+    }
+
+
+def record_refusal(engine: Engine, refusal: RefusedError, request_id: str | None) -> None:
+    """Write the row of a refusal and commit it."""
+    details = {"reason": refusal.kind}
+    event = Event(ACCESS_REFUSED, refusal.action, refusal.anonymized_id, details=details)
+    caller = refusal.principal
+    _write(engine, make_row(caller.user_id, caller.role.value, "failure", request_id, event))
+
+
+def record_unauthenticated(
+    engine: Engine, action: str, request_id: str | None, suppressed: int
+) -> None:
+    """Write the row of a caller without a valid token, and of how many had none before."""
+    details = {"reason": "unauthenticated", "suppressed": suppressed}
+    event = Event(UNAUTHENTICATED, action, details=details)
+    _write(engine, make_row(NOBODY, "none", "failure", request_id, event))
+
+
+def make_row(
+    user_id: str, user_role: str, result: str, request_id: str | None, event: Event
+) -> AuditRow:
+    return AuditRow(
+        created_at=datetime.now(UTC),
+        event_type=event.event_type,
+        user_id=user_id,
+        user_role=user_role,
+        anonymized_id=event.anonymized_id,
+        data_types=sorted(event.data_types),
+        action=event.action,
+        result=result,
+        request_id=request_id,
+        details=dict(event.details),
+    )
+
+
+def _write(engine: Engine, row: AuditRow) -> None:
+    with open_session(engine) as session:
+        session.add(row)
+
+
+class UnauthenticatedBudget:
+    """How many callers without a token may still be recorded this second; the rest are counted."""
+
+    def __init__(self, rows_per_second: int = UNAUTHENTICATED_ROWS_PER_SECOND) -> None:
+        self._limit = rows_per_second
+        self._lock = threading.Lock()
+        self._second, self._used, self._suppressed = 0, 0, 0
+
+    def take(self) -> int | None:
+        """Return how many were not recorded since the last row; None when none may be now."""
+        second = int(time.monotonic())
+        with self._lock:
+            if second != self._second:
+                self._second, self._used = second, 0
+            if self._used >= self._limit:
+                self._suppressed += 1
+                return None
+            self._used += 1
+            suppressed, self._suppressed = self._suppressed, 0
+            return suppressed

@@ -1,0 +1,187 @@
+"""Verification of the audit trail: against its own chain, and the chain against checkpoints.
+
+Read-only. What it can show: a row changed, removed, put elsewhere in the order, slipped in
+before a checkpoint; a tail cut off; a history written anew. What it cannot: a row altered in
+the second before it is sealed, or a tail cut off that no checkpoint covers yet.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, Engine, RowMapping, func, select
+
+from serving.audit.chain import COLUMNS, GENESIS, hash_row
+from serving.audit.checkpoints import NEWEST, CheckpointStore, CheckpointStoreError
+from serving.audit.sealer import CHECKPOINT_KIND
+from serving.database.tables import AuditCheckpoint, AuditRow, AuditSeal
+from serving.signing import Document, KeyRing
+
+#: Findings that are listed; all are counted.
+LISTED_FINDINGS = 100
+ROWS_PER_FETCH = 5_000
+#: How long a row may wait for its seal, and how much clocks of workers may differ.
+TOLERANCE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One trace of tampering: what, and where in the chain or in the trail."""
+
+    kind: str
+    position: int | None = None
+    audit_id: int | None = None
+
+
+@dataclass
+class Verification:
+    """What a verification saw; `intact` only when it found nothing."""
+
+    rows: int = 0
+    checkpoints: int = 0
+    head: str | None = None
+    newest_checkpoint: int | None = None
+    finding_count: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def intact(self) -> bool:
+        return self.finding_count == 0
+
+    def report(self, kind: str, position: int | None = None, audit_id: int | None = None) -> None:
+        self.finding_count += 1
+        if len(self.findings) < LISTED_FINDINGS:
+            self.findings.append(Finding(kind, position, audit_id))
+
+
+def verify_trail(engine: Engine, store: CheckpointStore, keys: KeyRing) -> Verification:
+    """Verify the whole trail; never raises for tampering, only when the database is away."""
+    found = Verification()
+    # One snapshot: rows sealed while we read belong to the next verification.
+    snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
+    with snapshot.connect() as connection:
+        kept = _read_database_checkpoints(connection)
+        outside = _read_outside_checkpoints(store, found)
+        documents = _check_documents(kept, outside, keys, found)
+        _verify_links(connection, documents, found)
+        _find_unsealed(connection, found)
+    return found
+
+
+def _verify_links(
+    connection: Connection, documents: dict[int, Document], found: Verification
+) -> None:
+    """Walk the chain; after a broken link go on from what is stored, to find every place."""
+    position, previous = 0, GENESIS
+    covered_until: datetime | None = None
+    for row in _stream_links(connection):
+        if row["position"] != position + 1:
+            found.report("link_removed", position + 1)
+        position = row["position"]
+        if row["previous_hash"] != previous:
+            found.report("chain_broken", position, row["audit_id"])
+        _verify_row(row, found)
+        if _is_backdated(row, covered_until):
+            found.report("row_backdated", position, row["audit_id"])
+        previous = row["row_hash"]
+        if (document := documents.pop(position, None)) is not None:
+            covered_until = datetime.fromisoformat(document["signed_at"])
+            if document["row_hash"] != previous.hex():
+                found.report("history_rewritten", position, row["audit_id"])
+        found.rows += 1
+    found.head = previous.hex() if position else None
+    for missing in sorted(documents):
+        found.report("tail_removed" if missing > position else "link_removed", missing)
+
+
+def _is_backdated(row: RowMapping, covered_until: datetime | None) -> bool:
+    """Tell whether a row claims a time by which, says a checkpoint, all rows were sealed."""
+    if covered_until is None or row["created_at"] is None:
+        return False
+    return bool(row["created_at"] < covered_until - TOLERANCE)
+
+
+def _verify_row(row: RowMapping, found: Verification) -> None:
+    if row["id"] is None:
+        found.report("row_removed", row["position"], row["audit_id"])
+    elif hash_row(row["previous_hash"], {name: row[name] for name in COLUMNS}) != row["row_hash"]:
+        found.report("row_changed", row["position"], row["audit_id"])
+
+
+def _stream_links(connection: Connection) -> Iterator[RowMapping]:
+    statement = (
+        select(AuditSeal.__table__, AuditRow.__table__)
+        .select_from(AuditSeal)
+        .outerjoin(AuditRow, AuditRow.id == AuditSeal.audit_id)
+        .order_by(AuditSeal.position)
+        .execution_options(yield_per=ROWS_PER_FETCH)
+    )
+    yield from connection.execute(statement).mappings()
+
+
+def _find_unsealed(connection: Connection, found: Verification) -> None:
+    """Report rows that the sealer passed by: slipped in, or waiting far too long."""
+    statement = (
+        select(AuditRow.id)
+        .where(
+            AuditRow.created_at < datetime.now(UTC) - TOLERANCE,
+            ~select(AuditSeal.audit_id).where(AuditSeal.audit_id == AuditRow.id).exists(),
+        )
+        .order_by(AuditRow.id)
+    )
+    for audit_id in connection.scalars(statement):
+        found.report("row_not_sealed", audit_id=audit_id)
+
+
+def _read_database_checkpoints(connection: Connection) -> dict[int, Document]:
+    statement = select(AuditCheckpoint.position, AuditCheckpoint.document)
+    return {row.position: row.document for row in connection.execute(statement)}
+
+
+def _read_outside_checkpoints(
+    store: CheckpointStore, found: Verification
+) -> dict[int, Document | None] | None:
+    """Return the newest documents and the bare positions of older ones; None: store away."""
+    try:
+        positions = store.list_positions()
+        read = {position: store.read(position) for position in positions[-NEWEST:]}
+    except CheckpointStoreError:
+        found.report("checkpoint_store_unreadable")
+        return None
+    return dict.fromkeys(positions[:-NEWEST]) | read
+
+
+def _check_documents(
+    kept: dict[int, Document],
+    outside: dict[int, Document | None] | None,
+    keys: KeyRing,
+    found: Verification,
+) -> dict[int, Document]:
+    """Return the checkpoints that count, by position; report those that are not what they were."""
+    for position in sorted(set(kept) - set(outside if outside is not None else kept)):
+        found.report("checkpoint_removed_outside", position)
+    newest_outside = sorted(outside or {})[-NEWEST:]
+    stored = {position: (outside or {})[position] for position in newest_outside}
+    good: dict[int, Document] = {}
+    for position, document in [*kept.items(), *stored.items()]:
+        if document is None or not _is_genuine(document, position, keys):
+            found.report("checkpoint_forged", position)
+            continue
+        first = good.setdefault(position, document)
+        if first["row_hash"] != document["row_hash"]:
+            found.report("checkpoint_forged", position)
+    found.checkpoints = len(good)
+    found.newest_checkpoint = max(good, default=None)
+    return good
+
+
+def _is_genuine(document: Document, position: int, keys: KeyRing) -> bool:
+    names_itself = document.get("kind") == CHECKPOINT_KIND and document.get("position") == position
+    return names_itself and keys.holds(document)
+
+
+def count_unsealed(connection: Connection) -> int:
+    """Return how many rows wait for their seal, from the newest backwards."""
+    newest = select(func.coalesce(func.max(AuditSeal.audit_id), 0)).scalar_subquery()
+    statement = select(func.count()).select_from(AuditRow).where(AuditRow.id > newest)
+    return connection.scalar(statement) or 0
