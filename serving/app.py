@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from feature_repo.online import OnlineReader, open_reader
 from monitoring.logging import configure_logging
+from serving.accountability import Accountability
 from serving.answers import INTENDED_USE
 from serving.composition import Thresholds
 from serving.database.sessions import create_database_engine
@@ -38,7 +39,7 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
         opened = reader or open_reader(FEATURE_SHARE * settings.screening_timeout)
         services = make_services(settings, opened)
         app.state.services = services
-        await run_in_threadpool(services.releases.start)
+        await run_in_threadpool(start_services, services)
         yield
         await run_in_threadpool(stop_services, services)
 
@@ -83,6 +84,7 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
         load=LoadLimit(settings.max_concurrent_screenings),
         thresholds=thresholds,
         explanations=read_explanations(settings),
+        accountability=Accountability.make(settings, engine),
     )
 
 
@@ -103,10 +105,16 @@ def read_explanations(settings: Settings) -> Wanted:
     )
 
 
+def start_services(services: Services) -> None:
+    services.accountability.start()
+    services.releases.start()
+
+
 def stop_services(services: Services) -> None:
     """Stop in the order of need: what writes goes before what it writes to."""
     services.releases.stop()
     services.shadow.close()
     services.recorder.close()
+    services.accountability.stop()
     services.features.close()
     services.engine.dispose()

@@ -1,35 +1,127 @@
 """Consent: which data types an individual lets us use, for what, and until when.
 
-Read from the database on every screening; a caller's own statement never replaces it.
+Verified on every screening; a caller's own statement never replaces it.
 """
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
+from cachetools import TTLCache
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from serving.changes import ChangeListener
 from serving.database.tables import Consent
 
 SCREENING = "screening"
 TRAINING = "training"
 
+#: Individuals whose consents a worker keeps at hand, and for how long at most.
+CACHED_INDIVIDUALS = 50_000
+CACHE_SECONDS = 60
 
-def get_consented_data_types(
-    session: Session, anonymized_id: str, purpose: str, at: datetime
-) -> frozenset[str]:
-    """Return the data types with a consent in force at `at` for `purpose`; empty when none."""
+
+class ConsentTerms(Protocol):
+    """What a consent says, as a row or as a copy of one."""
+
+    @property
+    def granted_at(self) -> datetime: ...
+    @property
+    def expires_at(self) -> datetime: ...
+    @property
+    def withdrawn_at(self) -> datetime | None: ...
+    @property
+    def data_types(self) -> Sequence[str]: ...
+    @property
+    def purposes(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True)
+class KnownConsent:
+    """A consent as it was read: no session needed to look at it later."""
+
+    granted_at: datetime
+    expires_at: datetime
+    withdrawn_at: datetime | None
+    data_types: tuple[str, ...]
+    purposes: tuple[str, ...]
+
+
+def read_consents(session: Session, anonymized_id: str) -> tuple[KnownConsent, ...]:
+    """Return every consent of an individual, whether in force or not."""
     rows = session.scalars(select(Consent).where(Consent.anonymized_id == anonymized_id))
-    return combine_consents(rows, purpose, at)
+    return tuple(
+        KnownConsent(
+            row.granted_at,
+            row.expires_at,
+            row.withdrawn_at,
+            tuple(row.data_types),
+            tuple(row.purposes),
+        )
+        for row in rows
+    )
 
 
-def combine_consents(consents: Iterable[Consent], purpose: str, at: datetime) -> frozenset[str]:
+def combine_consents(
+    consents: Iterable[ConsentTerms], purpose: str, at: datetime
+) -> frozenset[str]:
     """Return what the consents in force allow together."""
     in_force = [row for row in consents if is_in_force(row, at) and purpose in row.purposes]
     return frozenset(data_type for row in in_force for data_type in row.data_types)
 
 
-def is_in_force(consent: Consent, at: datetime) -> bool:
+def is_in_force(consent: ConsentTerms, at: datetime) -> bool:
     """Tell whether a consent had begun, and neither expired nor been withdrawn, at `at`."""
     withdrawn = consent.withdrawn_at is not None and consent.withdrawn_at <= at
     return consent.granted_at <= at < consent.expires_at and not withdrawn
+
+
+class ConsentCache:
+    """Consents by individual, forgotten when the database tells of a change.
+
+    Rows are kept, not verdicts: an expiry needs no notice. While the listener is not fresh,
+    the database is asked every time.
+    """
+
+    def __init__(self, listener: ChangeListener) -> None:
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._known: TTLCache[str, tuple[KnownConsent, ...]] = TTLCache(
+            CACHED_INDIVIDUALS, CACHE_SECONDS
+        )
+        self._changes = 0
+        listener.subscribe(self._receive)
+
+    def get_known(self, anonymized_id: str) -> tuple[KnownConsent, ...] | None:
+        """Return every consent of an individual as of less than a second ago, without waiting.
+
+        None when the database must be asked.
+        """
+        with self._lock:
+            known = self._known.get(anonymized_id)
+        return known if self._listener.is_fresh else None
+
+    def read(self, session: Session, anonymized_id: str) -> tuple[KnownConsent, ...]:
+        """Return every consent of an individual from the database, and remember them."""
+        with self._lock:
+            changes = self._changes
+        found = read_consents(session, anonymized_id)
+        with self._lock:
+            # A change that was told while we read may not be in what we read.
+            if changes == self._changes:
+                self._known[anonymized_id] = found
+        return found
+
+    def _receive(self, notice: str) -> None:
+        kind, _, subject = notice.partition(":")
+        with self._lock:
+            if kind == "consent" and subject != "*":
+                self._known.pop(subject, None)
+            elif kind in ("consent", ChangeListener.RESET):
+                self._known.clear()
+            else:
+                return
+            self._changes += 1

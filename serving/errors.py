@@ -36,6 +36,27 @@ class UnauthenticatedError(ProblemError):
     headers = {"WWW-Authenticate": "Bearer"}  # noqa: RUF012
 
 
+class IdentityProviderUnavailableError(ProblemError):
+    status = 503
+    kind = "identity-provider-unavailable"
+    title = "The identity provider cannot be reached"
+    headers = {"Retry-After": "10"}  # noqa: RUF012
+
+
+class ConflictError(ProblemError):
+    status = 409
+    kind = "conflict"
+    title = "The record is in a state that does not allow this"
+
+
+class UnusableError(ProblemError):
+    """A request that is well-formed and still makes no sense."""
+
+    status = 422
+    kind = "unusable-request"
+    title = "The request is not usable"
+
+
 class RefusedError(ProblemError):
     """A refusal that the audit trail records, in its own transaction."""
 
@@ -60,6 +81,19 @@ class RoleRefusedError(RefusedError):
 class ConsentMissingError(RefusedError):
     kind = "consent-missing"
     title = "There is no consent in force for this screening"
+
+
+class ClaimedByAnotherError(RefusedError):
+    """Answered as a conflict, and audited: somebody tried to decide another's item."""
+
+    status = 409
+    kind = "claimed-by-another"
+    title = "Somebody else works on this item"
+
+
+class FeatureDisabledError(RefusedError):
+    kind = "feature-disabled"
+    title = "This is switched off here"
 
 
 class ReleaseUnavailableError(ProblemError):

@@ -15,7 +15,12 @@ from starlette.exceptions import HTTPException
 
 from serving import audit
 from serving.crisis import GUIDANCE
-from serving.errors import DatabaseUnavailableError, ProblemError, RefusedError
+from serving.errors import (
+    DatabaseUnavailableError,
+    ProblemError,
+    RefusedError,
+    UnauthenticatedError,
+)
 
 log = structlog.get_logger("serving.problems")
 
@@ -51,7 +56,7 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         401: "No valid token.",
         403: "The role, or the individual's consent, does not allow it; audited.",
         404: "There is no such record.",
-        409: "It cannot be done now: another request is under way, or was first.",
+        409: "It cannot be done now: somebody else is at it, or was first.",
         413: "The body is too large.",
         422: "The request is not usable; `errors` names each field.",
         429: "Too many requests by this caller; `Retry-After` says when there is room.",
@@ -69,6 +74,7 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RefusedError, answer_refusal)
+    app.add_exception_handler(UnauthenticatedError, answer_unauthenticated)
     app.add_exception_handler(ProblemError, answer_problem)
     app.add_exception_handler(RequestValidationError, answer_invalid_request)
     app.add_exception_handler(HTTPException, answer_http_error)
@@ -91,6 +97,25 @@ def answer_refusal(request: Request, error: Exception) -> JSONResponse:
         log.error("refusal not audited", cause=type(failure).__name__)
         return make_response(request, DatabaseUnavailableError("the refusal could not be audited"))
     log.info("refused", reason=error.kind)
+    return make_response(request, error)
+
+
+def answer_unauthenticated(request: Request, error: Exception) -> JSONResponse:
+    """Audit a caller without a valid token, within the worker's budget, then answer.
+
+    Unlike a refusal it is answered as it is when the database is away: nothing was disclosed.
+    """
+    assert isinstance(error, UnauthenticatedError)
+    services = request.app.state.services
+    suppressed = services.accountability.unauthenticated.take()
+    if suppressed is not None:
+        route = getattr(request.scope.get("route"), "path", "unmatched")
+        try:
+            request_id = read_request_id(request)
+            action = f"{request.method} {route}"
+            audit.record_unauthenticated(services.engine, action, request_id, suppressed)
+        except SQLAlchemyError as failure:
+            log.error("caller without a token not audited", cause=type(failure).__name__)
     return make_response(request, error)
 
 

@@ -17,7 +17,7 @@ from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
 from serving import audit
 from serving.answers import ScreeningAnswer, TrendPart
 from serving.composition import compose_answer
-from serving.consent import SCREENING, get_consented_data_types
+from serving.consent import SCREENING, KnownConsent, combine_consents
 from serving.crisis import SelfHarmSignal, read_signal
 from serving.database.sessions import open_session
 from serving.errors import (
@@ -80,7 +80,10 @@ async def require_consent(
     Consent is judged now, not at the index time: a withdrawal binds for what was answered before.
     """
     CONSENT_VERIFICATIONS.inc()
-    consented = await run_in_threadpool(read_consented, services, anonymized_id)
+    known = services.accountability.consents.get_known(anonymized_id)
+    if known is None:
+        known = await run_in_threadpool(read_consents, services, anonymized_id)
+    consented = combine_consents(known, SCREENING, datetime.now(UTC))
     lacks_survey = request.answers.has_answers and "survey" not in consented
     if consented and not lacks_survey:
         return consented
@@ -94,9 +97,9 @@ async def require_consent(
     )
 
 
-def read_consented(services: Services, anonymized_id: str) -> frozenset[str]:
+def read_consents(services: Services, anonymized_id: str) -> tuple[KnownConsent, ...]:
     with open_session(services.engine) as session:
-        return get_consented_data_types(session, anonymized_id, SCREENING, datetime.now(UTC))
+        return services.accountability.consents.read(session, anonymized_id)
 
 
 async def judge_individual(

@@ -10,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from serving.accountability import Accountability
 from serving.composition import Thresholds
 from serving.database.sessions import open_session
 from serving.errors import Principal, RoleRefusedError, UnauthenticatedError
@@ -21,7 +22,6 @@ from serving.release_watcher import ReleaseWatcher
 from serving.roles import PERMISSIONS, Permission
 from serving.settings import Settings
 from serving.shadow import ShadowScorer
-from serving.tokens import read_token
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Services:
     load: LoadLimit
     thresholds: Thresholds
     explanations: Wanted
+    accountability: Accountability
 
 
 # Asynchronous, though it waits for nothing: FastAPI would give it a thread otherwise.
@@ -66,8 +67,7 @@ async def authenticate(
     """Return the caller, or raise UnauthenticatedError."""
     if credentials is None:
         raise UnauthenticatedError("send a token: Authorization: Bearer ...")
-    secret = services.settings.jwt_secret_key.get_secret_value()
-    principal = read_token(credentials.credentials, secret)
+    principal = await services.accountability.tokens.verify(credentials.credentials)
     structlog.contextvars.bind_contextvars(user_id=principal.user_id)
     return principal
 
@@ -87,3 +87,13 @@ def require(permission: Permission) -> Callable[..., Awaitable[Principal]]:
 
 ServiceReader = Annotated[Principal, Depends(require(Permission.READ_SERVICE_INFO))]
 Screener = Annotated[Principal, Depends(require(Permission.SCREEN))]
+CrisisOverrider = Annotated[Principal, Depends(require(Permission.OVERRIDE_CRISIS))]
+Reviewer = Annotated[Principal, Depends(require(Permission.ACCESS_REVIEW_QUEUE))]
+ConsentManager = Annotated[Principal, Depends(require(Permission.MANAGE_CONSENTS))]
+PredictionReader = Annotated[Principal, Depends(require(Permission.VIEW_PREDICTIONS))]
+Exporter = Annotated[Principal, Depends(require(Permission.EXPORT_INDIVIDUALS))]
+Eraser = Annotated[Principal, Depends(require(Permission.ERASE_INDIVIDUALS))]
+AccessHistoryReader = Annotated[Principal, Depends(require(Permission.VIEW_ACCESS_HISTORY))]
+AuditReader = Annotated[Principal, Depends(require(Permission.READ_AUDIT))]
+ComplianceReader = Annotated[Principal, Depends(require(Permission.READ_COMPLIANCE))]
+TokenRevoker = Annotated[Principal, Depends(require(Permission.REVOKE_TOKENS))]

@@ -1,11 +1,14 @@
-"""Tokens of the embedded default: HS256 under JWT_SECRET_KEY, at most an hour long.
+"""Tokens: what a valid one looks like, and how the embedded default issues and revokes them.
 
-`python -m serving.tokens issue --user dr.who --role clinician` prints one.
+The embedded default signs with HS256 under JWT_SECRET_KEY:
+`python -m serving.tokens issue --user dr.who --role clinician` prints one. With JWT_JWKS_URL
+set, an identity provider issues them instead (`serving.token_verifier`).
 """
 
 import re
 import sys
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -14,7 +17,7 @@ import typer
 
 from serving.errors import Principal, UnauthenticatedError
 from serving.roles import Role
-from serving.settings import MissingSettingError, load_settings
+from serving.settings import MissingSettingError, Settings, load_settings
 
 ALGORITHM = "HS256"
 AUDIENCE = "mhras"
@@ -22,62 +25,101 @@ ISSUER = "mhras"
 #: An explicit type keeps tokens made for other uses of the same key out.
 TOKEN_TYPE = "mhras+jwt"
 MAX_LIFETIME = timedelta(minutes=60)
-REQUIRED_CLAIMS = ("exp", "nbf", "iat", "aud", "iss", "sub", "jti", "role")
+REQUIRED_CLAIMS = ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")
 
 #: User ids reach logs and audit rows, so they are one plain word.
 USER_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}")
+TOKEN_ID_PATTERN = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def issue_token(secret: str, user: str, role: Role, lifetime: timedelta) -> str:
+@dataclass(frozen=True)
+class TokenRules:
+    """What a token must say to be taken for one of ours."""
+
+    audience: str = AUDIENCE
+    issuer: str = ISSUER
+    token_types: tuple[str, ...] = (TOKEN_TYPE,)
+    role_claim: str = "role"
+    required: tuple[str, ...] = REQUIRED_CLAIMS
+
+
+@dataclass(frozen=True)
+class VerifiedToken:
+    """A token whose signature, times and claims hold; times are seconds since 1970."""
+
+    principal: Principal
+    token_id: str
+    issued_at: float
+    expires_at: float
+
+
+def issue_token(
+    secret: str,
+    user: str,
+    role: Role,
+    lifetime: timedelta,
+    audience: str = AUDIENCE,
+    issuer: str = ISSUER,
+) -> str:
     """Return a signed token; raises ValueError for an unusable user id or lifetime."""
     if not USER_PATTERN.fullmatch(user):
         raise ValueError("the user id may hold letters, digits and _ . @ + - only")
     if not timedelta(0) < lifetime <= MAX_LIFETIME:
         raise ValueError("a token lives from 1 to 60 minutes")
     now = datetime.now(UTC)
-    claims = {"sub": user, "role": role.value, "aud": AUDIENCE, "iss": ISSUER}
+    claims = {"sub": user, "role": role.value, "aud": audience, "iss": issuer}
     claims |= {"jti": uuid.uuid4().hex}
     times = {"iat": now, "nbf": now, "exp": now + lifetime}
     return jwt.encode(claims | times, secret, ALGORITHM, headers={"typ": TOKEN_TYPE})
 
 
 def read_token(token: str, secret: str) -> Principal:
-    """Return who a token speaks for, or raise UnauthenticatedError saying what is wrong."""
+    """Return who a token of the embedded default speaks for, or raise UnauthenticatedError."""
+    return check_token(token, secret, ALGORITHM, TokenRules()).principal
+
+
+def check_token(token: str, key: Any, algorithm: str, rules: TokenRules) -> VerifiedToken:
+    """Return what a token says, or raise UnauthenticatedError saying what is wrong with it.
+
+    Exactly one algorithm counts, the key's own: what the token's header claims chooses nothing.
+    """
     try:
         decoded = jwt.decode_complete(
             token,
-            secret,
-            algorithms=[ALGORITHM],
-            audience=AUDIENCE,
-            issuer=ISSUER,
-            options={"require": list(REQUIRED_CLAIMS)},
+            key,
+            algorithms=[algorithm],
+            audience=rules.audience,
+            issuer=rules.issuer,
+            options={"require": [*rules.required, rules.role_claim]},
         )
     except jwt.ExpiredSignatureError:
         raise UnauthenticatedError("the token has expired") from None
     except jwt.InvalidTokenError:
         raise UnauthenticatedError("the token is not valid") from None
-    if decoded["header"].get("typ") != TOKEN_TYPE:
-        raise UnauthenticatedError(f"the token is not of type {TOKEN_TYPE}")
-    return _read_claims(decoded["payload"])
+    _check_header(decoded["header"], rules)
+    return _read_claims(decoded["payload"], rules)
 
 
-def _read_claims(claims: dict[str, Any]) -> Principal:
-    if int(claims["exp"]) - int(claims["iat"]) > MAX_LIFETIME.total_seconds():
+def _check_header(header: dict[str, Any], rules: TokenRules) -> None:
+    if header.get("typ") not in rules.token_types:
+        raise UnauthenticatedError(f"the token is not of type {rules.token_types[0]}")
+    if "crit" in header:
+        raise UnauthenticatedError("the token asks for extensions that are unknown here")
+
+
+def _read_claims(claims: dict[str, Any], rules: TokenRules) -> VerifiedToken:
+    issued_at, expires_at = float(claims["iat"]), float(claims["exp"])
+    if expires_at - issued_at > MAX_LIFETIME.total_seconds():
         raise UnauthenticatedError("the token was issued for longer than 60 minutes")
-    if claims["role"] not in list(Role):
+    if claims[rules.role_claim] not in list(Role):
         raise UnauthenticatedError("the token names an unknown role")
     if not USER_PATTERN.fullmatch(claims["sub"]):
         raise UnauthenticatedError("the token names no usable user id")
-    return Principal(user_id=claims["sub"], role=Role(claims["role"]))
+    principal = Principal(user_id=claims["sub"], role=Role(claims[rules.role_claim]))
+    return VerifiedToken(principal, str(claims["jti"]), issued_at, expires_at)
 
 
 app = typer.Typer(add_completion=False, help="Tokens of the embedded default.")
-
-
-@app.callback()
-def _keep_commands_named() -> None:
-    # With a single command typer would drop its name from the command line.
-    pass
 
 
 @app.command()
@@ -88,12 +130,41 @@ def issue(
 ) -> None:
     """Print a token signed with JWT_SECRET_KEY."""
     try:
-        secret = load_settings().jwt_secret_key.get_secret_value()
-        token = issue_token(secret, user, role, timedelta(minutes=minutes))
+        settings = load_settings()
+        if settings.jwt_jwks_url is not None:
+            raise ValueError("JWT_JWKS_URL is set: the identity provider there issues tokens")
+        token = issue_for(settings, user, role, timedelta(minutes=minutes))
     except (MissingSettingError, ValueError) as error:
-        sys.stderr.write(f"no token issued: {error}\n")
-        raise typer.Exit(1) from None
+        _fail("no token issued", error)
     sys.stdout.write(token + "\n")
+
+
+def issue_for(settings: Settings, user: str, role: Role, lifetime: timedelta) -> str:
+    secret = settings.jwt_secret_key.get_secret_value()
+    return issue_token(secret, user, role, lifetime, settings.jwt_audience, settings.jwt_issuer)
+
+
+@app.command()
+def revoke(
+    reason: Annotated[str, typer.Option(help="Why, in one sentence.")],
+    by: Annotated[str, typer.Option(help="Who revokes.")],
+    token_id: Annotated[str | None, typer.Option(help="The jti of one token.")] = None,
+    user: Annotated[str | None, typer.Option(help="Every token of a user until now.")] = None,
+    everyone: Annotated[bool, typer.Option(help="Every token of everybody until now.")] = False,
+) -> None:
+    """Make tokens invalid in every worker within a second."""
+    # Here, not at the top: the database is not needed to read tokens.
+    from serving.token_commands import UnusableTargetError, revoke_by_command
+
+    try:
+        sys.stdout.write(revoke_by_command(load_settings(), by, reason, token_id, user, everyone))
+    except (MissingSettingError, UnusableTargetError) as error:
+        _fail("nothing revoked", error)
+
+
+def _fail(what: str, error: Exception) -> None:
+    sys.stderr.write(f"{what}: {error}\n")
+    raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":

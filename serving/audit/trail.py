@@ -24,6 +24,7 @@ SCREENING_REQUEST = "screening_request"
 GENERATE_RISK_SCORE = "generate_risk_score"
 ACCESS_REFUSED = "access_refused"
 UNAUTHENTICATED = "unauthenticated_request"
+TOKENS_REVOKED = "tokens_revoked"
 
 #: Stands for a caller whom no valid token names.
 NOBODY = "anonymous"

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.orm import Session
 
-from serving.consent import SCREENING, TRAINING, combine_consents, get_consented_data_types
+from serving.consent import SCREENING, TRAINING, combine_consents, read_consents
 from serving.database.tables import Consent
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -61,5 +61,5 @@ def test_only_the_individuals_own_consents_count(engine, grant):
     grant("emr")
 
     with Session(engine) as session:
-        now = datetime.now(UTC)
-        assert get_consented_data_types(session, individual, SCREENING, now) == {"survey"}
+        known = read_consents(session, individual)
+    assert combine_consents(known, SCREENING, datetime.now(UTC)) == {"survey"}

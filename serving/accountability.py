@@ -1,0 +1,61 @@
+"""What a worker holds to account for what it does: tokens, consents, audit trail, signatures."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from sqlalchemy import Engine
+
+from serving.audit.checkpoints import CheckpointStore
+from serving.audit.sealer import Sealer
+from serving.audit.trail import UnauthenticatedBudget
+from serving.changes import ChangeListener
+from serving.consent import ConsentCache
+from serving.settings import Settings, split_keys
+from serving.signing import KeyRing, Signer
+from serving.token_revocations import Revocations
+from serving.token_verifier import TokenVerifier
+
+
+@dataclass(frozen=True)
+class Accountability:
+    """`keys` are the public keys whose signatures count, retired ones included."""
+
+    changes: ChangeListener
+    consents: ConsentCache
+    tokens: TokenVerifier
+    signer: Signer
+    keys: KeyRing
+    checkpoints: CheckpointStore
+    sealer: Sealer
+    unauthenticated: UnauthenticatedBudget
+
+    @classmethod
+    def make(cls, settings: Settings, engine: Engine) -> Self:
+        changes = ChangeListener(engine.url)
+        signer = Signer(settings.audit_signing_key.get_secret_value())
+        checkpoints = CheckpointStore(settings.audit_checkpoint_url)
+        seconds = settings.audit_seal_seconds, settings.audit_checkpoint_seconds
+        return cls(
+            changes=changes,
+            consents=ConsentCache(changes),
+            tokens=TokenVerifier(settings, Revocations(engine, changes)),
+            signer=signer,
+            keys=make_key_ring(settings),
+            checkpoints=checkpoints,
+            sealer=Sealer(engine, checkpoints, signer, *seconds),
+            unauthenticated=UnauthenticatedBudget(),
+        )
+
+    def start(self) -> None:
+        self.changes.start()
+        self.sealer.start()
+
+    def stop(self) -> None:
+        """Seal what was recorded last, so: after everything that records."""
+        self.changes.stop()
+        self.sealer.stop()
+
+
+def make_key_ring(settings: Settings) -> KeyRing:
+    present = Signer(settings.audit_signing_key.get_secret_value()).public_key
+    return KeyRing([present, *split_keys(settings.audit_retired_keys)])
