@@ -32,15 +32,15 @@ from flows.models.member import (
     FittingData,
     Matrix,
     ModelRows,
-    Probabilities,
     concatenate_rows,
     open_graph,
     score_graph,
 )
+from flows.models.out_of_fold import CrossFitted, cross_fit
 from flows.models.registration import register_member, register_release
-from flows.models.release import assemble_release
+from flows.models.release import assemble_release, gather_unseen, predict_all
 from flows.models.selection import YARDSTICK, Decision, select_members
-from flows.models.stacking import fit_stacker, predict_out_of_fold
+from flows.models.stacking import fit_stacker
 from flows.sources.consent_store import read_consented_types
 from flows.training_set import (
     TrainingSet,
@@ -110,8 +110,9 @@ def _make_release(
     mlflow.set_tags({f"lineage.{name}": str(value)[:5000] for name, value in lineage.items()})
     mlflow.log_params({"seed": seed, "rows": training_set.frame.height})
     fitted = fit_members(families, make_fitting_data(training_set, seed), training_set)
+    unseen = gather_unseen(training_set, fitted.members, fitted.cross_fitted)
     manifest = assemble_release(
-        training_set, fitted.members, fitted.pins, fitted.stacker, lineage, run_id, seed
+        training_set, unseen, fitted.pins, fitted.stacker, lineage, run_id, seed
     )
     people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity").collect()
     evaluation = evaluate_release(training_set, people, fitted.members, manifest, seed)
@@ -127,6 +128,7 @@ class FittedMembers:
     """Every member, fitted and registered, and how the stack weighs them."""
 
     members: dict[str, FittedMember]
+    cross_fitted: dict[str, CrossFitted]
     pins: list[MemberPin]
     stacker: Stacker
     decisions: list[Decision]
@@ -137,16 +139,17 @@ def fit_members(
 ) -> FittedMembers:
     """Fit every family, then weigh those that earn their place out of fold."""
     individuals = training_set.frame[JOIN_KEY].filter(pl.Series(training_set.split.fitting))
-    members, pins, out_of_fold = {}, [], {}
+    members, cross_fitted, pins = {}, {}, []
     for name, fit in families.items():
-        members[name], pin, out_of_fold[name] = fit_member(name, fit, data, individuals)
+        members[name], cross_fitted[name], pin = fit_member(name, fit, data, individuals)
         pins.append(pin)
+    out_of_fold = predict_all(cross_fitted, data.rows)
     names = individuals.to_numpy().astype(np.str_)
     decisions = select_members(out_of_fold, data.labels, names, data.seed)
     joined = {YARDSTICK, *(decision.member for decision in decisions if decision.joins)}
     mlflow.set_tags({f"member.{one.member}": one.describe() for one in decisions})
     chosen = {name: predicted for name, predicted in out_of_fold.items() if name in joined}
-    return FittedMembers(members, pins, fit_stacker(chosen, data.labels), decisions)
+    return FittedMembers(members, cross_fitted, pins, fit_stacker(chosen, data.labels), decisions)
 
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
@@ -236,15 +239,15 @@ def make_fitting_data(training_set: TrainingSet, seed: int) -> FittingData:
 @task(cache_policy=NO_CACHE, task_run_name="fit-{name}")
 def fit_member(
     name: str, fit: FitMember, data: FittingData, individuals: pl.Series
-) -> tuple[FittedMember, MemberPin, Probabilities]:
-    """Fit one member in a child run; return it, its pin and its out-of-fold predictions."""
+) -> tuple[FittedMember, CrossFitted, MemberPin]:
+    """Fit one member in a child run; return it, its members by fold and its pin."""
     with mlflow.start_run(run_name=name, nested=True) as run:
         begun = perf_counter()
-        out_of_fold = predict_out_of_fold(data, individuals, fit)
+        cross_fitted = cross_fit(data, individuals, fit)
         member = fit(data)
         mlflow.log_metric("fitting_seconds", perf_counter() - begun)
         pin = register_member(name, member, data.rows, run.info.run_id)
-        return member, pin, out_of_fold
+        return member, cross_fitted, pin
 
 
 def time_scoring(members: dict[str, FittedMember], row: ModelRows, rounds: int = 50) -> float:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feature_repo.stored_views import StoredView
+from mlruns_config.interval import ConformalInterval
 
 RELEASE_MODEL = "mhras-risk"
 MEMBER_MODELS = {
@@ -108,19 +109,6 @@ class Calibration(ManifestPart):
         if sorted(self.inputs) != self.inputs or sorted(self.outputs) != self.outputs:
             raise ValueError("calibration must be monotone")
         return self
-
-
-class ConformalInterval(ManifestPart):
-    """Half-widths of the prediction interval, by number of missing data types.
-
-    The interval of a probability p is [p - width, p + width] cut to [0, 1];
-    `widths[k]` applies when k data types are missing. Wider than `abstain_above`
-    means the release abstains and the case goes to a person.
-    """
-
-    coverage: Annotated[float, Field(gt=0, lt=1)]
-    widths: list[Annotated[float, Field(ge=0)]]
-    abstain_above: Annotated[float, Field(gt=0)]
 
 
 class ScoreMap(ManifestPart):

@@ -82,7 +82,7 @@ def judge(release: Release, case: Case, wanted: Wanted) -> Judgement:
     inputs = assemble_inputs(release, features, case.consented)
     missing = list_missing_data(release.manifest.features, inputs.vector)
     outputs = predict_members(release, inputs)
-    said = estimate(release.manifest, outputs, len(missing))
+    said = estimate(release.manifest, outputs, missing)
     return Judgement(
         release=release,
         features=features,
@@ -109,7 +109,7 @@ def estimate_alone(release: Release, case: Case) -> Estimate:
     """Score one individual without explaining; raises ScoringFailedError."""
     inputs = assemble_inputs(release, case.see_features(release), case.consented)
     missing = list_missing_data(release.manifest.features, inputs.vector)
-    return estimate(release.manifest, predict_members(release, inputs), len(missing))
+    return estimate(release.manifest, predict_members(release, inputs), missing)
 
 
 def assemble_inputs(release: Release, found: OnlineFeatures, consented: frozenset[str]) -> Inputs:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.consent_terms import DATA_TYPES
+from mlruns_config.interval import ConformalInterval
 from mlruns_config.release import (
     Calibration,
-    ConformalInterval,
     FeatureDescription,
     ReleaseManifest,
     ScoreMap,
@@ -75,7 +75,7 @@ class BandEdges:
 
 @dataclass(frozen=True)
 class Interval:
-    """Conformal interval of a probability."""
+    """Conformal interval: where the rate among individuals predicted alike lies."""
 
     low: float
     high: float
@@ -131,13 +131,13 @@ def list_missing_data(features: Sequence[FeatureDescription], vector: Vector) ->
 
 
 def estimate(
-    manifest: ReleaseManifest, member_probabilities: Mapping[str, float], missing_data_types: int
+    manifest: ReleaseManifest, member_probabilities: Mapping[str, float], missing: Collection[str]
 ) -> Estimate:
-    """Combine the members' probabilities as the release says."""
+    """Combine the members' probabilities as the release says; `missing` names data types."""
     outputs = {name: np.array([value]) for name, value in member_probabilities.items()}
     probability = float(estimate_probabilities(manifest, outputs)[0])
-    interval = find_interval(manifest.conformal, probability, missing_data_types)
-    knows_nothing = missing_data_types == len(DATA_TYPES)
+    interval = find_interval(manifest.conformal, probability, missing)
+    knows_nothing = len(missing) == len(DATA_TYPES)
     return Estimate(
         probability=probability,
         score=map_to_score(manifest.score_map, probability),
@@ -179,10 +179,10 @@ def calibrate(calibration: Calibration, probabilities: Numbers) -> Numbers:
 
 
 def find_interval(
-    conformal: ConformalInterval, probability: float, missing_data_types: int
+    conformal: ConformalInterval, probability: float, missing: Collection[str]
 ) -> Interval:
-    """Return the interval; missing data never makes it narrower than complete data would."""
-    width = max(conformal.widths[: missing_data_types + 1])
+    """Return the interval; at the same probability missing data never make it narrower."""
+    width = conformal.measure_half_width(probability, missing)
     return Interval(low=max(0.0, probability - width), high=min(1.0, probability + width))
 
 

@@ -19,10 +19,11 @@ from flows.evaluation.metrics import (
     draw_bootstrap_rows,
     measure_net_benefit,
 )
+from flows.models.interval import compare_rates
 from flows.models.member import FittedMember, Labels, ModelRows, Probabilities
-from flows.models.release import blank_data_types, predict_all, predict_release
+from flows.models.missing import blank_data_types, find_missing
+from flows.models.release import predict_all, predict_release
 from flows.models.selection import YARDSTICK
-from flows.models.stacking import draw_group_rates
 from flows.training_set import TrainingSet
 from mlruns_config.release import ReleaseManifest
 
@@ -110,10 +111,29 @@ def measure_without_data(
     }
 
 
+def find_half_widths(
+    manifest: ReleaseManifest, probabilities: Probabilities, rows: ModelRows
+) -> Probabilities:
+    """Return the half-width of each row's interval, by the data types the row lacks."""
+    widths = np.empty(len(rows))
+    missing = find_missing(rows)
+    for combination in np.unique(missing, axis=0):
+        chosen = (missing == combination).all(axis=1)
+        lacking = [
+            kind for kind, is_missing in zip(DATA_TYPES, combination, strict=True) if is_missing
+        ]
+        widths[chosen] = manifest.conformal.measure_half_width(probabilities[chosen], lacking)
+    return widths
+
+
 def measure_coverage(found: HeldOut, manifest: ReleaseManifest, seed: int) -> dict[str, float]:
-    """Return the share of held-out groups whose rate lies within the interval's width."""
-    misses = draw_group_rates(found.probabilities, found.labels, seed).misses
-    return {"interval_coverage": float((misses <= manifest.conformal.widths[0]).mean())}
+    """Return the share of held-out groups whose rate lies within the interval they are given."""
+    widths = find_half_widths(manifest, found.probabilities, found.rows)
+    rates = compare_rates(found.probabilities, widths, found.labels, seed)
+    return {
+        "interval_coverage": rates.measure_coverage(),
+        "interval_width": float(2 * rates.half_widths.mean()),
+    }
 
 
 def compare_net_benefit(found: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:

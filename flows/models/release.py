@@ -1,6 +1,6 @@
 """Puts a release together: weights, calibration, interval, score map, pins, plain words."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
@@ -8,22 +8,17 @@ import numpy as np
 import polars as pl
 
 from feature_repo.catalogue import ModelInput, describe_stored_views, list_model_inputs
-from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.individual import JOIN_KEY
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
-from flows.models.member import FittedMember, Matrix, ModelRows, Probabilities
-from flows.models.stacking import (
-    calibrate,
-    choose_calibration,
-    list_data_type_subsets,
-    make_score_map,
-    measure_interval,
-    stack,
-)
+from flows.models.interval import measure_interval
+from flows.models.member import Labels, Matrix, ModelRows, Probabilities
+from flows.models.missing import blank_data_types
+from flows.models.out_of_fold import Predictors
+from flows.models.stacking import calibrate, choose_calibration, make_score_map, stack
 from flows.training_set import TrainingSet
+from mlruns_config.interval import list_missing_choices
 from mlruns_config.release import (
-    Calibration,
     ChannelDescription,
     FeatureDescription,
     MemberPin,
@@ -35,25 +30,57 @@ from mlruns_config.release import (
 DataType = Literal["survey", "wearable", "emr"]
 
 
+@dataclass(frozen=True)
+class UnseenRows:
+    """Rows with predictors that never saw the individuals they are about.
+
+    The calibration individuals are asked of the members themselves, the fitting ones of the
+    members of their fold (cross-conformal, Vovk 2015): three times the rows to calibrate on.
+    """
+
+    parts: list[tuple[Predictors, ModelRows]]
+    labels: Labels
+    individuals: pl.Series
+
+    def stack(self, stacker: Stacker, missing: tuple[str, ...] = ()) -> Probabilities:
+        """Return the stacked probability of each row, these data types taken away."""
+        return np.concatenate(
+            [
+                stack(stacker, predict_weighed(members, stacker, blank_data_types(rows, missing)))
+                for members, rows in self.parts
+            ]
+        )
+
+
+def gather_unseen(
+    training_set: TrainingSet, members: Predictors, cross_fitted: Predictors
+) -> UnseenRows:
+    """Return the fitting and the calibration rows, each with members that do not know them."""
+    masks = (training_set.split.fitting, training_set.split.calibration)
+    rows = [training_set.rows.select(mask) for mask in masks]
+    individuals = [training_set.frame[JOIN_KEY].filter(pl.Series(mask)) for mask in masks]
+    return UnseenRows(
+        parts=list(zip((cross_fitted, members), rows, strict=True)),
+        labels=np.concatenate([training_set.labels[mask] for mask in masks]),
+        individuals=pl.concat(individuals),
+    )
+
+
 def assemble_release(
     training_set: TrainingSet,
-    members: Mapping[str, FittedMember],
+    unseen: UnseenRows,
     pins: list[MemberPin],
     stacker: Stacker,
     lineage: dict[str, Any],
     run_id: str,
     seed: int,
 ) -> ReleaseManifest:
-    """Calibrate on individuals no member has seen and write everything down."""
-    chosen = training_set.split.calibration
-    rows, labels = training_set.rows.select(chosen), training_set.labels[chosen]
-    individuals = training_set.frame[JOIN_KEY].filter(pl.Series(chosen))
-    stacked = stack(stacker, predict_all(members, rows))
-    calibration = choose_calibration(stacked, labels, individuals)
-    by_missing = [
-        predict_without(members, stacker, calibration, rows, missing)
-        for missing in range(len(DATA_TYPES) + 1)
-    ]
+    """Calibrate on individuals that the asked members have not seen and write all down."""
+    calibration = choose_calibration(unseen.stack(stacker), unseen.labels, unseen.individuals)
+    by_missing = {
+        missing: calibrate(calibration, unseen.stack(stacker, missing))
+        for missing in list_missing_choices()
+    }
     return ReleaseManifest(
         created_at=datetime.now(UTC),
         training_run_id=run_id,
@@ -64,55 +91,30 @@ def assemble_release(
         members=pins,
         stacker=stacker,
         calibration=calibration,
-        conformal=measure_interval(by_missing, labels, seed),
-        score_map=make_score_map(by_missing[0]),
+        conformal=measure_interval(by_missing, unseen.labels, seed),
+        score_map=make_score_map(by_missing[()]),
         lineage=lineage,
     )
 
 
-def predict_all(members: Mapping[str, FittedMember], rows: ModelRows) -> dict[str, Probabilities]:
+def predict_all(members: Predictors, rows: ModelRows) -> dict[str, Probabilities]:
     return {name: member.predict(rows) for name, member in members.items()}
 
 
+def predict_weighed(
+    members: Predictors, stacker: Stacker, rows: ModelRows
+) -> dict[str, Probabilities]:
+    """Ask the members with a weight; where none has one, the first, to have a row for a row."""
+    weighed = [name for name in members if name in stacker.coefficients] or list(members)[:1]
+    return predict_all({name: members[name] for name in weighed}, rows)
+
+
 def predict_release(
-    members: Mapping[str, FittedMember], manifest: ReleaseManifest, rows: ModelRows
+    members: Predictors, manifest: ReleaseManifest, rows: ModelRows
 ) -> Probabilities:
     """Return the calibrated probability of each row."""
-    return calibrate(manifest.calibration, stack(manifest.stacker, predict_all(members, rows)))
-
-
-def predict_without(
-    members: Mapping[str, FittedMember],
-    stacker: Stacker,
-    calibration: Calibration,
-    rows: ModelRows,
-    missing: int,
-) -> Probabilities:
-    """Return calibrated probabilities with `missing` data types taken away, row by row in turn.
-
-    Which types are taken rotates over the rows, so that the width of an interval speaks of
-    any choice of them.
-    """
-    subsets = list_data_type_subsets(list(DATA_TYPES), missing)
-    turn = np.arange(len(rows)) % len(subsets)
-    probabilities = np.empty(len(rows))
-    for number, subset in enumerate(subsets):
-        chosen = turn == number
-        blanked = blank_data_types(rows.select(chosen), subset)
-        probabilities[chosen] = calibrate(
-            calibration, stack(stacker, predict_all(members, blanked))
-        )
-    return probabilities
-
-
-def blank_data_types(rows: ModelRows, data_types: tuple[str, ...]) -> ModelRows:
-    """Return a copy of `rows` without the columns and channels of these data types."""
-    columns = [column.data_type in data_types for column in list_model_inputs()]
-    channels = [data_type in data_types for _, _, data_type in SEQUENCE_CHANNELS.values()]
-    features, sequences = rows.features.copy(), rows.sequences.copy()
-    features[:, columns] = np.nan
-    sequences[:, :, channels] = np.nan
-    return ModelRows(features, sequences)
+    stacked = stack(manifest.stacker, predict_weighed(members, manifest.stacker, rows))
+    return calibrate(manifest.calibration, stacked)
 
 
 def describe_sequence() -> SequenceDescription:

@@ -1,12 +1,10 @@
-"""From member probabilities to a release: weights, calibration, interval, score map.
+"""From member probabilities to a release: weights, calibration, score map.
 
 Members are weighed by their out-of-fold predictions, grouped by individual (Wolpert 1992);
-calibration and interval come from individuals no member has seen.
+the calibration comes from predictions about individuals their members have not seen.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import polars as pl
@@ -17,23 +15,15 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from flows.models.member import FitMember, FittingData, Labels, Probabilities
-from mlruns_config.release import Calibration, ConformalInterval, ScoreMap, Stacker
+from flows.models.member import Labels, Probabilities
+from flows.models.out_of_fold import FOLDS
+from mlruns_config.release import Calibration, ScoreMap, Stacker
 from serving.scoring import PROBABILITY_MARGIN
 
-FOLDS = 4
 #: A pull to equal weights where the members cannot be told apart.
 STACKER_RIDGE = 1e-3
 #: A weight below this is noise: the member is left out.
 SMALLEST_WEIGHT = 0.02
-
-COVERAGE = 0.9
-#: The interval is about a group of this many alike individuals: one outcome is 0 or 1, and
-#: every honest interval for it would be nearly all of [0, 1].
-GROUP_SIZE = 50
-GROUP_DRAWS = 400
-#: An interval wider than this says too little to put a person anywhere in a queue.
-ABSTAIN_ABOVE = 0.35
 
 #: Score edge -> share of screenings at or above it, and what it was chosen for.
 OPERATING_POINTS = {
@@ -45,15 +35,6 @@ OPERATING_POINTS = {
 
 class TooFewOutcomesError(ValueError):
     """The calibration rows cannot be divided so that every part has both outcomes."""
-
-
-def predict_out_of_fold(data: FittingData, individuals: pl.Series, fit: FitMember) -> Probabilities:
-    """Return for each fitting row what a member says that never saw the individual."""
-    predicted = np.full(len(data.labels), np.nan)
-    folds = GroupKFold(FOLDS, shuffle=True, random_state=data.seed)
-    for learnt, asked in folds.split(data.labels, groups=individuals.to_numpy()):
-        predicted[asked] = fit(data.select(learnt)).predict(data.rows.select(asked))
-    return predicted
 
 
 def fit_stacker(predictions: Mapping[str, Probabilities], labels: Labels) -> Stacker:
@@ -147,49 +128,6 @@ def fit_isotonic(stacked: Probabilities, labels: Labels) -> Calibration:
         inputs=[0.0, *inputs.tolist(), 1.0],
         outputs=[float(outputs[0]), *outputs.tolist(), float(outputs[-1])],
     )
-
-
-@dataclass(frozen=True)
-class GroupRates:
-    """Predicted and observed rate of groups of GROUP_SIZE individuals predicted alike."""
-
-    predicted: Probabilities
-    observed: Probabilities
-
-    @property
-    def misses(self) -> Probabilities:
-        return np.abs(self.observed - self.predicted)
-
-
-def draw_group_rates(probabilities: Probabilities, labels: Labels, seed: int) -> GroupRates:
-    """Draw groups of rows with neighbouring probabilities and compare rates."""
-    rng = np.random.default_rng(seed)
-    order = np.argsort(probabilities, kind="stable")
-    size = min(GROUP_SIZE, len(order))
-    starts = rng.integers(0, len(order) - size + 1, GROUP_DRAWS)
-    members = order[starts[:, None] + np.arange(size)]
-    return GroupRates(probabilities[members].mean(axis=1), labels[members].mean(axis=1))
-
-
-def measure_interval(
-    probabilities_by_missing: list[Probabilities], labels: Labels, seed: int
-) -> ConformalInterval:
-    """Return the conformal half-widths (split conformal, Vovk et al. 2005) by missing data.
-
-    `probabilities_by_missing[k]` are the calibration rows' probabilities with k data types
-    taken away; the width is the 90 % quantile of how far group rates miss.
-    """
-    widths: list[float] = []
-    for probabilities in probabilities_by_missing:
-        misses = draw_group_rates(probabilities, labels, seed).misses
-        level = min(1.0, COVERAGE * (len(misses) + 1) / len(misses))
-        widths.append(max([float(np.quantile(misses, level)), *widths]))
-    return ConformalInterval(coverage=COVERAGE, widths=widths, abstain_above=ABSTAIN_ABOVE)
-
-
-def list_data_type_subsets(data_types: list[str], missing: int) -> list[tuple[str, ...]]:
-    """Return every choice of `missing` data types to take away."""
-    return list(combinations(data_types, missing))
 
 
 def make_score_map(probabilities: Probabilities) -> ScoreMap:

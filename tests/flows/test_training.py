@@ -16,7 +16,7 @@ from feature_repo.catalogue import list_model_inputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.lake import scan_table
 from flows.models.member import open_graph, score_graph
-from flows.models.release import blank_data_types, predict_without
+from flows.models.missing import blank_data_types
 from flows.training import NotEnoughLabelsError, blank_unconsented, load_training_set
 from flows.training_set import TrainingSet
 from mlruns_config.registry import find_production, open_registry, read_ledger, read_manifest
@@ -216,7 +216,7 @@ def test_serving_scores_stored_graphs_as_training_judged_them(
         for name, folder in stored.items()
     }
     scored = [
-        estimate(manifest, {name: said[n] for name, said in by_member.items()}, 0).probability
+        estimate(manifest, {name: said[n] for name, said in by_member.items()}, ()).probability
         for n in range(len(rows))
     ]
     judged = roc_auc_score(training_set.labels[training_set.split.held_out], scored)
@@ -261,16 +261,3 @@ def test_taking_data_types_away_blanks_only_them(training_set):
         else:
             np.testing.assert_array_equal(blanked.features[:, n], rows.features[:, n])
     assert not np.array_equal(rows.features, blanked.features, equal_nan=True)
-
-
-def test_with_nothing_missing_the_interval_is_about_the_release_itself(training_set, manifest):
-    class Constant:
-        def predict(self, rows):
-            return np.where(np.isnan(rows.features).all(axis=1), 0.5, 0.1)
-
-    members = dict.fromkeys(manifest.stacker.coefficients, Constant())
-    rows = training_set.rows.select(np.arange(10))
-    parts = (members, manifest.stacker, manifest.calibration, rows)
-    assert len(set(predict_without(*parts, 0))) == 1
-    assert manifest.conformal.widths == sorted(manifest.conformal.widths)
-    assert len(manifest.conformal.widths) == 4

@@ -15,11 +15,12 @@ from feature_repo.instruments import PHQ9_CASE_CUTOFF
 from flows.evaluation.metrics import compute_metrics
 from flows.models import lightgbm, logistic_regression
 from flows.models.member import FittingData, ModelRows, check_parity
+from flows.models.out_of_fold import cross_fit
+from flows.models.release import predict_all
 from flows.models.stacking import (
     calibrate,
     choose_calibration,
     fit_stacker,
-    predict_out_of_fold,
     stack,
 )
 from flows.training_set import FUTURE_WEEKS
@@ -106,7 +107,9 @@ def test_the_stack_ranks_as_well_as_the_reference_and_no_better_than_is_honest(
     individuals = pl.Series([str(number) for number in np.flatnonzero(part > 8)])
     members = {name: fit(data) for name, fit in MEMBERS.items()}
     stacker = fit_stacker(
-        {name: predict_out_of_fold(data, individuals, fit) for name, fit in MEMBERS.items()},
+        predict_all(
+            {name: cross_fit(data, individuals, fit) for name, fit in MEMBERS.items()}, data.rows
+        ),
         data.labels,
     )
 

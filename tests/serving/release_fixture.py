@@ -26,7 +26,6 @@ from mlruns_config.release import (
     MEMBER_MODELS,
     RELEASE_MODEL,
     Calibration,
-    ConformalInterval,
     FeatureDescription,
     MemberPin,
     ReleaseManifest,
@@ -34,6 +33,7 @@ from mlruns_config.release import (
     Stacker,
     hash_file,
 )
+from tests.fixtures.manifests import make_conformal
 
 OPSET = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
 COLUMNS = (
@@ -223,9 +223,7 @@ class ReleaseFactory:
                 intercept=-0.1, coefficients={"logistic_regression": 0.6, "lightgbm": 0.5}
             ),
             "calibration": Calibration(kind="identity", inputs=[0, 1], outputs=[0, 1]),
-            "conformal": ConformalInterval(
-                coverage=0.9, widths=[0.1, 0.15, 0.2, 0.3], abstain_above=0.35
-            ),
+            "conformal": make_conformal(),
             "score_map": ScoreMap(
                 probabilities=[0, 0.2, 0.4, 0.6, 1],
                 scores=[0, 25, 50, 75, 100],

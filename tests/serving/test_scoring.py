@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlruns_config.release import Calibration, ConformalInterval, ScoreMap, Stacker
+from mlruns_config.interval import list_missing_choices
+from mlruns_config.release import Calibration, ScoreMap, Stacker
 from serving.scoring import (
     Band,
     BandEdges,
@@ -17,12 +18,14 @@ from serving.scoring import (
     to_log_odds,
     to_probability,
 )
+from tests.fixtures.manifests import make_conformal
 from tests.serving.release_fixture import FEATURES
 
 EDGES = BandEdges()
 ORDER = list(Band)
 probabilities = st.floats(0, 1)
-CONFORMAL = ConformalInterval(coverage=0.9, widths=[0.1, 0.08, 0.2, 0.3], abstain_above=0.35)
+CONFORMAL = make_conformal()
+CHOICES = st.sampled_from(list_missing_choices())
 
 
 @st.composite
@@ -59,17 +62,19 @@ def test_bands_change_just_above_the_guides_edges(score, band):
     assert EDGES.find_band(score) == band
 
 
-@given(probabilities, st.integers(0, 5))
+@given(probabilities, CHOICES)
 def test_the_interval_holds_the_probability_and_stays_between_0_and_1(probability, missing):
     interval = find_interval(CONFORMAL, probability, missing)
 
     assert 0 <= interval.low <= probability <= interval.high <= 1
 
 
-@given(probabilities, st.integers(0, 2))
-def test_more_missing_data_never_narrow_the_interval_or_raise_confidence(probability, missing):
+@given(probabilities, CHOICES, CHOICES)
+def test_more_missing_data_never_narrow_the_interval_or_raise_confidence(
+    probability, missing, further
+):
     fewer = find_interval(CONFORMAL, probability, missing)
-    more = find_interval(CONFORMAL, probability, missing + 1)
+    more = find_interval(CONFORMAL, probability, {*missing, *further})
 
     assert more.width >= fewer.width
     assert measure_confidence(CONFORMAL, more) <= measure_confidence(CONFORMAL, fewer)

@@ -11,6 +11,7 @@ from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.evaluation.held_out import (
     HeldOut,
+    find_half_widths,
     measure_coverage,
     measure_intervals,
     measure_members,
@@ -19,11 +20,12 @@ from flows.evaluation.held_out import (
     score_held_out,
 )
 from flows.evaluation.metrics import OneSidedLabelsError, draw_bootstrap_rows
-from flows.models.member import ModelRows
+from flows.models.member import ModelRows, concatenate_rows
+from flows.models.missing import blank_data_types
 from flows.models.selection import YARDSTICK
 from flows.training_set import Split, TrainingSet
-from mlruns_config.release import ConformalInterval, ScoreMap, Stacker
-from tests.fixtures.manifests import make_manifest
+from mlruns_config.release import ScoreMap, Stacker
+from tests.fixtures.manifests import make_conformal, make_manifest
 
 INPUTS = list_model_inputs()
 COLUMN_TYPES = [column.data_type for column in INPUTS]
@@ -200,18 +202,43 @@ def test_only_the_data_type_that_a_release_reads_costs_it_its_auroc(needed):
     assert found == {f"auroc_without_{kind}": 0.5 if kind == needed else 1 for kind in DATA_TYPES}
 
 
-def cover(found: HeldOut, width: float) -> float:
-    conformal = ConformalInterval(coverage=0.9, widths=[width], abstain_above=0.35)
-    return measure_coverage(found, make_manifest(conformal=conformal), 1)["interval_coverage"]
+def cover(found: HeldOut, scale: float) -> float:
+    manifest = make_manifest(conformal=make_conformal(scale, more=0.0))
+    return measure_coverage(found, manifest, 1)["interval_coverage"]
 
 
 def test_coverage_is_a_share_that_grows_with_the_width_up_to_all():
     found = hold_out(*draw())
-    covered = [cover(found, width) for width in (0, 0.02, 0.05, 0.1, 1)]
+    covered = [cover(found, scale) for scale in (0, 0.5, 1, 1.5, 9)]
 
     assert covered == sorted(covered)
     assert 0 <= covered[0] < covered[2] < 1
     assert covered[-1] == 1
+
+
+def test_coverage_does_not_ask_what_became_of_anyone_who_was_learnt_from():
+    labels, probabilities = draw(200)
+    held_out = (np.arange(200) % 2 == 0).tolist()
+    manifest = make_manifest(stacker=Stacker(intercept=0, coefficients={"lightgbm": 1}))
+    covered = []
+    for outcomes in (labels, np.where(held_out, labels, ~labels), ~labels):
+        training_set = make_training_set(outcomes.tolist(), held_out)
+        training_set.rows.features[:, 0] = probabilities
+        found = score_held_out(training_set, {"lightgbm": ReadsOneColumn(0)}, manifest, 1)
+        covered.append(measure_coverage(found, manifest, 1)["interval_coverage"])
+
+    assert covered[0] == covered[1] != covered[2]
+
+
+def test_each_row_has_the_width_of_what_it_lacks():
+    rows = draw_model_rows(4)
+    blanked = blank_data_types(rows, ("wearable",))
+    mixed = concatenate_rows([rows, blanked])
+    manifest = make_manifest(conformal=make_conformal(1.0, more=1.0))
+    widths = find_half_widths(manifest, np.full(8, 0.3), mixed)
+
+    assert widths[4:] == pytest.approx(2 * widths[:4])
+    assert len(set(widths)) == 2
 
 
 def test_every_member_is_measured_alone():

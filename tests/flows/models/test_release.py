@@ -1,17 +1,15 @@
 """A release put together of its members, with what is missing taken into account."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from feature_repo.catalogue import list_model_inputs
+from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.models.member import ModelRows
-from flows.models.release import (
-    blank_data_types,
-    describe_features,
-    predict_release,
-    predict_without,
-)
+from flows.models.missing import blank_data_types, find_missing
+from flows.models.release import UnseenRows, describe_features, predict_release
 from mlruns_config.release import Calibration, Stacker
 from tests.fixtures.manifests import make_manifest
 
@@ -45,15 +43,36 @@ def test_a_blanked_data_type_is_gone_from_columns_and_channels():
     assert not np.isnan(rows.features).any()  # a copy
 
 
-def test_each_choice_of_what_is_missing_is_asked_in_turn():
-    members = {"lightgbm": CountsKnown()}
-    by_missing = [
-        predict_without(members, ONLY, IDENTITY, make_rows(), missing) for missing in range(4)
-    ]
+@pytest.mark.parametrize("missing", [(), ("wearable",), ("survey", "emr"), DATA_TYPES])
+def test_what_a_row_lacks_is_found(missing):
+    found = find_missing(blank_data_types(make_rows(2), missing))
+    assert found.tolist() == [[kind in missing for kind in DATA_TYPES]] * 2
 
-    assert [len(set(np.round(each, 9))) for each in by_missing] == [1, 3, 3, 1]
-    assert by_missing[0][0] == pytest.approx(0.9)
-    assert by_missing[3].max() < by_missing[1].min()
+
+def test_each_part_is_asked_of_its_own_members_without_what_is_missing():
+    class Never:
+        def predict(self, rows: ModelRows) -> np.ndarray:
+            raise AssertionError("a member without weight was asked")
+
+    class Constant:
+        def predict(self, rows: ModelRows) -> np.ndarray:
+            return np.full(len(rows), 0.2)
+
+    parts = [
+        ({"lightgbm": CountsKnown(), "tft": Never()}, make_rows(2)),
+        ({"lightgbm": Constant()}, make_rows(3)),
+    ]
+    unseen = UnseenRows(parts, np.zeros(5, bool), pl.Series(list("abcde")))
+
+    assert unseen.stack(ONLY) == pytest.approx([0.9, 0.9, 0.2, 0.2, 0.2])
+    without = unseen.stack(ONLY, ("survey",))
+    assert without[0] == without[1] < 0.9
+    assert without[2:] == pytest.approx([0.2] * 3)
+
+
+def test_a_stack_without_weights_gives_every_row_its_intercept():
+    unseen = UnseenRows([({"tft": CountsKnown()}, make_rows(3))], np.zeros(3, bool), pl.Series())
+    assert unseen.stack(Stacker(intercept=0, coefficients={})).tolist() == [0.5] * 3
 
 
 def test_a_release_says_what_its_only_member_says():

@@ -7,18 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.models.member import FittingData, ModelRows
+from flows.models.out_of_fold import cross_fit
 from flows.models.stacking import (
-    COVERAGE,
     calibrate,
     choose_calibration,
-    draw_group_rates,
     fit_isotonic,
     fit_platt,
     fit_stacker,
-    list_data_type_subsets,
     make_score_map,
-    measure_interval,
-    predict_out_of_fold,
     stack,
 )
 from mlruns_config.release import Calibration, ReleaseManifest, Stacker
@@ -94,7 +90,7 @@ def test_out_of_fold_predictions_never_saw_the_individual():
         def predict(self, asked: ModelRows) -> np.ndarray:
             return np.array([value in self.seen for value in asked.features[:, 0]], float)
 
-    assert predict_out_of_fold(data, people, Memory).tolist() == [0] * rows
+    assert cross_fit(data, people, Memory).predict(data.rows).tolist() == [0] * rows
 
 
 @quick
@@ -118,7 +114,7 @@ def test_serving_says_what_training_says(members, intercept, knots):
     stacked = stack(manifest.stacker, {name: np.array([one]) for name, one in said.items()})
     trained = calibrate(manifest.calibration, stacked)
 
-    assert estimate(manifest, said, 0).probability == pytest.approx(trained[0], abs=1e-9)
+    assert estimate(manifest, said, ()).probability == pytest.approx(trained[0], abs=1e-9)
 
 
 @pytest.mark.parametrize("fit", [fit_platt, fit_isotonic])
@@ -182,7 +178,7 @@ def test_a_higher_probability_never_scores_lower(values, one, other):
 
 
 def score(manifest: ReleaseManifest, probability: float) -> float:
-    return estimate(manifest, {"lightgbm": probability}, 0).score
+    return estimate(manifest, {"lightgbm": probability}, ()).score
 
 
 def test_the_edges_leave_their_shares_above():
@@ -192,41 +188,3 @@ def test_the_edges_leave_their_shares_above():
     assert [(values >= edge).mean() for edge in edges[1:-1]] == pytest.approx(
         [0.4, 0.15, 0.05], abs=0.001
     )
-
-
-def test_groups_of_the_calibrated_are_missed_by_sampling_error_alone():
-    truth, labels = draw(20_000)
-    misses = draw_group_rates(truth, labels, seed=1).misses
-
-    assert np.quantile(misses, COVERAGE) < 0.12
-    assert np.quantile(draw_group_rates(truth / 3, labels, 1).misses, COVERAGE) > 0.12
-
-
-def test_a_group_is_no_larger_than_all_rows():
-    rates = draw_group_rates(np.array([0.1, 0.9]), np.array([False, True]), 1)
-    assert set(rates.predicted) == {0.5}
-
-
-@quick
-@given(st.integers(0, 1000), st.integers(1, 3))
-def test_widths_never_shrink_with_more_missing(seed, kinds):
-    truth, labels = draw(200, seed)
-    random = np.random.default_rng(seed)
-    guesses = [truth, *(random.random(200) * truth for _ in range(kinds))]
-    for order in (guesses, guesses[::-1]):
-        widths = measure_interval(order, labels, seed).widths
-        assert widths == sorted(widths)
-        assert len(widths) == kinds + 1
-
-
-def test_an_interval_is_wider_where_probabilities_are_wrong():
-    truth, labels = draw(3000)
-    right, wrong = (measure_interval([p], labels, 1).widths[0] for p in (truth, 1 - truth))
-    assert wrong > 2 * right
-
-
-def test_every_choice_of_data_types_is_taken_away():
-    kinds = ["survey", "wearable", "emr"]
-    assert list_data_type_subsets(kinds, 0) == [()]
-    assert len(list_data_type_subsets(kinds, 2)) == 3
-    assert list_data_type_subsets(kinds, 3) == [("survey", "wearable", "emr")]

@@ -1,0 +1,45 @@
+"""A member fitted once per fold, so that each fitting row can be asked of one that never saw it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
+
+from flows.models.member import FitMember, FittingData, ModelRows, Probabilities
+
+FOLDS = 4
+
+
+class Predictor(Protocol):
+    """Anything that gives each row a probability."""
+
+    def predict(self, rows: ModelRows) -> Probabilities:
+        """Return the probability of deterioration for each row."""
+
+
+Predictors = Mapping[str, Predictor]
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """One fitted member for each fold; `asked` are the rows of the fold it did not see."""
+
+    folds: list[tuple[NDArray[np.int64], Predictor]]
+
+    def predict(self, rows: ModelRows) -> Probabilities:
+        """Return for each of the fitting rows, in their order, what an unknowing member says."""
+        predicted = np.full(len(rows), np.nan)
+        for asked, member in self.folds:
+            predicted[asked] = member.predict(rows.select(asked))
+        return predicted
+
+
+def cross_fit(data: FittingData, individuals: pl.Series, fit: FitMember) -> CrossFitted:
+    """Fit a member FOLDS times, each time without the individuals of one fold."""
+    folds = GroupKFold(FOLDS, shuffle=True, random_state=data.seed)
+    parts = folds.split(data.labels, groups=individuals.to_numpy())
+    return CrossFitted([(asked, fit(data.select(learnt))) for learnt, asked in parts])
