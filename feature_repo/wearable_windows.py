@@ -20,6 +20,9 @@ WINDOWED_CHANNELS = {
     "hrv_rmssd": ("heart rate variability (RMSSD)", "ms"),
 }
 
+#: What a person can set out to change; a heart rate is not.
+CHANGEABLE_CHANNELS = ("steps", "active_minutes", "sleep_minutes")
+
 _WORDS = {
     "mean": "mean of {label} over {days} days",
     "sd": "day-to-day spread of {label} over {days} days",

@@ -41,6 +41,7 @@ from flows.models.registration import register_member, register_release
 from flows.models.release import assemble_release, gather_unseen, predict_all
 from flows.models.selection import YARDSTICK, Decision, select_members
 from flows.models.stacking import fit_stacker
+from flows.models.surrogate import explain_manifest
 from flows.sources.consent_store import read_consented_types
 from flows.training_set import (
     TrainingSet,
@@ -114,6 +115,7 @@ def _make_release(
     manifest = assemble_release(
         training_set, unseen, fitted.pins, fitted.stacker, lineage, run_id, seed
     )
+    manifest = explain_manifest(manifest, training_set, fitted.members, seed)
     people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity").collect()
     evaluation = evaluate_release(training_set, people, fitted.members, manifest, seed)
     latency = time_scoring(fitted.members, training_set.rows.select(np.array([0])))

@@ -6,6 +6,7 @@ in between: one individual takes about a millisecond.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ import structlog
 from starlette.concurrency import run_in_threadpool
 
 from feature_repo.online import Answers
+from feature_repo.pseudonyms import pseudonymise
 from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
 from serving import audit
 from serving.answers import ScreeningAnswer, TrendPart
@@ -29,8 +31,10 @@ from serving.errors import (
 from serving.judgement import Case, Judgement, describe_inputs, judge
 from serving.records import Caller, make_record
 from serving.release_watcher import Choice
+from serving.reporting import report_screening
 from serving.requests import ScreeningRequest, SurveyData
 from serving.services import Services
+from serving.settings import Settings
 
 log = structlog.get_logger("serving.screening")
 
@@ -67,6 +71,7 @@ async def screen(
             anonymized_id, signal, judged.judgement, judged.degraded, services.thresholds
         )
         answer = await record_answer(answer, caller, judged, services)
+        report_screening(answer)
         if judged.choice is not None:
             services.shadow.submit(answer, judged.choice, judged.case)
         return answer
@@ -131,6 +136,19 @@ async def judge_individual(
     if not signal.forces_top_band:
         raise failure
     return Judged(case, choice)
+
+
+def find_deadline(settings: Settings) -> float:
+    """Return until when (monotonic seconds) an answer is of use to who asks now."""
+    return time.monotonic() + settings.screening_timeout
+
+
+def resolve_individual(request: ScreeningRequest, settings: Settings) -> str:
+    """Return the pseudonym; an identifier is hashed here and goes no further."""
+    if request.anonymized_id is not None:
+        return request.anonymized_id
+    assert request.patient_id is not None  # the request's own validation
+    return pseudonymise(request.patient_id, settings.anonymization_salt.get_secret_value())
 
 
 def require_crisis(signal: SelfHarmSignal) -> None:

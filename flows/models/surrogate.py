@@ -1,0 +1,95 @@
+"""The release in a few rules: a small regression tree fitted to what the release says.
+
+A global surrogate (Craven & Shavlik 1996, "Extracting tree-structured representations of
+trained networks"): it explains the release, not the people, and says how much of it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from sklearn.tree import DecisionTreeRegressor
+
+from flows.models.levers import describe_levers
+from flows.models.member import FittedMember, Matrix, Probabilities
+from flows.models.release import predict_release
+from flows.training_set import TrainingSet
+from mlruns_config.release import Condition, ReleaseManifest, Rule, Surrogate
+
+Step = tuple[int, bool]  # node, whether to its right
+
+#: More rules than this nobody reads.
+MOST_RULES = 12
+#: A rule speaks of at least this share of the rows it was made from.
+SMALLEST_SHARE = 0.02
+
+
+def explain_manifest(
+    manifest: ReleaseManifest,
+    training_set: TrainingSet,
+    members: Mapping[str, FittedMember],
+    seed: int,
+) -> ReleaseManifest:
+    """Return the manifest with its levers and its surrogate rules."""
+    fitting, unseen = (
+        training_set.rows.select(chosen)
+        for chosen in (training_set.split.fitting, training_set.split.calibration)
+    )
+    tree = fit_surrogate(fitting.features, predict_release(members, manifest, fitting), seed)
+    said = predict_release(members, manifest, unseen)
+    added = {
+        "levers": describe_levers(manifest.features),
+        "surrogate": describe_surrogate(tree, list(manifest.columns), unseen.features, said),
+    }
+    return manifest.model_copy(update=added)
+
+
+def fit_surrogate(features: Matrix, said: Probabilities, seed: int) -> DecisionTreeRegressor:
+    """Fit the tree to the release's probabilities of these rows."""
+    tree = DecisionTreeRegressor(
+        max_leaf_nodes=MOST_RULES, min_samples_leaf=SMALLEST_SHARE, random_state=seed
+    )
+    return tree.fit(features, said)
+
+
+def describe_surrogate(
+    tree: DecisionTreeRegressor, names: Sequence[str], features: Matrix, said: Probabilities
+) -> Surrogate:
+    """Write a tree as rules; its fidelity is measured on these rows, which it has not seen."""
+    rules = [_describe_leaf(tree, leaf, path, names) for leaf, path in _walk(tree)]
+    return Surrogate(rules=rules, fidelity=float(tree.score(features, said)))
+
+
+def _walk(tree: DecisionTreeRegressor) -> Iterator[tuple[int, list[Step]]]:
+    """Yield every leaf with the steps that lead to it."""
+    children = tree.tree_.children_left, tree.tree_.children_right
+    waiting: list[tuple[int, list[Step]]] = [(0, [])]
+    while waiting:
+        node, path = waiting.pop()
+        left, right = int(children[0][node]), int(children[1][node])
+        if left == right:  # both -1: a leaf
+            yield node, path
+        else:
+            waiting += [(right, [*path, (node, True)]), (left, [*path, (node, False)])]
+
+
+def _describe_leaf(
+    tree: DecisionTreeRegressor, leaf: int, path: list[Step], names: Sequence[str]
+) -> Rule:
+    inner = tree.tree_
+    share = inner.weighted_n_node_samples[leaf] / inner.weighted_n_node_samples[0]
+    return Rule(
+        conditions=[_describe_step(tree, step, names) for step in path],
+        probability=float(np.clip(inner.value[leaf, 0, 0], 0, 1)),
+        share=float(share),
+    )
+
+
+def _describe_step(tree: DecisionTreeRegressor, step: Step, names: Sequence[str]) -> Condition:
+    node, to_the_right = step
+    missing_goes_right = not tree.tree_.missing_go_to_left[node]
+    return Condition(
+        feature=names[tree.tree_.feature[node]],
+        threshold=float(tree.tree_.threshold[node]),
+        above=to_the_right,
+        if_missing=missing_goes_right == to_the_right,
+    )
