@@ -92,20 +92,22 @@ def _collect(
     return found
 
 
-def _decode(name: str, stored: bytes, value: Any) -> float | list[float] | None:
+def _decode(name: str, stored: bytes, value: Any) -> float | list[float] | str | None:
     kind = value.WhichOneof("val")
     if kind == "float_val":
         return float(value.float_val)
     if kind == "float_list_val":
         return list(value.float_list_val.val)
+    if kind == "string_val":
+        return str(value.string_val)
     if stored:
-        raise FeatureStoreUnavailableError(f"{name} is stored as something else than numbers")
+        raise FeatureStoreUnavailableError(f"{name} is stored as neither numbers nor text")
     return None
 
 
 @lru_cache(maxsize=1)
 def make_value_type() -> Any:
-    """Return a message that reads the two kinds of `feast.types.Value` the views hold.
+    """Return a message that reads the three kinds of `feast.types.Value` the views hold.
 
     Declared here because Feast's own lies in its package, which is not imported; the numbers
     are those of its Value.proto, and every other kind stays unknown.
@@ -118,10 +120,11 @@ def make_value_type() -> Any:
     floats.field.add(name="val", number=1, type=field.TYPE_FLOAT, label=field.LABEL_REPEATED)
     value = file.message_type.add(name="Value")
     value.oneof_decl.add(name="val")
+    word = value.field.add(name="string_val", number=2, type=field.TYPE_STRING, oneof_index=0)
     one = value.field.add(name="float_val", number=6, type=field.TYPE_FLOAT, oneof_index=0)
     several = value.field.add(name="float_list_val", number=16, oneof_index=0)
     several.type, several.type_name = field.TYPE_MESSAGE, ".mhras.Floats"
-    one.label = several.label = field.LABEL_OPTIONAL
+    word.label = one.label = several.label = field.LABEL_OPTIONAL
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("mhras.Value"))

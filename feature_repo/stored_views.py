@@ -44,3 +44,19 @@ class StoredRow:
 
     values: dict[str, Any] = field(default_factory=dict)
     moments: dict[str, datetime] = field(default_factory=dict)
+
+
+#: Members that take the weekly sequence, and so can be scored when the data land.
+SEQUENCE_MEMBERS = ("rnn", "tft")
+
+#: What the sequence members say of the stored weeks, and of exactly which weeks and version
+#: they say it. No input of any model: serving takes it instead of scoring the same again.
+SEQUENCE_OUTPUTS = StoredView(
+    name="sequence_outputs",
+    ttl=timedelta(days=14),
+    features=tuple(
+        StoredFeature(f"{member}_{part}", None)
+        for member in SEQUENCE_MEMBERS
+        for part in ("output", "key")
+    ),
+)

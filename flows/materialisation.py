@@ -19,6 +19,7 @@ from feature_repo.catalogue import STORED_VIEWS
 from feature_repo.individual import JOIN_KEY
 from feature_repo.online import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.sequence_outputs import sequence_outputs
 from flows.features.care import compute_care_history
 from flows.features.demographics import ALWAYS, compute_demographics
 from flows.features.moments import list_moments
@@ -27,6 +28,7 @@ from flows.features.surveys import compute_survey_history
 from flows.features.tables import ensure_table, get_table_version, merge_rows
 from flows.features.wearables import compute_wearable_windows
 from flows.lake import scan_table
+from flows.sequence_scoring import score_sequences
 from serving.settings import get_settings
 
 IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
@@ -57,6 +59,7 @@ def materialise_features(as_of: date | None = None) -> list[ViewReport]:
         counts.append(compute_bucket(lake_url, bucket, snapshot))
         update_progress_artifact(progress, 90 * (bucket + 1) / BUCKET_COUNT)
     load_online_store(snapshot)
+    score_sequences(snapshot)
     update_progress_artifact(progress, 100.0)
     reports = _summarise(counts)
     create_table_artifact([asdict(report) for report in reports], key="feature-counts")
@@ -67,7 +70,7 @@ def materialise_features(as_of: date | None = None) -> list[ViewReport]:
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def apply_definitions() -> None:
     """Register the feature repository, as `feast apply` does, and make its tables exist."""
-    for view in STORED_VIEWS:
+    for view in (*STORED_VIEWS, sequence_outputs):
         ensure_table(view)
     FeatureStore(repo_path=str(REPOSITORY)).apply(
         [getattr(definitions, name) for name in definitions.__all__]

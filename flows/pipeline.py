@@ -12,6 +12,7 @@ from flows.cohort import DEFAULT_PEOPLE, DEFAULT_YEARS, simulate_cohort, write_d
 from flows.ingestion import ingest
 from flows.materialisation import materialise_features
 from flows.models.families import TABULAR_FAMILIES
+from flows.sequence_scoring import score_sequences
 from flows.training import TrainingReport, train
 from flows.validation import validate_lake
 
@@ -40,6 +41,8 @@ def _run_steps(drop: str, seed: int, members: Sequence[str]) -> TrainingReport:
     validate_lake()
     materialise_features()
     report = train(seed=seed, members=members)
+    # By the members that were just promoted; the features flow had only those before.
+    score_sequences()
     get_run_logger().info("release %s is %s", report.release_version, report.stage)
     return report
 

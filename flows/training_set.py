@@ -22,7 +22,7 @@ from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.features.surveys import add_totals
 from flows.labels import HORIZON_DAYS, INDEX_DATE, LABEL
-from flows.models.member import Labels, Matrix, ModelRows
+from flows.models.member import Labels, Matrix, ModelRows, Sequences
 from flows.sources.contract import ITEM_COLUMNS
 
 #: Number of a row in the entity frame: the store gives rows back in an order of its own.
@@ -97,9 +97,14 @@ def stack_rows(frame: pl.DataFrame) -> ModelRows:
     """Return the model inputs of joined rows as arrays."""
     names = [column.name for column in list_model_inputs()]
     features = frame.select(pl.col(names).cast(pl.Float32)).to_numpy()
+    return ModelRows(np.ascontiguousarray(features, np.float32), stack_sequences(frame))
+
+
+def stack_sequences(frame: pl.DataFrame) -> Sequences:
+    """Return the weekly channels as float32 [rows, weeks, channels], NaN where unknown."""
     shape = (frame.height, SEQUENCE_WEEKS)
     weeks = [_stack_weeks(frame[f"weekly_{channel}"], shape) for channel in SEQUENCE_CHANNELS]
-    return ModelRows(np.ascontiguousarray(features, np.float32), np.stack(weeks, axis=2))
+    return np.stack(weeks, axis=2)
 
 
 def _stack_weeks(weeks: pl.Series, shape: tuple[int, int]) -> Matrix:

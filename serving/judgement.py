@@ -19,6 +19,7 @@ from serving.scoring import (
     estimate,
     list_missing_data,
 )
+from serving.sequence_outputs import find_stored_outputs
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def judge(release: Release, case: Case, wanted: Wanted) -> Judgement:
     features = case.see_features(release)
     inputs = assemble_inputs(release, features, case.consented)
     missing = list_missing_data(release.manifest.features, inputs.vector)
-    outputs = predict_members(release, inputs)
+    outputs = predict_members(release, inputs, case)
     said = estimate(release.manifest, outputs, missing)
     return Judgement(
         release=release,
@@ -109,7 +110,7 @@ def estimate_alone(release: Release, case: Case) -> Estimate:
     """Score one individual without explaining; raises ScoringFailedError."""
     inputs = assemble_inputs(release, case.see_features(release), case.consented)
     missing = list_missing_data(release.manifest.features, inputs.vector)
-    return estimate(release.manifest, predict_members(release, inputs), missing)
+    return estimate(release.manifest, predict_members(release, inputs, case), missing)
 
 
 def assemble_inputs(release: Release, found: OnlineFeatures, consented: frozenset[str]) -> Inputs:
@@ -118,9 +119,14 @@ def assemble_inputs(release: Release, found: OnlineFeatures, consented: frozense
     return Inputs(assemble_vector(release.manifest.features, found.values), weeks)
 
 
-def predict_members(release: Release, inputs: Inputs) -> dict[str, float]:
+def predict_members(release: Release, inputs: Inputs, case: Case) -> dict[str, float]:
+    """Return every member's probability; what a flow has scored already is not scored again."""
+    stored = find_stored_outputs(release, case.row or StoredRow(), inputs.sequence)
     probabilities = {}
     for name, member in release.members.items():
+        if name in stored:
+            probabilities[name] = stored[name]
+            continue
         with MODEL_INFERENCE_DURATION.labels(name).time():
             probabilities[name] = member.predict(inputs)
     return probabilities

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from feature_repo.stored_views import StoredView
+from feature_repo.stored_views import SEQUENCE_OUTPUTS, StoredView
 from mlruns_config.arms import Arm, Rollout
 from mlruns_config.release import RELEASE_MODEL
 from monitoring.logging import describe_error
@@ -47,10 +47,11 @@ class Choice:
     shadow: Release | None = None
 
     def list_views(self) -> list[StoredView]:
-        """Return the stored views that either release reads."""
+        """Return the stored views that either release reads, and the outputs scored already."""
         releases = [one for one in (self.shadow, self.release) if one is not None]
         views = {view.name: view for one in releases for view in one.manifest.stored_views}
-        return list(views.values())
+        scored = [SEQUENCE_OUTPUTS] if any(one.manifest.sequence for one in releases) else []
+        return [*views.values(), *scored]
 
     def list_fallbacks(self) -> list["Choice"]:
         """Return who answers instead where this release cannot score: Production, if anybody."""

@@ -3,8 +3,9 @@
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
-from feast import FeatureView
-from feast.types import Array
+from feast import FeatureView, Field
+from feast.types import Array, String
+from polars.datatypes import DataTypeClass
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from feature_repo.individual import (
@@ -22,12 +23,15 @@ BUCKET = "bucket"
 
 def list_columns(view: FeatureView) -> ColumnTypes:
     """Return the columns of a view's table, in order, as its Feast schema declares them."""
-    features: ColumnTypes = {
-        field.name: pl.List(pl.Float32) if isinstance(field.dtype, Array) else pl.Float32
-        for field in view.features
-    }
+    features: ColumnTypes = {field.name: _choose_type(field) for field in view.features}
     keys: ColumnTypes = {JOIN_KEY: pl.String, EVENT_TIMESTAMP: INSTANT, CREATED_TIMESTAMP: INSTANT}
     return keys | features | {BUCKET: pl.Int32}
+
+
+def _choose_type(field: Field) -> DataTypeClass | pl.DataType:
+    if isinstance(field.dtype, Array):
+        return pl.List(pl.Float32)
+    return pl.String if field.dtype == String else pl.Float32
 
 
 def ensure_table(view: FeatureView) -> None:

@@ -120,12 +120,15 @@ def make_graph_output() -> onnx.ValueInfoProto:
 
 
 def open_graph(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """Open an exported graph as serving does: on one thread, which is all one row can use."""
+    """Open an exported graph as serving does."""
+    return open_session(graph.SerializeToString())
+
+
+def open_session(graph: bytes | str) -> onnxruntime.InferenceSession:
+    """Open a graph, or the file of one, on one thread, which is all one row can use."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def score_graph(session: onnxruntime.InferenceSession, rows: ModelRows) -> Probabilities:

@@ -1,0 +1,32 @@
+"""What the Production release's sequence members say of the stored weeks, scored by a flow."""
+
+from feast import FeatureView, Field
+from feast.types import Float32, String
+
+from feature_repo.individual import individual, make_feature_source
+from feature_repo.stored_views import SEQUENCE_MEMBERS, SEQUENCE_OUTPUTS
+
+
+def _describe_member(member: str) -> tuple[Field, Field]:
+    output = Field(
+        name=f"{member}_output",
+        dtype=Float32,
+        tags={"unit": "probability"},
+        description=f"probability that {member} gives",
+    )
+    key = Field(
+        name=f"{member}_key",
+        dtype=String,
+        tags={"unit": "version and SHA-256"},
+        description=f"version of {member} and hash of the weeks it was given",
+    )
+    return output, key
+
+
+sequence_outputs = FeatureView(
+    name=SEQUENCE_OUTPUTS.name,
+    entities=[individual],
+    ttl=SEQUENCE_OUTPUTS.ttl,
+    schema=[field for member in SEQUENCE_MEMBERS for field in _describe_member(member)],
+    source=make_feature_source(SEQUENCE_OUTPUTS.name),
+)

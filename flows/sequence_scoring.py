@@ -1,0 +1,142 @@
+"""The flow that scores the sequence members when weekly data have landed.
+
+A network takes most of a screening's time, and its weeks change once a day. Its outputs go to
+the online store under version and hash of the weeks; serving takes them where they fit.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import polars as pl
+from feast import FeatureStore
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.online import REPOSITORY
+from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.sequence_outputs import sequence_outputs
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, weekly_sequence
+from flows.features.tables import merge_rows, read_bucket
+from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, Sequences, open_session
+from flows.models.registration import GRAPH_FILE
+from flows.sources.consent_store import read_consented_types
+from flows.training_set import stack_sequences
+from mlruns_config.registry import find_production, open_registry, read_manifest
+from mlruns_config.release import MemberPin
+from serving.consent import SCREENING
+from serving.database.sessions import create_database_engine
+from serving.sequence_outputs import make_output_key
+from serving.settings import get_settings
+
+#: Sequences scored in one call: bounds memory, and more in one are no faster.
+ROWS_PER_CALL = 500
+IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
+
+Pins = Sequence[MemberPin]
+
+
+@flow(name="sequence-scoring")
+def score_sequences(as_of: date | None = None) -> int:
+    """Score the stored weeks of `as_of` (default: today) and serve the outputs; return how many.
+
+    Nothing is scored without a Production release that has sequence members.
+    """
+    snapshot = as_of or datetime.now(UTC).date()
+    pins = find_sequence_members()
+    buckets = range(BUCKET_COUNT if pins else 0)
+    scored = sum(score_bucket(pins, bucket, snapshot) for bucket in buckets)
+    if scored:
+        load_outputs(snapshot)
+    names = ", ".join(pin.name for pin in pins) or "nobody"
+    get_run_logger().info("%d sequences scored by %s", scored, names)
+    return scored
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def find_sequence_members() -> list[MemberPin]:
+    """Return the pins of the Production release's members that take the weekly sequence."""
+    engine = create_database_engine(get_settings().database_url.get_secret_value())
+    registry = open_registry(get_settings().mlflow_tracking_uri, engine)
+    production = find_production(registry)
+    engine.dispose()
+    members = [] if production is None else read_manifest(registry, production).members
+    return [pin for pin in members if pin.input == SEQUENCE_INPUT]
+
+
+@task(cache_policy=NO_CACHE, task_run_name="score-bucket-{bucket}", **IO_RETRIES)
+def score_bucket(pins: Pins, bucket: int, snapshot: date) -> int:
+    """Score one bucket of individuals; return the number of sequences."""
+    engine = create_database_engine(get_settings().database_url.get_secret_value())
+    consented = read_consented_types(engine, datetime.now(UTC), purposes=[SCREENING])
+    engine.dispose()
+    rows = read_bucket(weekly_sequence, bucket).filter(
+        pl.col(EVENT_TIMESTAMP) == find_midnight(snapshot)
+    )
+    latest = rows.sort(CREATED_TIMESTAMP).unique(JOIN_KEY, keep="last", maintain_order=True)
+    asked = latest.join(consented, on=JOIN_KEY, how="inner", maintain_order="left")
+    if asked.is_empty():
+        return 0
+    merge_rows(sequence_outputs, bucket, compute_outputs(pins, asked))
+    return asked.height
+
+
+def compute_outputs(pins: Pins, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of sequence_outputs for rows of weekly_sequence with consents."""
+    weeks = stack_sequences(blank_channels(rows))
+    outputs: dict[str, Any] = {}
+    for pin in pins:
+        outputs[f"{pin.name}_output"] = score_in_parts(pin, weeks)
+        outputs[f"{pin.name}_key"] = [make_output_key(pin.version, one[None]) for one in weeks]
+    names = [feature.name for feature in sequence_outputs.features]
+    # One row a day: scored again, by another release say, it replaces what was there.
+    created = pl.col(EVENT_TIMESTAMP).alias(CREATED_TIMESTAMP)
+    return rows.select(JOIN_KEY, EVENT_TIMESTAMP, created).with_columns(
+        pl.Series(name, outputs[name]) if name in outputs else pl.lit(None).alias(name)
+        for name in names
+    )
+
+
+def blank_channels(rows: pl.DataFrame) -> pl.DataFrame:
+    """Take away the channels of data types without consent, as serving does."""
+    return rows.with_columns(
+        pl.when(pl.col(data_type)).then(pl.col(f"weekly_{channel}")).alias(f"weekly_{channel}")
+        for channel, (_, _, data_type) in SEQUENCE_CHANNELS.items()
+    )
+
+
+def score_in_parts(pin: MemberPin, weeks: Sequences) -> Sequences:
+    """Return a member's output for each sequence, float32 [rows]."""
+    session = open_member(pin.registered_model, pin.version)
+    parts = [weeks[begin : begin + ROWS_PER_CALL] for begin in range(0, len(weeks), ROWS_PER_CALL)]
+    outputs = [session.run([GRAPH_OUTPUT], {SEQUENCE_INPUT: part})[0] for part in parts]
+    return np.concatenate([np.ravel(output) for output in outputs])
+
+
+@lru_cache(maxsize=4)
+def open_member(registered_model: str, version: int) -> onnxruntime.InferenceSession:
+    """Return a member's graph; a version never changes, so a process opens it once."""
+    client = MlflowClient(get_settings().mlflow_tracking_uri)
+    source = client.get_model_version_download_uri(registered_model, str(version))
+    path = download_artifacts(f"{source}/{GRAPH_FILE}", tracking_uri=client.tracking_uri)
+    return open_session(path)
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def load_outputs(snapshot: date) -> None:
+    """Load the outputs of the snapshot into the online store."""
+    midnight = find_midnight(snapshot)
+    store = FeatureStore(repo_path=str(REPOSITORY))
+    store.materialize(
+        midnight - timedelta(seconds=1), midnight, feature_views=[sequence_outputs.name]
+    )
+
+
+def find_midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
