@@ -118,6 +118,9 @@ AUDIT_EVENTS = Counter(
 AUDIT_SEALING_FAILURES = Counter(
     "mhras_audit_sealing_failures_total", "Attempts to seal or sign the audit trail that failed."
 )
+RATE_LIMITED_REQUESTS = Counter(
+    "mhras_rate_limited_requests_total", "Requests beyond what one caller may ask."
+)
 
 _served_versions: set[str] = set()
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 import uvicorn
 
 from monitoring.metrics import MULTIPROCESS_FOLDER
+from serving.rate_limit import SHARED_FILE
 from serving.settings import MissingSettingError, get_settings
 
 #: Seconds that requests under way get when the server is told to stop.
@@ -30,7 +32,13 @@ def serve(
         if workers > 1:
             # Before a worker imports prometheus_client, which reads it once.
             os.environ.setdefault(MULTIPROCESS_FOLDER, folder)
+            os.environ.setdefault(SHARED_FILE, make_file(Path(folder) / "rate-limit"))
         run_server(host, port, workers)
+
+
+def make_file(path: Path) -> str:
+    path.touch()
+    return str(path)
 
 
 def run_server(host: str, port: int, workers: int) -> None:

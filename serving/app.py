@@ -18,10 +18,11 @@ from serving.judgement import Wanted
 from serving.load import LoadLimit
 from serving.middleware import RequestContext
 from serving.problems import install_problem_handlers
+from serving.rate_limit import BURST, Allowance, open_rate_limiter
 from serving.recorder import Recorder
 from serving.registry import Registry
 from serving.release_watcher import ReleaseWatcher
-from serving.routes import health, metrics, root, screening
+from serving.routes import docs, health, metrics, root, screening
 from serving.scoring import BandEdges
 from serving.services import Services
 from serving.settings import Settings, get_settings
@@ -48,13 +49,13 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
         description=INTENDED_USE,
         version=version("mhras"),
         lifespan=run,
-        # Their pages load scripts from elsewhere; nothing here may call out.
+        # Their pages load scripts from elsewhere; nothing here may call out. See routes/docs.py.
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, timeout_seconds=settings.request_timeout)
     install_problem_handlers(app)
-    for routes in (screening, health, metrics, root):
+    for routes in (screening, health, metrics, root, docs):
         app.include_router(routes.router)
     return app
 
@@ -81,6 +82,7 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
         features=FeatureGateway(reader, FEATURE_SHARE * settings.screening_timeout),
         recorder=Recorder(engine),
         shadow=ShadowScorer(engine, thresholds),
+        rates=open_rate_limiter(read_allowance(settings)),
         load=LoadLimit(settings.max_concurrent_screenings),
         thresholds=thresholds,
         explanations=read_explanations(settings),
@@ -95,6 +97,10 @@ def read_thresholds(settings: Settings) -> Thresholds:
         high=settings.risk_threshold_high,
     )
     return Thresholds(bands, settings.human_review_threshold)
+
+
+def read_allowance(settings: Settings) -> Allowance:
+    return Allowance(settings.rate_limit_per_minute, BURST * settings.rate_limit_per_second)
 
 
 def read_explanations(settings: Settings) -> Wanted:
@@ -117,4 +123,5 @@ def stop_services(services: Services) -> None:
     services.recorder.close()
     services.accountability.stop()
     services.features.close()
+    services.rates.close()
     services.engine.dispose()

@@ -3,6 +3,7 @@
 No message ever holds a value that a caller sent about a person.
 """
 
+import math
 from dataclasses import dataclass
 
 from serving.roles import Role
@@ -115,6 +116,16 @@ class OverloadedError(ProblemError):
     kind = "overloaded"
     title = "Too many screenings are under way"
     headers = {"Retry-After": "1"}  # noqa: RUF012
+
+
+class RateLimitedError(ProblemError):
+    status = 429
+    kind = "rate-limited"
+    title = "Too many requests"
+
+    def __init__(self, wait_seconds: float) -> None:
+        super().__init__("too many requests by this caller; Retry-After says when there is room")
+        self.headers = {"Retry-After": str(math.ceil(wait_seconds))}
 
 
 class NotFoundError(ProblemError):

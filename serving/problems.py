@@ -183,7 +183,7 @@ def needs_guidance(request: Request, status: int) -> bool:
 
 
 def leaves_unanswered(status: int) -> bool:
-    return status == 403 or status >= 500
+    return status in (403, 429) or status >= 500
 
 
 def read_request_id(request: Request) -> str | None:

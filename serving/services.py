@@ -17,6 +17,7 @@ from serving.errors import Principal, RoleRefusedError, UnauthenticatedError
 from serving.features import FeatureGateway
 from serving.judgement import Wanted
 from serving.load import LoadLimit
+from serving.rate_limit import RateLimiter
 from serving.recorder import Recorder
 from serving.release_watcher import ReleaseWatcher
 from serving.roles import PERMISSIONS, Permission
@@ -33,6 +34,7 @@ class Services:
     recorder: Recorder
     shadow: ShadowScorer
     load: LoadLimit
+    rates: RateLimiter
     thresholds: Thresholds
     explanations: Wanted
     accountability: Accountability
@@ -69,6 +71,7 @@ async def authenticate(
         raise UnauthenticatedError("send a token: Authorization: Bearer ...")
     principal = await services.accountability.tokens.verify(credentials.credentials)
     structlog.contextvars.bind_contextvars(user_id=principal.user_id)
+    services.rates.admit(principal.user_id)
     return principal
 
 
