@@ -1,5 +1,6 @@
 """What a release and its explanations say about one individual."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +83,7 @@ def judge(release: Release, case: Case, wanted: Wanted) -> Judgement:
     features = case.see_features(release)
     inputs = assemble_inputs(release, features, case.consented)
     missing = list_missing_data(release.manifest.features, inputs.vector)
-    outputs = predict_members(release, inputs, case)
+    outputs = score(release, inputs, case)
     said = estimate(release.manifest, outputs, missing)
     return Judgement(
         release=release,
@@ -110,7 +111,7 @@ def estimate_alone(release: Release, case: Case) -> Estimate:
     """Score one individual without explaining; raises ScoringFailedError."""
     inputs = assemble_inputs(release, case.see_features(release), case.consented)
     missing = list_missing_data(release.manifest.features, inputs.vector)
-    return estimate(release.manifest, predict_members(release, inputs, case), missing)
+    return estimate(release.manifest, score(release, inputs, case), missing)
 
 
 def assemble_inputs(release: Release, found: OnlineFeatures, consented: frozenset[str]) -> Inputs:
@@ -119,16 +120,20 @@ def assemble_inputs(release: Release, found: OnlineFeatures, consented: frozense
     return Inputs(assemble_vector(release.manifest.features, found.values), weeks)
 
 
-def predict_members(release: Release, inputs: Inputs, case: Case) -> dict[str, float]:
+def score(release: Release, inputs: Inputs, case: Case) -> dict[str, float]:
     """Return every member's probability; what a flow has scored already is not scored again."""
-    stored = find_stored_outputs(release, case.row or StoredRow(), inputs.sequence)
+    row = case.row or StoredRow()
+    stored = find_stored_outputs(release, row, inputs.sequence)
+    live = [name for name in release.members if name not in stored]
+    return stored | predict_members(release, inputs, live)
+
+
+def predict_members(release: Release, inputs: Inputs, names: Iterable[str]) -> dict[str, float]:
+    """Return the named members' probabilities; raises ScoringFailedError."""
     probabilities = {}
-    for name, member in release.members.items():
-        if name in stored:
-            probabilities[name] = stored[name]
-            continue
+    for name in names:
         with MODEL_INFERENCE_DURATION.labels(name).time():
-            probabilities[name] = member.predict(inputs)
+            probabilities[name] = release.members[name].predict(inputs)
     return probabilities
 
 
