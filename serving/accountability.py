@@ -10,6 +10,7 @@ from serving.audit.sealer import Sealer
 from serving.audit.trail import UnauthenticatedBudget
 from serving.changes import ChangeListener
 from serving.consent import ConsentCache
+from serving.queue_metrics import QueueMetrics
 from serving.settings import Settings, split_keys
 from serving.signing import KeyRing, Signer
 from serving.token_revocations import Revocations
@@ -28,6 +29,7 @@ class Accountability:
     checkpoints: CheckpointStore
     sealer: Sealer
     unauthenticated: UnauthenticatedBudget
+    queue_metrics: QueueMetrics
 
     @classmethod
     def make(cls, settings: Settings, engine: Engine) -> Self:
@@ -44,6 +46,7 @@ class Accountability:
             checkpoints=checkpoints,
             sealer=Sealer(engine, checkpoints, signer, *seconds),
             unauthenticated=UnauthenticatedBudget(),
+            queue_metrics=QueueMetrics(engine),
         )
 
     def start(self) -> None:

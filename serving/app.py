@@ -22,7 +22,20 @@ from serving.rate_limit import BURST, Allowance, open_rate_limiter
 from serving.recorder import Recorder
 from serving.registry import Registry
 from serving.release_watcher import ReleaseWatcher
-from serving.routes import docs, health, metrics, root, screening
+from serving.routes import (
+    audit_trail,
+    compliance,
+    consents,
+    crisis_overrides,
+    docs,
+    health,
+    individuals,
+    metrics,
+    reviews,
+    root,
+    screening,
+    tokens,
+)
 from serving.scoring import BandEdges
 from serving.services import Services
 from serving.settings import Settings, get_settings
@@ -55,7 +68,10 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
     )
     app.add_middleware(RequestContext, timeout_seconds=settings.request_timeout)
     install_problem_handlers(app)
-    for routes in (screening, health, metrics, root, docs):
+    for routes in (
+        *(screening, crisis_overrides, reviews, consents, individuals),
+        *(audit_trail, compliance, tokens, health, metrics, root, docs),
+    ):
         app.include_router(routes.router)
     return app
 

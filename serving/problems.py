@@ -26,6 +26,9 @@ log = structlog.get_logger("serving.problems")
 
 MEDIA_TYPE = "application/problem+json"
 
+#: What any route behind a token may answer with besides its answer.
+GUARDED = (401, 403, 422, 429, 500, 503, 504)
+
 #: Names of fields that may be repeated to the caller; anything else might be a person's value.
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 

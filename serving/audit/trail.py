@@ -25,6 +25,18 @@ GENERATE_RISK_SCORE = "generate_risk_score"
 ACCESS_REFUSED = "access_refused"
 UNAUTHENTICATED = "unauthenticated_request"
 TOKENS_REVOKED = "tokens_revoked"
+#: A row that shows many individuals at once names them in details.individuals.
+REVIEW_LIST = "review_list"
+REVIEW_VIEW = "review_view"
+REVIEW_CHANGE = "review_change"
+CRISIS_OVERRIDE = "crisis_override"
+CONSENT_VIEW = "consent_view"
+CONSENT_CHANGE = "consent_change"
+PREDICTION_VIEW = "prediction_view"
+INDIVIDUAL_EXPORT = "individual_export"
+INDIVIDUAL_ERASURE = "individual_erasure"
+AUDIT_ACCESS = "audit_access"
+COMPLIANCE_ACCESS = "compliance_access"
 
 #: Stands for a caller whom no valid token names.
 NOBODY = "anonymous"

@@ -1,10 +1,10 @@
 """Engines and sessions of the MHRAS database."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session
 
 
@@ -41,3 +41,11 @@ def open_session(engine: Engine) -> Iterator[Session]:
     """One unit of work: commits at the end, rolls back on any error."""
     with Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
+
+
+def run_after_commit(session: Session, act: Callable[[], None]) -> None:
+    """Do something once the session's work is durable; what is rolled back never happened."""
+
+    @event.listens_for(session, "after_commit", once=True)
+    def _act(_session: Session) -> None:
+        act()

@@ -3,11 +3,13 @@
 from fastapi import APIRouter, Response
 
 from monitoring.metrics import render_metrics
+from serving.services import WorkerServices
 
 router = APIRouter(tags=["operation"])
 
 
 @router.get("/metrics", response_class=Response)
-def get_metrics() -> Response:
+def get_metrics(services: WorkerServices) -> Response:
+    services.accountability.queue_metrics.refresh()
     body, content_type = render_metrics()
     return Response(body, headers={"Content-Type": content_type})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.orm import Session
 
 from feature_repo.online import FeatureStoreUnavailableError
@@ -29,6 +29,13 @@ SALT = "a-salt-of-tests-that-is-long-enough-too"
 SIGNING_KEY = "c2lnbmluZy1rZXktb2YtdGVzdHMtMzItYnl0ZXMhISE="
 LOW_ANSWERS = [0, 1, 0, 0, 1, 0, 0, 0, 0]
 HIGH_ANSWERS = [3, 3, 3, 3, 2, 3, 3, 3, 0]
+AT_INSERT = (
+    "CREATE TRIGGER broken BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION break_write()"
+)
+AT_COMMIT = (
+    "CREATE CONSTRAINT TRIGGER broken AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED "
+    "FOR EACH ROW EXECUTE FUNCTION break_write()"
+)
 
 
 @dataclass
@@ -129,8 +136,8 @@ def make_token(role: Role = Role.CLINICIAN, user: str = "clinician_001") -> str:
     return issue_token(JWT_SECRET, user, role, timedelta(minutes=5))
 
 
-def make_headers(role: Role = Role.CLINICIAN) -> dict[str, str]:
-    return {"Authorization": f"Bearer {make_token(role)}"}
+def make_headers(role: Role = Role.CLINICIAN, user: str = "clinician_001") -> dict[str, str]:
+    return {"Authorization": f"Bearer {make_token(role, user)}"}
 
 
 CLINICIAN = make_headers
@@ -170,6 +177,28 @@ def screen(client: TestClient) -> Callable[..., Any]:
         return client.post("/screen", json=request, headers=make_headers())
 
     return post
+
+
+@pytest.fixture
+def breaking_trigger(engine: Engine) -> Iterator[Callable[[str, str], None]]:
+    """Create a trigger that makes the database refuse a row, and drop it afterwards."""
+    created: list[str] = []
+
+    def create(table: str, timing: str) -> None:
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    "CREATE OR REPLACE FUNCTION break_write() RETURNS trigger LANGUAGE plpgsql AS "
+                    "$$ BEGIN RAISE EXCEPTION 'broken by a test'; END $$"
+                )
+            )
+            connection.execute(text(timing.format(table=table)))
+        created.append(table)
+
+    yield create
+    with engine.begin() as connection:
+        for table in created:
+            connection.execute(text(f"DROP TRIGGER broken ON {table}"))
 
 
 def read_rows(engine: Engine, table: type[Base], anonymized_id: str) -> list[Any]:

@@ -6,6 +6,8 @@ from serving.crisis import GUIDANCE
 from serving.database.tables import Prediction, ReviewItem
 from serving.roles import Role
 from tests.serving.conftest import (
+    AT_COMMIT,
+    AT_INSERT,
     HIGH_ANSWERS,
     LOW_ANSWERS,
     SALT,
@@ -24,37 +26,6 @@ def read_problem(response, status):
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
     return response.json()
-
-
-@pytest.fixture
-def breaking_trigger(engine):
-    """Create a trigger that makes the database refuse a row, and drop it afterwards."""
-    created = []
-
-    def create(table, timing):
-        with engine.begin() as connection:
-            connection.execute(
-                text(
-                    "CREATE OR REPLACE FUNCTION break_write() RETURNS trigger LANGUAGE plpgsql AS "
-                    "$$ BEGIN RAISE EXCEPTION 'broken by a test'; END $$"
-                )
-            )
-            connection.execute(text(timing.format(table=table)))
-        created.append(table)
-
-    yield create
-    with engine.begin() as connection:
-        for table in created:
-            connection.execute(text(f"DROP TRIGGER broken ON {table}"))
-
-
-AT_INSERT = (
-    "CREATE TRIGGER broken BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION break_write()"
-)
-AT_COMMIT = (
-    "CREATE CONSTRAINT TRIGGER broken AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED "
-    "FOR EACH ROW EXECUTE FUNCTION break_write()"
-)
 
 
 # Refusals

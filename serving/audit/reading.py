@@ -1,0 +1,79 @@
+"""Reading the trail: filtered pages, and the whole of it as a stream."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Engine, select
+from sqlalchemy.orm import Session
+
+from serving.audit.chain import COLUMNS
+from serving.database.tables import AuditRow, AuditSeal
+
+ROWS_PER_FETCH = 1_000
+
+
+@dataclass(frozen=True)
+class TrailFilter:
+    """Which rows a reader asks for; None: any."""
+
+    event_type: str | None = None
+    action: str | None = None
+    result: str | None = None
+    user_id: str | None = None
+    anonymized_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def make_conditions(self) -> Iterator[ColumnElement[bool]]:
+        for name in ("event_type", "action", "result", "user_id", "anonymized_id"):
+            value = getattr(self, name)
+            if value is not None:
+                yield getattr(AuditRow, name) == value
+        if self.since is not None:
+            yield AuditRow.created_at >= self.since
+        if self.until is not None:
+            yield AuditRow.created_at < self.until
+
+
+def list_rows(
+    session: Session, wanted: TrailFilter, before: int | None, limit: int
+) -> Sequence[AuditRow]:
+    """Return up to `limit` rows, latest first, before an id."""
+    statement = select(AuditRow).where(*wanted.make_conditions())
+    if before is not None:
+        statement = statement.where(AuditRow.id < before)
+    return session.scalars(statement.order_by(AuditRow.id.desc()).limit(limit)).all()
+
+
+def stream_lines(engine: Engine, wanted: TrailFilter) -> Iterator[bytes]:
+    """Yield the rows as NDJSON, oldest first, each with its link of the chain.
+
+    The last line counts them: an export without it was cut off.
+    """
+    statement = (
+        select(AuditRow.__table__, AuditSeal.position, AuditSeal.previous_hash, AuditSeal.row_hash)
+        .select_from(AuditRow)
+        .outerjoin(AuditSeal, AuditSeal.audit_id == AuditRow.id)
+        .where(*wanted.make_conditions())
+        .order_by(AuditRow.id)
+        .execution_options(yield_per=ROWS_PER_FETCH)
+    )
+    count = 0
+    with engine.connect() as connection:
+        for row in connection.execute(statement).mappings():
+            count += 1
+            yield orjson.dumps(describe_row(row)) + b"\n"
+    yield orjson.dumps({"end": True, "rows": count}) + b"\n"
+
+
+def describe_row(row: Any) -> dict[str, Any]:
+    described = {name: row[name] for name in COLUMNS}
+    sealed = row["position"] is not None
+    return described | {
+        "position": row["position"],
+        "previous_hash": row["previous_hash"].hex() if sealed else None,
+        "row_hash": row["row_hash"].hex() if sealed else None,
+    }

@@ -1,0 +1,67 @@
+"""Gauges that only the database knows: the review queue and the consents about to expire.
+
+Read at scrape, at most every few seconds, so that all workers show the same and none adds up
+with another.
+"""
+
+import threading
+import time
+from itertools import product
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from monitoring.metrics import CONSENTS_EXPIRING, REVIEW_QUEUE_OVERDUE, REVIEW_QUEUE_SIZE
+from serving.consent_changes import count_expiring
+from serving.database.sessions import open_session
+from serving.reviews import OPEN, PRIORITIES, QueueCount, count_open
+
+log = structlog.get_logger("serving.metrics")
+
+#: /metrics is public: its callers must not be able to keep the database busy.
+REFRESH_SECONDS = 5
+UNKNOWN = float("nan")
+
+
+class QueueMetrics:
+    """Refreshes the gauges of one worker."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._refreshed_at = float("-inf")
+
+    def refresh(self) -> None:
+        """Bring the gauges up to date; without a database they say they know nothing."""
+        with self._lock:
+            if time.monotonic() - self._refreshed_at < REFRESH_SECONDS:
+                return
+            try:
+                with open_session(self._engine) as session:
+                    counts, expiring = count_open(session), float(count_expiring(session))
+            except SQLAlchemyError as error:
+                log.warning("queue not counted", cause=type(error).__name__)
+                show_unknown()
+            else:
+                show_queue(counts)
+                CONSENTS_EXPIRING.set(expiring)
+            self._refreshed_at = time.monotonic()
+
+
+def show_queue(counts: list[QueueCount]) -> None:
+    """Set every gauge, those of empty corners of the queue to 0."""
+    sizes = {(one.priority, one.status): one.items for one in counts}
+    for priority, status in product(PRIORITIES, OPEN):
+        REVIEW_QUEUE_SIZE.labels(priority, status).set(sizes.get((priority, status), 0))
+    for priority in PRIORITIES:
+        late = sum(one.overdue for one in counts if one.priority == priority)
+        REVIEW_QUEUE_OVERDUE.labels(priority).set(late)
+
+
+def show_unknown() -> None:
+    for priority, status in product(PRIORITIES, OPEN):
+        REVIEW_QUEUE_SIZE.labels(priority, status).set(UNKNOWN)
+    for priority in PRIORITIES:
+        REVIEW_QUEUE_OVERDUE.labels(priority).set(UNKNOWN)
+    CONSENTS_EXPIRING.set(UNKNOWN)

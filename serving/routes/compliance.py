@@ -1,0 +1,56 @@
+"""GET /compliance/report."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+from serving import audit
+from serving.audit.trail import COMPLIANCE_ACCESS
+from serving.compliance import ComplianceReport, make_report
+from serving.compliance_page import render_page
+from serving.errors import UnusableError
+from serving.parameters import Since, Until
+from serving.problems import GUARDED, describe_problems, read_request_id
+from serving.services import ComplianceReader, DbSession
+
+router = APIRouter(tags=["audit"])
+
+USUAL_PERIOD = timedelta(days=30)
+
+
+@router.get(
+    "/compliance/report",
+    response_model=ComplianceReport,
+    responses={
+        **describe_problems(*GUARDED),
+        200: {"content": {"text/html": {"schema": {"type": "string"}}}},
+    },
+)
+def get_compliance_report(
+    request: Request,
+    principal: ComplianceReader,
+    session: DbSession,
+    since: Since = None,
+    until: Until = None,
+    form: Annotated[Literal["json", "html"], Query(alias="format")] = "json",
+) -> Response:
+    """Count a period's screenings, refusals, decisions, erasures; by default the last 30 days."""
+    end = until or datetime.now(UTC)
+    begin = since or choose_begin(end)
+    if begin >= end:
+        raise UnusableError("since must lie before until")
+    report = make_report(session, begin, end)
+    event = audit.Event(COMPLIANCE_ACCESS, "view_compliance_report", data_types=["audit"])
+    audit.record(session, principal, read_request_id(request), event)
+    if form == "html":
+        return HTMLResponse(render_page(report))
+    return JSONResponse(report.model_dump(mode="json"))
+
+
+def choose_begin(end: datetime) -> datetime:
+    try:
+        return end - USUAL_PERIOD
+    except OverflowError:
+        raise UnusableError("until lies too early") from None

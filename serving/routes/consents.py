@@ -1,0 +1,171 @@
+"""PUT, GET and DELETE /consents/{anonymized_id}."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from sqlalchemy.orm import Session
+
+from feature_repo.consent_terms import PURPOSES
+from feature_repo.pseudonyms import derive_key_id
+from serving import audit
+from serving.audit.trail import CONSENT_CHANGE, CONSENT_VIEW
+from serving.consent import combine_consents, read_consents
+from serving.consent_changes import Grant, list_current, list_history, record_grants, withdraw
+from serving.parameters import EXAMPLE_ID, AnonymizedId
+from serving.problems import GUARDED, describe_problems, read_request_id
+from serving.requests import StrictBody
+from serving.services import ConsentManager, DbSession, WorkerServices
+from serving.strict_json import StrictJsonRoute
+
+router = APIRouter(tags=["consent"], route_class=StrictJsonRoute)
+
+#: The words of feature_repo.consent_terms, for the OpenAPI document.
+DataType = Literal["survey", "wearable", "emr"]
+Purpose = Literal["training", "screening"]
+
+
+def _be_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("must be an ISO 8601 instant with a time zone")
+    return value
+
+
+def _be_ahead(moment: datetime) -> datetime:
+    if moment <= datetime.now(UTC):
+        raise ValueError("must lie in the future")
+    return moment
+
+
+class GrantBody(StrictBody):
+    """Each of the data types for each of the purposes, until the instant."""
+
+    data_types: Annotated[list[DataType], Field(min_length=1, max_length=3)]
+    purposes: Annotated[list[Purpose], Field(min_length=1, max_length=2)]
+    expires_at: Annotated[AwareDatetime, BeforeValidator(_be_text), Field(strict=False)]
+
+    @field_validator("expires_at")
+    @classmethod
+    def _lie_ahead(cls, moment: datetime) -> datetime:
+        return _be_ahead(moment)
+
+
+class ConsentBody(StrictBody):
+    """All that an individual agrees to from now on; it replaces what was in force."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "grants": [
+                        {
+                            "data_types": ["survey", "wearable"],
+                            "purposes": ["screening"],
+                            "expires_at": "2099-01-01T00:00:00Z",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
+    grants: Annotated[list[GrantBody], Field(min_length=1, max_length=6)]
+
+
+class ConsentPart(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    granted_at: datetime
+    expires_at: datetime
+    data_types: list[str]
+    purposes: list[str]
+
+
+class ConsentChangePart(ConsentPart):
+    changed_at: datetime
+    changed_by: str
+    change: Literal["granted", "changed", "withdrawn", "erased"]
+    withdrawn_at: datetime | None
+
+
+class ConsentState(BaseModel):
+    """What is allowed now, by purpose; the consents it rests on; and how it came about."""
+
+    model_config = ConfigDict(frozen=True)
+
+    anonymized_id: str = Field(examples=[EXAMPLE_ID])
+    allowed: dict[str, list[str]] = Field(description="Data types by purpose.")
+    in_force: list[ConsentPart]
+    history: list[ConsentChangePart]
+
+
+@router.get("/consents/{anonymized_id}", responses=describe_problems(*GUARDED))
+def get_consents(
+    anonymized_id: AnonymizedId, request: Request, principal: ConsentManager, session: DbSession
+) -> ConsentState:
+    """Show what an individual agrees to. Of whom nothing is known, nothing is allowed."""
+    request.state.anonymized_id = anonymized_id
+    event = audit.Event(CONSENT_VIEW, "view_consents", anonymized_id, ["consent"])
+    audit.record(session, principal, read_request_id(request), event)
+    return describe_consents(session, anonymized_id)
+
+
+@router.put("/consents/{anonymized_id}", responses=describe_problems(*GUARDED))
+def put_consents(
+    anonymized_id: AnonymizedId,
+    body: ConsentBody,
+    request: Request,
+    principal: ConsentManager,
+    session: DbSession,
+    services: WorkerServices,
+) -> ConsentState:
+    """Record what an individual agrees to; effective in every worker within a second."""
+    request.state.anonymized_id = anonymized_id
+    grants = [
+        Grant(frozenset(one.data_types), frozenset(one.purposes), one.expires_at)
+        for one in body.grants
+    ]
+    key_id = derive_key_id(services.settings.anonymization_salt.get_secret_value())
+    record_grants(session, anonymized_id, grants, key_id, principal.user_id)
+    details = {"grants": len(grants)}
+    data_types = frozenset[str]().union(*(grant.data_types for grant in grants))
+    event = audit.Event(CONSENT_CHANGE, "record_consents", anonymized_id, data_types, details)
+    audit.record(session, principal, read_request_id(request), event)
+    return describe_consents(session, anonymized_id)
+
+
+@router.delete("/consents/{anonymized_id}", responses=describe_problems(*GUARDED))
+def delete_consents(
+    anonymized_id: AnonymizedId,
+    request: Request,
+    principal: ConsentManager,
+    session: DbSession,
+    data_type: DataType | None = None,
+    purpose: Purpose | None = None,
+) -> ConsentState:
+    """Withdraw all consents, or a data type, or a purpose; effective everywhere in a second."""
+    request.state.anonymized_id = anonymized_id
+    touched = withdraw(session, anonymized_id, data_type, purpose, principal.user_id)
+    details = {"data_type": data_type, "purpose": purpose, "consents": touched}
+    data_types = [data_type] if data_type else ["consent"]
+    event = audit.Event(CONSENT_CHANGE, "withdraw_consents", anonymized_id, data_types, details)
+    audit.record(session, principal, read_request_id(request), event)
+    return describe_consents(session, anonymized_id)
+
+
+def describe_consents(session: Session, anonymized_id: str) -> ConsentState:
+    now = datetime.now(UTC)
+    known = read_consents(session, anonymized_id)
+    return ConsentState(
+        anonymized_id=anonymized_id,
+        allowed={one: sorted(combine_consents(known, one, now)) for one in PURPOSES},
+        in_force=[
+            ConsentPart.model_validate(one)
+            for one in list_current(session, anonymized_id, now)
+            if one.granted_at <= now
+        ],
+        history=[
+            ConsentChangePart.model_validate(one) for one in list_history(session, anonymized_id)
+        ],
+    )

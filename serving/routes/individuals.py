@@ -1,0 +1,242 @@
+"""What an individual may ask for: predictions, export, access history, erasure."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving import audit
+from serving.audit.trail import (
+    AUDIT_ACCESS,
+    INDIVIDUAL_ERASURE,
+    INDIVIDUAL_EXPORT,
+    PREDICTION_VIEW,
+)
+from serving.erasure import ErasureState, erase_individual, list_erasures
+from serving.fhir_export import make_bundle
+from serving.parameters import (
+    EXAMPLE_ID,
+    AnonymizedId,
+    Cursor,
+    Page,
+    PageSize,
+    read_cursor,
+    read_instant,
+    read_number,
+    write_cursor,
+)
+from serving.problems import GUARDED, describe_problems, read_request_id
+from serving.review_answers import PredictionSummary
+from serving.rights import (
+    ELSEWHERE,
+    collect_everything,
+    list_accesses,
+    list_overridden,
+    list_predictions,
+)
+from serving.services import (
+    AccessHistoryReader,
+    DbSession,
+    Eraser,
+    Exporter,
+    PredictionReader,
+    WorkerServices,
+)
+
+router = APIRouter(tags=["individual"])
+
+FHIR_JSON = "application/fhir+json"
+
+
+class PredictionPage(Page):
+    items: list[PredictionSummary]
+
+
+class Access(BaseModel):
+    """Somebody saw or changed something about an individual, or was refused."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    created_at: datetime
+    user_id: str
+    user_role: str
+    event_type: str
+    action: str
+    result: str
+    data_types: list[str]
+
+
+class AccessPage(Page):
+    items: list[Access]
+
+
+class Export(BaseModel):
+    """All that this service holds about an individual."""
+
+    anonymized_id: str = Field(examples=[EXAMPLE_ID])
+    exported_at: datetime
+    not_included: str
+    consents: list[dict[str, Any]]
+    consent_history: list[dict[str, Any]]
+    predictions: list[dict[str, Any]]
+    reviews: list[dict[str, Any]]
+    review_events: list[dict[str, Any]]
+    crisis_overrides: list[dict[str, Any]]
+
+
+class StorePart(BaseModel):
+    state: str
+    changed_at: datetime
+    details: dict[str, Any]
+
+
+class ErasureAnswer(BaseModel):
+    """How far an erasure is, and the receipt that anybody with the public key can check."""
+
+    erasure_id: UUID
+    anonymized_id: str = Field(examples=[EXAMPLE_ID])
+    requested_at: datetime
+    stores: dict[str, StorePart]
+    receipt: dict[str, Any]
+    public_key: str = Field(description="Ed25519, base64; receipt.key_id names the key it was.")
+
+
+class ErasurePage(BaseModel):
+    items: list[ErasureAnswer]
+
+
+@router.get("/individuals/{anonymized_id}/predictions", responses=describe_problems(*GUARDED))
+def get_predictions(
+    anonymized_id: AnonymizedId,
+    request: Request,
+    principal: PredictionReader,
+    session: DbSession,
+    limit: PageSize = 50,
+    cursor: Cursor = None,
+) -> PredictionPage:
+    """List what was answered about an individual, latest first."""
+    request.state.anonymized_id = anonymized_id
+    before = read_cursor(cursor, read_instant, UUID) if cursor else None
+    found = list(list_predictions(session, anonymized_id, before, limit + 1))
+    shown = found[:limit]
+    event = audit.Event(PREDICTION_VIEW, "view_predictions", anonymized_id, ["prediction"])
+    audit.record(session, principal, read_request_id(request), event)
+    overridden = list_overridden(session, shown)
+    more = write_cursor(shown[-1].created_at, shown[-1].id) if len(found) > limit else None
+    items = [PredictionSummary.make(one, one.id in overridden) for one in shown]
+    return PredictionPage(items=items, next_cursor=more)
+
+
+@router.get(
+    "/individuals/{anonymized_id}/export",
+    response_model=Export,
+    responses={
+        **describe_problems(*GUARDED),
+        200: {"content": {FHIR_JSON: {"schema": {"type": "object"}}}},
+    },
+)
+def export_individual(
+    anonymized_id: AnonymizedId,
+    request: Request,
+    principal: Exporter,
+    session: DbSession,
+    form: Annotated[
+        Literal["json", "fhir"] | None,
+        Query(alias="format", description="By default what the Accept header asks for."),
+    ] = None,
+    accept: Annotated[str, Header(max_length=1000, include_in_schema=False)] = "",
+) -> JSONResponse:
+    """Hand out everything held about an individual: as JSON, or as a FHIR R4 Bundle."""
+    request.state.anonymized_id = anonymized_id
+    wants_fhir = form == "fhir" or (form is None and FHIR_JSON in accept)
+    held = collect_everything(session, anonymized_id)
+    details = {"format": "fhir" if wants_fhir else "json"}
+    data_types = ["consent", "prediction", "review"]
+    event = audit.Event(INDIVIDUAL_EXPORT, "export_individual", anonymized_id, data_types, details)
+    audit.record(session, principal, read_request_id(request), event)
+    if wants_fhir:
+        return JSONResponse(
+            make_bundle(anonymized_id, held, datetime.now(UTC)), media_type=FHIR_JSON
+        )
+    return JSONResponse(describe_export(anonymized_id, held))
+
+
+def describe_export(anonymized_id: str, held: Mapping[str, Any]) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat()
+    head = {"anonymized_id": anonymized_id, "exported_at": now, "not_included": ELSEWHERE}
+    return head | dict(held)
+
+
+@router.get("/individuals/{anonymized_id}/access-history", responses=describe_problems(*GUARDED))
+def get_access_history(
+    anonymized_id: AnonymizedId,
+    request: Request,
+    principal: AccessHistoryReader,
+    session: DbSession,
+    limit: PageSize = 50,
+    cursor: Cursor = None,
+) -> AccessPage:
+    """Tell who saw or changed what about an individual, latest first, erased or not."""
+    before = read_cursor(cursor, read_number)[0] if cursor else None
+    found = list(list_accesses(session, anonymized_id, before, limit + 1))
+    shown = found[:limit]
+    event = audit.Event(AUDIT_ACCESS, "view_access_history", anonymized_id, ["audit"])
+    audit.record(session, principal, read_request_id(request), event)
+    more = write_cursor(shown[-1].id) if len(found) > limit else None
+    return AccessPage(items=[Access.model_validate(row) for row in shown], next_cursor=more)
+
+
+@router.get("/individuals/{anonymized_id}/erasures", responses=describe_problems(*GUARDED))
+def get_erasures(
+    anonymized_id: AnonymizedId,
+    request: Request,
+    principal: AccessHistoryReader,
+    session: DbSession,
+    services: WorkerServices,
+) -> ErasurePage:
+    """Show the erasures of an individual with their receipts, and what is still to do."""
+    event = audit.Event(AUDIT_ACCESS, "view_erasures", anonymized_id, ["erasure"])
+    audit.record(session, principal, read_request_id(request), event)
+    public_key = services.accountability.signer.public_key
+    found = list_erasures(session, anonymized_id)
+    return ErasurePage(items=[describe_erasure(one, public_key) for one in found])
+
+
+@router.delete("/individuals/{anonymized_id}", responses=describe_problems(*GUARDED))
+def erase(
+    anonymized_id: AnonymizedId,
+    request: Request,
+    principal: Eraser,
+    session: DbSession,
+    services: WorkerServices,
+) -> ErasureAnswer:
+    """Erase an individual here at once, queue the other stores, and give a signed receipt.
+
+    Asking again is harmless: without anything new to erase the receipt is the same.
+    """
+    signer = services.accountability.signer
+    state = erase_individual(session, anonymized_id, principal.user_id, signer)
+    details = {"erasure_id": str(state.erasure.id)}
+    event = audit.Event(
+        INDIVIDUAL_ERASURE, "erase_individual", anonymized_id, ["consent", "prediction"], details
+    )
+    audit.record(session, principal, read_request_id(request), event)
+    return describe_erasure(state, signer.public_key)
+
+
+def describe_erasure(state: ErasureState, public_key: str) -> ErasureAnswer:
+    return ErasureAnswer(
+        erasure_id=state.erasure.id,
+        anonymized_id=state.erasure.anonymized_id,
+        requested_at=state.erasure.requested_at,
+        stores={
+            name: StorePart(state=row.state, changed_at=row.changed_at, details=row.details)
+            for name, row in state.stores.items()
+        },
+        receipt=state.erasure.receipt,
+        public_key=public_key,
+    )
