@@ -75,8 +75,9 @@ class RequestContext:
             await send(message)
 
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                await self._app(request.scope, limit_body(request, receive), send_with_headers)
+            async with asyncio.timeout(self._timeout_seconds) as deadline:
+                send_in_time = release_deadline(deadline, send_with_headers)
+                await self._app(request.scope, limit_body(request, receive), send_in_time)
         except Exception as error:
             if "status" in sent:
                 raise
@@ -84,6 +85,17 @@ class RequestContext:
             await response(request.scope, receive, send_with_headers)
         finally:
             report(request, sent.get("status", 500), time.perf_counter() - started)
+
+
+def release_deadline(deadline: asyncio.Timeout, send: Send) -> Send:
+    """Return a `send` that lifts the deadline with the first byte: an export takes its time."""
+
+    async def send_and_release(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            deadline.reschedule(None)
+        await send(message)
+
+    return send_and_release
 
 
 def explain_failure(error: Exception) -> ProblemError:

@@ -22,6 +22,7 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("get", "/intended-use"): PUBLIC,
     # clinician: "Screen individuals, view risk scores, access review queue"
     ("post", "/screen"): frozenset({ADMIN, CLINICIAN}),
+    ("post", "/screen/batch"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/screen/{prediction_id}/crisis-override"): frozenset({ADMIN, CLINICIAN}),
     ("get", "/reviews"): frozenset({ADMIN, CLINICIAN}),
     ("get", "/reviews/{review_id}"): frozenset({ADMIN, CLINICIAN}),
