@@ -3,7 +3,7 @@
 PostgreSQL notifies on commit, so a cache hears of a withdrawal within milliseconds. Because a
 broken connection is silent, what was cached counts only while the listener's lease is fresh: a
 round trip on the listening connection renews it, and without one it ends within a second.
-Decision: infra/adr/ (caches live on a lease).
+Decision: infra/adr/0010-caches-live-on-a-lease.md.
 """
 
 import select

@@ -28,8 +28,18 @@ Cursor = Annotated[
     str | None,
     Query(max_length=256, description="`next_cursor` of the answer before; none for the first."),
 ]
-Since = Annotated[AwareDatetime | None, Query(description="Instants from this one on.")]
-Until = Annotated[AwareDatetime | None, Query(description="Instants before this one.")]
+
+
+def _lie_in_our_time(moment: datetime) -> datetime:
+    # Far from it, a change of time zone leaves the calendar.
+    if not 2000 <= moment.year < 2200:
+        raise ValueError("must lie in the years 2000 to 2199")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_lie_in_our_time)]
+Since = Annotated[Moment | None, Query(description="Instants from this one on.")]
+Until = Annotated[Moment | None, Query(description="Instants before this one.")]
 Word = Annotated[str | None, Query(pattern=r"^[\x21-\x7e]{1,128}$")]
 
 
@@ -82,7 +92,7 @@ def read_instant(part: Any) -> datetime:
     moment = datetime.fromisoformat(part)
     if moment.tzinfo is None:
         raise ValueError("no time zone")
-    return moment
+    return _lie_in_our_time(moment)
 
 
 def read_number(part: Any) -> int:

@@ -40,7 +40,7 @@ def get_compliance_report(
 ) -> Response:
     """Count a period's screenings, refusals, decisions, erasures; by default the last 30 days."""
     end = until or datetime.now(UTC)
-    begin = since or choose_begin(end)
+    begin = since or end - USUAL_PERIOD
     if begin >= end:
         raise UnusableError("since must lie before until")
     report = make_report(session, begin, end)
@@ -49,10 +49,3 @@ def get_compliance_report(
     if form == "html":
         return HTMLResponse(render_page(report), headers={"Content-Security-Policy": PAGE_POLICY})
     return JSONResponse(report.model_dump(mode="json"))
-
-
-def choose_begin(end: datetime) -> datetime:
-    try:
-        return end - USUAL_PERIOD
-    except OverflowError:
-        raise UnusableError("until lies too early") from None

@@ -26,6 +26,10 @@ DataType = Literal["survey", "wearable", "emr"]
 Purpose = Literal["training", "screening"]
 
 
+#: Further ahead, a change of time zone may leave the calendar.
+LAST_YEAR = 2200
+
+
 def _be_text(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError("must be an ISO 8601 instant with a time zone")
@@ -33,8 +37,8 @@ def _be_text(value: Any) -> Any:
 
 
 def _be_ahead(moment: datetime) -> datetime:
-    if moment <= datetime.now(UTC):
-        raise ValueError("must lie in the future")
+    if not datetime.now(UTC) < moment or moment.year >= LAST_YEAR:
+        raise ValueError(f"must lie in the future, before {LAST_YEAR}")
     return moment
 
 

@@ -47,6 +47,8 @@ def wait_until_sealed(engine):
         {"limit": 101},
         {"since": "yesterday"},
         {"since": "2026-01-01T00:00:00"},
+        {"since": "0001-01-01T00:00:00+14:00"},
+        {"until": "9999-12-31T23:59:59-14:00"},
         {"anonymized_id": "P-1"},
         {"event_type": "two words"},
         {"user_id": "x\u0000"},
@@ -151,7 +153,7 @@ def test_an_export_can_be_verified_by_anybody(client, screen, grant, engine):
 
 
 def test_an_export_of_a_period_holds_no_other_rows(client):
-    lines = ask(client, "/audit/export", until="2000-01-01T00:00:00Z").text.splitlines()
+    lines = ask(client, "/audit/export", until="2001-01-01T00:00:00Z").text.splitlines()
 
     assert [json.loads(line) for line in lines] == [{"end": True, "rows": 0}]
 
@@ -162,8 +164,6 @@ def test_an_export_of_a_period_holds_no_other_rows(client):
 def test_a_period_that_ends_before_it_begins_is_refused(client):
     query = {"since": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
     assert client.get("/compliance/report", headers=AUDITOR, params=query).status_code == 422
-    early = {"until": "0001-01-01T00:00:00Z"}
-    assert client.get("/compliance/report", headers=AUDITOR, params=early).status_code == 422
 
 
 def test_the_report_counts_a_period(client, screen, grant, production_version):

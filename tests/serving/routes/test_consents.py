@@ -76,6 +76,7 @@ def test_what_is_no_pseudonym_is_refused(client, method, name):
         {"expires_at": "2099-01-01T00:00:00"},
         {"expires_at": 4_000_000_000},
         {"expires_at": None},
+        {"expires_at": "9999-12-31T23:59:59-14:00"},
         {"granted_by": "x"},
     ],
     ids=str,
