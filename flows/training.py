@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -31,10 +30,7 @@ from flows.models.member import (
     FittedMember,
     FittingData,
     Matrix,
-    ModelRows,
     concatenate_rows,
-    open_graph,
-    score_graph,
 )
 from flows.models.out_of_fold import CrossFitted, cross_fit
 from flows.models.registration import register_member, register_release
@@ -117,9 +113,9 @@ def _make_release(
     )
     manifest = explain_manifest(manifest, training_set, fitted.members, seed)
     people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity").collect()
-    evaluation = evaluate_release(training_set, people, fitted.members, manifest, seed)
-    latency = time_scoring(fitted.members, training_set.rows.select(np.array([0])))
-    evaluation.metrics["scoring_milliseconds"] = latency
+    evaluation = evaluate_release(
+        training_set, people, fitted.members, manifest, fitted.decisions, seed
+    )
     log_evaluation(evaluation)
     card = log_card(manifest, evaluation, fitted.decisions, training_set)
     return register_release(manifest, run_id, card), evaluation
@@ -250,18 +246,6 @@ def fit_member(
         mlflow.log_metric("fitting_seconds", perf_counter() - begun)
         pin = register_member(name, member, data.rows, run.info.run_id)
         return member, cross_fitted, pin
-
-
-def time_scoring(members: dict[str, FittedMember], row: ModelRows, rounds: int = 50) -> float:
-    """Return the median milliseconds all members' graphs take for one individual."""
-    sessions = [open_graph(member.export_graph()) for member in members.values()]
-    times = []
-    for _ in range(rounds):
-        begun = perf_counter()
-        for session in sessions:
-            score_graph(session, row)
-        times.append(1000 * (perf_counter() - begun))
-    return median(times)
 
 
 @task(cache_policy=NO_CACHE)

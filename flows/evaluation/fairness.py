@@ -1,27 +1,55 @@
-"""Metrics by subgroup: sex, age band, ethnicity."""
+"""Metrics by subgroup: sex, age band, ethnicity, their pairs, and what data are missing."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import polars as pl
+from fairlearn.metrics import MetricFrame
+from numpy.typing import NDArray
 
-from flows.evaluation.metrics import compute_metrics
+from feature_repo.consent_terms import DATA_TYPES
+from flows.evaluation.held_out import HeldOut
+from flows.evaluation.metrics import auprc, auroc, bootstrap_interval, measure_ece
+from flows.models.interval import COVERAGE, compare_rates
 from flows.models.member import Labels, Probabilities
+from flows.models.missing import find_missing
+from mlruns_config.interval import name_missing
 
 #: Smaller groups, or groups with fewer outcomes, are not judged: with 15 outcomes the recall of
 #: two equal groups differs by 0.3 now and then, with 40 by 0.15. They could point at a person too.
 SMALLEST_GROUP = 200
 FEWEST_OUTCOMES = 40
+#: What a release must be fair by, alone and in pairs.
+PROTECTED = ("sex", "age_band", "ethnicity")
+MISSING = "missing_data"
+#: How the name of a pair is put together.
+AND = " x "
+#: Rounds of the interval of a group's AUROC: there are dozens of groups.
+GROUP_ROUNDS = 100
 
 
-def describe_groups(held_out: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
-    """Return sex, age band and ethnicity of each held-out row, "unknown" where not stated."""
-    joined = held_out.select("anonymized_id", "age").join(
-        people.select("anonymized_id", "sex", "ethnicity"), on="anonymized_id", how="left"
+def describe_groups(found: HeldOut, people: pl.DataFrame) -> pl.DataFrame:
+    """Return PROTECTED and MISSING of each held-out row, "unknown" where not stated."""
+    joined = found.frame.select("anonymized_id", "age").join(
+        people.select("anonymized_id", "sex", "ethnicity"),
+        on="anonymized_id",
+        how="left",
+        maintain_order="left",
     )
     return joined.select(
         pl.col("sex").fill_null("unknown"),
         name_age_band(pl.col("age")).alias("age_band"),
         pl.col("ethnicity").fill_null("unknown"),
-    )
+    ).with_columns(pl.Series(MISSING, name_missing_data(found)))
+
+
+def name_missing_data(found: HeldOut) -> list[str]:
+    """Return the name of the set of data types that each row lacks."""
+    kinds = np.array(DATA_TYPES)
+    return [name_missing(kinds[lacking].tolist()) for lacking in find_missing(found.rows)]
 
 
 def name_age_band(age: pl.Expr) -> pl.Expr:
@@ -39,35 +67,112 @@ def name_age_band(age: pl.Expr) -> pl.Expr:
     )
 
 
-def compare_groups(
-    groups: pl.DataFrame, labels: Labels, probabilities: Probabilities, threshold: float
-) -> pl.DataFrame:
-    """Return one row per group large enough to be judged.
+def pair_groups(groups: pl.DataFrame) -> pl.DataFrame:
+    """Return the attributes with every pair of those that are PROTECTED beside them."""
+    named = [name for name in PROTECTED if name in groups.columns]
+    pairs = [
+        pl.concat_str(pair, separator=", ").alias(AND.join(pair)) for pair in combinations(named, 2)
+    ]
+    return groups.with_columns(pairs)
 
-    `recall` is the share of deteriorating individuals at or above `threshold`.
+
+def compare_groups(groups: pl.DataFrame, found: HeldOut, threshold: float) -> pl.DataFrame:
+    """Return one row per group large enough to be judged, for every attribute and pair.
+
+    `recall` is the share of deteriorating individuals at or above `threshold`, `ppv` the share
+    of those at or above it who deteriorate, `flagged` their share of all.
     """
-    rows = []
-    for attribute in groups.columns:
-        for value in sorted(groups[attribute].unique()):
-            inside = (groups[attribute] == value).to_numpy()
-            outcomes = labels[inside]
-            if len(outcomes) < SMALLEST_GROUP or outcomes.sum() < FEWEST_OUTCOMES:
-                continue
-            found = compute_metrics(outcomes, probabilities[inside])
-            recall = float((probabilities[inside & labels] >= threshold).mean())
-            rows.append(
-                {"attribute": attribute, "group": value, "rows": len(outcomes), "recall": recall}
-                | {name: found[name] for name in ("auroc", "auprc", "ece", "prevalence")}
-            )
-    return pl.DataFrame(rows)
+    tables = [
+        _judge_attribute(name, values.to_numpy(), found, threshold)
+        for name, values in pair_groups(groups).to_dict().items()
+    ]
+    return pl.concat([table for table in tables if not table.is_empty()] or [pl.DataFrame()])
+
+
+def _judge_attribute(
+    attribute: str, values: NDArray[Any], found: HeldOut, threshold: float
+) -> pl.DataFrame:
+    large = [value for value in np.unique(values) if _is_large(found.labels[values == value])]
+    inside = np.isin(values, large)
+    if not large:
+        return pl.DataFrame()
+    frame = MetricFrame(
+        metrics=_list_metrics(threshold),
+        y_true=found.labels[inside],
+        y_pred=found.probabilities[inside],
+        sensitive_features=values[inside].astype(str),
+        sample_params={"interval_coverage": {"half_widths": found.half_widths[inside]}},
+    )
+    by_group = frame.by_group
+    table = pl.DataFrame(
+        {"attribute": attribute, "group": by_group.index.astype(str).to_list()}
+        | {name: by_group[name].astype(float).to_numpy() for name in by_group.columns}
+    )
+    bounds = [_bound_auroc(values == value, found) for value in table["group"]]
+    return table.with_columns(
+        pl.col("rows").cast(pl.Int64),
+        pl.Series("auroc_low", [low for low, _ in bounds]),
+        pl.Series("auroc_high", [high for _, high in bounds]),
+    )
+
+
+def _is_large(labels: Labels) -> bool:
+    return len(labels) >= SMALLEST_GROUP and int(labels.sum()) >= FEWEST_OUTCOMES
+
+
+def _list_metrics(threshold: float) -> dict[str, Callable[..., float]]:
+    return {
+        "rows": lambda labels, _: float(len(labels)),
+        "prevalence": lambda labels, _: float(labels.mean()),
+        "auroc": auroc,
+        "auprc": auprc,
+        "ece": measure_ece,
+        "recall": partial(_measure_recall, threshold=threshold),
+        "ppv": partial(_measure_ppv, threshold=threshold),
+        "flagged": lambda _, probabilities: float((probabilities >= threshold).mean()),
+        "interval_coverage": _measure_coverage,
+    }
+
+
+def _measure_recall(labels: Labels, probabilities: Probabilities, threshold: float) -> float:
+    return float((probabilities[labels] >= threshold).mean())
+
+
+def _measure_ppv(labels: Labels, probabilities: Probabilities, threshold: float) -> float:
+    flagged = probabilities >= threshold
+    return float(labels[flagged].mean()) if flagged.any() else 0.0
+
+
+def _measure_coverage(
+    labels: Labels, probabilities: Probabilities, half_widths: Probabilities
+) -> float:
+    return compare_rates(probabilities, half_widths, labels, seed=0).measure_coverage()
+
+
+def _bound_auroc(inside: NDArray[np.bool_], found: HeldOut) -> tuple[float, float]:
+    rounds = [rows[inside[rows]] for rows in found.rounds[:GROUP_ROUNDS]]
+    return bootstrap_interval(auroc, found.labels, found.probabilities, rounds)
 
 
 def find_worst(table: pl.DataFrame) -> dict[str, float]:
-    """Return the lowest AUROC of any group and the widest gap in recall of any attribute."""
+    """Return the worst of any group: AUROC, gap in recall, distance from nominal coverage.
+
+    By one protected attribute, and with the ending `_pairs` by two.
+    """
+    if table.is_empty():
+        return {}
+    single = table.filter(pl.col("attribute").is_in(PROTECTED))
+    pairs = table.filter(pl.col("attribute").str.contains(AND, literal=True))
+    return _find_worst(single, "") | _find_worst(pairs, "_pairs")
+
+
+def _find_worst(table: pl.DataFrame, ending: str) -> dict[str, float]:
     if table.is_empty():
         return {}
     gaps = table.group_by("attribute").agg(pl.col("recall").max() - pl.col("recall").min())
+    misses = np.abs(table["interval_coverage"].to_numpy() - COVERAGE)
     return {
-        "worst_group_auroc": float(np.min(table["auroc"].to_numpy())),
-        "recall_gap": float(np.max(gaps["recall"].to_numpy())),
+        f"worst_group_auroc{ending}": float(np.min(table["auroc"].to_numpy())),
+        f"recall_gap{ending}": float(np.max(gaps["recall"].to_numpy())),
+        f"worst_group_coverage_miss{ending}": float(np.max(misses)),
     }

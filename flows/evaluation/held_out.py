@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -10,16 +11,22 @@ from numpy.typing import NDArray
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.individual import JOIN_KEY
 from flows.evaluation.metrics import (
+    TOP_SHARES,
     Interval,
+    Metric,
     OneSidedLabelsError,
     auprc,
     auroc,
     bootstrap_difference,
     bootstrap_interval,
+    brier,
     draw_bootstrap_rows,
     measure_net_benefit,
+    measure_precision,
+    measure_sensitivity,
+    measure_slope,
 )
-from flows.models.interval import compare_rates
+from flows.models.interval import COVERAGE, compare_rates
 from flows.models.member import FittedMember, Labels, ModelRows, Probabilities
 from flows.models.missing import blank_data_types, find_missing
 from flows.models.release import predict_all, predict_release
@@ -39,6 +46,8 @@ class HeldOut:
     rows: ModelRows
     labels: Labels
     probabilities: Probabilities
+    #: Of each row's interval, as serving would answer it.
+    half_widths: Probabilities
     by_member: dict[str, Probabilities]
     rounds: list[NDArray[np.int64]]
 
@@ -54,11 +63,13 @@ def score_held_out(
     _require_both_outcomes(training_set.labels[chosen])
     rows = training_set.rows.select(chosen)
     frame = training_set.frame.filter(pl.Series(chosen))
+    probabilities = predict_release(members, manifest, rows)
     return HeldOut(
         frame=frame,
         rows=rows,
         labels=training_set.labels[chosen],
-        probabilities=predict_release(members, manifest, rows),
+        probabilities=probabilities,
+        half_widths=find_half_widths(manifest, probabilities, rows),
         by_member=predict_all(members, rows),
         rounds=draw_bootstrap_rows(frame[JOIN_KEY].to_numpy().astype(np.str_), seed),
     )
@@ -71,15 +82,6 @@ def _require_both_outcomes(labels: Labels) -> None:
             f"{outcomes} of the {len(labels)} held-out rows have the outcome: a release cannot "
             "be judged on them"
         )
-
-
-def measure_members(found: HeldOut) -> dict[str, float]:
-    """Return AUROC and AUPRC of every member alone."""
-    return {
-        f"{name}_{metric.__name__}": metric(found.labels, predicted)
-        for name, predicted in found.by_member.items()
-        for metric in (auroc, auprc)
-    }
 
 
 def measure_operating_points(found: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
@@ -126,12 +128,16 @@ def find_half_widths(
     return widths
 
 
-def measure_coverage(found: HeldOut, manifest: ReleaseManifest, seed: int) -> dict[str, float]:
-    """Return the share of held-out groups whose rate lies within the interval they are given."""
-    widths = find_half_widths(manifest, found.probabilities, found.rows)
-    rates = compare_rates(found.probabilities, widths, found.labels, seed)
+def measure_coverage(found: HeldOut, seed: int) -> dict[str, float]:
+    """Return the share of held-out groups whose rate lies within the interval they are given.
+
+    `interval_coverage_miss` is its distance from nominal, `interval_width` the mean width.
+    """
+    rates = compare_rates(found.probabilities, found.half_widths, found.labels, seed)
+    covered = rates.measure_coverage()
     return {
-        "interval_coverage": rates.measure_coverage(),
+        "interval_coverage": covered,
+        "interval_coverage_miss": abs(covered - COVERAGE),
         "interval_width": float(2 * rates.half_widths.mean()),
     }
 
@@ -145,12 +151,34 @@ def compare_net_benefit(found: HeldOut, manifest: ReleaseManifest) -> dict[str, 
 
 
 def measure_intervals(found: HeldOut) -> dict[str, Interval]:
-    """Return 95 % intervals by individual, and of the AUROC gain over the yardstick."""
+    """Return 95 % intervals by individual, and those of the gains over the yardstick."""
+    labels, ours, rounds = found.labels, found.probabilities, found.rounds
+    yardstick = found.by_member[YARDSTICK]
+    alone: dict[str, Metric] = {
+        "auroc": auroc,
+        "auprc": auprc,
+        "brier": brier,
+        "calibration_slope": measure_slope,
+    }
+    for share in TOP_SHARES:
+        percent = f"{share * 100:.0f}"
+        alone[f"sensitivity_top_{percent}"] = partial(measure_sensitivity, share=share)
+        alone[f"ppv_top_{percent}"] = partial(measure_precision, share=share)
+    intervals = {
+        name: bootstrap_interval(metric, labels, ours, rounds) for name, metric in alone.items()
+    }
+    gains = {"auroc_gain": auroc, "auprc_gain": auprc, "brier_gain": brier}
+    return intervals | {
+        name: bootstrap_difference(metric, labels, ours, yardstick, rounds)
+        for name, metric in gains.items()
+    }
+
+
+def compare_with_yardstick(found: HeldOut) -> dict[str, float]:
+    """Return what the release gains over logistic regression alone; of Brier less is better."""
     yardstick = found.by_member[YARDSTICK]
     return {
-        "auroc": bootstrap_interval(auroc, found.labels, found.probabilities, found.rounds),
-        "auprc": bootstrap_interval(auprc, found.labels, found.probabilities, found.rounds),
-        "auroc_gain": bootstrap_difference(
-            auroc, found.labels, found.probabilities, yardstick, found.rounds
-        ),
+        f"{metric.__name__}_gain": metric(found.labels, found.probabilities)
+        - metric(found.labels, yardstick)
+        for metric in (auroc, auprc, brier)
     }

@@ -8,6 +8,7 @@ equally filled bins; net benefit (Vickers & Elkin 2006).
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
@@ -20,6 +21,10 @@ BOOTSTRAP_ROUNDS = 300
 INTERVAL_SHARE = 0.95
 #: Review shares at which sensitivity and positive predictive value are reported.
 TOP_SHARES = (0.01, 0.05, 0.10)
+
+#: Threshold probabilities of a decision curve, and the name dcurves is given of the outcome.
+CURVE_THRESHOLDS = [percent / 100 for percent in range(1, 61)]
+OUTCOME = "deteriorated"
 
 Metric = Callable[[Labels, Probabilities], float]
 Interval = tuple[float, float]
@@ -35,9 +40,9 @@ def compute_metrics(labels: Labels, probabilities: Probabilities) -> dict[str, f
         raise OneSidedLabelsError(f"all {len(labels)} rows have the same outcome")
     slope, intercept = fit_recalibration(labels, probabilities)
     found = {
-        "auroc": float(roc_auc_score(labels, probabilities)),
-        "auprc": float(average_precision_score(labels, probabilities)),
-        "brier": float(brier_score_loss(labels, probabilities)),
+        "auroc": auroc(labels, probabilities),
+        "auprc": auprc(labels, probabilities),
+        "brier": brier(labels, probabilities),
         "ece": measure_ece(labels, probabilities),
         "calibration_slope": slope,
         "calibration_intercept": intercept,
@@ -79,6 +84,20 @@ def measure_net_benefit(labels: Labels, probabilities: Probabilities, threshold:
     true_positives = float((flagged & labels).mean())
     false_positives = float((flagged & ~labels).mean())
     return true_positives - false_positives * threshold / (1 - threshold)
+
+
+def measure_decision_curve(labels: Labels, curves: Mapping[str, Probabilities]) -> pl.DataFrame:
+    """Return the net benefit of each curve by threshold, with that of reviewing all and none.
+
+    Columns model, threshold, net_benefit, true_positives, false_positives (per individual).
+    """
+    # Imported late: it brings a survival library along, seconds of imports.
+    from dcurves import dca
+
+    frame = pl.DataFrame({OUTCOME: labels.astype(int), **curves}).to_pandas()
+    table = dca(frame, OUTCOME, list(curves), thresholds=CURVE_THRESHOLDS)
+    columns = {"tp_rate": "true_positives", "fp_rate": "false_positives"}
+    return pl.from_pandas(table[["model", "threshold", "net_benefit", *columns]]).rename(columns)
 
 
 def draw_bootstrap_rows(
@@ -140,5 +159,17 @@ def auprc(labels: Labels, probabilities: Probabilities) -> float:
     return float(average_precision_score(labels, probabilities))
 
 
-def prefix(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    return {f"{name}_{metric}": value for metric, value in metrics.items()}
+def brier(labels: Labels, probabilities: Probabilities) -> float:
+    return float(brier_score_loss(labels, probabilities))
+
+
+def measure_slope(labels: Labels, probabilities: Probabilities) -> float:
+    return fit_recalibration(labels, probabilities)[0]
+
+
+def measure_sensitivity(labels: Labels, probabilities: Probabilities, share: float) -> float:
+    return measure_top_share(labels, probabilities, share)[0]
+
+
+def measure_precision(labels: Labels, probabilities: Probabilities, share: float) -> float:
+    return measure_top_share(labels, probabilities, share)[1]

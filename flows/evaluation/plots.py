@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 import numpy as np
+import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from flows.evaluation.metrics import CALIBRATION_BINS, auprc, auroc, measure_net_benefit
+from flows.evaluation.metrics import CALIBRATION_BINS, auprc, auroc
 from flows.models.member import Labels, Probabilities
 from mlruns_config.release import ReleaseManifest
 
@@ -26,7 +27,6 @@ def draw_all(
         "roc": draw_roc(labels, curves),
         "precision_recall": draw_precision_recall(labels, curves),
         "calibration": draw_calibration(labels, probabilities),
-        "decision_curve": draw_decision_curve(labels, curves),
         "score_distribution": draw_score_distribution(labels, probabilities, manifest),
     }
 
@@ -59,16 +59,33 @@ def draw_calibration(labels: Labels, probabilities: Probabilities) -> Figure:
     return _close_figure(figure, axes, "Calibration by tenths, held-out individuals")
 
 
-def draw_decision_curve(labels: Labels, curves: Mapping[str, Probabilities]) -> Figure:
+def draw_decision_curve(benefits: pl.DataFrame) -> Figure:
+    """Draw the table of `measure_decision_curve`."""
     figure, axes = _open_figure("threshold probability", "net benefit")
-    thresholds = np.linspace(0.01, 0.6, 60)
-    everyone = dict.fromkeys(["review everyone"], np.ones(len(labels)))
-    for name, predicted in (dict(curves) | everyone).items():
-        benefits = [measure_net_benefit(labels, predicted, threshold) for threshold in thresholds]
-        axes.plot(thresholds, benefits, label=name)
-    axes.axhline(0, color="grey", linestyle=":", label="review nobody")
+    names = {"all": "review everyone", "none": "review nobody"}
+    for (model,), curve in benefits.group_by("model", maintain_order=True):
+        style = ":" if model in names else "-"
+        label = names.get(str(model), str(model))
+        axes.plot(curve["threshold"], curve["net_benefit"], linestyle=style, label=label)
     axes.set_ylim(bottom=-0.02)
     return _close_figure(figure, axes, "Decision curve, held-out individuals")
+
+
+def draw_subgroups(groups: pl.DataFrame, overall: float) -> Figure:
+    """Draw the AUROC of each group with its interval: a forest plot."""
+    figure = Figure(figsize=(8, max(3.0, 0.27 * groups.height + 1.5)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel("AUROC with 95 % interval by individual")
+    axes.set_ylabel("group (rows)")
+    axes.axvline(overall, color="grey", linestyle=":", label=f"all {overall:.3f}")
+    labels = []
+    for place, row in enumerate(groups.iter_rows(named=True)):
+        axes.plot([row["auroc_low"], row["auroc_high"]], [place, place], color="tab:blue")
+        axes.plot([row["auroc"]], [place], marker="s", color="tab:blue")
+        labels.append(f"{row['attribute']}: {row['group']} ({row['rows']})")
+    axes.set_yticks(range(len(labels)), labels, fontsize="x-small")
+    axes.invert_yaxis()
+    return _close_figure(figure, axes, "Discrimination by group, held-out individuals")
 
 
 def draw_score_distribution(

@@ -1,6 +1,6 @@
 """The evaluation of a release on held-out individuals, logged to its MLflow run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -20,18 +20,19 @@ from flows.evaluation.held_out import (
     REVIEW_EDGE,
     HeldOut,
     compare_net_benefit,
+    compare_with_yardstick,
     measure_coverage,
     measure_intervals,
-    measure_members,
     measure_operating_points,
     measure_without_data,
     score_held_out,
 )
-from flows.evaluation.metrics import Interval, compute_metrics
+from flows.evaluation.members import compare_members, name_member_metrics
+from flows.evaluation.metrics import Interval, compute_metrics, measure_decision_curve
 from flows.labels import HORIZON_DAYS, INDEX_DATE
 from flows.models.lightgbm import BoostedTrees
 from flows.models.member import FittedMember
-from flows.models.selection import YARDSTICK, Decision
+from flows.models.selection import Decision
 from flows.training_set import TrainingSet
 from mlruns_config.model_card import CardFacts, render_card, render_page
 from mlruns_config.release import ReleaseManifest
@@ -42,11 +43,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by name, a 95 % interval for some, the fairness table and the plots."""
+    """Metrics by name, a 95 % interval for some, tables and plots.
+
+    `groups` is the fairness table, `benefits` the decision curve, `members` what each member
+    costs and adds.
+    """
 
     metrics: dict[str, float]
     intervals: dict[str, Interval]
     groups: pl.DataFrame
+    benefits: pl.DataFrame
+    members: pl.DataFrame
     figures: dict[str, Figure]
 
     def to_markdown(self) -> str:
@@ -63,29 +70,35 @@ def evaluate_release(
     people: pl.DataFrame,
     members: Mapping[str, FittedMember],
     manifest: ReleaseManifest,
+    decisions: Sequence[Decision],
     seed: int,
 ) -> Evaluation:
     """Judge a release on individuals and months that nothing of it has seen.
 
-    `people` (anonymized_id, sex, ethnicity) says which subgroups they belong to.
+    `people` (anonymized_id, sex, ethnicity) says which subgroups they belong to; `decisions`
+    are those on the members that joined or not.
     """
     found = score_held_out(training_set, members, manifest, seed)
     threshold = manifest.score_map.probabilities[REVIEW_EDGE]
-    described = describe_groups(found.frame, people)
-    groups = compare_groups(described, found.labels, found.probabilities, threshold)
+    groups = compare_groups(describe_groups(found, people), found, threshold)
     intervals = measure_intervals(found)
+    costs = compare_members(found, members, manifest, decisions)
     metrics = compute_metrics(found.labels, found.probabilities)
-    metrics |= measure_operating_points(found, manifest) | measure_members(found)
+    metrics |= measure_operating_points(found, manifest) | compare_with_yardstick(found)
     metrics |= find_worst(groups) | compare_net_benefit(found, manifest)
-    metrics |= measure_without_data(found, members, manifest)
-    metrics |= measure_coverage(found, manifest, seed)
+    metrics |= measure_without_data(found, members, manifest) | measure_coverage(found, seed)
+    metrics |= name_member_metrics(costs)
     metrics |= {
-        "auroc_gain": metrics["auroc"] - metrics[f"{YARDSTICK}_auroc"],
         "auroc_gain_low": intervals["auroc_gain"][0],
         "held_out_rows": float(len(found.labels)),
         "rows": float(training_set.frame.height),
     }
-    return Evaluation(metrics, intervals, groups, draw_figures(found, members, manifest, seed))
+    curves = {plots.RELEASE: found.probabilities, **found.by_member}
+    benefits = measure_decision_curve(found.labels, curves)
+    figures = draw_figures(found, members, manifest, seed)
+    figures["decision_curve"] = plots.draw_decision_curve(benefits)
+    figures["subgroups"] = plots.draw_subgroups(groups, metrics["auroc"])
+    return Evaluation(metrics, intervals, groups, benefits, costs, figures)
 
 
 def draw_figures(
@@ -118,7 +131,13 @@ def log_evaluation(evaluation: Evaluation) -> None:
     mlflow.log_metrics(evaluation.metrics)
     for name, (low, high) in evaluation.intervals.items():
         mlflow.log_metrics({f"{name}_interval_low": low, f"{name}_interval_high": high})
-    mlflow.log_text(evaluation.groups.write_csv(), "evaluation/fairness.csv")
+    tables = {
+        "fairness": evaluation.groups,
+        "decision_curve": evaluation.benefits,
+        "members": evaluation.members,
+    }
+    for name, table in tables.items():
+        mlflow.log_text(table.write_csv(), f"evaluation/{name}.csv")
     mlflow.log_text(evaluation.to_markdown(), "evaluation/metrics.md")
     for name, figure in evaluation.figures.items():
         mlflow.log_figure(figure, f"plots/{name}.png")
@@ -135,7 +154,7 @@ def log_card(
     facts = CardFacts(
         metrics=evaluation.metrics,
         metrics_table=evaluation.to_markdown(),
-        groups_table=describe_groups_table(evaluation.groups),
+        groups_table=describe_table(evaluation.groups, "No group is large enough to be judged."),
         decisions={decision.member: decision.describe() for decision in decisions},
         period=(dates.min(), dates.max()),  # type: ignore[arg-type]
         horizon_days=HORIZON_DAYS,
@@ -146,12 +165,12 @@ def log_card(
     return card
 
 
-def describe_groups_table(groups: pl.DataFrame) -> str:
-    """Return the fairness table as Markdown."""
-    if groups.is_empty():
-        return "No group is large enough to be judged."
-    lines = ["| " + " | ".join(groups.columns) + " |", "|---" * groups.width + "|"]
-    for row in groups.iter_rows():
+def describe_table(table: pl.DataFrame, if_empty: str) -> str:
+    """Return a table as Markdown."""
+    if table.is_empty():
+        return if_empty
+    lines = ["| " + " | ".join(table.columns) + " |", "|---" * table.width + "|"]
+    for row in table.iter_rows():
         cells = [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -1,17 +1,26 @@
 """Metrics by subgroup, and who is too few to be judged."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
+from feature_repo.catalogue import list_model_inputs
 from flows.evaluation.fairness import (
     FEWEST_OUTCOMES,
+    MISSING,
     SMALLEST_GROUP,
     compare_groups,
     describe_groups,
     find_worst,
     name_age_band,
 )
+from flows.evaluation.held_out import HeldOut
+from flows.evaluation.metrics import draw_bootstrap_rows
+from flows.models.member import ModelRows
+from flows.models.missing import find_columns
+from tests.fixtures.manifests import make_conformal
 
 
 def make_group(rows: int, outcomes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -21,10 +30,21 @@ def make_group(rows: int, outcomes: int) -> tuple[np.ndarray, np.ndarray]:
     return labels, probabilities
 
 
+def hold_out(labels: np.ndarray, probabilities: np.ndarray) -> HeldOut:
+    count = len(labels)
+    people = np.array([f"person {n}" for n in range(count)])
+    rows = ModelRows(
+        np.zeros((count, len(list_model_inputs())), np.float32), np.zeros((count, 1, 1))
+    )
+    widths = make_conformal().measure_half_width(probabilities, ())
+    rounds = draw_bootstrap_rows(people, 1, 20)
+    return HeldOut(pl.DataFrame(), rows, labels, probabilities, widths, {}, rounds)
+
+
 def compare(rows: int, outcomes: int) -> pl.DataFrame:
     labels, probabilities = make_group(rows, outcomes)
     groups = pl.DataFrame({"sex": ["female"] * rows})
-    return compare_groups(groups, labels, probabilities, 0.5)
+    return compare_groups(groups, hold_out(labels, probabilities), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -47,17 +67,60 @@ def test_a_group_is_shown_from_the_smallest_size_on():
     assert row["auroc"] == pytest.approx(0.75)
 
 
+def test_a_group_has_its_own_numbers_whoever_stands_beside_it():
+    labels, probabilities = make_group(300, 60)
+    others, wrong = labels[::-1], np.where(labels, 0.2, 0.8)
+    groups = pl.DataFrame({"sex": ["female"] * 300 + ["male"] * 300})
+    found = hold_out(np.r_[labels, others], np.r_[probabilities, wrong])
+    table = compare_groups(groups, found, 0.5)
+    alone = compare_groups(groups[:300], hold_out(labels, probabilities), 0.5)
+    numbers = ["rows", "prevalence", "auroc", "recall", "ppv", "flagged", "interval_coverage"]
+
+    assert table["group"].to_list() == ["female", "male"]
+    assert table.select(numbers).row(0) == pytest.approx(alone.select(numbers).row(0))
+    assert (table["ppv"][0], table["flagged"][0]) == (1, 0.1)
+    assert table["interval_coverage"][1] < 0.3 < 0.8 < table["interval_coverage"][0]
+    for row in table.iter_rows(named=True):
+        assert row["auroc_low"] <= row["auroc"] <= row["auroc_high"]
+
+
+def test_pairs_are_judged_where_they_are_large_enough():
+    labels, probabilities = make_group(900, 450)
+    labels = labels[np.random.default_rng(1).permutation(900)]
+    groups = pl.DataFrame(
+        {
+            "sex": ["female"] * 450 + ["male"] * 450,
+            "age_band": (["under 30"] * 350 + ["30-44"] * 100) * 2,
+        }
+    )
+    table = compare_groups(groups, hold_out(labels, probabilities), 0.5)
+    pairs = table.filter(pl.col("attribute") == "sex x age_band")
+
+    assert pairs["group"].to_list() == ["female, under 30", "male, under 30"]
+    assert set(table["attribute"]) == {"sex", "age_band", "sex x age_band"}
+
+
 def test_the_worst_group_and_the_widest_gap_are_named():
     table = pl.DataFrame(
         {
-            "attribute": ["sex", "sex", "age_band", "age_band"],
-            "group": ["female", "male", "under 30", "60 and over"],
-            "auroc": [0.8, 0.7, 0.9, 0.65],
-            "recall": [0.5, 0.4, 0.6, 0.3],
+            "attribute": ["sex", "sex", "age_band", "age_band", "sex x age_band", MISSING],
+            "group": ["female", "male", "under 30", "60 and over", "female, 30-44", "emr"],
+            "auroc": [0.8, 0.7, 0.9, 0.65, 0.6, 0.5],
+            "recall": [0.5, 0.4, 0.6, 0.3, 0.2, 0.0],
+            "interval_coverage": [0.91, 0.87, 0.9, 0.93, 0.8, 0.1],
         }
     )
 
-    assert find_worst(table) == pytest.approx({"worst_group_auroc": 0.65, "recall_gap": 0.3})
+    assert find_worst(table) == pytest.approx(
+        {
+            "worst_group_auroc": 0.65,
+            "recall_gap": 0.3,
+            "worst_group_coverage_miss": 0.03,
+            "worst_group_auroc_pairs": 0.6,
+            "recall_gap_pairs": 0,
+            "worst_group_coverage_miss_pairs": 0.1,
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,9 +142,12 @@ def test_ages_fall_into_bands(age, band):
 
 
 def test_who_states_nothing_is_a_group_of_its_own():
+    found = hold_out(np.array([True, False]), np.array([0.2, 0.1]))
+    found.rows.features[1, find_columns("wearable")] = np.nan
     held_out = pl.DataFrame({"anonymized_id": ["a", "b"], "age": [20.0, 50.0]})
     people = pl.DataFrame({"anonymized_id": ["a"], "sex": ["female"], "ethnicity": [None]})
-    groups = describe_groups(held_out, people.cast({"ethnicity": pl.String}))
+    groups = describe_groups(replace(found, frame=held_out), people.cast({"ethnicity": pl.String}))
 
     assert groups["sex"].to_list() == ["female", "unknown"]
     assert groups["ethnicity"].to_list() == ["unknown", "unknown"]
+    assert groups[MISSING].to_list() == ["none", "wearable"]

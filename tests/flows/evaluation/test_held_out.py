@@ -1,5 +1,6 @@
 """The held-out individuals, scored and counted."""
 
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -11,15 +12,15 @@ from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.evaluation.held_out import (
     HeldOut,
+    compare_with_yardstick,
     find_half_widths,
     measure_coverage,
     measure_intervals,
-    measure_members,
     measure_operating_points,
     measure_without_data,
     score_held_out,
 )
-from flows.evaluation.metrics import OneSidedLabelsError, draw_bootstrap_rows
+from flows.evaluation.metrics import OneSidedLabelsError, compute_metrics, draw_bootstrap_rows
 from flows.models.member import ModelRows, concatenate_rows
 from flows.models.missing import blank_data_types
 from flows.models.selection import YARDSTICK
@@ -63,6 +64,7 @@ def hold_out(labels: np.ndarray, probabilities: np.ndarray, rows: ModelRows | No
         rows=rows or draw_model_rows(len(labels)),
         labels=labels,
         probabilities=probabilities,
+        half_widths=make_conformal().measure_half_width(probabilities, ()),
         by_member={YARDSTICK: probabilities[::-1], "lightgbm": probabilities},
         rounds=draw_bootstrap_rows(people, 1, 50),
     )
@@ -203,8 +205,8 @@ def test_only_the_data_type_that_a_release_reads_costs_it_its_auroc(needed):
 
 
 def cover(found: HeldOut, scale: float) -> float:
-    manifest = make_manifest(conformal=make_conformal(scale, more=0.0))
-    return measure_coverage(found, manifest, 1)["interval_coverage"]
+    widths = make_conformal(scale, more=0.0).measure_half_width(found.probabilities, ())
+    return measure_coverage(replace(found, half_widths=widths), 1)["interval_coverage"]
 
 
 def test_coverage_is_a_share_that_grows_with_the_width_up_to_all():
@@ -225,7 +227,7 @@ def test_coverage_does_not_ask_what_became_of_anyone_who_was_learnt_from():
         training_set = make_training_set(outcomes.tolist(), held_out)
         training_set.rows.features[:, 0] = probabilities
         found = score_held_out(training_set, {"lightgbm": ReadsOneColumn(0)}, manifest, 1)
-        covered.append(measure_coverage(found, manifest, 1)["interval_coverage"])
+        covered.append(measure_coverage(found, 1)["interval_coverage"])
 
     assert covered[0] == covered[1] != covered[2]
 
@@ -241,25 +243,14 @@ def test_each_row_has_the_width_of_what_it_lacks():
     assert len(set(widths)) == 2
 
 
-def test_every_member_is_measured_alone():
-    labels = np.array([True, False, True, False])
-    measured = measure_members(hold_out(labels, np.array([0.9, 0.4, 0.3, 0.2])))
-
-    # Of the four pairs three are in order; reversed, as the yardstick has them, one is.
-    assert measured["lightgbm_auroc"] == 0.75
-    assert measured[f"{YARDSTICK}_auroc"] == 0.25
-    assert measured["lightgbm_auprc"] == pytest.approx((1 + 2 / 3) / 2)
-    assert len(measured) == 4
-
-
 def test_intervals_hold_the_values_and_the_gain_over_the_yardstick():
     labels, probabilities = draw()
     found = hold_out(labels, probabilities)
     intervals = measure_intervals(found)
-    measured = measure_members(found)
+    measured = compute_metrics(labels, probabilities) | compare_with_yardstick(found)
 
-    for metric in ("auroc", "auprc"):
-        low, high = intervals[metric]
-        assert 0 < low < measured[f"lightgbm_{metric}"] < high < 1
-    low, high = intervals["auroc_gain"]
-    assert 0 < low < measured["lightgbm_auroc"] - measured[f"{YARDSTICK}_auroc"] < high
+    assert len(intervals) == 13
+    for metric, (low, high) in intervals.items():
+        assert low <= measured[metric] <= high, metric
+    assert intervals["auroc_gain"][0] > 0
+    assert intervals["brier_gain"][1] < 0

@@ -16,10 +16,10 @@ from flows.evaluation.metrics import (
     compute_metrics,
     draw_bootstrap_rows,
     fit_recalibration,
+    measure_decision_curve,
     measure_ece,
     measure_net_benefit,
     measure_top_share,
-    prefix,
 )
 
 
@@ -157,5 +157,13 @@ def test_every_metric_is_finite_whenever_there_are_both_outcomes(rows):
     assert 0 <= found["ece"] <= 1
 
 
-def test_names_are_prefixed():
-    assert prefix("lightgbm", {"auroc": 0.7}) == {"lightgbm_auroc": 0.7}
+def test_a_decision_curve_has_every_model_and_both_defaults_at_every_threshold():
+    labels, probabilities = draw(500)
+    table = measure_decision_curve(labels, {"release": probabilities, "rnn": probabilities / 2})
+    first = table.filter(pl.col("threshold") == 0.1)
+
+    assert set(first["model"]) == {"release", "rnn", "all", "none"}
+    assert table.height == 4 * 60
+    benefit = dict(zip(first["model"], first["net_benefit"], strict=True))
+    assert benefit["none"] == 0
+    assert benefit["release"] == pytest.approx(measure_net_benefit(labels, probabilities, 0.1))

@@ -16,7 +16,7 @@ from flows.evaluation.plots import (
 )
 from flows.evaluation.report import (
     Evaluation,
-    describe_groups_table,
+    describe_table,
     draw_figures,
     evaluate_release,
 )
@@ -37,7 +37,7 @@ def draw(rows: int = 400) -> tuple[np.ndarray, np.ndarray]:
 
 def hold_out(labels: np.ndarray, probabilities: np.ndarray) -> HeldOut:
     rows = ModelRows(np.zeros((len(labels), 1), np.float32), np.zeros((len(labels), 1, 1)))
-    return HeldOut(pl.DataFrame(), rows, labels, probabilities, {}, [])
+    return HeldOut(pl.DataFrame(), rows, labels, probabilities, probabilities, {}, [])
 
 
 def make_scored_manifest(review_from: float):
@@ -71,11 +71,13 @@ def test_every_plot_is_drawn_with_axes_and_a_legend():
         assert axes.get_xlabel(), name
         assert axes.get_ylabel(), name
         assert axes.get_legend() is not None, name
-    assert len(figures) >= 5
+    assert len(figures) == 4
 
 
 def test_a_table_shows_values_with_their_intervals():
-    evaluation = Evaluation({"auroc": 0.75, "ece": 0.02}, {"auroc": (0.7, 0.8)}, pl.DataFrame(), {})
+    evaluation = Evaluation(
+        {"auroc": 0.75, "ece": 0.02}, {"auroc": (0.7, 0.8)}, *[pl.DataFrame()] * 3, {}
+    )
     text = evaluation.to_markdown()
 
     assert "| auroc | 0.750 | 0.700 to 0.800 |" in text
@@ -87,7 +89,7 @@ def test_a_plot_draws_every_member_beside_the_release_by_name():
     names = {"logistic_regression", "lightgbm", "rnn"}
     figures = draw_all(labels, probabilities, dict.fromkeys(names, probabilities), make_manifest())
 
-    for plot in ("roc", "precision_recall", "decision_curve"):
+    for plot in ("roc", "precision_recall"):
         legend = figures[plot].axes[0].get_legend()
         told = {text.get_text().split(" ")[0] for text in legend.get_texts()}
         assert {RELEASE, *names} <= told, plot
@@ -139,10 +141,11 @@ def test_a_release_with_trees_is_reported_with_its_gain_its_groups_and_shap():
     data = draw_fitting_data(800)
     members = {"logistic_regression": fit_linear(data), "lightgbm": fit_trees(data)}
     manifest = make_scored_manifest(0.6)
-    evaluation = evaluate_release(training_set, stated, members, manifest, seed=1)
+    evaluation = evaluate_release(training_set, stated, members, manifest, [], seed=1)
     metrics = evaluation.metrics
 
-    assert set(evaluation.figures) > {"roc", "calibration", "shap_beeswarm", "shap_bar"}
+    drawn = {"roc", "calibration", "decision_curve", "subgroups", "shap_beeswarm", "shap_bar"}
+    assert set(evaluation.figures) > drawn
     assert metrics["held_out_rows"] == metrics["rows"] == 300
     assert metrics["auroc"] == pytest.approx(metrics["lightgbm_auroc"])  # its only weight
     gain = metrics["lightgbm_auroc"] - metrics["logistic_regression_auroc"]
@@ -152,7 +155,7 @@ def test_a_release_with_trees_is_reported_with_its_gain_its_groups_and_shap():
     assert metrics["auroc_without_emr"] > metrics["auroc_without_survey"]
     assert "female" in evaluation.groups["group"].to_list()
     assert np.isfinite(list(metrics.values())).all()
-    written = evaluation.to_markdown() + describe_groups_table(evaluation.groups)
+    written = evaluation.to_markdown() + describe_table(evaluation.groups, "none")
     assert "person" not in written
 
 
@@ -163,12 +166,12 @@ def test_a_release_without_trees_has_no_shap_pictures():
 
 
 def test_groups_too_small_to_judge_are_said_to_be():
-    assert describe_groups_table(pl.DataFrame()) == "No group is large enough to be judged."
+    assert describe_table(pl.DataFrame(), "nothing") == "nothing"
 
 
 def test_a_groups_table_has_a_row_for_each_group():
-    table = describe_groups_table(
-        pl.DataFrame({"group": ["female"], "rows": [120], "auroc": [0.7]})
+    table = describe_table(
+        pl.DataFrame({"group": ["female"], "rows": [120], "auroc": [0.7]}), "nothing"
     )
     assert table.splitlines() == [
         "| group | rows | auroc |",
