@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError
 from mlruns_config.arms import CANDIDATE_ALIAS, Rollout
 from mlruns_config.gates import Gate
 from mlruns_config.overrides import Override, apply_overrides
+from mlruns_config.reconcile import compare_productions, reconcile
 from mlruns_config.registry import (
     PRODUCTION_ALIAS,
     PromotionFailedError,
@@ -85,6 +86,7 @@ def list_releases() -> None:
             known.run_id,
         )
     _print(table)
+    _warn_of_disagreement(registry)
 
 
 @app.command("show")
@@ -104,6 +106,7 @@ def show_release(version: Version) -> None:
     _print(members)
     _print(_compare_with_gates(registry, version, read_metrics(registry, known)))
     _print(_tell_ledger(registry, version))
+    _warn_of_disagreement(registry)
 
 
 @app.command("promote")
@@ -126,6 +129,15 @@ def roll_release_back(actor: Actor, reason: Reason) -> None:
     with _stop_when_refused():
         version = roll_back(registry, actor, reason)
     typer.echo(f"{RELEASE_MODEL} {version} is in Production again")
+
+
+@app.command("reconcile")
+def reconcile_production(actor: Actor, reason: Reason) -> None:
+    """Mend a disagreement about Production that a broken transition left behind."""
+    registry = connect(os.environ)
+    _require_words(actor=actor, reason=reason)
+    with _stop_when_refused():
+        typer.echo(f"{RELEASE_MODEL}: {reconcile(registry, actor, reason)}")
 
 
 @app.command("override")
@@ -172,6 +184,8 @@ def stop_candidate(actor: Actor, reason: Reason) -> None:
 
 def connect(environment: Mapping[str, str]) -> Registry:
     """Open the registry that the environment names; stop with a hint if it names none."""
+    # Bars of every artifact that is hashed would stand between the tables.
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     missing = [name for name in HINTS if not environment.get(name)]
     if missing:
         _stop("\n".join(f"{name} is not set (for example: {HINTS[name]})" for name in missing))
@@ -190,6 +204,16 @@ def _stop_when_refused() -> Iterator[None]:
         yield
     except (PromotionRefusedError, PromotionFailedError) as error:
         _stop(str(error))
+
+
+def _warn_of_disagreement(registry: Registry) -> None:
+    found = compare_productions(registry)
+    if not found.agree:
+        typer.echo(
+            f"Production is in doubt: {found.describe()}. A transition broke off; "
+            "`reconcile` mends it.",
+            err=True,
+        )
 
 
 def _name_aliases(version: int, production: int | None, rollout: Rollout | None) -> str:

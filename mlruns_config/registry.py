@@ -17,15 +17,15 @@ from typing import Any, Literal, get_args
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from pydantic import ValidationError
 from sqlalchemy import Engine, Row, select
 
 from mlruns_config.attempt import Attempt, PromotionFailedError, PromotionRefusedError
 from mlruns_config.candidate import ABSENT, clear_candidate, find_by_alias, read_candidate
 from mlruns_config.gates import Gate, load_gates
+from mlruns_config.integrity import list_damage, load_manifest_text
 from mlruns_config.ledger import promotion_ledger
 from mlruns_config.overrides import Override, apply_overrides, find_flaw, list_in_force
-from mlruns_config.release import MANIFEST_FILE, RELEASE_MODEL, ReleaseManifest
+from mlruns_config.release import RELEASE_MODEL, ReleaseManifest
 
 __all__ = ["PromotionFailedError", "PromotionRefusedError"]  # raised here, caught by callers
 
@@ -59,8 +59,8 @@ def promote(
 
     A candidate that leaves Staging is no longer rolled out. Raises PromotionRefusedError,
     after writing the ledger, when the version does not exist, a gate fails that nobody
-    overrode, or a member it pins is not in the registry; PromotionFailedError when MLflow
-    does not carry it out.
+    overrode, a member it pins is not in the registry, or the manifest or an artifact is not
+    the one that was registered; PromotionFailedError when MLflow does not carry it out.
     """
     attempt = begin_attempt(registry, version, to_stage, actor, reason)
     note = require_passed_gates(registry, attempt) if to_stage == "Production" else ""
@@ -82,11 +82,11 @@ def begin_attempt(
 
 
 def require_passed_gates(registry: Registry, attempt: Attempt) -> str:
-    """Refuse an attempt that a gate or a missing member forbids; return what was overridden."""
+    """Refuse an attempt that a gate or a damaged release forbids; return what was overridden."""
     measured = _keep_measured(attempt.gates)
     overrides = find_overrides(registry, attempt.version)
     failures, used = apply_overrides(registry.gates, measured, overrides)
-    failures += _list_unknown_members(registry, attempt.version)
+    failures += list_damage(registry.client, attempt.version)
     if failures:
         attempt.refuse(f"{RELEASE_MODEL} {attempt.version}: {'; '.join(failures)}")
     return "; ".join(override.describe() for override in used)
@@ -127,8 +127,9 @@ def roll_back(registry: Registry, actor: str, reason: str) -> int:
     """Put the release that was Production before back; return its version.
 
     The earlier release passed its gates when it was promoted, so they are not asked again:
-    a rollback is for when something is wrong now. A release that was rolled back from is not
-    returned to: a second rollback goes further back. Raises as `promote` does.
+    a rollback is for when something is wrong now. That its artifacts are still the registered
+    ones is asked. A release that was rolled back from is not returned to: a second rollback
+    goes further back. Raises as `promote` does.
     """
     current = find_production(registry)
     earlier = _find_previous_production(registry, current)
@@ -137,6 +138,8 @@ def roll_back(registry: Registry, actor: str, reason: str) -> int:
     if known is None:
         attempt.refuse(f"{RELEASE_MODEL} has no earlier Production version")
     version = int(known.version)
+    if damage := list_damage(registry.client, version):
+        attempt.refuse(f"{RELEASE_MODEL} {version}: {'; '.join(damage)}")
     replace(attempt, from_stage=str(known.current_stage)).carry_out(
         lambda: _transition(registry, version, "Production"), f"rollback from {current}"
     )
@@ -161,32 +164,10 @@ def _get_today() -> date:
     return datetime.now(UTC).date()
 
 
-def _list_unknown_members(registry: Registry, version: int) -> list[str]:
-    try:
-        members = read_manifest(registry, version).members
-    except (MlflowException, OSError, ValidationError):
-        return ["its manifest cannot be read"]
-    unknown = []
-    for member in members:
-        try:
-            registry.client.get_model_version(member.registered_model, str(member.version))
-        except MlflowException:
-            unknown.append(f"{member.registered_model} has no version {member.version}")
-    return unknown
-
-
 def read_manifest(registry: Registry, version: int) -> ReleaseManifest:
     """Return the manifest of a release version, as its run logged it."""
-    run_id = registry.client.get_model_version(RELEASE_MODEL, str(version)).run_id
-    artifact_uri = registry.client.get_run(str(run_id)).info.artifact_uri
-    text = _load_text(registry, f"{artifact_uri}/release/{MANIFEST_FILE}")
+    text = load_manifest_text(registry.client, version)
     return ReleaseManifest.model_validate_json(text)
-
-
-def _load_text(registry: Registry, uri: str) -> str:
-    from mlflow.artifacts import load_text
-
-    return load_text(uri)
 
 
 def _transition(registry: Registry, version: int, to_stage: Stage) -> None:
@@ -198,11 +179,19 @@ def _transition(registry: Registry, version: int, to_stage: Stage) -> None:
             archive_existing_versions=to_stage == "Production",
         )
     if to_stage == "Production":
-        registry.client.set_registered_model_alias(RELEASE_MODEL, PRODUCTION_ALIAS, str(version))
+        move_alias(registry, version)
     elif find_production(registry) == version:
-        registry.client.delete_registered_model_alias(RELEASE_MODEL, PRODUCTION_ALIAS)
+        move_alias(registry, None)
     if to_stage != "Staging":
         _end_rollout(registry, version)
+
+
+def move_alias(registry: Registry, version: int | None) -> None:
+    """Let the alias `production` name a version, or nothing."""
+    if version is None:
+        registry.client.delete_registered_model_alias(RELEASE_MODEL, PRODUCTION_ALIAS)
+    else:
+        registry.client.set_registered_model_alias(RELEASE_MODEL, PRODUCTION_ALIAS, str(version))
 
 
 def _end_rollout(registry: Registry, version: int) -> None:
@@ -220,13 +209,13 @@ def _accept_stages() -> Iterator[None]:
 
 
 def _find_previous_production(registry: Registry, current: int | None) -> int | None:
-    history = _replay_productions(registry)
+    history = replay_productions(registry)
     while current in history:
         history.pop()
     return history[-1] if history else None
 
 
-def _replay_productions(registry: Registry) -> list[int]:
+def replay_productions(registry: Registry) -> list[int]:
     """Return the versions that were Production one after the other, undone ones left out."""
     history: list[int] = []
     for entry in read_ledger(registry):

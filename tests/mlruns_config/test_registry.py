@@ -1,5 +1,6 @@
 """Transitions on real MLflow and PostgreSQL: stage, alias and ledger move together or not."""
 
+import hashlib
 import json
 import uuid
 from datetime import UTC, date, datetime
@@ -11,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from mlruns_config.gates import Gate
+from mlruns_config.gates import Gate, load_gates
 from mlruns_config.registry import (
     PromotionFailedError,
     PromotionRefusedError,
@@ -22,11 +23,12 @@ from mlruns_config.registry import (
     read_manifest,
     roll_back,
 )
-from mlruns_config.release import RELEASE_MODEL, MemberPin
+from mlruns_config.release import MANIFEST_HASH_TAG, RELEASE_MODEL, MemberPin
 from serving.database.migrate import upgrade
 from tests.fixtures.manifests import make_manifest
 
 MEMBER = "mhras-lightgbm"
+GRAPH = "what stands for a graph"
 AUROC = Gate(metric="auroc", minimum=0.65, reason="a test", decided=date(2026, 1, 1))
 
 
@@ -62,21 +64,37 @@ def register(registry: Registry, auroc: float | None = 0.8, member_version: int 
     run = client.create_run(experiment)
     if auroc is not None:
         client.log_metric(run.info.run_id, "auroc", auroc)
+    client.log_text(run.info.run_id, GRAPH, "member/model.onnx")
     if not client.search_model_versions(f"name='{MEMBER}'"):
-        client.create_model_version(MEMBER, run.info.artifact_uri, run.info.run_id)
+        client.create_model_version(MEMBER, f"{run.info.artifact_uri}/member", run.info.run_id)
     pin = MemberPin(
         name="lightgbm",
         registered_model=MEMBER,
         version=member_version,
         run_id=run.info.run_id,
-        artifacts={},
+        artifacts={"model.onnx": hash_text(GRAPH)},
     )
     manifest = make_manifest(members=[pin], training_run_id=run.info.run_id)
-    client.log_text(run.info.run_id, manifest.model_dump_json(), "release/release.json")
+    written = manifest.model_dump_json()
+    client.log_text(run.info.run_id, written, "release/release.json")
     created = client.create_model_version(
-        RELEASE_MODEL, f"{run.info.artifact_uri}/release", run.info.run_id
+        RELEASE_MODEL,
+        f"{run.info.artifact_uri}/release",
+        run.info.run_id,
+        tags={MANIFEST_HASH_TAG: hash_text(written)},
     )
     return int(created.version)
+
+
+def hash_text(written: str) -> str:
+    return hashlib.sha256(written.encode()).hexdigest()
+
+
+def find_folder(registry: Registry, model: str, version: int) -> Path:
+    """Return where the artifacts of a version's run lie."""
+    run_id = registry.client.get_model_version(model, str(version)).run_id
+    uri = registry.client.get_run(run_id).info.artifact_uri
+    return Path(uri.removeprefix("file://"))
 
 
 def go(registry: Registry, version: int, stage="Production"):
@@ -125,12 +143,69 @@ def test_a_release_with_an_unknown_member_is_refused(registry):
 
 def test_a_release_without_its_manifest_is_refused(registry):
     version = register(registry)
-    run_id = registry.client.get_model_version(RELEASE_MODEL, str(version)).run_id
-    folder = registry.client.get_run(run_id).info.artifact_uri.removeprefix("file://")
-    (Path(folder) / "release" / "release.json").unlink()
+    (find_folder(registry, RELEASE_MODEL, version) / "release" / "release.json").unlink()
 
     with pytest.raises(PromotionRefusedError, match="manifest cannot be read"):
         go(registry, version)
+
+
+def test_a_release_with_a_tampered_artifact_is_refused(registry):
+    version = register(registry)
+    graph = find_folder(registry, MEMBER, 1) / "member" / "model.onnx"
+    graph.write_text(GRAPH + " and a little more")
+
+    with pytest.raises(PromotionRefusedError, match=f"{MEMBER} 1: artifact model.onnx is not the"):
+        go(registry, version)
+    assert find_production(registry) is None
+    assert list_ledger(registry) == [(version, "None", "Production", "refused")]
+
+
+def test_a_release_whose_artifact_is_gone_is_refused(registry):
+    version = register(registry)
+    (find_folder(registry, MEMBER, 1) / "member" / "model.onnx").unlink()
+
+    with pytest.raises(PromotionRefusedError, match=r"artifact model\.onnx cannot be read"):
+        go(registry, version)
+
+
+def test_a_release_whose_manifest_was_changed_is_refused(registry):
+    version = register(registry)
+    manifest = find_folder(registry, RELEASE_MODEL, version) / "release" / "release.json"
+    manifest.write_text(manifest.read_text().replace('"intercept":0', '"intercept":9'))
+
+    with pytest.raises(PromotionRefusedError, match="manifest is not the one"):
+        go(registry, version)
+
+
+def test_a_release_without_a_registered_hash_is_refused(registry):
+    version = register(registry)
+    registry.client.delete_model_version_tag(RELEASE_MODEL, str(version), MANIFEST_HASH_TAG)
+
+    with pytest.raises(PromotionRefusedError, match=r"manifest\.sha256 is missing"):
+        go(registry, version)
+
+
+def test_a_failing_subgroup_keeps_a_release_out_of_production(registry):
+    version = register(registry)
+    run_id = registry.client.get_model_version(RELEASE_MODEL, str(version)).run_id
+    registry.client.log_metric(run_id, "worst_group_auroc", 0.51)
+    (worst,) = [gate for gate in load_gates() if gate.metric == "worst_group_auroc"]
+
+    with pytest.raises(PromotionRefusedError, match=r"worst_group_auroc is 0\.51"):
+        go(Registry(registry.client, registry.engine, (worst,)), version)
+    assert list_ledger(registry)[-1][-1] == "refused"
+
+
+def test_nobody_rolls_back_to_a_tampered_release(registry):
+    first, second = register(registry), register(registry)
+    go(registry, first)
+    go(registry, second)
+    manifest = find_folder(registry, RELEASE_MODEL, first) / "release" / "release.json"
+    manifest.write_text(manifest.read_text() + " ")
+
+    with pytest.raises(PromotionRefusedError, match="manifest is not the one"):
+        roll_back(registry, "bob", "scores shifted")
+    assert find_production(registry) == second
 
 
 def test_without_a_ledger_nothing_moves(registry):

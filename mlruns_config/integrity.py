@@ -1,0 +1,82 @@
+"""Whether a release is still what was registered: manifest, pinned members, every artifact.
+
+Hashes are taken anew of what the artifact store gives back now, which is what would be loaded.
+"""
+
+import hashlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts, load_text
+from mlflow.exceptions import MlflowException
+from pydantic import ValidationError
+
+from mlruns_config.release import (
+    MANIFEST_FILE,
+    MANIFEST_HASH_TAG,
+    RELEASE_MODEL,
+    MemberPin,
+    ReleaseManifest,
+    hash_file,
+)
+
+
+def list_damage(client: MlflowClient, version: int) -> list[str]:
+    """Return why a release version is not the one that was registered; empty if it is."""
+    try:
+        text = load_manifest_text(client, version)
+        manifest = ReleaseManifest.model_validate_json(text)
+    except (MlflowException, OSError, ValidationError):
+        return ["its manifest cannot be read"]
+    damage = _compare_with_tag(client, version, text)
+    return damage + [
+        found for member in manifest.members for found in _list_member_damage(client, member)
+    ]
+
+
+def load_manifest_text(client: MlflowClient, version: int) -> str:
+    """Return the manifest of a release version as its run logged it."""
+    run_id = client.get_model_version(RELEASE_MODEL, str(version)).run_id
+    artifact_uri = client.get_run(str(run_id)).info.artifact_uri
+    return load_text(f"{artifact_uri}/release/{MANIFEST_FILE}")
+
+
+def _compare_with_tag(client: MlflowClient, version: int, text: str) -> list[str]:
+    registered = client.get_model_version(RELEASE_MODEL, str(version)).tags.get(MANIFEST_HASH_TAG)
+    if registered is None:
+        return [f"its tag {MANIFEST_HASH_TAG} is missing: nothing says what was registered"]
+    if registered != hashlib.sha256(text.encode()).hexdigest():
+        return ["its manifest is not the one that was registered"]
+    return []
+
+
+def _list_member_damage(client: MlflowClient, member: MemberPin) -> list[str]:
+    name = f"{member.registered_model} {member.version}"
+    try:
+        client.get_model_version(member.registered_model, str(member.version))
+    except MlflowException:
+        return [f"{member.registered_model} has no version {member.version}"]
+    if not member.artifacts:
+        return [f"{name} pins no artifact"]
+    with TemporaryDirectory() as folder:
+        return [
+            f"{name}: {damage}"
+            for path, expected in member.artifacts.items()
+            if (damage := _find_damage(client, member, path, expected, folder))
+        ]
+
+
+def _find_damage(
+    client: MlflowClient, member: MemberPin, path: str, expected: str, folder: str
+) -> str | None:
+    try:
+        stored = download_artifacts(
+            artifact_uri=f"models:/{member.registered_model}/{member.version}/{path}",
+            dst_path=folder,
+            tracking_uri=client.tracking_uri,
+        )
+        found = hash_file(Path(stored))
+    except (MlflowException, OSError):
+        return f"artifact {path} cannot be read"
+    return None if found == expected else f"artifact {path} is not the one that was registered"
