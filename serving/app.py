@@ -91,7 +91,7 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
         settings=settings,
         engine=engine,
         releases=ReleaseWatcher(
-            Registry(settings.mlflow_tracking_uri),
+            Registry(settings.mlflow_tracking_uri, settings.mlflow_login),
             settings.release_poll_seconds,
             settings.model_cache_size,
         ),

@@ -26,12 +26,13 @@ class NoProductionVersionError(Exception):
 
 
 class Registry:
-    """A connection to the MLflow server at `tracking_uri` (http or https)."""
+    """A connection to the MLflow server at `tracking_uri` (http or https), with its login."""
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, login: tuple[str, str] | None = None) -> None:
         # trust_env: the registry is inside; no proxy may come between.
         self._client = httpx.Client(
             base_url=tracking_uri,
+            auth=login,
             timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
             trust_env=False,
         )

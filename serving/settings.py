@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     enable_crisis_override: bool = True
 
     mlflow_tracking_uri: str = "http://127.0.0.1:5000"
+    #: A login that may read, where the MLflow server asks for one.
+    mlflow_tracking_username: str | None = None
+    mlflow_tracking_password: SecretStr | None = None
     #: Folder or s3:// URL of the Delta tables.
     lake_url: str = ".mhras/lake"
 
@@ -86,6 +89,12 @@ class Settings(BaseSettings):
     enable_shap_explanations: bool = True
     enable_counterfactuals: bool = True
     enable_rule_extraction: bool = False
+
+    @property
+    def mlflow_login(self) -> tuple[str, str] | None:
+        if self.mlflow_tracking_username is None or self.mlflow_tracking_password is None:
+            return None
+        return self.mlflow_tracking_username, self.mlflow_tracking_password.get_secret_value()
 
     @field_validator("database_url")
     @classmethod

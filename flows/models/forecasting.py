@@ -52,6 +52,8 @@ class Learning:
     epochs: int
     patience: int
     batch_rows: int
+    #: Drawn anew for every epoch, so that a large cohort costs no more time than this.
+    epoch_rows: int = 3500
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ def learn_futures(
     optimiser = torch.optim.AdamW(network.parameters(), lr=learning.rate, weight_decay=WEIGHT_DECAY)
     best, kept, best_epoch = np.inf, deepcopy(network.state_dict()), 0
     for epoch in range(learning.epochs):
-        for rows in torch.randperm(len(data.rows)).split(learning.batch_rows):
+        drawn = torch.randperm(len(data.rows))[: learning.epoch_rows]
+        for rows in drawn.split(learning.batch_rows):
             _take_step(network, optimiser, _select(given, rows), (target[0][rows], target[1][rows]))
         loss = _measure_stopping_loss(network, preparation, data)
         if loss < best:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from flows.models.families import FAMILIES, TABULAR_FAMILIES
 from infra.local.postgres import PostgresStartError, remove_root_state
 from infra.local.processes import ServiceFailedError
-from infra.local.stack import PROJECT, LocalStack, start_stack
+from infra.local.stack import MLFLOW_REVIEWER, PROJECT, LocalStack, start_stack
 from infra.local.tour import PipelineFailedError, has_release, run_pipeline, screen_example
 
 console = Console(highlight=False)
@@ -87,6 +87,9 @@ def _print_links(stack: LocalStack) -> None:
         "API and its documentation": f"{stack.url('api')}/docs",
         "flow runs (Prefect)": f"{stack.url('prefect')}/runs",
         "models and lineage (MLflow)": f"{stack.url('mlflow')}/#/models",
+        "  reviewer's login there": (
+            f"{MLFLOW_REVIEWER} {stack.mlflow_reviewer['MLFLOW_TRACKING_PASSWORD']}"
+        ),
         "variables for a shell": f"set -a; . {stack.state / 'env'}; set +a",
     }
     console.print()

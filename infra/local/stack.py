@@ -17,6 +17,7 @@ from infra.local.processes import (
     wait_until_healthy,
 )
 from infra.local.secrets import load_or_make_secrets, write_env_file
+from mlruns_config.reviewers import add_reviewer
 
 PROJECT = Path(__file__).resolve().parents[2]
 DATABASES = ("mhras", "mlflow", "prefect", "feast")
@@ -24,6 +25,10 @@ USUAL_PORTS = {"postgres": 5432, "mlflow": 5000, "prefect": 4200, "api": 8000}
 WORK_POOL = "local"
 #: The API's own login: it may add to records, and neither change nor remove them.
 API_LOGIN = "mhras_api"
+
+#: MLflow's logins: of flows and operators, and the one that may only read.
+MLFLOW_ADMIN = "admin"
+MLFLOW_REVIEWER = "reviewer"
 
 #: Every library's own reporting home, off.
 NO_TELEMETRY = {
@@ -47,6 +52,8 @@ class LocalStack:
     environment: dict[str, str]
     postgres: PostgresServer
     api_database_url: str
+    mlflow_server: dict[str, str]
+    mlflow_reviewer: dict[str, str]
     services: list[ManagedProcess] = field(default_factory=list)
 
     def url(self, service: str) -> str:
@@ -83,8 +90,12 @@ def start_stack(state: Path, announce: Announce) -> LocalStack:
     )
     postgres.create_databases(DATABASES)
     api_database_url = postgres.url_of(API_LOGIN, secrets.pop("APP_DATABASE_PASSWORD"), "mhras")
+    server, reviewer = _take_mlflow_secrets(secrets, postgres.url("mlflow"), state)
     environment = _make_environment(state, ports, postgres, secrets)
-    stack = LocalStack(state, ports, os.environ | environment, postgres, api_database_url)
+    environment_of_all = os.environ | environment
+    stack = LocalStack(
+        state, ports, environment_of_all, postgres, api_database_url, server, reviewer
+    )
     announce("postgres", f"ready on port {ports['postgres']}")
     try:
         _start_services(stack, announce)
@@ -100,10 +111,13 @@ def _start_services(stack: LocalStack, announce: Announce) -> None:
     _run_to_end(stack, "migrations", migrate, APP_DATABASE_URL=stack.api_database_url)
     announce("database", "migrated")
     serve = [sys.executable, "-m", "serving", "--port", str(stack.ports["api"])]
-    api = stack.start("api", serve, DATABASE_URL=stack.api_database_url)
+    api = stack.start("api", serve, DATABASE_URL=stack.api_database_url, **stack.mlflow_reviewer)
     for service, path in ((mlflow, "/health"), (api, "/health"), (prefect, "/api/health")):
         seconds = wait_until_healthy(service, f"{stack.url(service.name)}{path}")
         announce(service.name, f"ready after {seconds:.0f} s: {stack.url(service.name)}")
+    admin = (MLFLOW_ADMIN, stack.mlflow_server["MLFLOW_AUTH_ADMIN_PASSWORD"])
+    password = stack.mlflow_reviewer["MLFLOW_TRACKING_PASSWORD"]
+    add_reviewer(stack.url("mlflow"), admin, MLFLOW_REVIEWER, password)
     _register_deployments(stack)
     stack.start("worker", [_find_program("prefect"), "worker", "start", "--pool", WORK_POOL])
     announce("worker", f"takes flow runs of work pool {WORK_POOL}")
@@ -121,18 +135,33 @@ def _register_deployments(stack: LocalStack) -> None:
 
 
 def _start_mlflow(stack: LocalStack) -> ManagedProcess:
-    artifacts = stack.state / "artifacts"
-    return stack.start(
-        "mlflow",
-        [
-            *(_find_program("mlflow"), "server", "--host", "127.0.0.1"),
-            *("--port", str(stack.ports["mlflow"])),
-            # One worker without the job runner: 490 MB instead of 2.7 GB.
-            *("--workers", "1"),
-            *("--backend-store-uri", stack.postgres.url("mlflow")),
-            *("--artifacts-destination", artifacts.as_uri()),
-        ],
-    )
+    port = str(stack.ports["mlflow"])
+    command = [sys.executable, "-m", "mlruns_config.server", "--port", port]
+    return stack.start("mlflow", command, **stack.mlflow_server)
+
+
+def _take_mlflow_secrets(
+    secrets: dict[str, str], database_url: str, state: Path
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Move MLflow's secrets out of what every process gets.
+
+    Return the variables of its server, and those of whoever only reads.
+    """
+    server = {
+        "MLFLOW_BACKEND_STORE_URI": database_url,
+        "MLFLOW_ARTIFACTS_DESTINATION": (state / "artifacts").as_uri(),
+        "MLFLOW_AUTH_ADMIN_USERNAME": MLFLOW_ADMIN,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": secrets.pop("MLFLOW_AUTH_ADMIN_PASSWORD"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.pop("MLFLOW_FLASK_SERVER_SECRET_KEY"),
+    }
+    reviewer = {
+        "MLFLOW_TRACKING_USERNAME": MLFLOW_REVIEWER,
+        "MLFLOW_TRACKING_PASSWORD": secrets.pop("MLFLOW_REVIEWER_PASSWORD"),
+    }
+    # Flows write: the worker, and an operator's shell, log in as the administrator.
+    secrets["MLFLOW_TRACKING_USERNAME"] = MLFLOW_ADMIN
+    secrets["MLFLOW_TRACKING_PASSWORD"] = server["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    return server, reviewer
 
 
 def _start_prefect(stack: LocalStack) -> ManagedProcess:
@@ -185,7 +214,6 @@ def _make_environment(
         "LAKE_URL": str(state / "lake"),
         "AUDIT_CHECKPOINT_URL": str(state / "audit"),
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['mlflow']}",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "PREFECT_API_URL": prefect,
         "PREFECT_HOME": str(state / "prefect"),

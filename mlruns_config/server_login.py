@@ -1,0 +1,47 @@
+"""Who may do what at the MLflow server: administrators all, everybody else may look.
+
+MLflow's own READ permission still lets anyone create experiments and models; here a request
+that would change something is refused before MLflow sees it.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import Authorization
+    from werkzeug.wrappers import Response
+
+#: The shortest password MLflow takes.
+PASSWORD_LENGTH = 12
+
+READING_METHODS = ("GET", "HEAD", "OPTIONS")
+#: What MLflow's UI and clients ask by POST without changing anything.
+READING_PATHS = (
+    "/mlflow/experiments/search",
+    "/mlflow/runs/search",
+    "/mlflow/logged-models/search",
+    "/mlflow/traces/search",
+    "/mlflow/datasets/search",
+    "/mlflow/experiments/search-datasets",
+    "/mlflow/metrics/get-history-bulk-interval",
+    "/graphql",
+)
+
+
+def is_reading(method: str, path: str) -> bool:
+    """Return whether a request changes nothing."""
+    return method in READING_METHODS or (method == "POST" and path.endswith(READING_PATHS))
+
+
+def authorise() -> "Authorization | Response":
+    """Check a login, and that only administrators change anything (MLflow calls this)."""
+    # Inside: importing MLflow's login module needs the server's environment.
+    from flask import make_response, request
+    from mlflow.server.auth import authenticate_request_basic_auth, store
+    from werkzeug.datastructures import Authorization
+
+    found = authenticate_request_basic_auth()
+    if not isinstance(found, Authorization) or is_reading(request.method, request.path):
+        return found
+    if store.get_user(str(found.username)).is_admin:
+        return found
+    return make_response("This login may read and not change anything.", 403)
