@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts, load_text
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
@@ -20,6 +20,9 @@ from mlruns_config.release import (
     ReleaseManifest,
     hash_file,
 )
+
+#: How MLflow points from a registered version to a model that was logged by itself.
+LOGGED_MODEL = "models:/"
 
 
 def list_damage(client: MlflowClient, version: int) -> list[str]:
@@ -39,7 +42,23 @@ def load_manifest_text(client: MlflowClient, version: int) -> str:
     """Return the manifest of a release version as its run logged it."""
     run_id = client.get_model_version(RELEASE_MODEL, str(version)).run_id
     artifact_uri = client.get_run(str(run_id)).info.artifact_uri
-    return load_text(f"{artifact_uri}/release/{MANIFEST_FILE}")
+    with TemporaryDirectory() as folder:
+        return _fetch(client, f"{artifact_uri}/release/{MANIFEST_FILE}", folder).read_text()
+
+
+def _fetch(client: MlflowClient, uri: str, folder: str) -> Path:
+    """Download one artifact from the store of this client, whichever is set for the process."""
+    found = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=client.tracking_uri)
+    return Path(found)
+
+
+def _locate_member(client: MlflowClient, member: MemberPin) -> str:
+    """Return where the artifacts of a member version lie."""
+    source = client.get_model_version_download_uri(member.registered_model, str(member.version))
+    if not source.startswith(LOGGED_MODEL):
+        return source
+    logged = client.get_logged_model(source.removeprefix(LOGGED_MODEL))
+    return str(logged.artifact_location)
 
 
 def _compare_with_tag(client: MlflowClient, version: int, text: str) -> list[str]:
@@ -71,12 +90,7 @@ def _find_damage(
     client: MlflowClient, member: MemberPin, path: str, expected: str, folder: str
 ) -> str | None:
     try:
-        stored = download_artifacts(
-            artifact_uri=f"models:/{member.registered_model}/{member.version}/{path}",
-            dst_path=folder,
-            tracking_uri=client.tracking_uri,
-        )
-        found = hash_file(Path(stored))
+        found = hash_file(_fetch(client, f"{_locate_member(client, member)}/{path}", folder))
     except (MlflowException, OSError):
         return f"artifact {path} cannot be read"
     return None if found == expected else f"artifact {path} is not the one that was registered"

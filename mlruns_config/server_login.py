@@ -18,6 +18,7 @@ READING_METHODS = ("GET", "HEAD", "OPTIONS")
 READING_PATHS = (
     "/mlflow/experiments/search",
     "/mlflow/runs/search",
+    "/mlflow/registered-models/get-latest-versions",
     "/mlflow/logged-models/search",
     "/mlflow/traces/search",
     "/mlflow/datasets/search",

@@ -22,7 +22,7 @@ from infra.local.postgres import PostgresServer
 from mlruns_config.reviewers import LoginError, add_reviewer, app, remove_reviewer
 from mlruns_config.server import ServerSettings, list_hosts, make_command, write_login_file
 from mlruns_config.server_login import is_reading
-from serving.registry import Registry
+from serving.registry import NoProductionVersionError, Registry
 from tests.serving.mlflow_fixture import wait_until_healthy
 
 ADMIN = ("admin", "a password for tests % of it")
@@ -133,6 +133,9 @@ def test_a_reviewer_reads_runs_artifacts_and_models(served, reviewer, tmp_path):
 def test_serving_reads_the_registry_with_a_reviewers_login(served):
     with closing(Registry(served.url, REVIEWER)) as known:
         assert known.read_tag("mhras-risk", 1, "manifest.sha256") is None
+        assert known.find_rollout("mhras-risk") is None
+        with pytest.raises(NoProductionVersionError, match="no version in stage Production"):
+            known.find_production_version("mhras-risk")
     with closing(Registry(served.url)) as unknown, pytest.raises(Exception, match="401"):
         unknown.read_tag("mhras-risk", 1, "manifest.sha256")
 
