@@ -51,8 +51,7 @@ def served(postgres: PostgresServer, tmp_path_factory) -> Iterator[Served]:
         wait_until_healthy(url, server, folder / "server.log")
         assert add_reviewer(url, ADMIN, *REVIEWER)
         with pytest.MonkeyPatch.context() as patch:
-            log_in(patch, url, ADMIN)
-            yield Served(url, fill())
+            yield Served(url, fill(log_in(patch, url, ADMIN)))
     finally:
         server.terminate()
         server.wait(timeout=30)
@@ -75,9 +74,8 @@ def log_in(patch: pytest.MonkeyPatch, url: str, login: tuple[str, str]) -> Mlflo
     return MlflowClient(url)
 
 
-def fill() -> str:
+def fill(client: MlflowClient) -> str:
     """Log a run with an artifact and register it; return its id."""
-    client = MlflowClient()
     run_id: str = client.create_run("0").info.run_id
     client.log_metric(run_id, "auroc", 0.8)
     client.log_text(run_id, "a card", "model_card.md")
@@ -123,7 +121,10 @@ def test_a_reviewer_reads_runs_artifacts_and_models(served, reviewer, tmp_path):
     assert reviewer.get_run(served.run_id).data.metrics == {"auroc": 0.8}
     assert [run.info.run_id for run in reviewer.search_runs(["0"])] == [served.run_id]
     found = mlflow.artifacts.download_artifacts(
-        run_id=served.run_id, artifact_path="model_card.md", dst_path=str(tmp_path)
+        run_id=served.run_id,
+        artifact_path="model_card.md",
+        dst_path=str(tmp_path),
+        tracking_uri=served.url,
     )
     assert Path(found).read_text() == "a card"
     assert [model.name for model in reviewer.search_registered_models()] == ["mhras-risk"]
