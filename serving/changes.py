@@ -26,6 +26,7 @@ LEASE_SECONDS = 0.7
 #: A notice to ourselves must arrive within this, or the connection cannot listen (a pooler).
 SELF_TEST_SECONDS = 5
 RECONNECT_SECONDS = 0.5
+STOP_SECONDS = 3
 
 Receive = Callable[[str], None]
 
@@ -45,7 +46,13 @@ class ChangeListener:
             poolclass=NullPool,
             hide_parameters=True,
             isolation_level="AUTOCOMMIT",
-            connect_args={"connect_timeout": 2, "options": "-c statement_timeout=1000"},
+            connect_args={
+                "connect_timeout": 2,
+                "options": "-c statement_timeout=1000",
+                # A peer that vanished is given up, so that listening begins anew.
+                "tcp_user_timeout": 5_000,
+                "keepalives_idle": 5,
+            },
         )
         self._receivers: list[Receive] = []
         self._stop = threading.Event()
@@ -64,8 +71,10 @@ class ChangeListener:
         self._thread.start()
 
     def stop(self) -> None:
+        """End listening; a thread that waits for a silent peer ends with the process."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
         self._engine.dispose()
 
     def _run(self) -> None:

@@ -1,8 +1,10 @@
 """A clinician's word: heard whatever else is down, and never lowering anything."""
 
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy.orm import Session
 
 from serving.crisis import GUIDANCE
 from serving.database.tables import CrisisOverride, Prediction, ReviewItem
@@ -110,6 +112,30 @@ def test_an_override_puts_a_screening_before_a_person_at_once(client, screened, 
     assert (listed[0]["risk_band"], listed[0]["crisis_override"]) == ("critical", True)
     (prediction,) = read_rows(engine, Prediction, individual)
     assert prediction.risk_band != "critical", "what was answered stays as it was answered"
+
+
+def test_an_item_that_waits_already_becomes_the_most_urgent(client, screened, engine):
+    individual, prediction_id = screened
+    later = datetime.now(UTC) + timedelta(days=3)
+    waiting = ReviewItem(
+        id=uuid.uuid4(),
+        prediction_id=uuid.UUID(prediction_id),
+        anonymized_id=individual,
+        created_at=datetime.now(UTC) - timedelta(days=9),
+        priority="low",
+        reasons=["score"],
+        status="claimed",
+        claimed_by="somebody",
+        due_at=later,
+    )
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        session.add(waiting)
+    assert override(client, prediction_id).json()["review_id"] == str(waiting.id)
+
+    items = {item.id: item for item in read_rows(engine, ReviewItem, individual)}
+    raised = items[waiting.id]
+    assert (raised.priority, raised.reasons) == ("critical", ["score", "clinicians_word"])
+    assert raised.due_at < later
 
 
 def test_a_second_word_joins_the_open_item(client, screened, engine):
