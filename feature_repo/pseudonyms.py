@@ -41,10 +41,6 @@ def derive_key_id(salt: str) -> str:
     return hmac.new(_key(salt), b"mhras:key-id", hashlib.sha256).hexdigest()[:8]
 
 
-def is_pseudonym(text: str) -> bool:
-    return PSEUDONYM_PATTERN.fullmatch(text) is not None
-
-
 def assign_bucket(anonymized_id: str) -> int:
     """Return the hash bucket (0 to BUCKET_COUNT - 1) of a pseudonym."""
     return int(anonymized_id[:4], 16) % BUCKET_COUNT

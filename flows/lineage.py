@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,33 @@ def describe_lineage(lake_url: str) -> dict[str, Any]:
         "feature_tables": {view.name: get_table_version(view) for view in STORED_VIEWS},
         "feature_service": screening_v1.name,
         "feature_service_hash": hash_feature_service(screening_v1),
+        "environment": describe_environment(),
         "git_commit": find_git_commit(),
         "flow_run_id": str(flow_run.get_id() or ""),
     }
+
+
+def describe_environment() -> dict[str, str]:
+    """Return the interpreter, and the digest of every installed distribution by version."""
+    frozen = freeze_environment()
+    return {
+        "python": platform.python_version(),
+        "packages": hashlib.sha256(frozen.encode()).hexdigest(),
+    }
+
+
+def freeze_environment() -> str:
+    """Return one `name==version` a line for every installed distribution, as pip freeze does."""
+    found = {f"{one.name.lower()}=={one.version}" for one in distributions() if one.name}
+    return "\n".join(sorted(found)) + "\n"
+
+
+def log_environment() -> None:
+    """Log what is installed, and what was asked for, to the active MLflow run."""
+    mlflow.log_text(freeze_environment(), "environment/packages.txt")
+    lock = PROJECT / "requirements.lock"
+    if lock.exists():  # an image may be built without it
+        mlflow.log_artifact(str(lock), "environment")
 
 
 def find_validation(versions: Mapping[str, int | None]) -> dict[str, str]:

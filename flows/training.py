@@ -23,7 +23,7 @@ from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_evaluation
 from flows.labels import INDEX_DATE, LABEL, derive_labels
 from flows.lake import scan_table
-from flows.lineage import describe_lineage, log_data_inputs
+from flows.lineage import describe_lineage, log_data_inputs, log_environment
 from flows.models.families import FAMILIES, load_families
 from flows.models.member import (
     FitMember,
@@ -104,6 +104,7 @@ def _make_release(
     lake_url = get_settings().lake_url
     lineage = describe_lineage(lake_url)
     log_data_inputs(lake_url)
+    log_environment()
     mlflow.set_tags({f"lineage.{name}": str(value)[:5000] for name, value in lineage.items()})
     mlflow.log_params({"seed": seed, "rows": training_set.frame.height})
     fitted = fit_members(families, make_fitting_data(training_set, seed), training_set)

@@ -1,8 +1,10 @@
 """What a release was made of: found again, and without any row."""
 
+import hashlib
 import json
 import subprocess
 
+import mlflow
 import pytest
 
 from feature_repo.screening_v1 import screening_v1
@@ -14,6 +16,7 @@ from flows.lineage import (
     describe_lineage,
     find_git_commit,
     find_validation,
+    freeze_environment,
     hash_feature_service,
 )
 
@@ -54,6 +57,17 @@ def test_the_hash_of_the_contract_changes_with_its_columns():
 
     assert first == hash_feature_service(screening_v1)
     assert first != hash_feature_service(fewer)
+
+
+def test_the_environment_is_told_by_digest_and_listed_in_the_run(in_trained_world):
+    client = mlflow.MlflowClient(in_trained_world.tracking_uri)
+    run_id = in_trained_world.report.run_id
+    listed = {one.path for one in client.list_artifacts(run_id, "environment")}
+    digest = hashlib.sha256(freeze_environment().encode()).hexdigest()
+
+    assert listed == {"environment/packages.txt", "environment/requirements.lock"}
+    assert digest in client.get_run(run_id).data.tags["lineage.environment"]
+    assert f"mlflow=={mlflow.__version__}" in freeze_environment().splitlines()
 
 
 def test_an_image_says_its_commit_by_a_variable(monkeypatch):

@@ -25,6 +25,7 @@ LINEAGE = {
     },
     "validation": {"run_id": "run-7", "success": "true"},
     "feature_service_hash": "f" * 64,
+    "environment": {"python": "3.11.7", "packages": "e" * 64},
     "git_commit": "c" * 40,
     "flow_run_id": "",
 }
@@ -80,6 +81,7 @@ def test_a_card_tells_purpose_data_members_and_operating_points():
     for words in (
         "within 90 days",
         "5,000 labelled index dates\nfrom 2023-01-01 to 2025-06-30, outcome in 12.3%",
+        "Environment: Python 3.11.7, packages `eeeeeeeeeeeeeeee`",
         "| survey | 3 | 12,345 | `dddddddddddddddd` |",
         "| outcomes | none | 0 | `-` |",
         "run `run-7`, passed",
