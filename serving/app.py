@@ -15,6 +15,7 @@ from serving.composition import Thresholds
 from serving.database.sessions import create_database_engine
 from serving.features import FeatureGateway
 from serving.judgement import Wanted
+from serving.lineage import ManifestReader
 from serving.load import LoadLimit
 from serving.middleware import RequestContext
 from serving.problems import install_problem_handlers
@@ -25,12 +26,15 @@ from serving.release_watcher import ReleaseWatcher
 from serving.routes import (
     audit_trail,
     compliance,
+    configuration,
     consents,
     crisis_overrides,
     docs,
     health,
     individuals,
     metrics,
+    models,
+    predictions,
     reviews,
     root,
     screening,
@@ -69,8 +73,9 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
     app.add_middleware(RequestContext, timeout_seconds=settings.request_timeout)
     install_problem_handlers(app)
     for routes in (
-        *(screening, crisis_overrides, reviews, consents, individuals),
-        *(audit_trail, compliance, tokens, health, metrics, root, docs),
+        *(screening, predictions, crisis_overrides, reviews, consents, individuals),
+        *(audit_trail, compliance, tokens, models, configuration),
+        *(health, metrics, root, docs),
     ):
         app.include_router(routes.router)
     return app
@@ -87,14 +92,12 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
     database_url = settings.database_url.get_secret_value()
     engine = create_database_engine(database_url, settings.screening_timeout)
     thresholds = read_thresholds(settings)
+    registry = Registry(settings.mlflow_tracking_uri, settings.mlflow_login)
     return Services(
         settings=settings,
         engine=engine,
-        releases=ReleaseWatcher(
-            Registry(settings.mlflow_tracking_uri, settings.mlflow_login),
-            settings.release_poll_seconds,
-            settings.model_cache_size,
-        ),
+        releases=ReleaseWatcher(registry, settings.release_poll_seconds, settings.model_cache_size),
+        manifests=ManifestReader(registry),
         features=FeatureGateway(reader, FEATURE_SHARE * settings.screening_timeout),
         recorder=Recorder(engine),
         shadow=ShadowScorer(engine, thresholds),

@@ -141,6 +141,12 @@ class RequestInFlightError(ProblemError):
     headers = {"Retry-After": "1"}  # noqa: RUF012
 
 
+class RegistryRefusedError(ProblemError):
+    status = 409
+    kind = "registry-refused"
+    title = "The registry did not carry the change out"
+
+
 class IdempotencyMismatchError(ProblemError):
     status = 422
     kind = "idempotency-mismatch"

@@ -16,6 +16,7 @@ from serving.database.sessions import open_session
 from serving.errors import Principal, RoleRefusedError, UnauthenticatedError
 from serving.features import FeatureGateway
 from serving.judgement import Wanted
+from serving.lineage import ManifestReader
 from serving.load import LoadLimit
 from serving.rate_limit import RateLimiter
 from serving.recorder import Recorder
@@ -35,6 +36,7 @@ class Services:
     shadow: ShadowScorer
     load: LoadLimit
     rates: RateLimiter
+    manifests: ManifestReader
     thresholds: Thresholds
     explanations: Wanted
     accountability: Accountability
@@ -93,6 +95,10 @@ Screener = Annotated[Principal, Depends(require(Permission.SCREEN))]
 CrisisOverrider = Annotated[Principal, Depends(require(Permission.OVERRIDE_CRISIS))]
 Reviewer = Annotated[Principal, Depends(require(Permission.ACCESS_REVIEW_QUEUE))]
 ConsentManager = Annotated[Principal, Depends(require(Permission.MANAGE_CONSENTS))]
+PassportReader = Annotated[Principal, Depends(require(Permission.VIEW_PASSPORTS))]
+ModelReader = Annotated[Principal, Depends(require(Permission.VIEW_MODELS))]
+ModelManager = Annotated[Principal, Depends(require(Permission.MANAGE_MODELS))]
+ConfigurationReader = Annotated[Principal, Depends(require(Permission.READ_CONFIGURATION))]
 PredictionReader = Annotated[Principal, Depends(require(Permission.VIEW_PREDICTIONS))]
 Exporter = Annotated[Principal, Depends(require(Permission.EXPORT_INDIVIDUALS))]
 Eraser = Annotated[Principal, Depends(require(Permission.ERASE_INDIVIDUALS))]

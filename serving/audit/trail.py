@@ -37,6 +37,9 @@ INDIVIDUAL_EXPORT = "individual_export"
 INDIVIDUAL_ERASURE = "individual_erasure"
 AUDIT_ACCESS = "audit_access"
 COMPLIANCE_ACCESS = "compliance_access"
+MODEL_VIEW = "model_view"
+MODEL_CHANGE = "model_change"
+CONFIGURATION_VIEW = "configuration_view"
 
 #: Stands for a caller whom no valid token names.
 NOBODY = "anonymous"

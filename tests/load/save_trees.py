@@ -11,6 +11,8 @@ from pathlib import Path
 import lightgbm
 import mlflow
 import numpy as np
+import pandas as pd
+from mlflow.models import infer_signature
 
 from mlruns_config.release import MEMBER_MODELS
 
@@ -22,12 +24,13 @@ def main(folder: str, requests: str) -> None:
     version = max(int(one.version) for one in client.search_model_versions(f"name='{model}'"))
     stored = mlflow.artifacts.download_artifacts(f"models:/{model}/{version}")
     booster = lightgbm.Booster(model_file=f"{stored}/model.txt")
-    mlflow.lightgbm.save_model(booster, folder, pip_requirements=["lightgbm"])
-    rows = np.random.default_rng(7).normal(size=(200, booster.num_feature()))
-    lines = [
-        json.dumps({"path": "/invocations", "headers": {}, "body": {"inputs": [row.tolist()]}})
-        for row in rows
-    ]
+    names = booster.feature_name()
+    rows = pd.DataFrame(np.random.default_rng(7).normal(size=(200, len(names))), columns=names)
+    # With the signature that MLflow's guide asks for: names and types are checked, as here.
+    signature = infer_signature(rows, booster.predict(rows))
+    mlflow.lightgbm.save_model(booster, folder, signature=signature, pip_requirements=["lightgbm"])
+    asked = [{"dataframe_split": row.to_dict(orient="split")} for _, row in rows.groupby(level=0)]
+    lines = [json.dumps({"path": "/invocations", "headers": {}, "body": body}) for body in asked]
     Path(requests).write_text("\n".join(lines))
 
 

@@ -1,0 +1,55 @@
+"""Changes of the registry on behalf of an admin, through the registry's own command line.
+
+`mlruns_config/registry.py` alone moves versions. It needs MLflow's client, which would cost
+every worker 130 MB for something done once a month, so it runs as a process of its own.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from serving.errors import RegistryRefusedError
+from serving.settings import Settings
+
+#: Enough for MLflow's client to start and for one transition.
+PATIENCE_SECONDS = 60
+
+
+def change_registry(settings: Settings, command: Sequence[str], actor: str, reason: str) -> str:
+    """Carry a command of `python -m mlruns_config.registry` out; return what it says.
+
+    Raises RegistryRefusedError with its reason; the promotion ledger keeps both outcomes.
+    """
+    # As --name=value: a reason that begins with a dash is still a reason.
+    words = [*command, f"--actor={actor}", f"--reason={reason}"]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mlruns_config.registry", *words],
+            env=make_environment(settings),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RegistryRefusedError("the registry did not carry it out in time") from None
+    if done.returncode == 0:
+        return done.stdout.strip()
+    raise RegistryRefusedError(_find_reason(done.stderr))
+
+
+def make_environment(settings: Settings) -> dict[str, str]:
+    return os.environ | {
+        "DATABASE_URL": settings.database_url.get_secret_value(),
+        "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
+        "COLUMNS": "200",
+    }
+
+
+def _find_reason(errors: str) -> str:
+    # A refusal is the last line; a traceback's last line may quote addresses.
+    if "Traceback" in errors:
+        return "the registry could not be reached"
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return lines[-1] if lines else "the registry gave no reason"

@@ -1,0 +1,197 @@
+"""Which releases answer, and how an admin changes that."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, model_validator
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mlruns_config.guardrails import find_breaches, load_guardrails
+from mlruns_config.ledger import promotion_ledger
+from serving import audit
+from serving.audit.trail import MODEL_CHANGE, MODEL_VIEW
+from serving.errors import Principal
+from serving.parameters import FreeText
+from serving.problems import GUARDED, describe_problems, read_request_id
+from serving.registry_commands import change_registry
+from serving.release import Release
+from serving.release_watcher import Candidate
+from serving.requests import StrictBody
+from serving.rollout_evidence import observe_candidate
+from serving.services import DbSession, ModelManager, ModelReader, WorkerServices
+from serving.strict_json import StrictJsonRoute
+
+router = APIRouter(tags=["models"], route_class=StrictJsonRoute)
+
+#: Entries of the promotion ledger that are shown.
+LEDGER_LENGTH = 20
+
+
+class MemberState(BaseModel):
+    name: str
+    registered_model: str
+    version: int
+    weight: float
+
+
+class LoadedRelease(BaseModel):
+    version: int
+    loaded_at: datetime
+    trained_by: str = Field(description="MLflow run.")
+    members: list[MemberState]
+
+    @classmethod
+    def make(cls, release: Release) -> Self:
+        weights = release.manifest.stacker.coefficients
+        members = [
+            MemberState(
+                name=name,
+                registered_model=member.pin.registered_model,
+                version=member.pin.version,
+                weight=weights.get(name, 0.0),
+            )
+            for name, member in release.members.items()
+        ]
+        return cls(
+            version=release.version,
+            loaded_at=release.loaded_at,
+            trained_by=release.manifest.training_run_id,
+            members=members,
+        )
+
+
+class CandidateState(BaseModel):
+    release: LoadedRelease
+    mode: Literal["shadow", "traffic"]
+    share: float
+    screenings: int = Field(description="That it scored, answering or in shadow.")
+    measures: dict[str, float]
+    breaches: list[str] = Field(description="Guardrails that would stop it now.")
+
+
+class LedgerEntryPart(BaseModel):
+    created_at: datetime
+    version: int
+    from_stage: str
+    to_stage: str
+    actor: str
+    reason: str
+    result: str
+
+
+class ModelsAnswer(BaseModel):
+    production: LoadedRelease | None
+    candidate: CandidateState | None
+    problems: list[str] = Field(description="Why what the registry names is not in use.")
+    cached_versions: list[int] = Field(description="Releases this worker keeps in memory.")
+    ledger: list[LedgerEntryPart] = Field(description="Latest changes, newest first.")
+
+
+class RolloutRequest(StrictBody):
+    """`shadow` names a version in Staging, `share` how many individuals it answers for."""
+
+    action: Literal["shadow", "share", "stop"]
+    version: Annotated[int, Field(ge=1)] | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    reason: FreeText
+
+    @model_validator(mode="after")
+    def _name_what_the_action_needs(self) -> Self:
+        needed = {"shadow": self.version, "share": self.share, "stop": 0}
+        if needed[self.action] is None:
+            raise ValueError("shadow needs a version, share needs a share")
+        return self
+
+    def make_command(self) -> list[str]:
+        given = {"shadow": [str(self.version)], "share": [str(self.share)], "stop": []}
+        return [self.action, *given[self.action]]
+
+
+class RollbackRequest(StrictBody):
+    reason: FreeText
+
+
+class ChangeAnswer(BaseModel):
+    message: str
+
+
+@router.get("/models", responses=describe_problems(*GUARDED))
+def get_models(
+    request: Request, principal: ModelReader, session: DbSession, services: WorkerServices
+) -> ModelsAnswer:
+    """Tell which releases this worker answers with, and what is seen of a candidate."""
+    releases = services.releases
+    found = (releases.problem, releases.candidate_problem)
+    record_access(session, principal, request, MODEL_VIEW, "view_models", {})
+    return ModelsAnswer(
+        production=LoadedRelease.make(releases.current) if releases.current else None,
+        candidate=describe_candidate(session, releases.candidate),
+        problems=[problem.reason for problem in found if problem is not None],
+        cached_versions=releases.cached_versions,
+        ledger=list_ledger(session),
+    )
+
+
+@router.post("/models/rollout", responses=describe_problems(*GUARDED, 409))
+def change_rollout(
+    body: RolloutRequest,
+    request: Request,
+    principal: ModelManager,
+    services: WorkerServices,
+    session: DbSession,
+) -> ChangeAnswer:
+    """Roll a candidate out: in shadow, for a share of individuals, or not any more."""
+    details = {"action": body.action, "version": body.version, "share": body.share}
+    record_access(session, principal, request, MODEL_CHANGE, "change_rollout", details)
+    actor = principal.user_id
+    message = change_registry(services.settings, body.make_command(), actor, body.reason)
+    return ChangeAnswer(message=message)
+
+
+@router.post("/models/rollback", responses=describe_problems(*GUARDED, 409))
+def roll_back(
+    body: RollbackRequest,
+    request: Request,
+    principal: ModelManager,
+    services: WorkerServices,
+    session: DbSession,
+) -> ChangeAnswer:
+    """Put the release that was Production before back."""
+    record_access(session, principal, request, MODEL_CHANGE, "roll_back", {})
+    actor = principal.user_id
+    message = change_registry(services.settings, ["rollback"], actor, body.reason)
+    return ChangeAnswer(message=message)
+
+
+def describe_candidate(session: Session, candidate: Candidate | None) -> CandidateState | None:
+    if candidate is None:
+        return None
+    observed = observe_candidate(session, candidate.release.version)
+    return CandidateState(
+        release=LoadedRelease.make(candidate.release),
+        mode=candidate.rollout.mode,
+        share=candidate.rollout.share,
+        screenings=observed.screenings,
+        measures=observed.measures,
+        breaches=find_breaches(load_guardrails(), observed),
+    )
+
+
+def list_ledger(session: Session) -> list[LedgerEntryPart]:
+    table = promotion_ledger
+    rows = session.execute(select(table).order_by(table.c.id.desc()).limit(LEDGER_LENGTH))
+    return [LedgerEntryPart.model_validate(row, from_attributes=True) for row in rows]
+
+
+def record_access(
+    session: Session,
+    principal: Principal,
+    request: Request,
+    event_type: str,
+    action: str,
+    details: dict[str, Any],
+) -> None:
+    event = audit.Event(event_type, action, details=details)
+    audit.record(session, principal, read_request_id(request), event)

@@ -1,0 +1,90 @@
+"""GET /predictions/{id}: an answer again; its passport: everything that led to it."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from serving import audit
+from serving.answers import ScreeningAnswer
+from serving.audit.trail import PREDICTION_VIEW
+from serving.crisis_overrides import find_override
+from serving.database.tables import Prediction
+from serving.errors import Principal
+from serving.lineage import RegisteredManifest
+from serving.passport import Passport, issue_passport
+from serving.problems import GUARDED, describe_problems, read_request_id
+from serving.reviews import find_prediction
+from serving.scoring import Band
+from serving.services import (
+    DbSession,
+    PassportReader,
+    PredictionReader,
+    Services,
+    WorkerServices,
+)
+
+router = APIRouter(tags=["prediction"])
+
+
+class KnownPrediction(BaseModel):
+    """An answer as it was given, and the band it stands in now."""
+
+    answer: ScreeningAnswer
+    risk_band: Band = Field(description="The top band where a clinician's word put it there.")
+    crisis_override: bool
+    requested_by: str
+
+
+@router.get("/predictions/{prediction_id}", responses=describe_problems(*GUARDED, 404))
+def get_prediction(
+    prediction_id: UUID, request: Request, principal: PredictionReader, session: DbSession
+) -> KnownPrediction:
+    """Return an earlier answer."""
+    prediction = find_prediction(session, prediction_id)
+    overridden = find_override(session, prediction_id) is not None
+    record_viewing(session, principal, request, prediction, "view_prediction")
+    answer = ScreeningAnswer.model_validate(prediction.answer)
+    return KnownPrediction(
+        answer=answer,
+        risk_band=Band.CRITICAL if overridden else answer.risk_band,
+        crisis_override=overridden,
+        requested_by=prediction.user_id,
+    )
+
+
+@router.get("/predictions/{prediction_id}/passport", responses=describe_problems(*GUARDED, 404))
+def get_passport(
+    prediction_id: UUID,
+    request: Request,
+    principal: PassportReader,
+    session: DbSession,
+    services: WorkerServices,
+) -> Passport:
+    """Return everything that led to a prediction, and what became of it."""
+    prediction = find_prediction(session, prediction_id)
+    passport = issue_passport(session, prediction, *find_origin(services, prediction))
+    record_viewing(session, principal, request, prediction, "view_passport")
+    return passport
+
+
+def find_origin(
+    services: Services, prediction: Prediction
+) -> tuple[RegisteredManifest | None, str]:
+    ui = services.settings.mlflow_tracking_uri
+    if prediction.release_version is None:
+        return None, ui
+    return services.manifests.read(int(prediction.release_version)), ui
+
+
+def record_viewing(
+    session: Session, principal: Principal, request: Request, prediction: Prediction, action: str
+) -> None:
+    event = audit.Event(
+        PREDICTION_VIEW,
+        action,
+        prediction.anonymized_id,
+        details={"prediction_id": str(prediction.id)},
+    )
+    audit.record(session, principal, read_request_id(request), event)
