@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from sqlalchemy import URL, Engine, Row, create_engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from feature_repo.online import FeatureStoreUnavailableError, read_store_configuration
 from feature_repo.stored_views import StoredRow, StoredView
@@ -26,6 +26,8 @@ _STRING = struct.pack("<I", 2)
 _KEY_HEAD = b"".join(
     [struct.pack("<I", 1), _STRING, struct.pack("<I", len(JOIN_KEY)), JOIN_KEY.encode(), _STRING]
 )
+
+Rows = Sequence[tuple[Any, ...]]
 
 #: Readers at once; the rest of the pool's callers wait for one of them.
 POOL_SIZE = 8
@@ -46,7 +48,7 @@ class PostgresReader:
         keys = {serialise_entity_key(one): one for one in individuals}
         names = tuple(view.name for view in views)
         try:
-            rows = self._query(_write_query(self._project, names), keys)
+            rows = self._query_again_if_cut_off(_write_query(self._project, names), keys)
         except (SQLAlchemyError, KeyError) as error:
             raise FeatureStoreUnavailableError(type(error).__name__) from error
         return _collect(rows, keys, names)
@@ -55,11 +57,22 @@ class PostgresReader:
         if self._engine is not None:
             self._engine.dispose()
 
-    def _query(self, statement: str, keys: Iterable[bytes]) -> Sequence[Row[Any]]:
+    def _query_again_if_cut_off(self, statement: str, keys: Iterable[bytes]) -> Rows:
+        try:
+            return self._query(statement, keys)
+        except DBAPIError as error:
+            # The pool does not ask whether a connection lives before it lends it.
+            if not error.connection_invalidated:
+                raise
+            return self._query(statement, keys)
+
+    def _query(self, statement: str, keys: Iterable[bytes]) -> Rows:
         if self._engine is None:
             self._engine = _connect(self._deadline_seconds)
         with self._engine.connect() as connection:
-            return connection.exec_driver_sql(statement, {"keys": list(keys)}).all()
+            found = connection.exec_driver_sql(statement, {"keys": list(keys)})
+            # Of the driver: SQLAlchemy would make an object of each of some 150 rows.
+            return found.cursor.fetchall() if found.cursor else []
 
 
 def serialise_entity_key(anonymized_id: str) -> bytes:
@@ -78,12 +91,10 @@ def _write_query(project: str, views: tuple[str, ...]) -> str:
     return " UNION ALL ".join(parts)
 
 
-def _collect(
-    rows: Iterable[Row[Any]], keys: dict[bytes, str], views: Sequence[str]
-) -> dict[str, StoredRow]:
+def _collect(rows: Rows, keys: dict[bytes, str], views: Sequence[str]) -> dict[str, StoredRow]:
     found: dict[str, StoredRow] = {one: StoredRow() for one in keys.values()}
     parse = make_value_type().FromString
-    for tag, key, name, value, moment in map(tuple, rows):
+    for tag, key, name, value, moment in rows:
         row = found[keys[bytes(key)]]
         decoded = _decode(name, value, parse(value))
         if decoded is not None:

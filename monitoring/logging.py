@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal
 
+import orjson
 import structlog
 
 #: Fields of the deployment guide's log lines that every line of a request carries.
@@ -18,30 +19,53 @@ EventDict = MutableMapping[str, Any]
 
 
 def configure_logging(level: str, log_format: Literal["json", "text"]) -> None:
-    """Send all logs of this process, structlog's and the standard library's, to stdout."""
+    """Send all logs of this process, structlog's and the standard library's, to stdout.
+
+    Our own lines do not pass through the standard library: that would take three times as
+    long, twice for every screening.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         hide_message,
     ]
+    renderer = choose_renderer(log_format)
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, add_name, name_fields, renderer],
+        logger_factory=NamedLogger,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )
-    renderers = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, name_fields]
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), event_key="message")
-    )
+    remove_marks = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared, processors=[*renderers, renderer]
+        foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+        processors=[remove_marks, name_fields, renderer],
     )
     _install(formatter, level)
+
+
+class NamedLogger(structlog.PrintLogger):
+    """Writes whole lines to stdout, under the name it was asked for."""
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(sys.stdout)
+        self.name = name
+
+
+def choose_renderer(log_format: Literal["json", "text"]) -> Any:
+    if log_format == "json":
+        return structlog.processors.JSONRenderer(serializer=write_json)
+    return structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), event_key="message")
+
+
+def write_json(line: Mapping[str, Any], **_options: Any) -> str:
+    return orjson.dumps(line, default=str).decode()
+
+
+def add_name(logger: Any, _method: str, event: EventDict) -> EventDict:
+    event["logger"] = logger.name
+    return event
 
 
 def hide_message(_logger: Any, _method: str, event: EventDict) -> EventDict:

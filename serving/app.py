@@ -12,7 +12,7 @@ from monitoring.logging import configure_logging
 from serving.accountability import Accountability
 from serving.answers import INTENDED_USE
 from serving.composition import Thresholds
-from serving.database.sessions import create_database_engine
+from serving.database.sessions import create_database_engine, create_single_engine
 from serving.features import FeatureGateway
 from serving.judgement import Wanted
 from serving.lineage import ManifestReader
@@ -99,7 +99,7 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
         releases=ReleaseWatcher(registry, settings.release_poll_seconds, settings.model_cache_size),
         manifests=ManifestReader(registry),
         features=FeatureGateway(reader, FEATURE_SHARE * settings.screening_timeout),
-        recorder=Recorder(engine),
+        recorder=Recorder(create_single_engine(database_url, settings.screening_timeout)),
         shadow=ShadowScorer(engine, thresholds),
         rates=open_rate_limiter(read_allowance(settings)),
         load=LoadLimit(settings.max_concurrent_screenings),

@@ -135,14 +135,13 @@ def report(request: Request, status: int, seconds: float) -> None:
     endpoint = name_endpoint(request.scope)
     HTTP_REQUESTS.labels(endpoint, request.method, str(status)).inc()
     HTTP_REQUEST_DURATION.labels(endpoint, request.method).observe(seconds)
-    known = {"anonymized_id": getattr(request.state, "anonymized_id", None)}
     log.info(
-        "request answered",
+        getattr(request.state, "log_message", "request answered"),
         endpoint=endpoint,
         method=request.method,
         status=status,
         response_time=round(seconds, 4),
-        **{name: value for name, value in known.items() if value},
+        **getattr(request.state, "log_fields", {}),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import structlog
 from sqlalchemy import Engine, Table, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from serving.database.tables import AuditRow, Base, Prediction, ReviewItem
@@ -29,6 +29,9 @@ log = structlog.get_logger("serving.recorder")
 MOST_TOGETHER = 64
 #: Past predictions an answer shows.
 TREND_LENGTH = 10
+
+#: What refuses rows that are there already, whichever table is written first.
+TAKEN = ("predictions_pkey", "review_items_pkey")
 
 OUTAGES = (OperationalError, InterfaceError, PoolTimeoutError)
 
@@ -64,7 +67,7 @@ class _Waiting:
 
 
 class Recorder:
-    """One thread and one connection that write what is handed in, in order."""
+    """One thread that writes what is handed in, in order; `engine` commits each statement."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -86,6 +89,7 @@ class Recorder:
         """Write what is queued, then stop."""
         self._queue.put(None)
         self._thread.join()
+        self._engine.dispose()
 
     def _write_all(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -141,7 +145,11 @@ def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
 
 
 def write_records(engine: Engine, records: Sequence[Record]) -> list[list[PastPrediction]]:
-    """Write the rows of all records in one transaction; return each one's trend."""
+    """Write the rows of all records in one transaction; return each one's trend.
+
+    A connection that died may have committed or not: the rows are written again, and if their
+    numbers are taken, by themselves, then it had (and nothing is known of the trend).
+    """
     parameters = {
         "predictions": _dump([record.prediction for record in records]),
         "reviews": _dump([one.review_item for one in records if one.review_item is not None]),
@@ -150,12 +158,32 @@ def write_records(engine: Engine, records: Sequence[Record]) -> list[list[PastPr
         "individuals": [record.prediction["anonymized_id"] for record in records],
         "trend": TREND_LENGTH,
     }
-    with engine.begin() as connection:
-        found = connection.execute(WRITE_AND_LOOK_BACK, parameters).all()
+    try:
+        found = _execute(engine, parameters)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        found = _execute_again(engine, parameters)
     trends: list[list[PastPrediction]] = [[] for _ in records]
     for position, *point in found:
         trends[position - 1].append(PastPrediction(*point))
     return trends
+
+
+def _execute(engine: Engine, parameters: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
+    # One statement is one transaction: the engine commits it by itself.
+    with engine.connect() as connection:
+        return list(map(tuple, connection.execute(WRITE_AND_LOOK_BACK, parameters)))
+
+
+def _execute_again(engine: Engine, parameters: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
+    try:
+        return _execute(engine, parameters)
+    except IntegrityError as error:
+        told = getattr(error.orig, "diag", None)
+        if told is None or told.constraint_name not in TAKEN:
+            raise
+        return []
 
 
 def get_table(mapped: type[Base]) -> Table:

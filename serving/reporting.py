@@ -1,6 +1,4 @@
-"""What a recorded screening leaves in metrics and log; a rolled-back one never happened."""
-
-import structlog
+"""What a recorded screening leaves in the metrics; a rolled-back one never happened."""
 
 from monitoring.metrics import (
     ALERTS_TRIGGERED,
@@ -13,21 +11,9 @@ from monitoring.metrics import (
 from serving.answers import ScreeningAnswer
 from serving.scoring import Band
 
-log = structlog.get_logger("serving.screening")
 
-
-def report_screening(answer: ScreeningAnswer) -> None:
-    count(answer)
-    log.info(
-        "screening request completed",
-        anonymized_id=answer.anonymized_id,
-        risk_score=answer.risk_score,
-        needs_review=answer.needs_review,
-        release=answer.release.version if answer.release else None,
-    )
-
-
-def count(answer: ScreeningAnswer) -> None:
+def count_screening(answer: ScreeningAnswer) -> None:
+    """Count a screening that is recorded."""
     SCREENINGS.labels(answer.risk_band.value).inc()
     CONFIDENCE.observe(answer.confidence)
     # The models' distribution: the crisis rule's 100 would read as drift.

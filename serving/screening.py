@@ -31,7 +31,7 @@ from serving.errors import (
 from serving.judgement import Case, Judgement, describe_inputs, judge
 from serving.records import Caller, make_record
 from serving.release_watcher import Choice
-from serving.reporting import report_screening
+from serving.reporting import count_screening
 from serving.requests import ScreeningRequest, SurveyData
 from serving.services import Services
 from serving.settings import Settings
@@ -71,7 +71,7 @@ async def screen(
             anonymized_id, signal, judged.judgement, judged.degraded, services.thresholds
         )
         answer = await record_answer(answer, caller, judged, services)
-        report_screening(answer)
+        count_screening(answer)
         if judged.choice is not None:
             services.shadow.submit(answer, judged.choice, judged.case)
         return answer

@@ -36,6 +36,23 @@ def _limit_time(deadline_seconds: float | None) -> dict[str, Any]:
     }
 
 
+def create_single_engine(database_url: str, deadline_seconds: float) -> Engine:
+    """Return an engine of one connection for statements that are transactions by themselves.
+
+    It is not asked whether it lives before each of them, which would double their time: who
+    uses it repeats a statement whose connection turns out to have died.
+    """
+    return create_engine(
+        database_url,
+        pool_size=1,
+        max_overflow=0,
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
+        hide_parameters=True,
+        connect_args=_limit_time(deadline_seconds),
+    )
+
+
 @contextmanager
 def open_session(engine: Engine) -> Iterator[Session]:
     """One unit of work: commits at the end, rolls back on any error."""

@@ -1,7 +1,7 @@
 """POST /screen and POST /screen/batch."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -43,12 +43,14 @@ async def screen_individual(
     """Estimate one consenting individual's review priority, and record it."""
     deadline = find_deadline(services.settings)
     anonymized_id = resolve_individual(body, services.settings)
-    request.state.anonymized_id = anonymized_id
+    request.state.log_fields = {"anonymized_id": anonymized_id}
     caller = Caller(principal, read_request_id(request), deadline, idempotency_key)
     if idempotency_key is None:
         answer = await screen(body, anonymized_id, caller, services)
     else:
         answer = await screen_once(body, anonymized_id, caller, services)
+    request.state.log_message = "screening request completed"
+    request.state.log_fields |= describe_answer(answer)
     # Written once, here: FastAPI would validate and walk the finished answer again.
     return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -64,6 +66,15 @@ async def screen_individuals(
     """Screen up to 1,000 individuals; each item is answered or refused by itself."""
     answer = await screen_batch(body.items, principal, read_request_id(request), services)
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def describe_answer(answer: ScreeningAnswer) -> dict[str, Any]:
+    """Return what the request's log line says of its answer."""
+    return {
+        "risk_score": answer.risk_score,
+        "needs_review": answer.needs_review,
+        "release": answer.release.version if answer.release else None,
+    }
 
 
 async def screen_once(

@@ -6,11 +6,12 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import create_engine, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from serving.database.sessions import create_database_engine
+from serving import recorder as recorder_module
+from serving.database.sessions import create_single_engine
 from serving.database.tables import AuditRow, Prediction, ReviewItem
 from serving.errors import DeadlineExceededError
 from serving.recorder import MOST_TOGETHER, TREND_LENGTH, Record, Recorder
@@ -20,14 +21,14 @@ PATIENCE_SECONDS = 20
 
 @pytest.fixture(scope="module")
 def engine(database_url):
-    engine = create_database_engine(database_url)
+    engine = create_engine(database_url)
     yield engine
     engine.dispose()
 
 
 @pytest.fixture
-def recorder(engine):
-    recorder = Recorder(engine)
+def recorder(database_url):
+    recorder = Recorder(create_single_engine(database_url, 5))
     yield recorder
     recorder.close()
 
@@ -118,7 +119,7 @@ def hold_and_submit(recorder, engine, records):
 
 
 def test_an_unreachable_database_fails_every_waiting_screening():
-    engine = create_database_engine("postgresql+psycopg2://mhras:x@127.0.0.1:1/mhras", 2)
+    engine = create_single_engine("postgresql+psycopg2://mhras:x@127.0.0.1:1/mhras", 2)
     recorder = Recorder(engine)
     futures = [recorder.submit(make_record()) for _ in range(3)]
 
@@ -184,8 +185,43 @@ def test_the_trend_is_of_earlier_answers_oldest_first_and_of_nobody_else(recorde
     assert recorder.submit(make_record()).result(PATIENCE_SECONDS) == []
 
 
-def test_closing_writes_what_is_queued(engine):
-    recorder = Recorder(engine)
+def test_a_connection_that_died_costs_no_screening(recorder, engine):
+    recorder.submit(make_record()).result(PATIENCE_SECONDS)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    record = make_record()
+    recorder.submit(record).result(PATIENCE_SECONDS)
+
+    assert len(read(engine, Prediction, record.prediction["anonymized_id"])) == 1
+
+
+def test_rows_that_were_committed_before_the_connection_died_are_not_written_twice(
+    database_url, engine, monkeypatch
+):
+    single, record = create_single_engine(database_url, 5), make_record()
+    execute, told = recorder_module._execute, []
+
+    def commit_and_die(engine_, parameters):
+        found = execute(engine_, parameters)
+        if not told:
+            told.append(found)
+            raise OperationalError("cut off", {}, OSError(), connection_invalidated=True)
+        return found
+
+    monkeypatch.setattr(recorder_module, "_execute", commit_and_die)
+    assert recorder_module.write_records(single, [record]) == [[]]
+    single.dispose()
+
+    assert len(read(engine, Prediction, record.prediction["anonymized_id"])) == 1
+
+
+def test_closing_writes_what_is_queued(database_url):
+    recorder = Recorder(create_single_engine(database_url, 5))
     records = [make_record() for _ in range(30)]
     futures = [recorder.submit(record) for record in records]
     recorder.close()
