@@ -40,10 +40,22 @@ def change_registry(settings: Settings, command: Sequence[str], actor: str, reas
 
 
 def make_environment(settings: Settings) -> dict[str, str]:
+    """Return the command's environment: like ours, but logged in as who may change things.
+
+    Raises RegistryRefusedError where MLflow asks for a login and we only have a reader's.
+    """
+    promoter = settings.mlflow_promoter_username, settings.mlflow_promoter_password
+    if settings.mlflow_login is not None and None in promoter:
+        raise RegistryRefusedError("this service may only read the registry")
+    user, password = promoter
+    login = {
+        "MLFLOW_TRACKING_USERNAME": user or "",
+        "MLFLOW_TRACKING_PASSWORD": password.get_secret_value() if password else "",
+    }
     return os.environ | {
         "DATABASE_URL": settings.database_url.get_secret_value(),
         "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
-        "COLUMNS": "200",
+        **{name: value for name, value in login.items() if value},
     }
 
 

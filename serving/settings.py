@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     #: A login that may read, where the MLflow server asks for one.
     mlflow_tracking_username: str | None = None
     mlflow_tracking_password: SecretStr | None = None
+    #: A login that may also change the registry: for the admin's rollouts and rollbacks.
+    mlflow_promoter_username: str | None = None
+    mlflow_promoter_password: SecretStr | None = None
     #: Folder or s3:// URL of the Delta tables.
     lake_url: str = ".mhras/lake"
 

@@ -59,6 +59,19 @@ class LocalStack:
     def url(self, service: str) -> str:
         return f"http://127.0.0.1:{self.ports[service]}"
 
+    def make_api_environment(self) -> dict[str, str]:
+        """Return what the API gets instead of, or beyond, what every process gets.
+
+        It reads as an application and a reviewer; what an admin changes goes by another login.
+        """
+        admin = self.environment
+        return {
+            "DATABASE_URL": self.api_database_url,
+            **self.mlflow_reviewer,
+            "MLFLOW_PROMOTER_USERNAME": admin["MLFLOW_TRACKING_USERNAME"],
+            "MLFLOW_PROMOTER_PASSWORD": admin["MLFLOW_TRACKING_PASSWORD"],
+        }
+
     def check_alive(self) -> None:
         """Raise ServiceFailedError if a service has ended."""
         for service in self.services:
@@ -111,7 +124,7 @@ def _start_services(stack: LocalStack, announce: Announce) -> None:
     _run_to_end(stack, "migrations", migrate, APP_DATABASE_URL=stack.api_database_url)
     announce("database", "migrated")
     serve = [sys.executable, "-m", "serving", "--port", str(stack.ports["api"])]
-    api = stack.start("api", serve, DATABASE_URL=stack.api_database_url, **stack.mlflow_reviewer)
+    api = stack.start("api", serve, **stack.make_api_environment())
     for service, path in ((mlflow, "/health"), (api, "/health"), (prefect, "/api/health")):
         seconds = wait_until_healthy(service, f"{stack.url(service.name)}{path}")
         announce(service.name, f"ready after {seconds:.0f} s: {stack.url(service.name)}")

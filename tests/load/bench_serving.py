@@ -166,7 +166,7 @@ def write_requests(stack: LocalStack, individuals: list[str], path: Path) -> Pat
 def run_api(stack: LocalStack, workers: int) -> Iterator[tuple[ManagedProcess, int]]:
     port = choose_port(18000)
     command = [sys.executable, "-m", "serving", "--port", str(port), "--workers", str(workers)]
-    environment = stack.environment | {"MHRAS_ENV": "production"}
+    environment = stack.environment | stack.make_api_environment()
     begun = time.monotonic()
     api = start_process("bench-api", command, environment, stack.state)
     try:

@@ -37,6 +37,9 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("get", "/individuals/{anonymized_id}/predictions"): frozenset(
         {ADMIN, CLINICIAN, DATA_SCIENTIST}
     ),
+    ("get", "/predictions/{prediction_id}"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
+    ("get", "/predictions/{prediction_id}/passport"): EVERYBODY,
+    ("get", "/models"): frozenset({ADMIN, DATA_SCIENTIST}),
     # auditor: "Read-only access to audit logs and compliance reports"
     ("get", "/audit"): frozenset({ADMIN, AUDITOR}),
     ("get", "/audit/verify"): frozenset({ADMIN, AUDITOR}),
@@ -48,6 +51,9 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("get", "/individuals/{anonymized_id}/export"): frozenset({ADMIN}),
     ("delete", "/individuals/{anonymized_id}"): frozenset({ADMIN}),
     ("post", "/tokens/revoke"): frozenset({ADMIN}),
+    ("post", "/models/rollout"): frozenset({ADMIN}),
+    ("post", "/models/rollback"): frozenset({ADMIN}),
+    ("get", "/config"): frozenset({ADMIN}),
 }
 READS = ("get", "head", "options")
 
