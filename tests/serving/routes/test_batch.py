@@ -1,0 +1,49 @@
+"""Many screenings in one request: each is answered or refused by itself."""
+
+import pytest
+
+from serving.batch import MOST_ITEMS
+from serving.crisis import GUIDANCE
+from serving.database.tables import Prediction
+from tests.serving.conftest import LOW_ANSWERS, make_headers, read_audit, read_rows
+
+
+def post(client, items):
+    return client.post("/screen/batch", json={"items": items}, headers=make_headers())
+
+
+def ask(individual, phq9=LOW_ANSWERS):
+    return {"anonymized_id": individual, "survey_data": {"phq9": phq9}}
+
+
+@pytest.mark.parametrize("items", [[], [{}] * (MOST_ITEMS + 1), "all", None])
+def test_no_items_or_too_many_are_refused(client, items):
+    assert post(client, items).status_code == 422
+
+
+def test_what_cannot_be_answered_says_why_and_stops_no_other(client, grant, engine):
+    known, unknown = grant(), "e" * 32
+    items = [ask(known), ask(unknown), ask(known, [9] * 9), {"patient": "Jane Doe"}, None]
+    answer = post(client, items).json()
+
+    assert (answer["answered"], answer["failed"]) == (1, 4)
+    assert [result["position"] for result in answer["results"]] == list(range(5))
+    kinds = [(one["problem"] or {}).get("type", "").split(":")[-1] for one in answer["results"]]
+    assert kinds == ["", "consent-missing", *["invalid-request"] * 3]
+    fields = [error["field"] for error in answer["results"][2]["problem"]["errors"]]
+    assert fields[0] == "survey_data.phq9[0]"
+    assert "Jane" not in str(answer)
+    assert answer["results"][1]["problem"]["crisis_guidance"] == GUIDANCE
+    assert [row.result for row in read_audit(engine, unknown)][-1] == "failure"
+
+
+def test_every_item_is_recorded_like_a_screening_of_its_own(client, grant, engine):
+    individuals = [grant() for _ in range(40)]
+    answer = post(client, [ask(one, [*LOW_ANSWERS[:8], 1]) for one in individuals]).json()
+
+    assert answer["answered"] == 40
+    for individual, result in zip(individuals, answer["results"], strict=True):
+        assert result["answer"]["risk_band"] == "critical"
+        (prediction,) = read_rows(engine, Prediction, individual)
+        assert str(prediction.id) == result["answer"]["prediction_id"]
+        assert len(read_audit(engine, individual)) == 1
