@@ -115,7 +115,7 @@ def read_thresholds(settings: Settings) -> Thresholds:
         moderate=settings.risk_threshold_moderate,
         high=settings.risk_threshold_high,
     )
-    return Thresholds(bands, settings.human_review_threshold)
+    return Thresholds(bands, settings.human_review_threshold, settings.enable_human_review_queue)
 
 
 def read_allowance(settings: Settings) -> Allowance:

@@ -28,8 +28,11 @@ CRISIS_SCORE = 100.0
 
 @dataclass(frozen=True)
 class Thresholds:
+    """Where bands and reviews begin; without `queues_scores` only a crisis is queued."""
+
     bands: BandEdges
     human_review: float
+    queues_scores: bool = True
 
 
 def compose_answer(
@@ -46,7 +49,7 @@ def compose_answer(
     crisis = signal.forces_top_band
     score = CRISIS_SCORE if crisis or found is None else found.score
     band = Band.CRITICAL if crisis else thresholds.bands.find_band(score)
-    reasons = list_review_reasons(signal, found, thresholds.human_review)
+    reasons = list_review_reasons(signal, found, thresholds)
     return ScreeningAnswer(
         prediction_id=uuid.uuid4(),
         anonymized_id=anonymized_id,
@@ -74,15 +77,17 @@ def compose_answer(
 
 
 def list_review_reasons(
-    signal: SelfHarmSignal, found: Estimate | None, threshold: float
+    signal: SelfHarmSignal, found: Estimate | None, thresholds: Thresholds
 ) -> list[ReviewReason]:
     """Return every reason why a person must look; empty when none does."""
+    queues = thresholds.queues_scores
+    reaches = found is not None and found.score >= thresholds.human_review
     checks = {
         ReviewReason.CRISIS_ITEM: signal is SelfHarmSignal.PRESENT,
         ReviewReason.UNREADABLE_CRISIS_ITEM: signal is SelfHarmSignal.UNREADABLE,
         ReviewReason.CRISIS_ITEM_UNKNOWN: signal is SelfHarmSignal.UNKNOWN,
-        ReviewReason.SCORE: found is not None and found.score >= threshold,
-        ReviewReason.ABSTENTION: found is not None and found.abstains,
+        ReviewReason.SCORE: queues and reaches,
+        ReviewReason.ABSTENTION: queues and found is not None and found.abstains,
         ReviewReason.NO_RELEASE: found is None,
     }
     return [reason for reason, applies in checks.items() if applies]

@@ -141,7 +141,7 @@ class RequestInFlightError(ProblemError):
     headers = {"Retry-After": "1"}  # noqa: RUF012
 
 
-class RegistryRefusedError(ProblemError):
+class RegistryRefusedError(RefusedError):
     status = 409
     kind = "registry-refused"
     title = "The registry did not carry the change out"

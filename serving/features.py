@@ -22,6 +22,8 @@ class FeatureGateway:
         self._reader = reader
         self._deadline_seconds = deadline_seconds
         self._pool = ThreadPoolExecutor(CONCURRENT_READS, thread_name_prefix="features")
+        #: Whether the last read got no answer.
+        self.is_away = False
 
     async def fetch(
         self, views: Sequence[StoredView], individuals: Sequence[str]
@@ -30,10 +32,13 @@ class FeatureGateway:
         future = self._pool.submit(self._reader.fetch, views, individuals)
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                return await asyncio.wrap_future(future)
+                found = await asyncio.wrap_future(future)
         except (FeatureStoreUnavailableError, TimeoutError) as error:
             log.warning("feature store unavailable", cause=type(error).__name__)
+            self.is_away = True
             return None
+        self.is_away = False
+        return found
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -76,6 +76,7 @@ class RequestContext:
 
         try:
             async with asyncio.timeout(self._timeout_seconds) as deadline:
+                request.state.timeout = deadline
                 send_in_time = release_deadline(deadline, send_with_headers)
                 await self._app(request.scope, limit_body(request, receive), send_in_time)
         except Exception as error:
@@ -85,6 +86,12 @@ class RequestContext:
             await response(request.scope, receive, send_with_headers)
         finally:
             report(request, sent.get("status", 500), time.perf_counter() - started)
+
+
+def extend_deadline(request: Request, seconds: float) -> None:
+    """Give a request `seconds` from now; for what is rare and takes longer than any other."""
+    deadline: asyncio.Timeout = request.state.timeout
+    deadline.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 def release_deadline(deadline: asyncio.Timeout, send: Send) -> Send:

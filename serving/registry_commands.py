@@ -8,45 +8,63 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from serving.errors import RegistryRefusedError
+from serving.errors import Principal, RegistryRefusedError
 from serving.settings import Settings
 
 #: Enough for MLflow's client to start and for one transition.
 PATIENCE_SECONDS = 60
 
 
-def change_registry(settings: Settings, command: Sequence[str], actor: str, reason: str) -> str:
-    """Carry a command of `python -m mlruns_config.registry` out; return what it says.
+@dataclass(frozen=True)
+class Change:
+    """A command of `python -m mlruns_config.registry`, and who wants it why."""
+
+    command: Sequence[str]
+    principal: Principal
+    reason: str
+
+
+def change_registry(settings: Settings, change: Change) -> str:
+    """Carry a change out; return what the registry says.
 
     Raises RegistryRefusedError with its reason; the promotion ledger keeps both outcomes.
     """
     # As --name=value: a reason that begins with a dash is still a reason.
-    words = [*command, f"--actor={actor}", f"--reason={reason}"]
+    words = [f"--actor={change.principal.user_id}", f"--reason={change.reason}"]
+    program = [sys.executable, "-m", "mlruns_config.registry", *change.command, *words]
+    environment = make_environment(settings)
+    if environment is None:
+        raise refuse(change, "this service may only read the registry")
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "mlruns_config.registry", *words],
-            env=make_environment(settings),
+            program,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=PATIENCE_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise RegistryRefusedError("the registry did not carry it out in time") from None
-    if done.returncode == 0:
-        return done.stdout.strip()
-    raise RegistryRefusedError(_find_reason(done.stderr))
+        raise refuse(change, "the registry did not carry it out in time") from None
+    if done.returncode != 0:
+        raise refuse(change, _find_reason(done.stderr))
+    return done.stdout.strip()
 
 
-def make_environment(settings: Settings) -> dict[str, str]:
+def refuse(change: Change, detail: str) -> RegistryRefusedError:
+    return RegistryRefusedError(detail, change.principal, change.command[0])
+
+
+def make_environment(settings: Settings) -> dict[str, str] | None:
     """Return the command's environment: like ours, but logged in as who may change things.
 
-    Raises RegistryRefusedError where MLflow asks for a login and we only have a reader's.
+    None where MLflow asks for a login and we only have a reader's.
     """
     promoter = settings.mlflow_promoter_username, settings.mlflow_promoter_password
     if settings.mlflow_login is not None and None in promoter:
-        raise RegistryRefusedError("this service may only read the registry")
+        return None
     user, password = promoter
     login = {
         "MLFLOW_TRACKING_USERNAME": user or "",
@@ -55,6 +73,9 @@ def make_environment(settings: Settings) -> dict[str, str]:
     return os.environ | {
         "DATABASE_URL": settings.database_url.get_secret_value(),
         "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
+        # Somebody waits for the answer: MLflow's client would go on trying for minutes.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         **{name: value for name, value in login.items() if value},
     }
 

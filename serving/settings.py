@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     enable_shap_explanations: bool = True
     enable_counterfactuals: bool = True
     enable_rule_extraction: bool = False
+    #: Whether scores and abstentions queue a review. What the crisis rule finds always does.
+    enable_human_review_queue: bool = True
 
     @property
     def mlflow_login(self) -> tuple[str, str] | None:

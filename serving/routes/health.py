@@ -35,6 +35,7 @@ class Readiness(BaseModel):
     timestamp: float
     database: Literal["reachable", "unreachable"]
     release: ReleaseState
+    degraded: list[str] = Field(description="What answers have to do without, or stays unseen.")
 
 
 @router.get("/health")
@@ -56,7 +57,23 @@ def get_readiness(services: WorkerServices, response: Response) -> Readiness:
         timestamp=time.time(),
         database="reachable" if reachable else "unreachable",
         release=release,
+        degraded=list_degraded(services),
     )
+
+
+def list_degraded(services: Services) -> list[str]:
+    """Name what does not keep screenings from being answered, but from being complete."""
+    releases = services.releases
+    checks = {
+        "release: the loaded one is not what the registry names": releases.current is not None
+        and releases.problem is not None,
+        "candidate: it could not be taken up": releases.candidate_problem is not None,
+        "feature store: the last read got no answer": services.features.is_away,
+        "caches: changes are not heard of, the database is asked each time": not (
+            services.accountability.changes.is_fresh
+        ),
+    }
+    return [words for words, applies in checks.items() if applies]
 
 
 def describe_release_state(services: Services) -> ReleaseState:

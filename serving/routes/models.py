@@ -7,20 +7,23 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from mlruns_config.guardrails import find_breaches, load_guardrails
 from mlruns_config.ledger import promotion_ledger
 from serving import audit
 from serving.audit.trail import MODEL_CHANGE, MODEL_VIEW
+from serving.database.sessions import open_session
 from serving.errors import Principal
+from serving.middleware import extend_deadline
 from serving.parameters import FreeText
 from serving.problems import GUARDED, describe_problems, read_request_id
-from serving.registry_commands import change_registry
+from serving.registry_commands import PATIENCE_SECONDS, Change, change_registry
 from serving.release import Release
 from serving.release_watcher import Candidate
 from serving.requests import StrictBody
 from serving.rollout_evidence import observe_candidate
-from serving.services import DbSession, ModelManager, ModelReader, WorkerServices
+from serving.services import DbSession, ModelManager, ModelReader, Services, WorkerServices
 from serving.strict_json import StrictJsonRoute
 
 router = APIRouter(tags=["models"], route_class=StrictJsonRoute)
@@ -135,34 +138,36 @@ def get_models(
 
 
 @router.post("/models/rollout", responses=describe_problems(*GUARDED, 409))
-def change_rollout(
-    body: RolloutRequest,
-    request: Request,
-    principal: ModelManager,
-    services: WorkerServices,
-    session: DbSession,
+async def change_rollout(
+    body: RolloutRequest, request: Request, principal: ModelManager, services: WorkerServices
 ) -> ChangeAnswer:
     """Roll a candidate out: in shadow, for a share of individuals, or not any more."""
-    details = {"action": body.action, "version": body.version, "share": body.share}
-    record_access(session, principal, request, MODEL_CHANGE, "change_rollout", details)
-    actor = principal.user_id
-    message = change_registry(services.settings, body.make_command(), actor, body.reason)
-    return ChangeAnswer(message=message)
+    return await carry_out(body.make_command(), body.reason, request, principal, services)
 
 
 @router.post("/models/rollback", responses=describe_problems(*GUARDED, 409))
-def roll_back(
-    body: RollbackRequest,
-    request: Request,
-    principal: ModelManager,
-    services: WorkerServices,
-    session: DbSession,
+async def roll_back(
+    body: RollbackRequest, request: Request, principal: ModelManager, services: WorkerServices
 ) -> ChangeAnswer:
     """Put the release that was Production before back."""
-    record_access(session, principal, request, MODEL_CHANGE, "roll_back", {})
-    actor = principal.user_id
-    message = change_registry(services.settings, ["rollback"], actor, body.reason)
+    return await carry_out(["rollback"], body.reason, request, principal, services)
+
+
+async def carry_out(
+    command: list[str], reason: str, request: Request, principal: Principal, services: Services
+) -> ChangeAnswer:
+    """Change the registry, then audit that it was; a refusal is audited where it is answered."""
+    extend_deadline(request, PATIENCE_SECONDS + services.settings.request_timeout)
+    change = Change(command, principal, reason)
+    message = await run_in_threadpool(change_registry, services.settings, change)
+    await run_in_threadpool(record_change, services, request, change)
     return ChangeAnswer(message=message)
+
+
+def record_change(services: Services, request: Request, change: Change) -> None:
+    with open_session(services.engine) as session:
+        details = {"command": change.command}
+        record_access(session, change.principal, request, MODEL_CHANGE, change.command[0], details)
 
 
 def describe_candidate(session: Session, candidate: Candidate | None) -> CandidateState | None:

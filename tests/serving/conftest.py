@@ -121,8 +121,8 @@ def client(
         yield client
 
 
-def run_app(settings: Settings, reader: MemoryReader) -> TestClient:
-    return TestClient(create_app(settings, reader), raise_server_exceptions=False)
+def run_app(settings: Settings, reader: MemoryReader | None) -> TestClient:
+    return TestClient(create_app(settings, reader or MemoryReader()), raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")

@@ -196,10 +196,17 @@ class ReleaseFactory:
         self._client.set_registered_model_alias(RELEASE_MODEL, "production", str(version))
 
     def set_stage(self, version: int) -> None:
+        self._move(version, "Production", archive=True)
+
+    def stage(self, version: int) -> None:
+        """Put a version where a candidate is rolled out from."""
+        self._move(version, "Staging", archive=False)
+
+    def _move(self, version: int, stage: str, archive: bool) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             self._client.transition_model_version_stage(
-                RELEASE_MODEL, str(version), "Production", archive_existing_versions=True
+                RELEASE_MODEL, str(version), stage, archive_existing_versions=archive
             )
 
     def withdraw(self) -> None:
