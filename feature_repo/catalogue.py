@@ -9,6 +9,7 @@ from feast.types import Array
 from feature_repo.answer_features import ANSWER_FEATURES, STORED_PHQ9_ITEMS
 from feature_repo.care_history import care_history
 from feature_repo.demographics import demographics
+from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.stored_views import StoredFeature, StoredView
 from feature_repo.survey_history import survey_history
 from feature_repo.wearable_windows import wearable_windows
@@ -22,6 +23,9 @@ STORED_VIEWS: tuple[FeatureView, ...] = (
     demographics,
     weekly_sequence,
 )
+
+#: Every view with a table of its own; what the sequence members said is no input of a model.
+TABLED_VIEWS = (*STORED_VIEWS, sequence_outputs)
 
 #: Stored only so that request_answers can compare with them.
 COMPARED_ONLY = frozenset(

@@ -15,11 +15,10 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 
 from feature_repo import definitions
-from feature_repo.catalogue import STORED_VIEWS
+from feature_repo.catalogue import STORED_VIEWS, TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY
 from feature_repo.online import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
-from feature_repo.sequence_outputs import sequence_outputs
 from flows.features.care import compute_care_history
 from flows.features.demographics import ALWAYS, compute_demographics
 from flows.features.moments import list_moments
@@ -70,7 +69,7 @@ def materialise_features(as_of: date | None = None) -> list[ViewReport]:
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def apply_definitions() -> None:
     """Register the feature repository, as `feast apply` does, and make its tables exist."""
-    for view in (*STORED_VIEWS, sequence_outputs):
+    for view in TABLED_VIEWS:
         ensure_table(view)
     FeatureStore(repo_path=str(REPOSITORY)).apply(
         [getattr(definitions, name) for name in definitions.__all__]

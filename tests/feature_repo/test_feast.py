@@ -23,7 +23,12 @@ from sqlalchemy import create_engine, text
 
 from feature_repo import definitions
 from feature_repo.answer_features import GAD7_ANSWERS, PHQ9_ANSWERS
-from feature_repo.catalogue import STORED_VIEWS, describe_stored_views, list_model_inputs
+from feature_repo.catalogue import (
+    STORED_VIEWS,
+    TABLED_VIEWS,
+    describe_stored_views,
+    list_model_inputs,
+)
 from feature_repo.feast_reader import FeastReader
 from feature_repo.online import (
     REPOSITORY,
@@ -109,7 +114,7 @@ def individuals(in_trained_world) -> list[str]:
 
 def test_each_definition_is_registered_once(store):
     assert sorted(view.name for view in store.list_feature_views()) == sorted(
-        view.name for view in STORED_VIEWS
+        view.name for view in TABLED_VIEWS
     )
     assert [view.name for view in store.list_on_demand_feature_views()] == ["request_answers"]
     assert [entity.name for entity in store.list_entities() if entity.name != "__dummy"] == [

@@ -1,0 +1,193 @@
+"""What a flow has scored is what serving would score: the same numbers, or not taken at all."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import mlflow
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from feature_repo.catalogue import describe_stored_views
+from feature_repo.online import Answers, combine_features, open_reader
+from feature_repo.sequence_outputs import sequence_outputs
+from feature_repo.stored_views import SEQUENCE_OUTPUTS, StoredRow
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from flows import sequence_scoring
+from flows.models.member import (
+    GRAPH_OUTPUT,
+    IR_VERSION,
+    OPSET,
+    SEQUENCE_INPUT,
+    ModelRows,
+)
+from flows.models.registration import register_member
+from flows.models.release import describe_sequence
+from flows.sequence_scoring import open_member, score_sequences
+from mlruns_config.release import MemberPin
+from serving.release import Member, Release
+from serving.scoring import Inputs, assemble_sequence
+from serving.sequence_outputs import find_stored_outputs, make_output_key
+from tests.fixtures.manifests import make_manifest
+from tests.fixtures.trained_world import SNAPSHOT
+
+NOON = datetime(SNAPSHOT.year, SNAPSHOT.month, SNAPSHOT.day, 12, tzinfo=UTC)
+EVERYTHING = frozenset({"survey", "wearable", "emr"})
+
+
+class ShareOfKnownWeeks:
+    """The smallest sequence member there is: the share of values that are known."""
+
+    parameters: dict[str, float] = {}  # noqa: RUF012
+    graph_input = SEQUENCE_INPUT
+
+    def predict(self, rows: ModelRows) -> np.ndarray:
+        return (~np.isnan(rows.sequences)).mean(axis=(1, 2)).astype(np.float64)
+
+    def export_texts(self) -> dict[str, str]:
+        return {}
+
+    def export_graph(self) -> onnx.ModelProto:
+        nodes = [
+            helper.make_node("IsNaN", [SEQUENCE_INPUT], ["unknown"]),
+            helper.make_node("Cast", ["unknown"], ["counted"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["counted"], ["share"], axes=[1, 2], keepdims=0),
+            helper.make_node("Sub", ["one", "share"], [GRAPH_OUTPUT]),
+        ]
+        shape = ["n", SEQUENCE_WEEKS, len(SEQUENCE_CHANNELS)]
+        graph = helper.make_graph(
+            nodes,
+            "share",
+            [helper.make_tensor_value_info(SEQUENCE_INPUT, TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info(GRAPH_OUTPUT, TensorProto.FLOAT, ["n"])],
+            [numpy_helper.from_array(np.float32(1), "one")],
+        )
+        opset = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+
+
+@pytest.fixture
+def pin(in_trained_world, monkeypatch) -> MemberPin:
+    """The member, registered in the world's MLflow and taken for Production's."""
+    mlflow.set_experiment("mhras-training")
+    shape = (1000, SEQUENCE_WEEKS, len(SEQUENCE_CHANNELS))
+    rows = np.random.default_rng(7).normal(size=shape).astype(np.float32)
+    rows[rows > 1] = np.nan
+    with mlflow.start_run() as run:
+        found = register_member(
+            "rnn", ShareOfKnownWeeks(), ModelRows(rows[:, 0], rows), run.info.run_id
+        )
+    monkeypatch.setattr(sequence_scoring, "find_sequence_members", lambda: [found])
+    return found
+
+
+def make_release(pin: MemberPin) -> Release:
+    session: onnxruntime.InferenceSession = open_member(pin.registered_model, pin.version)
+    manifest = make_manifest(
+        members=[pin], sequence=describe_sequence(), stacker={"intercept": 0, "coefficients": {}}
+    )
+    return Release(1, manifest, {pin.name: Member(pin, session, None)}, datetime.now(UTC))
+
+
+def find_weeks(row: StoredRow, consented: frozenset[str]) -> np.ndarray:
+    seen = combine_features(describe_stored_views(), row, Answers(NOON), consented)
+    return assemble_sequence(describe_sequence(), seen.sequences, consented)
+
+
+def read_rows(people: list[str]) -> dict[str, StoredRow]:
+    reader = open_reader(10)
+    rows = reader.fetch([*describe_stored_views(), SEQUENCE_OUTPUTS], people)
+    reader.close()
+    return rows
+
+
+@pytest.fixture
+def consents(in_trained_world) -> dict[str, frozenset[str]]:
+    """What each individual of the world lets us use for screening."""
+    from flows.sources.consent_store import read_consented_types
+
+    frame = read_consented_types(in_trained_world.engine, datetime.now(UTC), ["screening"])
+    return {
+        row["anonymized_id"]: frozenset(name for name in EVERYTHING if row[name])
+        for row in frame.to_dicts()
+    }
+
+
+def test_without_a_release_nothing_is_scored(in_trained_world, monkeypatch):
+    monkeypatch.setattr(sequence_scoring, "find_sequence_members", list)
+
+    assert score_sequences(SNAPSHOT) == 0
+
+
+def test_a_release_without_sequence_members_has_nothing_to_score(in_trained_world):
+    assert score_sequences(SNAPSHOT) == 0
+
+
+def test_stored_outputs_are_taken_and_equal_what_is_scored_live(pin, consents):
+    scored = score_sequences(SNAPSHOT)
+    rows, release, taken = read_rows(list(consents)), make_release(pin), 0
+    for person, row in rows.items():
+        weeks = find_weeks(row, consents[person])
+        stored = find_stored_outputs(release, row, weeks)
+        if stored:
+            live = release.members["rnn"].predict(Inputs(np.zeros((1, 1)), weeks))
+            assert stored == {"rnn": pytest.approx(live, abs=1e-6)}
+            taken += 1
+
+    assert taken == scored > 100
+
+
+def test_other_weeks_another_version_and_another_consent_are_scored_live(pin, consents):
+    score_sequences(SNAPSHOT)
+    person, row = next(
+        (person, row)
+        for person, row in read_rows(list(consents)).items()
+        if "rnn_key" in row.values
+        and consents[person] == EVERYTHING
+        and not np.isnan(row.values["weekly_steps"]).all()
+    )
+    release, weeks = make_release(pin), find_weeks(row, EVERYTHING)
+    (member,) = release.members.values()
+    newer_pin = pin.model_copy(update={"version": pin.version + 1})
+    newer = replace(release, members={"rnn": replace(member, pin=newer_pin)})
+    landed = weeks.copy()
+    landed[0, -1, 0] = 3
+
+    assert find_stored_outputs(release, row, weeks)
+    assert find_stored_outputs(release, row, landed) == {}
+    assert find_stored_outputs(newer, row, weeks) == {}
+    withheld = find_weeks(row, EVERYTHING - {"wearable"})
+    assert not np.array_equal(withheld, weeks, equal_nan=True), person
+    assert find_stored_outputs(release, row, withheld) == {}
+
+
+def test_scoring_again_changes_nothing(pin, consents):
+    score_sequences(SNAPSHOT)
+    before = read_rows(list(consents))
+    score_sequences(SNAPSHOT)
+    after = read_rows(list(consents))
+
+    for person, row in before.items():
+        assert row.values.get("rnn_key") == after[person].values.get("rnn_key")
+        assert row.values.get("rnn_output") == after[person].values.get("rnn_output")
+
+
+def test_every_way_of_not_knowing_is_the_same_key():
+    weeks = np.zeros((1, SEQUENCE_WEEKS, 2), np.float32)
+    weeks[0, 3] = np.nan
+    strange = weeks.copy()
+    strange.view(np.uint32)[0, 3] = 0x7FC12345
+
+    assert np.isnan(strange[0, 3]).all()
+    assert make_output_key(1, weeks) == make_output_key(1, strange)
+    assert make_output_key(1, weeks) != make_output_key(2, weeks)
+
+
+def test_the_view_is_what_serving_takes_it_for():
+    assert sequence_outputs.name == SEQUENCE_OUTPUTS.name
+    assert sequence_outputs.ttl == SEQUENCE_OUTPUTS.ttl == timedelta(days=14)
+    assert [one.name for one in sequence_outputs.features] == [
+        feature.name for feature in SEQUENCE_OUTPUTS.features
+    ]
