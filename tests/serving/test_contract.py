@@ -1,0 +1,74 @@
+"""What the API answers is what its OpenAPI document says, whatever it is sent (schemathesis)."""
+
+import re
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from infra.local.ports import choose_port
+from serving.roles import Role
+from serving.tokens import issue_token
+from tests.serving.conftest import JWT_SECRET
+from tests.serving.test_main import make_environment, wait_until_alive
+
+#: Revoking would end the token the run lives on; the registry takes seconds for each change;
+#: their own tests send them what is odd.
+LEFT_OUT = r"/tokens/revoke|/models/rollout|/models/rollback"
+#: One caller's requests: what the run sends in a minute must stay below it.
+FAST = {"RATE_LIMIT_PER_MINUTE": "10000", "RATE_LIMIT_PER_SECOND": "1000"}
+REQUESTS_PER_SECOND = 150
+
+
+@pytest.fixture(scope="module")
+def address(database_url, mlflow_url, production_version):
+    port = choose_port(18200)
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "serving", "--port", str(port), "--workers", "1"],
+        env=make_environment(database_url, mlflow_url) | FAST,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
+    wait_until_alive(server, url)
+    yield url
+    server.terminate()
+    server.wait(40)
+
+
+def send_odd_requests(address: str, examples: int, folder: Path) -> subprocess.CompletedProcess:
+    token = issue_token(JWT_SECRET, "contract", Role.ADMIN, timedelta(minutes=60))
+    program = str(Path(sys.executable).with_name("schemathesis"))
+    options = [
+        *("--header", f"Authorization: Bearer {token}", "--exclude-path-regex", LEFT_OUT),
+        *("--checks", "not_a_server_error,status_code_conformance,content_type_conformance"),
+        *("--max-examples", str(examples), "--phases", "examples,coverage,fuzzing"),
+        *("--rate-limit", f"{REQUESTS_PER_SECOND}/s", "--request-timeout", "30"),
+        *("--continue-on-failure", "--generation-database", ":memory:", "--no-color"),
+        *("--suppress-health-check", "all", "--warnings", "off", "--seed", "7"),
+    ]
+    command = [program, "run", f"{address}/openapi.json", *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+
+
+def count_requests(address: str) -> int:
+    exposed = httpx.get(f"{address}/metrics", trust_env=False).text
+    counts = re.findall(r"^mhras_http_requests_total\{.*\} (\S+)$", exposed, re.MULTILINE)
+    return int(sum(map(float, counts)))
+
+
+@pytest.mark.parametrize(
+    ("examples", "requests"),
+    [(6, 500), pytest.param(900, 20_000, marks=pytest.mark.nightly)],
+)
+def test_no_request_is_answered_by_an_error_of_ours_or_undocumented(
+    address, tmp_path, examples, requests
+):
+    before = count_requests(address)
+    found = send_odd_requests(address, examples, tmp_path)
+
+    assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
+    assert count_requests(address) - before > requests
