@@ -1,8 +1,8 @@
 """`make bench`: every benchmark in turn. They print ratios and assert nothing about time."""
 
-from tests.load import bench_features, bench_scoring
+from tests.load import bench_features, bench_scoring, bench_serving
 
-BENCHMARKS = (bench_scoring, bench_features)
+BENCHMARKS = (bench_scoring, bench_features, bench_serving)
 
 
 def main() -> None:
