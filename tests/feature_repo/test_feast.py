@@ -16,7 +16,7 @@ import pytest
 from feast import FeatureStore
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
+from feast.protos.feast.types.Value_pb2 import FloatList, Value
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
@@ -39,7 +39,12 @@ from feature_repo.online import (
     combine_features,
     open_reader,
 )
-from feature_repo.postgres_reader import PostgresReader, serialise_entity_key
+from feature_repo.postgres_reader import (
+    PostgresReader,
+    decode_value,
+    serialise_entity_key,
+    unpack,
+)
 from feature_repo.stored_views import StoredRow
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.labels import INDEX_DATE
@@ -314,3 +319,29 @@ def test_a_restart_of_the_store_costs_one_read_not_all_later_ones(
     with suppress(FeatureStoreUnavailableError):
         reader.fetch(views, individuals[:1])
     assert reader.fetch(views, individuals[:1])[individuals[0]].moments == known.moments != {}
+
+
+@given(st.floats(width=32, allow_nan=False))
+def test_a_float_is_decoded_as_protobuf_would(number):
+    assert decode_value("steps", Value(float_val=number).SerializeToString()) == number
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False)), st.text())
+def test_lists_and_texts_are_decoded_as_protobuf_would(numbers, word):
+    weeks = Value(float_list_val=FloatList(val=numbers))
+
+    assert decode_value("weekly_steps", weeks.SerializeToString()) == numbers
+    assert decode_value("rnn_key", Value(string_val=word).SerializeToString()) == word
+
+
+def test_nothing_is_decoded_as_nothing_and_anything_else_refused():
+    assert decode_value("steps", Value().SerializeToString()) is None
+    with pytest.raises(FeatureStoreUnavailableError, match="steps is stored as neither"):
+        decode_value("steps", Value(int64_val=3).SerializeToString())
+
+
+@given(st.lists(st.binary()))
+def test_packed_values_are_unpacked_one_by_one(parts):
+    packed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+    assert list(unpack(packed)) == parts
