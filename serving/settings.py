@@ -7,7 +7,7 @@ with a hint instead of a default that would be the same everywhere.
 from functools import lru_cache
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.signing import KeyRing, Signer
@@ -18,6 +18,9 @@ SECRET_HINTS = {
     "anonymization_salt": "openssl rand -base64 32",
     "audit_signing_key": "openssl rand -base64 32",
 }
+
+#: What stands in manifests where a secret has to be filled in.
+PLACEHOLDER = "CHANGE_ME"
 
 #: 256 bit, as the deployment guide asks.
 MINIMUM_SECRET_BYTES = 32
@@ -123,6 +126,14 @@ class Settings(BaseSettings):
     def _refuse_short_secrets(cls, secret: SecretStr) -> SecretStr:
         if len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES:
             raise ValueError(f"needs at least {MINIMUM_SECRET_BYTES} bytes")
+        return secret
+
+    @field_validator("database_url", "jwt_secret_key", "anonymization_salt")
+    @classmethod
+    def _refuse_placeholders(cls, secret: SecretStr, info: ValidationInfo) -> SecretStr:
+        # A manifest that was applied before anybody filled it in; harmless on a laptop only.
+        if info.data.get("env") != "development" and PLACEHOLDER in secret.get_secret_value():
+            raise ValueError(f"still says {PLACEHOLDER}")
         return secret
 
 

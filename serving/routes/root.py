@@ -31,6 +31,7 @@ treatment or discharge could be decided.</p>
 class ServiceInfo(BaseModel):
     service: str
     version: str
+    environment: str
     release_version: int | None
     intended_use: str
     openapi: str
@@ -42,6 +43,7 @@ def get_service_info(_reader: ServiceReader, services: WorkerServices) -> Servic
     return ServiceInfo(
         service="MHRAS",
         version=version("mhras"),
+        environment=services.settings.env,
         release_version=release.version if release else None,
         intended_use=INTENDED_USE_PATH,
         openapi="/openapi.json",

@@ -88,7 +88,8 @@ def report(stack: LocalStack, folder: Path) -> None:
                 print_row(f"/screen, {workers} worker(s)", connections, measured)
             print(f"{'':30} RSS of a worker {measure_memory(api):.0f} MB")
     theirs = report_mlflow(stack, folder)
-    naive = measure_naive(stack, individuals)
+    naive = float(run_beside(stack, "naive_screening", str(NAIVE_ROUNDS), individuals))
+    print_parts(json.loads(run_beside(stack, "screening_parts", None, individuals)), ours[1, 8])
     print_ratios(ours, theirs, naive)
 
 
@@ -245,16 +246,29 @@ def measure_memory(server: ManagedProcess) -> float:
     return max(one.memory_info().rss for one in list_processes(server)) / 1e6
 
 
-def measure_naive(stack: LocalStack, individuals: list[str]) -> float:
-    command = [sys.executable, "-m", "tests.load.naive_screening", str(NAIVE_ROUNDS)]
-    command.append(",".join(individuals[:200]))
-    environment = stack.environment | {"DATABASE_URL": stack.postgres.url("mhras")}
+def run_beside(stack: LocalStack, module: str, argument: str | None, individuals: list[str]) -> str:
+    """Run a measuring module in a process of its own; return the last line it prints."""
+    command = [sys.executable, "-m", f"tests.load.{module}"]
+    command += [*([argument] if argument else []), ",".join(individuals[:200])]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, cwd=PROJECT
+        command,
+        env=stack.environment | {"DATABASE_URL": stack.postgres.url("mhras")},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PROJECT,
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    return float(done.stdout.split()[-1])
+    return done.stdout.splitlines()[-1]
+
+
+def print_parts(parts: dict[str, float], whole: Measured) -> None:
+    print("\nthe parts by themselves, CPU ms, one thread\n")
+    for name, milliseconds in parts.items():
+        print(f"{name:34}{milliseconds:8.3f}")
+    print(f"{'sum':34}{sum(parts.values()):8.3f}")
+    print(f"{'/screen, 1 worker, 8 connections':34}{whole.cpu:8.3f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,18 @@
+from datetime import UTC, datetime
 from itertools import product
 
+import numpy as np
 import pytest
 
+from feature_repo.online import OnlineFeatures
+from serving.composition import Thresholds, compose_answer
 from serving.crisis import SelfHarmSignal, read_signal
+from serving.judgement import Explanations, Judgement
+from serving.release import Release
+from serving.scoring import Band, BandEdges, Estimate, Inputs, Interval
+from tests.fixtures.manifests import make_manifest
+
+THRESHOLDS = Thresholds(BandEdges(), 75)
 
 
 def test_every_answer_vector_with_item_9_above_zero_forces_the_top_band():
@@ -37,3 +47,48 @@ def test_an_unreadable_item_9_forces_the_top_band_like_the_worst_answer():
 def test_without_phq9_nothing_is_said():
     assert read_signal(None, None) is SelfHarmSignal.NOT_ASKED
     assert not SelfHarmSignal.NOT_ASKED.forces_top_band
+
+
+@pytest.mark.nightly
+def test_every_answer_vector_above_zero_on_item_9_is_answered_as_critical_and_reviewed():
+    """Whole answers, of a case the models think nothing of: all 262,144."""
+    judgement = make_calm_judgement()
+    crises = 0
+    for answers in product(range(4), repeat=9):
+        signal = read_signal(answers, None)
+        answer = compose_answer("a" * 32, signal, judgement, [], THRESHOLDS)
+        crisis = answers[8] > 0
+        assert (answer.risk_band is Band.CRITICAL) is crisis
+        assert answer.needs_review is crisis
+        assert (answer.crisis_guidance is not None) is crisis
+        assert answer.model_score == 1.0
+        crises += crisis
+
+    assert crises == 196_608
+
+
+@pytest.mark.parametrize("answers", [[0] * 8, [3] * 8, [None] * 8])
+@pytest.mark.parametrize("item_9", [1, 2, 3, None])
+@pytest.mark.parametrize("queues", [True, False])
+def test_without_any_model_the_crisis_rule_still_answers(answers, item_9, queues):
+    thresholds = Thresholds(BandEdges(), 75, queues)
+    signal = read_signal([*answers, item_9], None)
+    answer = compose_answer("a" * 32, signal, None, ["release"], thresholds)
+
+    assert (answer.risk_score, answer.risk_band) == (100, Band.CRITICAL)
+    assert answer.needs_review
+    assert answer.crisis_guidance
+
+
+def make_calm_judgement() -> Judgement:
+    interval = Interval(0.0, 0.02)
+    said = Estimate(probability=0.01, score=1.0, interval=interval, confidence=1.0, abstains=False)
+    return Judgement(
+        release=Release(1, make_manifest(), {}, datetime.now(UTC)),
+        features=OnlineFeatures({}),
+        estimate=said,
+        members=[],
+        inputs=Inputs(np.zeros((1, 1), np.float32)),
+        missing_data=[],
+        explanations=Explanations(),
+    )

@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import httpx
 import pytest
+from sqlalchemy import create_engine, text
 
 from infra.local.ports import choose_port
 from tests.serving.conftest import JWT_SECRET, SALT, SIGNING_KEY, make_headers
@@ -78,3 +80,55 @@ def test_the_server_screens_counts_logs_and_stops(
     assert '"message":"screening request completed"' in log
     assert f'"anonymized_id":"{individual}"' in log
     assert "Traceback" not in log
+
+
+def test_a_stop_under_load_loses_no_request(database_url, mlflow_url, production_version, grant):
+    """What was recorded was answered, and the other way round.
+
+    A request that reaches a connection while it is being closed was never begun; in a cluster the
+    pod leaves the service before it is stopped.
+    """
+    individuals, port, outcomes = [grant() for _ in range(8)], choose_port(18000), []
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "serving", "--port", str(port)],
+        env=make_environment(database_url, mlflow_url)
+        | {"RATE_LIMIT_PER_MINUTE": "10000", "RATE_LIMIT_PER_SECOND": "1000"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
+
+    def keep_asking(individual):
+        body = {"anonymized_id": individual, "survey_data": {"phq9": [1] * 8 + [0]}}
+        for _ in range(200):
+            try:
+                # A connection each: one that is kept may be closed while it waits.
+                answer = httpx.post(
+                    f"{url}/screen", json=body, headers=make_headers(), trust_env=False, timeout=30
+                )
+            except httpx.ConnectError:
+                return
+            except httpx.TransportError as error:
+                outcomes.append(type(error).__name__)
+                return
+            outcomes.append(answer.status_code)
+
+    threads = [threading.Thread(target=keep_asking, args=(one,)) for one in individuals]
+    try:
+        wait_until_alive(server, url)
+        for thread in threads:
+            thread.start()
+        while len(outcomes) < 20:
+            time.sleep(0.02)
+    finally:
+        server.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+
+    assert server.wait(40) in (0, -signal.SIGTERM)
+    assert set(outcomes) - {200} <= {"RemoteProtocolError", "ReadError"}
+    with create_engine(database_url).connect() as connection:
+        query = text("SELECT count(*) FROM predictions WHERE anonymized_id = ANY(:individuals)")
+        recorded = connection.scalar(query, {"individuals": individuals})
+        connection.engine.dispose()
+    assert recorded == outcomes.count(200) >= 20

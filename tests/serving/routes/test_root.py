@@ -6,6 +6,7 @@ def test_the_service_names_itself_to_every_role(client, production_version):
     for role in Role:
         info = client.get("/", headers=make_headers(role)).json()
         assert (info["service"], info["release_version"]) == ("MHRAS", production_version)
+        assert info["environment"] == "production"
 
 
 def test_the_intended_use_is_public_and_says_what_the_answers_are_not(client):

@@ -1,0 +1,94 @@
+"""The parts of a screening by themselves: what no arrangement of them could go below.
+
+`python -m tests.load.screening_parts INDIVIDUALS` prints one JSON object of CPU milliseconds, in
+a process that the environment points at a running stack.
+"""
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import cycle
+from time import process_time
+
+from feature_repo.online import Answers, open_reader
+from mlruns_config.release import RELEASE_MODEL
+from serving.app import read_thresholds
+from serving.composition import compose_answer
+from serving.crisis import SelfHarmSignal
+from serving.database.sessions import create_single_engine
+from serving.errors import Principal
+from serving.judgement import (
+    Case,
+    Wanted,
+    assemble_inputs,
+    describe_inputs,
+    explain_release,
+    judge,
+    predict_members,
+)
+from serving.recorder import write_records
+from serving.records import Caller, make_record
+from serving.registry import Registry
+from serving.release import load_release
+from serving.roles import Role
+from serving.settings import load_settings
+from serving.tokens import issue_token, read_token
+
+ROUNDS = 300
+EVERYTHING = frozenset({"survey", "wearable", "emr"})
+ANSWERS = [1, 2, 1, 1, 2, 1, 0, 1, 0]
+
+
+def measure(call: Callable[[], object], rounds: int = ROUNDS) -> float:
+    """Return the CPU milliseconds of one call."""
+    for _ in range(20):
+        call()
+    begun = process_time()
+    for _ in range(rounds):
+        call()
+    return 1000 * (process_time() - begun) / rounds
+
+
+def measure_parts(individuals: list[str]) -> dict[str, float]:
+    settings = load_settings()
+    registry = Registry(settings.mlflow_tracking_uri, settings.mlflow_login)
+    release = load_release(registry, registry.find_production_version(RELEASE_MODEL))
+    reader, views = open_reader(2), release.manifest.stored_views
+    engine = create_single_engine(settings.database_url.get_secret_value(), 5)
+    secret = settings.jwt_secret_key.get_secret_value()
+    token = issue_token(secret, "bench", Role.CLINICIAN, timedelta(minutes=10))
+    people = cycle(individuals)
+    row = reader.fetch(views, individuals[:1])[individuals[0]]
+    case = Case(Answers(datetime.now(UTC), ANSWERS), EVERYTHING, row)
+    inputs = assemble_inputs(release, case.see_features(release), EVERYTHING)
+    judgement = judge(release, case, Wanted())
+    thresholds = read_thresholds(settings)
+    caller = Caller(Principal("bench", Role.CLINICIAN), "bench", time.monotonic() + 3600)
+
+    def answer() -> object:
+        return compose_answer(individuals[0], SelfHarmSignal.DENIED, judgement, [], thresholds)
+
+    def make() -> object:
+        said = answer().model_copy(update={"prediction_id": uuid.uuid4()})
+        return make_record(said, caller, EVERYTHING, "production", describe_inputs(judgement))
+
+    tabular = [name for name, one in release.members.items() if one.pin.input == "features"]
+    return {
+        "token, verified (PyJWT)": measure(lambda: read_token(token, secret)),
+        "features of one, one query": measure(lambda: reader.fetch(views, [next(people)])),
+        "features seen against answers": measure(lambda: case.see_features(release)),
+        "tabular members": measure(lambda: predict_members(release, inputs, tabular)),
+        "sequence members, if live": measure(
+            lambda: predict_members(release, inputs, set(release.members) - set(tabular))
+        ),
+        "reasons": measure(lambda: explain_release(release, inputs.vector)),
+        "answer composed and encoded": measure(lambda: answer().model_dump_json()),
+        "three rows, durable, one commit": measure(lambda: write_records(engine, [make()])),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure_parts(sys.argv[1].split(","))))
