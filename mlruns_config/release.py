@@ -98,7 +98,7 @@ class Stacker(ManifestPart):
 class Calibration(ManifestPart):
     """Piecewise linear, monotone map from stacked to calibrated probability."""
 
-    kind: Literal["identity", "platt", "isotonic"]
+    kind: Literal["identity", "platt", "beta", "isotonic"]
     inputs: list[float]
     outputs: list[Probability]
 

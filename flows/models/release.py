@@ -11,11 +11,13 @@ from feature_repo.catalogue import ModelInput, describe_stored_views, list_model
 from feature_repo.individual import JOIN_KEY
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from flows.labels import INDEX_DATE
+from flows.models.calibration import calibrate, choose_calibration
 from flows.models.interval import measure_interval
 from flows.models.member import Labels, Matrix, ModelRows, Probabilities
 from flows.models.missing import blank_data_types
 from flows.models.out_of_fold import Predictors
-from flows.models.stacking import calibrate, choose_calibration, make_score_map, stack
+from flows.models.stacking import make_score_map, stack
 from flows.training_set import TrainingSet
 from mlruns_config.interval import list_missing_choices
 from mlruns_config.release import (
@@ -41,6 +43,7 @@ class UnseenRows:
     parts: list[tuple[Predictors, ModelRows]]
     labels: Labels
     individuals: pl.Series
+    index_dates: pl.Series
 
     def stack(self, stacker: Stacker, missing: tuple[str, ...] = ()) -> Probabilities:
         """Return the stacked probability of each row, these data types taken away."""
@@ -58,11 +61,12 @@ def gather_unseen(
     """Return the fitting and the calibration rows, each with members that do not know them."""
     masks = (training_set.split.fitting, training_set.split.calibration)
     rows = [training_set.rows.select(mask) for mask in masks]
-    individuals = [training_set.frame[JOIN_KEY].filter(pl.Series(mask)) for mask in masks]
+    frame = pl.concat([training_set.frame.filter(pl.Series(mask)) for mask in masks])
     return UnseenRows(
         parts=list(zip((cross_fitted, members), rows, strict=True)),
         labels=np.concatenate([training_set.labels[mask] for mask in masks]),
-        individuals=pl.concat(individuals),
+        individuals=frame[JOIN_KEY],
+        index_dates=frame[INDEX_DATE],
     )
 
 
@@ -76,7 +80,9 @@ def assemble_release(
     seed: int,
 ) -> ReleaseManifest:
     """Calibrate on individuals that the asked members have not seen and write all down."""
-    calibration = choose_calibration(unseen.stack(stacker), unseen.labels, unseen.individuals)
+    calibration = choose_calibration(
+        unseen.stack(stacker), unseen.labels, unseen.individuals, unseen.index_dates
+    )
     by_missing = {
         missing: calibrate(calibration, unseen.stack(stacker, missing))
         for missing in list_missing_choices()

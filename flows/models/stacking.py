@@ -1,23 +1,17 @@
-"""From member probabilities to a release: weights, calibration, score map.
+"""From member probabilities to a release: weights and score map.
 
-Members are weighed by their out-of-fold predictions, grouped by individual (Wolpert 1992);
-the calibration comes from predictions about individuals their members have not seen.
+Members are weighed by their out-of-fold predictions, grouped by individual (Wolpert 1992).
 """
 
 from collections.abc import Mapping
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
 
 from flows.models.member import Labels, Probabilities
-from flows.models.out_of_fold import FOLDS
-from mlruns_config.release import Calibration, ScoreMap, Stacker
+from mlruns_config.release import ScoreMap, Stacker
 from serving.scoring import PROBABILITY_MARGIN
 
 #: A pull to equal weights where the members cannot be told apart.
@@ -31,10 +25,6 @@ OPERATING_POINTS = {
     50: (0.15, "15 % of screenings score higher: what a service can look at within days"),
     75: (0.05, "5 % of screenings score higher: what a service can look at today"),
 }
-
-
-class TooFewOutcomesError(ValueError):
-    """The calibration rows cannot be divided so that every part has both outcomes."""
 
 
 def fit_stacker(predictions: Mapping[str, Probabilities], labels: Labels) -> Stacker:
@@ -67,67 +57,6 @@ def stack(stacker: Stacker, predictions: Mapping[str, Probabilities]) -> Probabi
     for name, weight in stacker.coefficients.items():
         log_odds += weight * to_log_odds(predictions[name])
     return np.asarray(expit(log_odds))
-
-
-def calibrate(calibration: Calibration, stacked: Probabilities) -> Probabilities:
-    return np.interp(stacked, calibration.inputs, calibration.outputs)
-
-
-def choose_calibration(
-    stacked: Probabilities, labels: Labels, individuals: pl.Series
-) -> Calibration:
-    """Return Platt's or the isotonic map, whichever has the lower cross-validated Brier score.
-
-    Raises TooFewOutcomesError when a fold would have to be calibrated on one outcome alone.
-    """
-    _require_outcomes(labels, individuals)
-    scores = {"platt": 0.0, "isotonic": 0.0}
-    makers = {"platt": fit_platt, "isotonic": fit_isotonic}
-    for learnt, asked in GroupKFold(FOLDS).split(stacked, groups=individuals.to_numpy()):
-        for kind, make in makers.items():
-            mapped = calibrate(make(stacked[learnt], labels[learnt]), stacked[asked])
-            scores[kind] += float(np.square(mapped - labels[asked]).sum())
-    return makers[min(scores, key=lambda kind: scores[kind])](stacked, labels)
-
-
-def _require_outcomes(labels: Labels, individuals: pl.Series) -> None:
-    people = individuals.to_numpy()
-    enough = len(np.unique(people)) >= FOLDS and all(
-        0 < labels[learnt].sum() < len(learnt)
-        for learnt, _ in GroupKFold(FOLDS).split(labels, groups=people)
-    )
-    if not enough:
-        raise TooFewOutcomesError(
-            f"{len(labels)} rows of {len(np.unique(people))} individuals, {labels.sum()} with the "
-            "outcome, are too few to calibrate a release on"
-        )
-
-
-def fit_platt(stacked: Probabilities, labels: Labels) -> Calibration:
-    """Fit log-odds' = a + b * log-odds, written as knots."""
-    # No penalty to speak of: two parameters, hundreds of rows.
-    model = LogisticRegression(C=1e6).fit(to_log_odds(stacked)[:, None], labels)
-    inputs = expit(np.linspace(logit(0.001), logit(0.999), 101))
-    outputs = model.predict_proba(to_log_odds(inputs)[:, None])[:, 1]
-    return Calibration(
-        kind="platt", inputs=[0.0, *inputs.tolist(), 1.0], outputs=_close_ends(outputs)
-    )
-
-
-def _close_ends(outputs: Probabilities) -> list[float]:
-    monotone = np.maximum.accumulate(outputs)
-    return [float(monotone[0]), *monotone.tolist(), float(monotone[-1])]
-
-
-def fit_isotonic(stacked: Probabilities, labels: Labels) -> Calibration:
-    model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-    model.fit(stacked, labels.astype(float))
-    inputs, outputs = model.X_thresholds_, model.y_thresholds_
-    return Calibration(
-        kind="isotonic",
-        inputs=[0.0, *inputs.tolist(), 1.0],
-        outputs=[float(outputs[0]), *outputs.tolist(), float(outputs[-1])],
-    )
 
 
 def make_score_map(probabilities: Probabilities) -> ScoreMap:

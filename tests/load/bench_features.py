@@ -22,13 +22,13 @@ def compute_features(people: int) -> int:
     """Compute every view, block by block, and keep nothing; return the rows computed."""
     rows = 0
     for block in simulate_cohort(people, 1, LAST_DAY, seed=7):
-        tables = {name: _as_landed(frame) for name, frame in block.items() if name != "consents"}
+        tables = {name: mark_landed(frame) for name, frame in block.items() if name != "consents"}
         views = compute_views(tables, LAST_DAY + timedelta(days=1))
         rows += sum(view.height for view in views.values())
     return rows
 
 
-def _as_landed(frame: pl.DataFrame) -> pl.DataFrame:
+def mark_landed(frame: pl.DataFrame) -> pl.DataFrame:
     landed = frame.rename({"person_id": "anonymized_id"})
     if "birth_date" in landed.columns:
         return landed.with_columns(pl.col("birth_date").dt.year().alias("birth_year"))

@@ -5,6 +5,7 @@ reference reaches an AUROC of 0.834 to 0.839; near 1 would be leakage.
 """
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,11 @@ import pytest
 from feature_repo.instruments import PHQ9_CASE_CUTOFF
 from flows.evaluation.metrics import compute_metrics
 from flows.models import lightgbm, logistic_regression
+from flows.models.calibration import calibrate, choose_calibration
 from flows.models.member import FittingData, ModelRows, check_parity
 from flows.models.out_of_fold import cross_fit
 from flows.models.release import predict_all
-from flows.models.stacking import (
-    calibrate,
-    choose_calibration,
-    fit_stacker,
-    stack,
-)
+from flows.models.stacking import fit_stacker, stack
 from flows.training_set import FUTURE_WEEKS
 
 MEMBERS = {"logistic_regression": logistic_regression.fit, "lightgbm": lightgbm.fit}
@@ -118,7 +115,9 @@ def test_the_stack_ranks_as_well_as_the_reference_and_no_better_than_is_honest(
         return stack(stacker, {name: member.predict(rows) for name, member in members.items()})
 
     chosen = pl.Series([str(number) for number in np.flatnonzero(calibration)])
-    mapping = choose_calibration(predict(calibration), survey.labels[calibration], chosen)
+    # One survey cycle: its interviews carry no dates.
+    dates = pl.Series([date(2017, 1, 1)] * len(chosen))
+    mapping = choose_calibration(predict(calibration), survey.labels[calibration], chosen, dates)
     metrics = compute_metrics(survey.labels[held_out], calibrate(mapping, predict(held_out)))
 
     with capsys.disabled():

@@ -8,7 +8,6 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from flows.models import rnn, tft
 from flows.models.forecast_inputs import CHANNELS, arrange, draw_targets, make_lengths
 from flows.models.forecasting import ForecastingMember, fit_forecasting_member
 from flows.models.member import (
@@ -19,16 +18,12 @@ from flows.models.member import (
     open_graph,
     score_graph,
 )
+from tests.fixtures.brief_networks import BRIEFLY, fit_network
 from tests.flows.models.simulated_rows import simulate_fitting_data, simulate_rows
-
-BRIEFLY = {
-    "rnn": (rnn.make_network, rnn.derive_quantiles, replace(rnn.LEARNING, epochs=12)),
-    "tft": (tft.make_network, tft.keep_quantiles, replace(tft.LEARNING, epochs=4)),
-}
 
 
 def fit_briefly(family: str, seed: int = 1, rows: int = 800) -> ForecastingMember:
-    return fit_forecasting_member(family, *BRIEFLY[family], data=simulate_fitting_data(rows, seed))
+    return fit_network(family, simulate_fitting_data(rows, seed))
 
 
 @pytest.fixture(scope="module", params=sorted(BRIEFLY))

@@ -1,5 +1,7 @@
 """A release put together of its members, with what is missing taken into account."""
 
+from datetime import date
+
 import numpy as np
 import polars as pl
 import pytest
@@ -14,6 +16,7 @@ from mlruns_config.release import Calibration, Stacker
 from tests.fixtures.manifests import make_manifest
 
 INPUTS = list_model_inputs()
+DATES = pl.Series([date(2024, 1, 1)] * 5)
 IDENTITY = Calibration(kind="identity", inputs=[0, 1], outputs=[0, 1])
 
 
@@ -62,7 +65,7 @@ def test_each_part_is_asked_of_its_own_members_without_what_is_missing():
         ({"lightgbm": CountsKnown(), "tft": Never()}, make_rows(2)),
         ({"lightgbm": Constant()}, make_rows(3)),
     ]
-    unseen = UnseenRows(parts, np.zeros(5, bool), pl.Series(list("abcde")))
+    unseen = UnseenRows(parts, np.zeros(5, bool), pl.Series(list("abcde")), DATES)
 
     assert unseen.stack(ONLY) == pytest.approx([0.9, 0.9, 0.2, 0.2, 0.2])
     without = unseen.stack(ONLY, ("survey",))
@@ -71,7 +74,8 @@ def test_each_part_is_asked_of_its_own_members_without_what_is_missing():
 
 
 def test_a_stack_without_weights_gives_every_row_its_intercept():
-    unseen = UnseenRows([({"tft": CountsKnown()}, make_rows(3))], np.zeros(3, bool), pl.Series())
+    parts = [({"tft": CountsKnown()}, make_rows(3))]
+    unseen = UnseenRows(parts, np.zeros(3, bool), pl.Series(), DATES)
     assert unseen.stack(Stacker(intercept=0, coefficients={})).tolist() == [0.5] * 3
 
 

@@ -1,4 +1,4 @@
-"""Weights, calibration, interval and score map: monotone, bounded, the same in serving."""
+"""Weights and score map: monotone, bounded, the same in serving."""
 
 import numpy as np
 import polars as pl
@@ -6,17 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.models.calibration import calibrate
 from flows.models.member import FittingData, ModelRows
 from flows.models.out_of_fold import cross_fit
-from flows.models.stacking import (
-    calibrate,
-    choose_calibration,
-    fit_isotonic,
-    fit_platt,
-    fit_stacker,
-    make_score_map,
-    stack,
-)
+from flows.models.stacking import fit_stacker, make_score_map, stack
 from mlruns_config.release import Calibration, ReleaseManifest, Stacker
 from serving.scoring import estimate
 from tests.fixtures.manifests import PIN, make_manifest
@@ -115,47 +108,6 @@ def test_serving_says_what_training_says(members, intercept, knots):
     trained = calibrate(manifest.calibration, stacked)
 
     assert estimate(manifest, said, ()).probability == pytest.approx(trained[0], abs=1e-9)
-
-
-@pytest.mark.parametrize("fit", [fit_platt, fit_isotonic])
-def test_calibration_brings_rates_back(fit):
-    truth, labels = draw(5000)
-    distorted = truth**2 / (truth**2 + (1 - truth) ** 2)
-    mapped = calibrate(fit(distorted, labels), distorted)
-
-    assert np.abs(mapped - truth).mean() < 0.03
-    assert np.abs(distorted - truth).mean() > 0.06
-
-
-@quick
-@given(
-    st.lists(st.tuples(probabilities, st.booleans()), min_size=4, max_size=60),
-    st.lists(probabilities, min_size=2, max_size=30),
-)
-def test_calibration_is_monotone_and_bounded(rows, asked):
-    rows = [*rows, (0.2, True), (0.4, False)]
-    stacked, labels = (np.array(column) for column in zip(*rows, strict=True))
-    for fit in (fit_platt, fit_isotonic):
-        mapped = calibrate(fit(stacked, labels), np.array(sorted([0.0, *asked, 1.0])))
-        assert (np.diff(mapped) >= 0).all()
-        assert ((mapped >= 0) & (mapped <= 1)).all()
-
-
-def test_platt_is_chosen_where_rows_are_few():
-    truth, labels = draw(300, seed=4)
-    assert choose_calibration(truth, labels, name_people(300)).kind == "platt"
-
-
-def test_isotonic_is_chosen_where_platt_cannot_bend():
-    random = np.random.default_rng(1)
-    stacked = random.random(6000)
-    labels = random.random(6000) < np.where(stacked < 0.5, 0.05, 0.6)  # a step
-    assert choose_calibration(stacked, labels, name_people(6000)).kind == "isotonic"
-
-
-def test_too_few_outcomes_to_calibrate_on_are_refused_in_words():
-    with pytest.raises(ValueError, match="calibrat"):
-        choose_calibration(np.linspace(0.1, 0.9, 12), np.zeros(12, bool), name_people(12))
 
 
 @quick

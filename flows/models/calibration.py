@@ -1,0 +1,143 @@
+"""The map from stacked to calibrated probability, and the choice of its kind.
+
+Fitted on predictions about individuals their members have not seen. Platt's map (Platt 1999)
+bends nothing, the beta map (Kull et al. 2017) bends the ends apart, the centred isotonic map
+(Oron & Flournoy 2017) bends anywhere. ADR 0012 says how one is chosen.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GroupKFold
+
+from flows.labels import HORIZON_DAYS
+from flows.models.member import Labels, Probabilities
+from flows.models.out_of_fold import FOLDS
+from flows.models.stacking import to_log_odds
+from mlruns_config.release import Calibration
+from serving.scoring import PROBABILITY_MARGIN
+
+#: Shares of the months before which a kind learns and from which on it is asked.
+CHAINED_FROM = (1 / 2, 2 / 3, 5 / 6)
+
+Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class TooFewOutcomesError(ValueError):
+    """The calibration rows cannot be divided so that every part has both outcomes."""
+
+
+def calibrate(calibration: Calibration, stacked: Probabilities) -> Probabilities:
+    return np.interp(stacked, calibration.inputs, calibration.outputs)
+
+
+def choose_calibration(
+    stacked: Probabilities, labels: Labels, individuals: pl.Series, index_dates: pl.Series
+) -> Calibration:
+    """Return the kind of map with the lowest log loss on later months of other individuals.
+
+    Fitted on every row given. Raises TooFewOutcomesError when a part would have to be learnt
+    from one outcome alone.
+    """
+    folds = divide_rows(labels, individuals, index_dates)
+    losses = dict.fromkeys(MAPS, 0.0)
+    for learnt, asked in folds:
+        for kind, fit in MAPS.items():
+            mapped = calibrate(fit(stacked[learnt], labels[learnt]), stacked[asked])
+            known = np.clip(mapped, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+            losses[kind] += float(log_loss(labels[asked], known, normalize=False, labels=[0, 1]))
+    return MAPS[min(losses, key=lambda kind: losses[kind])](stacked, labels)
+
+
+def divide_rows(labels: Labels, individuals: pl.Series, index_dates: pl.Series) -> list[Fold]:
+    """Return pairs of rows to learn from and rows of other individuals to be asked about.
+
+    The asked ones come after the learnt ones' outcomes were known, as in use; where there are
+    too few months for that, from any month.
+    """
+    people = individuals.to_numpy()
+    if len(np.unique(people)) >= FOLDS:
+        by_person = list(GroupKFold(FOLDS).split(labels, groups=people))
+        for folds in (list(chain_months(by_person, index_dates)), by_person):
+            if all(0 < labels[learnt].sum() < len(learnt) for learnt, _ in folds):
+                return folds
+    raise TooFewOutcomesError(
+        f"{len(labels)} rows of {len(np.unique(people))} individuals, {labels.sum()} with the "
+        "outcome, are too few to calibrate a release on"
+    )
+
+
+def chain_months(folds: list[Fold], index_dates: pl.Series) -> Iterator[Fold]:
+    """Yield folds whose learnt rows had their outcome before the first of the asked rows."""
+    days = index_dates.cast(pl.Date).cast(pl.Int32).to_numpy()
+    edges = np.quantile(days, [*CHAINED_FROM, 1.0])
+    for begin, end in pairwise(edges):
+        early = days < begin - HORIZON_DAYS
+        late = (days >= begin) & ((days < end) | (end == edges[-1]))
+        for learnt, asked in folds:
+            if late[asked].any():
+                yield learnt[early[learnt]], asked[late[asked]]
+
+
+def fit_platt(stacked: Probabilities, labels: Labels) -> Calibration:
+    """Fit log-odds' = a + b * log-odds, written as knots."""
+    # No penalty to speak of: two parameters, hundreds of rows.
+    model = LogisticRegression(C=1e6).fit(to_log_odds(stacked)[:, None], labels)
+    inputs = _spread_knots()
+    outputs = model.predict_proba(to_log_odds(inputs)[:, None])[:, 1]
+    return _close_ends("platt", inputs, outputs)
+
+
+def fit_beta(stacked: Probabilities, labels: Labels) -> Calibration:
+    """Fit log-odds' = a * ln p - b * ln(1 - p) + c, neither a nor b below zero, as knots."""
+    columns = _take_logarithms(stacked)
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        log_odds = parameters[0] + columns @ parameters[1:]
+        return float(np.logaddexp(0, np.where(labels, -log_odds, log_odds)).mean())
+
+    bounds = [(None, None), (0, None), (0, None)]
+    found = minimize(loss, [0.0, 1.0, 1.0], bounds=bounds, method="L-BFGS-B").x
+    inputs = _spread_knots()
+    return _close_ends("beta", inputs, expit(found[0] + _take_logarithms(inputs) @ found[1:]))
+
+
+def _take_logarithms(probabilities: Probabilities) -> NDArray[np.float64]:
+    inside = np.clip(probabilities, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+    return np.column_stack([np.log(inside), -np.log1p(-inside)])
+
+
+def fit_isotonic(stacked: Probabilities, labels: Labels) -> Calibration:
+    """Fit rates that never fall, each put at the centre of its rows, lines between them.
+
+    Every rate counts one more row of the overall rate: none becomes 0 or 1 by its few rows.
+    """
+    fitted = IsotonicRegression().fit(stacked, labels.astype(float)).predict(stacked)
+    levels, level, sizes = np.unique(fitted, return_inverse=True, return_counts=True)
+    centres = np.bincount(level, stacked) / sizes
+    rates = (levels * sizes + labels.mean()) / (sizes + 1)
+    return _close_ends("isotonic", centres, rates)
+
+
+def _spread_knots() -> Probabilities:
+    return np.asarray(expit(np.linspace(logit(0.001), logit(0.999), 101)))
+
+
+def _close_ends(kind: str, inputs: Probabilities, outputs: Probabilities) -> Calibration:
+    monotone = np.maximum.accumulate(outputs)
+    knots = [float(monotone[0]), *monotone.tolist(), float(monotone[-1])]
+    return Calibration.model_validate(
+        {"kind": kind, "inputs": [0.0, *inputs.tolist(), 1.0], "outputs": knots}
+    )
+
+
+#: The simplest first: it is taken where two do equally well.
+MAPS = {"platt": fit_platt, "beta": fit_beta, "isotonic": fit_isotonic}

@@ -1,0 +1,93 @@
+"""What a training costs by number of individuals: seconds and peak memory.
+
+Each cohort is ingested and made features of in one process and trained on in another, whose
+peak is what is printed. Memory should grow more slowly than the cohort.
+Command line: ``python -m tests.load.bench_training [--all-members] [PEOPLE ...]``.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from infra.local.ports import choose_port
+from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
+
+SIZES = (2_000, 20_000)
+SEED = 7
+
+
+def main(sizes: tuple[int, ...] = SIZES, members: str = "tabular") -> None:
+    """Prepare and train each size in processes of its own, so that peaks do not add up."""
+    print(f"\nTraining on a simulated cohort, {members} members\n")
+    print(f"{'people':>8} {'step':>12} {'rows':>10} {'seconds':>8} {'peak MB':>8}", flush=True)
+    with TemporaryDirectory(prefix="mhras-bench-") as name:
+        folder = Path(name)
+        server = start_postgres(folder / "postgres", choose_port(15432), "bench")
+        try:
+            for people in sizes:
+                _measure_size(server, folder / str(people), people, members)
+        finally:
+            server.stop()
+            remove_root_state(folder / "postgres")
+
+
+def _measure_size(server: PostgresServer, folder: Path, people: int, members: str) -> None:
+    from tests.fixtures.trained_world import make_variables
+
+    folder.mkdir()
+    environment = os.environ | make_variables(server, folder)
+    for step in ("prepare", "train"):
+        command = [sys.executable, "-m", "tests.load.bench_training", step]
+        command += [str(people), str(folder), members]
+        subprocess.run(command, env=environment, check=True)
+
+
+def prepare(people: int, folder: Path) -> int:
+    """Simulate, ingest, make features; return the landed rows."""
+    from datetime import timedelta
+
+    from flows.cohort import DEFAULT_YEARS, simulate_cohort, write_drop
+    from flows.ingestion import ingest
+    from flows.materialisation import materialise_features
+    from flows.validation import validate_lake
+    from tests.fixtures.trained_world import LAST_DAY
+
+    cohort = simulate_cohort(people, DEFAULT_YEARS, LAST_DAY, SEED)
+    counts = write_drop(cohort, folder / "drop")
+    ingest(str(folder / "drop"))
+    validate_lake()
+    materialise_features(LAST_DAY + timedelta(days=1))
+    return sum(counts.values())
+
+
+def train(members: str) -> int:
+    """Train on what is prepared; return the labelled rows."""
+    from flows import training
+    from flows.models.families import FAMILIES, TABULAR_FAMILIES
+
+    chosen = FAMILIES if members == "all" else TABULAR_FAMILIES
+    return int(training.train(seed=SEED, actor="a benchmark", members=chosen).metrics["rows"])
+
+
+def measure(step: str, people: int, folder: Path, members: str) -> None:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        begun = perf_counter()
+        rows = prepare(people, folder) if step == "prepare" else train(members)
+        seconds = perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{people:8,} {step:>12} {rows:10,} {seconds:8.1f} {peak:8.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    asked = sys.argv[1:]
+    if asked and asked[0] in ("prepare", "train"):
+        measure(asked[0], int(asked[1]), Path(asked[2]), asked[3])
+    else:
+        numbers = tuple(int(one) for one in asked if one != "--all-members")
+        main(numbers or SIZES, "all" if "--all-members" in asked else "tabular")
