@@ -15,7 +15,9 @@ import mlflow
 from feast import FeatureService
 from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Run
 from prefect.runtime import flow_run
+from prefect.utilities.urls import url_for
 
 from feature_repo.catalogue import STORED_VIEWS
 from feature_repo.screening_v1 import screening_v1
@@ -39,8 +41,15 @@ def describe_lineage(lake_url: str) -> dict[str, Any]:
         "feature_service_hash": hash_feature_service(screening_v1),
         "environment": describe_environment(),
         "git_commit": find_git_commit(),
-        "flow_run_id": str(flow_run.get_id() or ""),
+        **describe_flow_run(),
     }
+
+
+def describe_flow_run() -> dict[str, str]:
+    """Return id and page of the running flow; both empty outside of one."""
+    run_id = flow_run.get_id()
+    url = url_for("flow-run", run_id) if run_id else None
+    return {"flow_run_id": str(run_id or ""), "flow_run_url": url or ""}
 
 
 def describe_environment() -> dict[str, str]:
@@ -67,7 +76,7 @@ def log_environment() -> None:
 
 
 def find_validation(versions: Mapping[str, int | None]) -> dict[str, str]:
-    """Return run id and verdict of the newest validation of exactly these table versions.
+    """Return run, experiment and verdict of the newest validation of these very versions.
 
     Empty if they were never validated: a reviewer must be able to see that.
     """
@@ -79,9 +88,15 @@ def find_validation(versions: Mapping[str, int | None]) -> dict[str, str]:
         max_results=1,
         output_format="list",
     )
-    return next(
-        ({"run_id": run.info.run_id, "success": run.data.tags["success"]} for run in found), {}
-    )
+    return next((_describe_validation(run) for run in found), {})
+
+
+def _describe_validation(run: Run) -> dict[str, str]:
+    return {
+        "run_id": run.info.run_id,
+        "experiment_id": run.info.experiment_id,
+        "success": run.data.tags["success"],
+    }
 
 
 def log_data_inputs(lake_url: str) -> None:

@@ -16,8 +16,6 @@ from markdown_it import MarkdownIt
 
 from mlruns_config.release import RELEASE_MODEL, ReleaseManifest
 
-DESCRIPTION_LIMIT = 5000
-
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 CHECKLIST = (
@@ -98,17 +96,6 @@ def render_card(manifest: ReleaseManifest, facts: CardFacts, version: int | None
         probability_at=_list_edges(manifest),
         **_to_fields(facts),
     )
-
-
-def shorten_card(card: str) -> str:
-    """Return what a registered version's description can hold: the card up to its data.
-
-    MLflow keeps 5,000 characters on PostgreSQL; the whole card is an artifact of the run.
-    """
-    purpose, _, _ = card.partition("\n## Data\n")
-    pointer = "The whole card: artifact `model_card.html` of this version's run."
-    room = DESCRIPTION_LIMIT - len(pointer) - 2
-    return f"{purpose.strip()[:room]}\n\n{pointer}"
 
 
 def render_page(card: str) -> str:

@@ -1,8 +1,4 @@
-"""Gradient-boosted trees (LightGBM), monotone in symptom totals.
-
-More symptoms never lower the estimate, all else equal: a clinician could not defend a
-model that ranks a person lower for answering worse.
-"""
+"""Gradient-boosted trees (LightGBM), monotone in MONOTONE_COLUMNS."""
 
 import re
 from dataclasses import dataclass
@@ -25,10 +21,8 @@ from flows.models.member import (
     make_graph_input,
     make_graph_output,
 )
+from flows.models.monotone import MONOTONE_COLUMNS
 from flows.models.thresholds import lower_to_float32
-
-#: Columns the estimate may only rise with.
-MONOTONE_COLUMNS = ("phq9_total", "gad7_total", "phq9_item_9", "phq9_self_harm_365")
 
 MAX_TREES = 400
 STOP_AFTER_ROUNDS = 30

@@ -1,7 +1,8 @@
 """Logistic regression: the yardstick every other member must beat.
 
 Missing values are filled with the median and flagged, columns standardised, coefficients
-shrunk (ridge). All of it folds into one closed form, which is what is exported.
+shrunk (ridge), none of MONOTONE_COLUMNS with a coefficient below zero. All of it folds into one
+closed form, which is what is exported.
 """
 
 import json
@@ -22,12 +23,14 @@ from flows.models.member import (
     OPSET,
     FittingData,
     GraphInput,
+    Labels,
     ModelRows,
     Probabilities,
     make_graph_input,
     make_graph_output,
 )
 from flows.models.missing import find_medians
+from flows.models.monotone import MONOTONE_COLUMNS
 
 #: Inverse strength of the ridge. With some 120 correlated columns and a few thousand rows,
 #: the weaker penalties tried (0.1, 1) gave the same AUROC and wilder coefficients.
@@ -109,8 +112,8 @@ def fit(data: FittingData) -> FoldedRegression:
     mean, scale = filled.mean(axis=0), filled.std(axis=0)
     scale[scale < 1e-6] = 1.0
     standardised = (filled - mean) / scale
-    model = LogisticRegression(C=RIDGE_C, max_iter=2000)
-    model.fit(np.hstack([standardised, missing]), data.labels)
+    rising = np.isin([*data.names, *[""] * len(data.names)], MONOTONE_COLUMNS)
+    model = _fit_ridge(np.hstack([standardised, missing]), data.labels, rising)
     coefficients = model.coef_[0]
     width = len(data.names)
     return FoldedRegression(
@@ -121,3 +124,16 @@ def fit(data: FittingData) -> FoldedRegression:
         missing_coefficients=coefficients[width:].tolist(),
         intercept=float(model.intercept_[0]),
     )
+
+
+def _fit_ridge(
+    columns: NDArray[np.float64], labels: Labels, rising: NDArray[np.bool_]
+) -> LogisticRegression:
+    """Fit with no coefficient below zero in the `rising` columns: one that would be is left out."""
+    kept = np.ones(columns.shape[1])
+    while True:
+        model = LogisticRegression(C=RIDGE_C, max_iter=2000).fit(columns * kept, labels)
+        falling = rising & (model.coef_[0] < 0)
+        if not falling.any():
+            return model
+        kept[falling] = 0.0

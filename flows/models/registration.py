@@ -18,7 +18,7 @@ from flows.models.member import (
     ModelRows,
     check_parity,
 )
-from mlruns_config.model_card import shorten_card
+from mlruns_config.description import describe_version
 from mlruns_config.release import (
     MANIFEST_FILE,
     MANIFEST_HASH_TAG,
@@ -67,15 +67,16 @@ def register_member(name: str, member: FittedMember, rows: ModelRows, run_id: st
 def register_release(manifest: ReleaseManifest, run_id: str, card: str) -> int:
     """Log the manifest to the release's run and register it; return the numeric version.
 
-    The version carries the head of the model card as its description and the manifest's hash
-    as a tag: a manifest that was changed afterwards is told by it.
+    The version carries the head of the model card and links to all it was made of as its
+    description, and the manifest's hash as a tag: a manifest changed afterwards is told by it.
     """
     client = MlflowClient()
     text = manifest.model_dump_json(indent=2)
     client.log_text(run_id, text, f"{RELEASE_FOLDER}/{MANIFEST_FILE}")
-    artifact_uri = client.get_run(run_id).info.artifact_uri
-    version = create_version(RELEASE_MODEL, f"{artifact_uri}/{RELEASE_FOLDER}", run_id)
-    client.update_model_version(RELEASE_MODEL, str(version), description=shorten_card(card))
+    info = client.get_run(run_id).info
+    version = create_version(RELEASE_MODEL, f"{info.artifact_uri}/{RELEASE_FOLDER}", run_id)
+    description = describe_version(card, manifest, info.experiment_id)
+    client.update_model_version(RELEASE_MODEL, str(version), description=description)
     digest = hashlib.sha256(text.encode()).hexdigest()
     client.set_model_version_tag(RELEASE_MODEL, str(version), MANIFEST_HASH_TAG, digest)
     return version

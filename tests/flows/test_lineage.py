@@ -34,10 +34,11 @@ def test_the_lineage_names_every_table_by_version_and_digest(in_trained_world):
         assert state["version"] >= 1
         assert state["rows"] > 0
         assert len(state["digest"]) == 64
-    assert found["validation"] == {
-        "run_id": in_trained_world.validation_run_id,
-        "success": "true",
-    }
+    validation = found["validation"]
+    assert validation["run_id"] == in_trained_world.validation_run_id
+    assert validation["success"] == "true"
+    run = mlflow.get_run(validation["run_id"])
+    assert run.info.experiment_id == validation["experiment_id"]
     assert min(found["feature_tables"].values()) >= 1
     json.dumps(found)  # it goes into the manifest
 

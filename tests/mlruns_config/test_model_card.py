@@ -9,11 +9,9 @@ from jinja2 import UndefinedError
 
 from mlruns_config.model_card import (
     CHECKLIST,
-    DESCRIPTION_LIMIT,
     CardFacts,
     render_card,
     render_page,
-    shorten_card,
 )
 from mlruns_config.release import ReleaseManifest, ScoreMap
 from tests.fixtures.manifests import make_manifest
@@ -107,21 +105,6 @@ def test_a_card_answers_every_item_or_marks_it_open():
     for item, answer in CHECKLIST:
         assert f"| {item} | {answer} |" in card
     assert any("**open**" in answer for _, answer in CHECKLIST)
-
-
-def test_card_and_description_say_it_is_not_clinically_validated():
-    card = render_card(make_release(), FACTS)
-    assert "**not clinically validated**" in card
-    assert "**not clinically validated**" in shorten_card(card)
-
-
-def test_a_description_fits_and_points_to_the_whole_card():
-    card = render_card(make_release(), FACTS)
-    for text in (card, card.replace("## What", "x" * 9000 + "\n## What")):
-        short = shorten_card(text)
-        assert len(short) <= DESCRIPTION_LIMIT == 5000
-        assert short.endswith("`model_card.html` of this version's run.")
-        assert "## Data" not in short
 
 
 def test_a_page_has_tables_and_loads_nothing():

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from flows.models.logistic_regression import RIDGE_C, FoldedRegression, fit
 from flows.models.member import ParityError, check_parity, open_graph, score_graph
+from flows.models.monotone import MONOTONE_COLUMNS
 from tests.flows.models.drawn_rows import NAMES, draw_fitting_data, draw_rows
 
 
@@ -43,10 +44,24 @@ def test_the_closed_form_is_scikit_learns(fitted, data):
     filled = np.where(missing, np.nanmedian(data.rows.features, axis=0), data.rows.features)
     standardised = (filled - filled.mean(axis=0)) / filled.std(axis=0)
     columns = np.hstack([standardised, missing])
+    rising = [NAMES.index(name) for name in MONOTONE_COLUMNS]
+    columns[:, [n for n in rising if fitted.coefficients[n] == 0]] = 0
     model = LogisticRegression(C=RIDGE_C, max_iter=2000).fit(columns, data.labels)
 
+    assert (model.coef_[0][rising] >= 0).all()
     expected = model.predict_proba(columns)[:, 1]
     assert fitted.predict(data.rows) == pytest.approx(expected, abs=1e-4)
+
+
+def test_no_worse_answer_lowers_the_estimate_even_where_the_data_say_so(data):
+    features = data.rows.features
+    worse = np.nan_to_num(features[:, NAMES.index("phq9_change")])
+    misleading = replace(data, labels=worse < np.median(worse))
+    coefficients = dict(zip(NAMES, fit(misleading).coefficients, strict=True))
+
+    assert coefficients["phq9_change"] == 0
+    assert min(coefficients[name] for name in MONOTONE_COLUMNS) >= 0
+    assert min(coefficients.values()) < 0  # the others may fall
 
 
 def test_the_same_data_give_the_same_model(fitted, data):
