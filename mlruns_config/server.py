@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 from typing import Annotated, NoReturn
 
 import typer
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 
@@ -22,16 +22,22 @@ LOOPBACK = ("localhost", "127.0.0.1")
 #: A password is hashed for 0.4 s (measured); this long a login that was right is remembered.
 LOGIN_SECONDS = 60
 
+#: The deployment guide's name of it, and MLflow's.
+DESTINATION = AliasChoices("model_storage_url", "mlflow_artifacts_destination")
+
 
 class ServerSettings(BaseSettings):
     """Settings of the MLflow server, each an environment variable of the same name."""
 
-    model_config = SettingsConfigDict(extra="ignore")
+    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
 
     #: PostgreSQL URL of MLflow's own database: runs, registry, and logins.
     mlflow_backend_store_uri: SecretStr
-    #: Folder or s3:// prefix of the artifacts, which go through the server.
-    mlflow_artifacts_destination: str
+    #: Folder or s3:// prefix of the artifacts, which go through the server: clients need no key.
+    mlflow_artifacts_destination: Annotated[str, Field(validation_alias=DESTINATION)]
+    #: `access key id:secret access key` of that bucket; without it boto3's own ways to find one.
+    #: Where the storage is not AWS, MLFLOW_S3_ENDPOINT_URL says where it is.
+    model_storage_key: SecretStr | None = None
     mlflow_auth_admin_username: str = "admin"
     mlflow_auth_admin_password: SecretStr
     #: Signs sessions and forms of the UI.
@@ -51,6 +57,13 @@ class ServerSettings(BaseSettings):
         if found.get_backend_name() == "postgresql":
             found = found.set(drivername="postgresql+psycopg2")
         return SecretStr(found.render_as_string(hide_password=False))
+
+    @field_validator("model_storage_key")
+    @classmethod
+    def _be_a_pair(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not all(key.get_secret_value().partition(":")):
+            raise ValueError("must be ACCESS_KEY_ID:SECRET_ACCESS_KEY")
+        return key
 
     @field_validator("mlflow_auth_admin_password", "mlflow_flask_server_secret_key")
     @classmethod
@@ -91,7 +104,16 @@ def make_environment(settings: ServerSettings, login_file: Path) -> dict[str, st
         # The job runner is for evaluations we do not run: 2 GB and seven processes (measured).
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        **make_storage_login(settings),
     }
+
+
+def make_storage_login(settings: ServerSettings) -> dict[str, str]:
+    """Return the variables by which boto3 logs in to the artifacts' bucket."""
+    if settings.model_storage_key is None:
+        return {}
+    key_id, _, secret = settings.model_storage_key.get_secret_value().partition(":")
+    return {"AWS_ACCESS_KEY_ID": key_id, "AWS_SECRET_ACCESS_KEY": secret}
 
 
 def write_login_file(settings: ServerSettings, folder: Path) -> Path:

@@ -23,7 +23,7 @@ from flows.lake import (
 )
 from flows.sources.contract import TABLES, WEARABLE_DAYS
 from flows.sources.drop import find_files
-from infra.local.ports import choose_port
+from tests.fixtures.object_store import KEY_ID, SECRET, run_object_store
 
 INGESTED = datetime(2025, 3, 1, tzinfo=UTC)
 DAY = datetime(2025, 1, 1, tzinfo=UTC)
@@ -199,36 +199,16 @@ def test_a_million_wearable_days_land_whole(lake: str) -> None:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An S3 bucket of an object store on loopback, in a process of its own.
-
-    In this process it would deadlock: the Delta writer waits for it and holds the interpreter.
-    """
-    port = choose_port(15900)
-    url = f"http://127.0.0.1:{port}"
+    """An S3 bucket of an object store on loopback."""
     for name, value in {
-        "ACCESS_KEY_ID": "x",
-        "SECRET_ACCESS_KEY": "x",
+        "ACCESS_KEY_ID": KEY_ID,
+        "SECRET_ACCESS_KEY": SECRET,
         "REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
-        _create_bucket(f"{url}/lake")
+    with run_object_store("lake") as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         yield "s3://lake/tables"
-        server.terminate()
-
-
-def _create_bucket(url: str, patience: float = 60) -> None:
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            httpx.put(url).raise_for_status()
-            return
-        except httpx.ConnectError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
 
 
 def test_a_lake_may_lie_in_an_object_store(bucket: str) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from infra.local.ports import choose_port
@@ -23,6 +24,7 @@ from mlruns_config.reviewers import LoginError, add_reviewer, app, remove_review
 from mlruns_config.server import ServerSettings, list_hosts, make_command, write_login_file
 from mlruns_config.server_login import is_reading
 from serving.registry import NoProductionVersionError, Registry
+from tests.fixtures.object_store import KEY_ID, SECRET, run_object_store
 from tests.serving.mlflow_fixture import wait_until_healthy
 
 ADMIN = ("admin", "a password for tests % of it")
@@ -38,20 +40,26 @@ class Served:
 @pytest.fixture(scope="module")
 def served(postgres: PostgresServer, tmp_path_factory) -> Iterator[Served]:
     """The real server on PostgreSQL with one run, one model and one reviewer."""
-    folder: Path = tmp_path_factory.mktemp("server")
+    with run_server(postgres, tmp_path_factory.mktemp("server")) as url:
+        assert add_reviewer(url, ADMIN, *REVIEWER)
+        with pytest.MonkeyPatch.context() as patch:
+            yield Served(url, fill(log_in(patch, url, ADMIN)))
+
+
+@contextmanager
+def run_server(postgres: PostgresServer, folder: Path, **changes: str) -> Iterator[str]:
+    """Run the server on a database of its own with these variables; yield its URL."""
     database = f"mlflow_{uuid.uuid4().hex[:8]}"
     postgres.create_databases([database])
     port = choose_port(15100)
-    environment = os.environ | make_variables(postgres.url(database), folder)
+    environment = os.environ | make_variables(postgres.url(database), folder) | changes
     command = [sys.executable, "-m", "mlruns_config.server", "--port", str(port)]
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until_healthy(url, server, folder / "server.log")
-        assert add_reviewer(url, ADMIN, *REVIEWER)
-        with pytest.MonkeyPatch.context() as patch:
-            yield Served(url, fill(log_in(patch, url, ADMIN)))
+        yield url
     finally:
         server.terminate()
         server.wait(timeout=30)
@@ -167,6 +175,39 @@ def test_a_foreign_host_and_a_foreign_page_are_refused(served):
             url, json={"max_results": 1}, headers=headers, auth=ADMIN, trust_env=False
         )
         assert answer.status_code == 403
+
+
+def test_artifacts_go_to_a_bucket_whose_key_only_the_server_has(postgres, tmp_path, monkeypatch):
+    with run_object_store("models") as store:
+        storage = {
+            "MODEL_STORAGE_URL": "s3://models/mhras",
+            "MODEL_STORAGE_KEY": f"{KEY_ID}:{SECRET}",
+            "MLFLOW_S3_ENDPOINT_URL": store,
+        }
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        with run_server(postgres, tmp_path, **storage) as url:
+            client = log_in(monkeypatch, url, ADMIN)
+            run_id = fill(client)
+            found = mlflow.artifacts.load_text(f"runs:/{run_id}/model_card.md")
+        listed = httpx.get(f"{store}/models?list-type=2&prefix=mhras/").text
+
+    assert found == "a card"
+    assert f"{run_id}/artifacts/model_card.md" in listed
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("key", ["only-an-id", ":secret", "id:"])
+def test_half_a_storage_key_is_refused_and_not_shown(key):
+    with pytest.raises(ValidationError, match="must be ACCESS_KEY_ID:SECRET") as refused:
+        ServerSettings(
+            mlflow_backend_store_uri="postgresql://u@h/d",
+            mlflow_artifacts_destination="s3://models",
+            mlflow_auth_admin_password="an admin's password",
+            mlflow_flask_server_secret_key="a secret of the UI",
+            model_storage_key=key,
+        )
+    assert key not in str(refused.value.errors(include_input=False))
 
 
 @pytest.mark.parametrize("missing", ["MLFLOW_BACKEND_STORE_URI", "MLFLOW_AUTH_ADMIN_PASSWORD"])
