@@ -31,8 +31,8 @@ test: install ## run the tests
 test-nightly: install ## run the long tests too
 	@$(BIN)/python -m pytest $(ARGS)
 
-lint: install ## check style and format
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: install ## check style, format, and that every package is used and declared
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/deptry .
 
 types: install ## check types
 	@$(BIN)/mypy

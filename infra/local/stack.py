@@ -37,7 +37,6 @@ NO_TELEMETRY = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "GX_ANALYTICS_ENABLED": "false",
     "FEAST_USAGE": "False",
-    "HF_HUB_OFFLINE": "1",
 }
 
 Announce = Callable[[str, str], None]
