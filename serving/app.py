@@ -109,7 +109,7 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
         rates=open_rate_limiter(read_allowance(settings)),
         load=LoadLimit(settings.max_concurrent_screenings),
         thresholds=thresholds,
-        explanations=read_explanations(settings),
+        wanted=read_wanted(settings),
         accountability=Accountability.make(settings, engine),
     )
 
@@ -127,7 +127,7 @@ def read_allowance(settings: Settings) -> Allowance:
     return Allowance(settings.rate_limit_per_minute, BURST * settings.rate_limit_per_second)
 
 
-def read_explanations(settings: Settings) -> Wanted:
+def read_wanted(settings: Settings) -> Wanted:
     return Wanted(
         reasons=settings.enable_shap_explanations,
         counterfactuals=settings.enable_counterfactuals,

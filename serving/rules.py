@@ -27,11 +27,12 @@ def match_rule(manifest: ReleaseManifest, vector: Vector) -> MatchedRule | None:
     if manifest.surrogate is None:
         return None
     row = dict(zip(manifest.columns, vector[0].tolist(), strict=True))
-    rule = next(
+    # Exactly one holds: the rules are the leaves of a tree.
+    (rule,) = [
         rule
         for rule in manifest.surrogate.rules
         if all(holds(condition, row[condition.feature]) for condition in rule.conditions)
-    )
+    ]
     text = describe(manifest, rule)
     return MatchedRule(text, rule.probability, rule.share, manifest.surrogate.fidelity)
 

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from feature_repo.online import Answers
 from feature_repo.pseudonyms import pseudonymise
+from monitoring.logging import describe_error
 from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
 from serving import audit
 from serving.answers import ScreeningAnswer, TrendPart
@@ -28,8 +29,9 @@ from serving.errors import (
     ReleaseUnavailableError,
     ScoringFailedError,
 )
-from serving.judgement import Case, Judgement, describe_inputs, judge
+from serving.judgement import Case, Judgement, Wanted, describe_inputs, judge
 from serving.records import Caller, make_record
+from serving.release import Release
 from serving.release_watcher import Choice
 from serving.reporting import count_screening
 from serving.requests import ScreeningRequest, SurveyData
@@ -129,13 +131,25 @@ async def judge_individual(
     case = replace(case, row=row, store_is_away=stored is None)
     for attempt in (choice, *choice.list_fallbacks()):
         try:
-            return Judged(case, attempt, judge(attempt.release, case, services.explanations))
+            return Judged(case, attempt, apply_release(attempt.release, case, services.wanted))
         except ScoringFailedError as error:
             failure = error
-            log.error("release could not score", arm=attempt.arm, reason=error.detail)
+            log.error("release could not score", arm=attempt.arm, error=describe_error(error))
     if not signal.forces_top_band:
         raise failure
     return Judged(case, choice)
+
+
+def apply_release(release: Release, case: Case, wanted: Wanted) -> Judgement:
+    """Return a release's judgement; raises ScoringFailedError whatever goes wrong."""
+    try:
+        return judge(release, case, wanted)
+    except ScoringFailedError:
+        raise
+    # Production answers for a candidate, and the crisis rule for everybody, whichever part of a
+    # release fails, explanations included.
+    except Exception as error:
+        raise ScoringFailedError("the release could not be applied") from error
 
 
 def find_deadline(settings: Settings) -> float:

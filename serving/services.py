@@ -38,7 +38,7 @@ class Services:
     rates: RateLimiter
     manifests: ManifestReader
     thresholds: Thresholds
-    explanations: Wanted
+    wanted: Wanted
     accountability: Accountability
 
 

@@ -27,6 +27,7 @@ from mlruns_config.release import (
     RELEASE_MODEL,
     Calibration,
     FeatureDescription,
+    Lever,
     MemberPin,
     ReleaseManifest,
     ScoreMap,
@@ -51,6 +52,22 @@ FEATURES = [
     )
     for name, label, unit, data_type, low, high in COLUMNS
 ]
+STEPS = Lever(
+    name="steps",
+    label="daily steps",
+    unit="steps",
+    columns=["steps_mean_28"],
+    low=2500,
+    high=11000,
+)
+SLEEP = Lever(
+    name="sleep",
+    label="sleep a night",
+    unit="minutes",
+    columns=["sleep_minutes_mean_28"],
+    low=330,
+    high=480,
+)
 WIDTH = len(FEATURES)
 
 

@@ -3,30 +3,13 @@
 import numpy as np
 import pytest
 
-from mlruns_config.release import Lever
 from serving.counterfactuals import SMALLEST_GAIN, find_counterfactuals, try_settings
 from serving.judgement import predict_members
 from serving.registry import Registry
 from serving.release import load_release
 from serving.scoring import Inputs, assemble_vector, estimate
-from tests.serving.release_fixture import FEATURES
+from tests.serving.release_fixture import FEATURES, SLEEP, STEPS
 
-STEPS = Lever(
-    name="steps",
-    label="daily steps",
-    unit="steps",
-    columns=["steps_mean_28"],
-    low=2500,
-    high=11000,
-)
-SLEEP = Lever(
-    name="sleep",
-    label="sleep a night",
-    unit="minutes",
-    columns=["sleep_minutes_mean_28"],
-    low=330,
-    high=480,
-)
 SLEEPLESS = {
     "phq9_total": 14,
     "phq9_item_9": 0,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlruns_config.release import Condition, Lever, Rule, Surrogate
+from mlruns_config.release import Condition, Rule, Surrogate
 from tests.serving.conftest import (
     HIGH_ANSWERS,
     LOW_ANSWERS,
@@ -11,6 +11,7 @@ from tests.serving.conftest import (
     make_settings,
     run_app,
 )
+from tests.serving.release_fixture import SLEEP
 
 SPLIT = {"feature": "phq9_total", "threshold": 9.5, "if_missing": False}
 SURROGATE = Surrogate(
@@ -23,14 +24,6 @@ SURROGATE = Surrogate(
         ),
     ],
     fidelity=0.8,
-)
-SLEEP = Lever(
-    name="sleep",
-    label="sleep a night",
-    unit="minutes",
-    columns=["sleep_minutes_mean_28"],
-    low=330,
-    high=480,
 )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from mlruns_config.arms import CANDIDATE_ALIAS, MODE_TAG, SHARE_TAG, Rollout
 from mlruns_config.release import RELEASE_MODEL, Stacker
+from serving import judgement
 from serving.database.tables import Prediction, ReviewItem, ShadowPrediction
 from serving.errors import ScoringFailedError
 from serving.registry import Registry
@@ -133,6 +134,21 @@ def test_a_failing_production_is_an_outage_but_not_for_the_crisis_rule(
     assert plain.json()["type"] == "urn:mhras:problem:scoring-failed"
     assert (crisis.status_code, crisis.json()["risk_band"]) == (200, "critical")
     assert crisis.json()["degraded"] == ["release"]
+
+
+@pytest.mark.parametrize("part", ["explain_release", "find_counterfactuals", "estimate"])
+def test_whatever_part_of_a_release_fails_the_crisis_rule_answers(
+    settings, production_version, grant, monkeypatch, part
+):
+    def break_down(*_arguments):
+        raise ZeroDivisionError
+
+    with run_app(settings, MemoryReader()) as client:
+        monkeypatch.setattr(judgement, part, break_down)
+        plain, crisis = ask(client, grant()), ask(client, grant(), [*LOW_ANSWERS[:8], 1])
+
+    assert plain.json()["type"] == "urn:mhras:problem:scoring-failed"
+    assert (crisis.status_code, crisis.json()["risk_band"]) == (200, "critical")
 
 
 # Answers
