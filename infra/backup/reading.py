@@ -1,0 +1,175 @@
+"""Reading a backup back: verified in a scratch database, or restored for good."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psycopg2
+from sqlalchemy import create_engine, func, select
+
+from infra.backup.databases import (
+    DatabaseError,
+    digest_tables,
+    get_database_name,
+    list_tables,
+    make_scratch_database,
+    open_connection,
+    restore_database,
+)
+from infra.backup.encryption import decrypt_file, read_identity
+from infra.backup.settings import BackupSettings
+from infra.backup.store import BackupStore, BackupStoreError, hash_file
+from infra.backup.trees import is_empty, put_tree, unpack_tree
+from serving.audit.checkpoints import CheckpointStore
+from serving.audit.verification import verify_trail
+from serving.database.privileges import make_role_statement
+from serving.database.tables import AuditSeal
+from serving.settings import normalise_database_url
+from serving.signing import KeyRing
+
+#: The database that holds the audit trail.
+RECORD = "mhras"
+
+Announce = Callable[[str], None]
+
+
+class VerificationError(RuntimeError):
+    """A backup did not bring back what was backed up; the message says what differs."""
+
+
+@dataclass(frozen=True)
+class OpenedBackup:
+    """A backup whose files are fetched, checked and decrypted one at a time."""
+
+    store: BackupStore
+    settings: BackupSettings
+    moment: datetime
+    manifest: dict[str, Any]
+
+    @contextmanager
+    def open_file(self, kept: dict[str, Any]) -> Iterator[Path]:
+        """Give the decrypted file; raises when its hash or its encryption says it was changed."""
+        identity = read_identity(self.settings.backup_identity_file)
+        with TemporaryDirectory(prefix="mhras-restore-") as folder:
+            encrypted, plain = Path(folder) / "encrypted.age", Path(folder) / "plain"
+            self.store.get(self.moment, kept["file"], encrypted, kept["sha256"])
+            decrypt_file(encrypted, plain, identity)
+            encrypted.unlink()
+            if hash_file(plain) != kept["plain_sha256"]:
+                raise VerificationError(f"{kept['file']} is another file than was backed up")
+            yield plain
+
+
+def open_backup(settings: BackupSettings, moment: datetime | None) -> OpenedBackup:
+    """Open a backup, by default the newest; raises BackupStoreError when there is none."""
+    store = BackupStore(settings.backup_url)
+    moments = store.list_moments()
+    chosen = moment or (moments[-1] if moments else None)
+    if chosen is None or chosen not in moments:
+        raise BackupStoreError("there is no such backup: `python -m infra.backup list`")
+    return OpenedBackup(store, settings, chosen, store.read_manifest(chosen))
+
+
+def verify_backup(
+    backup: OpenedBackup, scratch_url: str, keys: KeyRing, announce: Announce
+) -> None:
+    """Restore everything into scratch places and compare it; raises VerificationError."""
+    with TemporaryDirectory(prefix="mhras-trees-") as folder:
+        for name, kept in backup.manifest["trees"].items():
+            with backup.open_file(kept) as archive:
+                files = unpack_tree(archive, Path(folder) / name)
+            if files != kept["files"]:
+                raise VerificationError(f"{name} has {files} files instead of {kept['files']}")
+            announce(f"{name}: {files} files")
+        for name, kept in backup.manifest["databases"].items():
+            with make_scratch_database(scratch_url) as url:
+                with backup.open_file(kept) as dump:
+                    restore_database(
+                        url, dump, backup.settings.backup_postgres_bin, privileges=False
+                    )
+                rows = compare_tables(url, name, kept["tables"])
+                announce(f"{name}: {len(kept['tables'])} tables, {rows:,} rows, hashes equal")
+                if name == RECORD:
+                    verify_record(url, Path(folder) / "checkpoints", keys)
+                    announce("audit trail intact")
+
+
+def compare_tables(url: str, name: str, expected: dict[str, Any]) -> int:
+    """Return the rows of all tables; raises VerificationError naming tables that differ."""
+    with open_connection(url) as connection:
+        found = {table: asdict(digest) for table, digest in digest_tables(connection).items()}
+    differing = {table for table in expected | found if expected.get(table) != found.get(table)}
+    if differing:
+        raise VerificationError(f"database {name}: {', '.join(sorted(differing))} differ")
+    return sum(int(table["rows"]) for table in found.values())
+
+
+def verify_record(url: str, checkpoints: Path, keys: KeyRing) -> None:
+    """Verify the restored audit trail; raises VerificationError when it is not intact."""
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(normalise_database_url(url), hide_parameters=True)
+    try:
+        with engine.connect() as connection:
+            newest = connection.scalar(select(func.max(AuditSeal.position))) or 0
+        # Written while the backup ran, about rows that are not in it.
+        for path in checkpoints.glob("checkpoint-*.json"):
+            if int(path.stem.partition("-")[2]) > newest:
+                path.unlink()
+        found = verify_trail(engine, CheckpointStore(str(checkpoints)), keys)
+    finally:
+        engine.dispose()
+    if not found.intact:
+        kinds = ", ".join(sorted({finding.kind for finding in found.findings}))
+        raise VerificationError(f"the audit trail is not intact: {kinds}")
+
+
+def restore_backup(backup: OpenedBackup, announce: Announce) -> None:
+    """Restore databases and trees to where the settings say; all of these must be empty.
+
+    Raises DatabaseError before anything is written if one is not.
+    """
+    targets = {get_database_name(url): url for url in backup.settings.database_urls}
+    check_targets(backup, targets)
+    for name, kept in backup.manifest["databases"].items():
+        ensure_application_role(targets[name])
+        with backup.open_file(kept) as dump:
+            restore_database(targets[name], dump, backup.settings.backup_postgres_bin)
+        rows = compare_tables(targets[name], name, kept["tables"])
+        announce(f"{name}: {rows:,} rows restored")
+    for name, url in backup.settings.trees.items():
+        kept = backup.manifest["trees"].get(name)
+        if kept is None or name == "configuration":
+            continue
+        with TemporaryDirectory(prefix="mhras-tree-") as folder:
+            with backup.open_file(kept) as archive:
+                unpack_tree(archive, Path(folder))
+            put_tree(Path(folder), url)
+        announce(f"{name}: {kept['files']} files restored")
+
+
+def check_targets(backup: OpenedBackup, targets: dict[str, str]) -> None:
+    missing = sorted(set(backup.manifest["databases"]) - set(targets))
+    if missing:
+        raise DatabaseError(f"BACKUP_DATABASE_URLS names no database {', '.join(missing)}")
+    full = [name for name in backup.manifest["databases"] if list_tables(targets[name])]
+    full += [
+        name
+        for name, url in backup.settings.trees.items()
+        if name in ("models", "lake") and not is_empty(url)
+    ]
+    if full:
+        raise DatabaseError(f"{', '.join(full)} not empty: a restore never overwrites")
+
+
+def ensure_application_role(url: str) -> None:
+    """Create the role that the dump grants to, where the cluster is a new one."""
+    connection = psycopg2.connect(normalise_database_url(url).replace("+psycopg2", "", 1))
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(make_role_statement())
+    finally:
+        connection.close()
