@@ -27,6 +27,8 @@ _KEY_HEAD = b"".join(
     [struct.pack("<I", 1), _STRING, struct.pack("<I", len(JOIN_KEY)), JOIN_KEY.encode(), _STRING]
 )
 
+ERASURE_SECONDS = 30.0
+
 #: How PostgreSQL's int4send writes a length, and protobuf a float: field 6, four bytes.
 _LENGTH, _FLOAT, _FLOAT_TAG = struct.Struct(">i"), struct.Struct("<f"), 6 << 3 | 5
 
@@ -160,6 +162,30 @@ def make_value_type() -> Any:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("mhras.Value"))
+
+
+def erase_online_rows(views: Sequence[str], anonymized_id: str) -> dict[str, int]:
+    """Remove an individual from the online store; return the rows of each view.
+
+    Feast has no deletion of an entity. Raises FeatureStoreUnavailableError for a store other
+    than PostgreSQL, which has to be emptied by its own means.
+    """
+    configuration = read_store_configuration()
+    if configuration["online_store"]["type"] != "postgres":
+        raise FeatureStoreUnavailableError("only a PostgreSQL online store can be erased from")
+    engine = _connect(ERASURE_SECONDS)
+    key = {"key": serialise_entity_key(anonymized_id)}
+    try:
+        with engine.connect() as connection:
+            return {
+                view: connection.exec_driver_sql(
+                    f'DELETE FROM "{configuration["project"]}_{view}" WHERE entity_key = %(key)s',
+                    key,
+                ).rowcount
+                for view in views
+            }
+    finally:
+        engine.dispose()
 
 
 def _connect(deadline_seconds: float) -> Engine:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 
+from feature_repo.pseudonyms import PSEUDONYM_PATTERN
 from flows.sources.contract import COMMON_LAKE_COLUMNS, INSTANT, TABLES, ColumnTypes, Table
 
 QUARANTINE = "quarantine"
@@ -28,6 +29,9 @@ QUARANTINE_SCHEMA: ColumnTypes = {
 }
 #: What makes a quarantined row the same as one of an earlier run over the same file.
 QUARANTINE_KEY = ("table", "source_digest", "row_number", "reason")
+
+
+LOG_RETENTION, NO_RETENTION = "delta.logRetentionDuration", "interval 0 seconds"
 
 
 class DuplicateKeyError(ValueError):
@@ -166,6 +170,34 @@ def set_rows_aside(lake_url: str, table: str, rows: pl.DataFrame) -> int:
         .execute()
     )
     return rows.height
+
+
+def erase_rows(location: str, anonymized_id: str) -> int:
+    """Remove an individual from a Delta table, its old versions and its log; return the rows.
+
+    DELETE alone leaves the rows in earlier versions, VACUUM leaves the least and greatest
+    pseudonym of every file ever written in the log. Earlier versions can no longer be read.
+    Nothing is done where there is no table. Raises ValueError for what is no pseudonym.
+    """
+    if not DeltaTable.is_deltatable(location, storage_options=storage_options()):
+        return 0
+    if not PSEUDONYM_PATTERN.fullmatch(anonymized_id):
+        raise ValueError("not a pseudonym")
+    table = DeltaTable(location, storage_options=storage_options())
+    removed = table.delete(f"anonymized_id = '{anonymized_id}'")["num_deleted_rows"]
+    forget_earlier_versions(location)
+    return int(removed or 0)
+
+
+def forget_earlier_versions(location: str) -> None:
+    """Remove files that only earlier versions of a table use, and what the log says of them."""
+    table = DeltaTable(location, storage_options=storage_options())
+    table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
+    if table.metadata().configuration.get(LOG_RETENTION) != NO_RETENTION:
+        table.alter.set_table_properties({LOG_RETENTION: NO_RETENTION})
+    table = DeltaTable(location, storage_options=storage_options())
+    table.create_checkpoint()
+    table.cleanup_metadata()
 
 
 def storage_options() -> dict[str, str]:

@@ -111,6 +111,20 @@ def report_store(
         raise ConflictError(f"the erasure has no store {store}")
 
 
+def remove_again(session: Session, anonymized_id: str) -> int:
+    """Remove what came in since an erasure without a new consent; return the rows.
+
+    A screening that was being answered when the individual was erased may have been recorded
+    just afterwards. With a consent since then, what came in is wanted.
+    """
+    _take_turns(session, anonymized_id)
+    latest = find_latest(session, anonymized_id)
+    since = select(exists().where(Consent.anonymized_id == anonymized_id))
+    if latest is None or session.scalar(since):
+        return 0
+    return sum(_remove(session, table, anonymized_id) for table in ERASED_TABLES)
+
+
 def _take_turns(session: Session, anonymized_id: str) -> None:
     """Let one erasure of an individual run at a time."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(anonymized_id, 0))))
