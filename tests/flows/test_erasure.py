@@ -95,10 +95,10 @@ def ask_for_erasure(engine, person=ERASED):
         return erase_individual(session, person, "admin_1", Signer(SIGNING_KEY)).erasure.id
 
 
-def queue_again(session):
-    """Ask for the flow's part of every erasure once more."""
-    for row in session.scalars(select(ErasureStore).where(ErasureStore.store.in_(FLOW_STORES))):
-        row.state = "queued"
+def queue_again(session, erasure_id):
+    """Ask for the flow's part of an erasure once more."""
+    for store in FLOW_STORES:
+        session.get(ErasureStore, (erasure_id, store)).state = "queued"
 
 
 def read_states(engine, erasure_id):
@@ -189,7 +189,7 @@ def test_erasing_again_is_harmless(world, variables):
     erasure_id = ask_for_erasure(world)
     erase_queued()
     with Session(world) as session, session.begin():
-        queue_again(session)
+        queue_again(session, erasure_id)
     reports = erase_queued()
 
     assert {report.state for report in reports} == {"done"}
@@ -230,10 +230,10 @@ def test_a_release_whose_training_had_seen_the_individual_says_so_once(world, va
     if not client.search_registered_models(f"name='{RELEASE_MODEL}'"):
         client.create_registered_model(RELEASE_MODEL)
     version = client.create_model_version(RELEASE_MODEL, source, run.info.run_id).version
-    ask_for_erasure(world)
+    erasure_id = ask_for_erasure(world)
     erase_queued()
     with Session(world) as session, session.begin():
-        queue_again(session)
+        queue_again(session, erasure_id)
     fill_lake(variables["LAKE_URL"])
     erase_queued()
 
