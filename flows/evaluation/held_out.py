@@ -26,9 +26,9 @@ from flows.evaluation.metrics import (
     measure_sensitivity,
     measure_slope,
 )
+from flows.models.data_types import blank_data_types, find_missing
 from flows.models.interval import COVERAGE, compare_rates
 from flows.models.member import FittedMember, Labels, ModelRows, Probabilities
-from flows.models.missing import blank_data_types, find_missing
 from flows.models.release import predict_all, predict_release
 from flows.models.selection import YARDSTICK
 from flows.training_set import TrainingSet

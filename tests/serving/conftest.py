@@ -133,7 +133,8 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 def make_token(role: Role = Role.CLINICIAN, user: str = "clinician_001") -> str:
-    return issue_token(JWT_SECRET, user, role, timedelta(minutes=5))
+    # Some modules make their headers once, long before their tests have their turn.
+    return issue_token(JWT_SECRET, user, role, timedelta(minutes=60))
 
 
 def make_headers(role: Role = Role.CLINICIAN, user: str = "clinician_001") -> dict[str, str]:

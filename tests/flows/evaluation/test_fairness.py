@@ -18,8 +18,8 @@ from flows.evaluation.fairness import (
 )
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.metrics import draw_bootstrap_rows
+from flows.models.data_types import find_columns
 from flows.models.member import ModelRows
-from flows.models.missing import find_columns
 from tests.fixtures.manifests import make_conformal
 
 

@@ -21,8 +21,8 @@ from flows.evaluation.held_out import (
     score_held_out,
 )
 from flows.evaluation.metrics import OneSidedLabelsError, compute_metrics, draw_bootstrap_rows
+from flows.models.data_types import blank_data_types
 from flows.models.member import ModelRows, concatenate_rows
-from flows.models.missing import blank_data_types
 from flows.models.selection import YARDSTICK
 from flows.training_set import Split, TrainingSet
 from mlruns_config.release import ScoreMap, Stacker
