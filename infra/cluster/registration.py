@@ -157,34 +157,52 @@ def open_prefect(environment: Mapping[str, str]) -> httpx.Client:
     )
 
 
-def run(
-    flow_run: Annotated[Path, typer.Option(help="What every flow run's Job gets (YAML).")],
-) -> None:
-    """Register work pool, deployments, MLflow's reading login and the feature store's reader."""
-    environment = os.environ
+def register_flows(environment: Mapping[str, str], flow_run: Path) -> None:
+    """Register the work pool and every deployment."""
     template = make_job_template(
         yaml.safe_load(flow_run.read_text()),
         environment["FLOWS_IMAGE"],
         environment.get("FLOW_RUN_DATA_CLAIM"),
         environment.get("FLOW_RUN_POSTGRES_CA"),
     )
+    wait_for(f"{environment['PREFECT_API_URL']}/health")
+    with open_prefect(environment) as client:
+        register_work_pool(client, template)
+    deploy_flows(environment)
+
+
+def register_readers(environment: Mapping[str, str]) -> None:
+    """Make MLflow's reading login, and let the API's role read the feature store."""
     mlflow = environment["MLFLOW_TRACKING_URI"]
+    wait_for(f"{mlflow}/health")
+    admin = environment["MLFLOW_TRACKING_USERNAME"], environment["MLFLOW_TRACKING_PASSWORD"]
+    reader = environment["MLFLOW_READER_USERNAME"], environment["MLFLOW_READER_PASSWORD"]
+    add_reviewer(mlflow, admin, *reader)
+    grant_reading(environment["FEAST_REGISTRY_URL"], environment["FEAST_READER_USERNAME"])
+
+
+def run(
+    flow_run: Annotated[
+        Path | None, typer.Option(help="What every flow run's Job gets (YAML).")
+    ] = None,
+    readers_only: Annotated[
+        bool, typer.Option("--readers-only", help="No work pool and no deployments.")
+    ] = False,
+) -> None:
+    """Register work pool, deployments, MLflow's reading login and the feature store's reader."""
+    if flow_run is None and not readers_only:
+        raise typer.BadParameter("--flow-run or --readers-only is needed")
     try:
-        wait_for(f"{environment['PREFECT_API_URL']}/health")
-        wait_for(f"{mlflow}/health")
-        with open_prefect(environment) as client:
-            register_work_pool(client, template)
-        deploy_flows(environment)
-        admin = environment["MLFLOW_TRACKING_USERNAME"], environment["MLFLOW_TRACKING_PASSWORD"]
-        reader = environment["MLFLOW_READER_USERNAME"], environment["MLFLOW_READER_PASSWORD"]
-        add_reviewer(mlflow, admin, *reader)
-        grant_reading(environment["FEAST_REGISTRY_URL"], environment["FEAST_READER_USERNAME"])
+        if flow_run is not None:
+            register_flows(os.environ, flow_run)
+        register_readers(os.environ)
+    except KeyError as error:
+        sys.stderr.write(f"{error.args[0]} is not set\n")
+        raise typer.Exit(2) from error
     except (RegistrationError, LoginError, psycopg2.Error, httpx.TransportError) as error:
         sys.stderr.write(f"registration failed: {error}\n")
         raise typer.Exit(1) from error
-    sys.stdout.write(
-        "work pool, deployments, MLflow's reader and the feature store's: registered\n"
-    )
+    sys.stdout.write("registered\n")
 
 
 if __name__ == "__main__":

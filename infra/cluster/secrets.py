@@ -93,7 +93,7 @@ def _make_application_secrets(
     external: Mapping[str, str], passwords: Mapping[str, str], hosts: Hosts
 ) -> list[Secret]:
     owner = _make_url("mhras", passwords, hosts)
-    keys = {name: _make_key() for name in ("jwt", "salt", "audit")}
+    keys = {name: make_key() for name in ("jwt", "salt", "audit")}
     admin, reader = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     application = {
         "database_url": owner,
@@ -203,7 +203,7 @@ def _make_url(
     return f"{driver}://{role}:{passwords[role]}@{hosts.direct}:5432/{role}{hosts.query}"
 
 
-def _make_key() -> str:
+def make_key() -> str:
     """Return 256 random bits in base64, as `openssl rand -base64 32` does."""
     return base64.b64encode(secrets.token_bytes(32)).decode()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from tests.infra.cluster_objects import (
     ENVIRONMENTS,
@@ -355,3 +356,13 @@ def test_both_alternatives_at_the_edge_render_with_a_network_policy() -> None:
     assert "kind: HTTPRoute" in gateway
     assert "kind: Ingress\n" not in gateway
     assert "mhras-api-from-gateway" in gateway
+
+
+def test_the_example_for_a_vault_names_every_secret_and_no_other() -> None:
+    text = (PROJECT / "infra/k8s/examples/external-secrets.yaml").read_text()
+    named = {
+        describe(one).partition(" ")[2]
+        for one in yaml.safe_load_all(text)
+        if one["kind"] == "ExternalSecret"
+    }
+    assert named == {describe(one).partition(" ")[2] for one in list_secrets("production")}

@@ -1,0 +1,133 @@
+"""What the Dockerfile says, what it installs, and how its entry point stops as process 1."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+import yaml
+
+from infra.cluster.compose_variables import list_variables, make_value
+from infra.docker.select_locked import select_locked
+from infra.local.ports import choose_port
+from tests.infra.cluster_objects import PROJECT, find, get_containers
+from tests.serving.conftest import JWT_SECRET, SALT, SIGNING_KEY
+
+DOCKERFILE = (PROJECT / "infra" / "docker" / "Dockerfile").read_text()
+COMPOSE = yaml.safe_load((PROJECT / "infra" / "compose.yaml").read_text())
+
+
+def test_a_package_that_is_needed_and_not_locked_stops_the_build() -> None:
+    with pytest.raises(KeyError, match="left-pad"):
+        select_locked("numpy==2.4.6\n", "numpy==2.4.6\nleft_pad==1\n")
+
+
+def test_only_locked_versions_of_what_is_needed_are_installed() -> None:
+    lock = "# a comment\nPyYAML==6.0.3\nnumpy==2.4.6\ntorch==2.13.0\n"
+    assert select_locked(lock, "pyyaml==6.1\nNumPy==2.5\n") == ["numpy==2.4.6", "PyYAML==6.0.3"]
+
+
+def test_the_image_is_pinned_not_root_and_labelled() -> None:
+    assert re.search(r"^ARG PYTHON=\S+:3\.11\.\d+-slim-bookworm$", DOCKERFILE, re.MULTILINE)
+    assert "latest" not in DOCKERFILE
+    assert DOCKERFILE.count("USER 1000:1000") == 2
+    assert DOCKERFILE.count("HEALTHCHECK") == 2
+    for label in ("title", "version", "revision", "licenses"):
+        assert f"org.opencontainers.image.{label}" in DOCKERFILE
+
+
+def test_both_targets_exist_and_the_cluster_uses_no_other() -> None:
+    targets = set(re.findall(r"AS (mhras-\S+)$", DOCKERFILE, re.MULTILINE))
+    used = {
+        container["image"].rpartition("/")[2].partition(":")[0]
+        for kind in ("Deployment", "Job", "CronJob")
+        for workload in find("production", kind)
+        for container in get_containers(workload)
+        if "/mhras-" in container["image"]
+    }
+    assert targets == used == {"mhras-api", "mhras-flows"}
+
+
+def test_the_api_needs_nothing_that_trains() -> None:
+    import tomllib
+
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    serving = " ".join(extras["optional-dependencies"]["serving"])
+    for heavy in ("torch", "prefect", "mlflow", "feast", "pandas", "scikit-learn", "evidently"):
+        assert heavy not in serving
+
+
+def test_every_compose_service_of_ours_is_locked_down() -> None:
+    ours = {name: one for name, one in COMPOSE["services"].items() if "mhras" in one["image"]}
+    assert set(ours) == {"migration", "mlflow", "prefect-server", "worker", "readers", "api"}
+    for name, service in ours.items():
+        assert service["user"] == "1000:1000", name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+    for service in COMPOSE["services"].values():
+        assert "latest" not in service["image"]
+        assert re.search(r":\S*(\d|dev)", service["image"])
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:")
+
+
+def test_every_variable_of_compose_gets_a_value_that_is_long_enough() -> None:
+    variables = list_variables()
+    assert {"JWT_SECRET_KEY", "SUPERUSER_PASSWORD", "GRAFANA_PASSWORD"} <= set(variables)
+    values = [make_value(name) for name in variables]
+    assert len(set(values)) == len(values)
+    assert min(map(len, values)) >= 32
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or os.geteuid() != 0, reason="needs unshare and root"
+)
+def test_as_process_1_the_entry_point_stops_when_it_is_asked_to(database_url: str) -> None:
+    """A plain Python process ignores SIGTERM as process 1; ours must not wait to be killed."""
+    port = choose_port(18200)
+    server = subprocess.Popen(
+        [
+            *("unshare", "--pid", "--fork", "--kill-child"),
+            *(sys.executable, "-m", "serving", "--port", str(port)),
+        ],
+        env=os.environ
+        | {
+            "DATABASE_URL": database_url,
+            "JWT_SECRET_KEY": JWT_SECRET,
+            "ANONYMIZATION_SALT": SALT,
+            "AUDIT_SIGNING_KEY": SIGNING_KEY,
+            "AUDIT_CHECKPOINT_URL": "memory://audit",
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        wait_until_alive(port)
+        children = subprocess.run(
+            ["pgrep", "--parent", str(server.pid)], capture_output=True, text=True, check=True
+        )
+        (first,) = children.stdout.split()
+        os.kill(int(first), signal.SIGTERM)
+        server.wait(timeout=40)
+    finally:
+        server.kill()
+        server.wait()
+    assert server.returncode != -signal.SIGKILL
+
+
+def wait_until_alive(port: int) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False)
+        except httpx.TransportError:
+            time.sleep(0.2)
+        else:
+            return
+    pytest.fail("the API did not come up")
