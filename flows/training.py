@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import mlflow
 import numpy as np
@@ -20,6 +20,7 @@ from feature_repo.individual import JOIN_KEY
 from feature_repo.online import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
+from flows.evaluation.drift_reference import log_drift_reference, summarise_training
 from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_evaluation
 from flows.labels import INDEX_DATE, LABEL, derive_labels
 from flows.lake import scan_table
@@ -78,11 +79,15 @@ class TrainingReport:
 
 @flow(name="training")
 def train(
-    seed: int = 7, actor: str = "training flow", members: Sequence[str] = FAMILIES
+    seed: int = 7,
+    actor: str = "training flow",
+    members: Sequence[str] = FAMILIES,
+    promote_to: Literal["Staging", "Production"] = "Production",
 ) -> TrainingReport:
     """Fit, stack, calibrate, evaluate, register and, if the gates allow, promote a release.
 
-    `members` are the model families to fit; the logistic regression always is. Raises
+    `members` are the model families to fit; the logistic regression always is. With `promote_to`
+    Staging it waits there for a gradual rollout. Raises
     UnknownFamilyError, and NotEnoughLabelsError when there is too little to learn from. A
     release that fails a gate stays in Staging; the report and the ledger say why.
     """
@@ -93,7 +98,7 @@ def train(
     training_set = load_training_set(settings.lake_url)
     with mlflow.start_run(run_name=f"training {datetime.now(UTC):%Y-%m-%d %H:%M}") as run:
         version, evaluation = _make_release(training_set, families, seed, run.info.run_id)
-    report = promote_release(run.info.run_id, version, evaluation.metrics, actor)
+    report = promote_release(run.info.run_id, version, evaluation.metrics, actor, promote_to)
     _leave_artifacts(report, evaluation)
     return report
 
@@ -118,6 +123,7 @@ def _make_release(
         training_set, people, fitted.members, manifest, fitted.decisions, seed
     )
     log_evaluation(evaluation)
+    log_drift_reference(summarise_training(training_set, fitted.members, manifest))
     card = log_card(manifest, evaluation, fitted.decisions, training_set)
     return register_release(manifest, run_id, card), evaluation
 
@@ -251,20 +257,21 @@ def fit_member(
 
 @task(cache_policy=NO_CACHE)
 def promote_release(
-    run_id: str, version: int, metrics: dict[str, float], actor: str
+    run_id: str, version: int, metrics: dict[str, float], actor: str, promote_to: str
 ) -> TrainingReport:
-    """Put the release to Staging, then through the gates to Production."""
+    """Put the release to Staging, then, if it is to go there, through the gates to Production."""
     settings = get_settings()
     engine = create_database_engine(settings.database_url.get_secret_value())
     registry = open_registry(settings.mlflow_tracking_uri, engine)
     try:
         promote(registry, version, "Staging", actor, "trained")
-        promote(registry, version, "Production", actor, "trained")
+        if promote_to == "Production":
+            promote(registry, version, "Production", actor, "trained")
     except PromotionRefusedError as refusal:
         return TrainingReport(run_id, version, "Staging", metrics, str(refusal))
     finally:
         engine.dispose()
-    return TrainingReport(run_id, version, "Production", metrics)
+    return TrainingReport(run_id, version, promote_to, metrics)
 
 
 def _leave_artifacts(report: TrainingReport, evaluation: Evaluation) -> None:

@@ -21,15 +21,25 @@ class Guardrail(BaseModel):
     maximum: float
     #: Fewer screenings than this prove nothing yet.
     after: int
+    #: Nor do fewer decided cases of either release, where the measure is of decisions.
+    after_decisions: int = 0
     reason: str
+
+    def can_judge(self, observed: "Observed") -> bool:
+        seen_enough = observed.screenings >= self.after
+        return seen_enough and observed.decisions >= self.after_decisions
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What was seen of a candidate: screenings, and measures by name."""
+    """What was seen of a candidate: screenings, measures by name, and decided cases.
+
+    `decisions` is the smaller number of the two releases: in shadow a candidate has none.
+    """
 
     screenings: int
     measures: dict[str, float]
+    decisions: int = 0
 
 
 def load_guardrails(path: Path = GUARDRAILS_FILE) -> tuple[Guardrail, ...]:
@@ -43,7 +53,7 @@ def find_breaches(guardrails: tuple[Guardrail, ...], observed: Observed) -> list
     """Return why a candidate must be stopped; a measure that is missing is a breach."""
     breaches = []
     for guardrail in guardrails:
-        if observed.screenings < guardrail.after:
+        if not guardrail.can_judge(observed):
             continue
         value = observed.measures.get(guardrail.measure)
         if value is None:

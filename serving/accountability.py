@@ -46,7 +46,7 @@ class Accountability:
             checkpoints=checkpoints,
             sealer=Sealer(engine, checkpoints, signer, *seconds),
             unauthenticated=UnauthenticatedBudget(),
-            queue_metrics=QueueMetrics(engine),
+            queue_metrics=QueueMetrics(engine, settings.enable_drift_monitoring),
         )
 
     def start(self) -> None:

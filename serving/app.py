@@ -31,6 +31,7 @@ from serving.routes import (
     consents,
     crisis_overrides,
     docs,
+    drift,
     health,
     individuals,
     metrics,
@@ -79,7 +80,7 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
     install_problem_handlers(app)
     for routes in (
         *(screening, predictions, crisis_overrides, reviews, consents, individuals),
-        *(audit_trail, compliance, tokens, models, configuration),
+        *(audit_trail, compliance, tokens, models, drift, configuration),
         *(health, metrics, root, docs),
     ):
         app.include_router(routes.router)

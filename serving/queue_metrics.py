@@ -1,4 +1,4 @@
-"""Gauges that only the database knows: the review queue and the consents about to expire.
+"""Gauges that only the database knows: review queue, consents about to expire, newest drift.
 
 Read at scrape, at most every few seconds, so that all workers show the same and none adds up
 with another.
@@ -12,9 +12,15 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from monitoring.metrics import CONSENTS_EXPIRING, REVIEW_QUEUE_OVERDUE, REVIEW_QUEUE_SIZE
+from monitoring.metrics import (
+    CONSENTS_EXPIRING,
+    DRIFT_SCORE,
+    REVIEW_QUEUE_OVERDUE,
+    REVIEW_QUEUE_SIZE,
+)
 from serving.consent_changes import count_expiring
 from serving.database.sessions import open_session
+from serving.drift_records import SCREENINGS, find_newest
 from serving.reviews import OPEN, PRIORITIES, QueueCount, count_open
 
 log = structlog.get_logger("serving.metrics")
@@ -27,8 +33,9 @@ UNKNOWN = float("nan")
 class QueueMetrics:
     """Refreshes the gauges of one worker."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, watches_drift: bool = True) -> None:
         self._engine = engine
+        self._watches_drift = watches_drift
         self._lock = threading.Lock()
         self._refreshed_at = float("-inf")
 
@@ -40,12 +47,15 @@ class QueueMetrics:
             try:
                 with open_session(self._engine) as session:
                     counts, expiring = count_open(session), float(count_expiring(session))
+                    report = find_newest(session) if self._watches_drift else None
             except SQLAlchemyError as error:
                 log.warning("queue not counted", cause=type(error).__name__)
                 show_unknown()
             else:
                 show_queue(counts)
                 CONSENTS_EXPIRING.set(expiring)
+                if report is not None:
+                    DRIFT_SCORE.labels(SCREENINGS).set(report.drift_score)
             self._refreshed_at = time.monotonic()
 
 

@@ -36,7 +36,10 @@ FROM pairs
 OVERRIDES = text(
     f"""{PAIRS}
 SELECT avg(CAST(r.decision = 'override' AS int)) FILTER (WHERE p.arm = 'candidate')
-     - avg(CAST(r.decision = 'override' AS int)) FILTER (WHERE p.arm = 'production')
+           - avg(CAST(r.decision = 'override' AS int)) FILTER (WHERE p.arm = 'production')
+           AS override_rate_gain,
+       least(count(*) FILTER (WHERE p.arm = 'candidate'),
+             count(*) FILTER (WHERE p.arm = 'production')) AS decisions
 FROM review_items r JOIN predictions p ON p.id = r.prediction_id
 WHERE r.decision IS NOT NULL AND p.created_at >= (SELECT min(created_at) FROM pairs)
 """
@@ -50,11 +53,12 @@ def observe_candidate(session: Session, version: int) -> Observed:
     """
     named = {"version": str(version)}
     found = session.execute(MEASURES, named).one()
+    decided = session.execute(OVERRIDES, named).one()
     measures = {
         "error_rate": found.error_rate,
         "score_shift": found.score_shift,
         "review_share_gain": found.review_share_gain,
-        "override_rate_gain": session.scalar(OVERRIDES, named),
+        "override_rate_gain": decided.override_rate_gain,
     }
     known = {name: float(value) for name, value in measures.items() if value is not None}
-    return Observed(found.screenings, known)
+    return Observed(found.screenings, known, decided.decisions)

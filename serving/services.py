@@ -101,6 +101,7 @@ ConsentManager = Annotated[Principal, Depends(require(Permission.MANAGE_CONSENTS
 PassportReader = Annotated[Principal, Depends(require(Permission.VIEW_PASSPORTS))]
 ModelReader = Annotated[Principal, Depends(require(Permission.VIEW_MODELS))]
 ModelManager = Annotated[Principal, Depends(require(Permission.MANAGE_MODELS))]
+DriftReader = Annotated[Principal, Depends(require(Permission.MONITOR_DRIFT))]
 ConfigurationReader = Annotated[Principal, Depends(require(Permission.READ_CONFIGURATION))]
 PredictionReader = Annotated[Principal, Depends(require(Permission.VIEW_PREDICTIONS))]
 Exporter = Annotated[Principal, Depends(require(Permission.EXPORT_INDIVIDUALS))]

@@ -92,6 +92,13 @@ class Settings(BaseSettings):
     rate_limit_per_minute: Annotated[int, Field(ge=1, le=10_000)] = 100
     rate_limit_per_second: Annotated[int, Field(ge=1, le=1_000)] = 10
 
+    #: Drift score from which on the drift flow acts.
+    drift_threshold: Annotated[float, Field(gt=0, le=1)] = 0.3
+    #: Whether the drift flow compares, and /metrics tells what it found.
+    enable_drift_monitoring: bool = True
+    #: Where flows tell people what they did; nothing is sent without it.
+    alert_webhook_url: SecretStr | None = None
+
     enable_shap_explanations: bool = True
     enable_counterfactuals: bool = True
     enable_rule_extraction: bool = False

@@ -2,6 +2,7 @@
 
 import os
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,15 @@ def prefect_server() -> Iterator[None]:
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
         yield
+
+
+@pytest.fixture(scope="session")
+def evidently() -> None:
+    """Evidently, imported once: what it does at its import is deprecated in several ways."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+
+        import evidently.presets  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Columns the estimate may only rise with: more symptoms never lower it, all else equal.
 
 A clinician could not defend a model that ranks a person lower for answering worse, nor a
-reason that says "a rise of PHQ-9 lowered it". ADR 0016.
+reason that says "a rise of PHQ-9 lowered it". ADR 0018.
 """
 
 MONOTONE_COLUMNS = (

@@ -237,6 +237,34 @@ class ErasureStore(Base):
     details: Mapped[dict[str, Any]]
 
 
+class DriftReport(Base):
+    """The summary of one comparison of what was screened with a release's training data."""
+
+    __tablename__ = "drift_reports"
+    __table_args__ = (Index("idx_drift_reports_created_at", "created_at"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    release_version: Mapped[int]
+    window_begin: Mapped[datetime]
+    window_end: Mapped[datetime]
+    #: Screenings of the window, and the sample of them that was tested.
+    rows_screened: Mapped[int]
+    rows_tested: Mapped[int]
+    #: Share of drifted columns, weighed by importance; unweighed; and of those missing otherwise.
+    drift_score: Mapped[float] = mapped_column(Float)
+    drifted_share: Mapped[float] = mapped_column(Float)
+    missing_drifted_share: Mapped[float] = mapped_column(Float)
+    #: None where the release has answered too few.
+    scores_drifted: Mapped[bool | None]
+    #: The score from which on it acted.
+    threshold: Mapped[float] = mapped_column(Float)
+    #: MLflow run with the whole report.
+    run_id: Mapped[str] = mapped_column(String(64))
+    #: Column -> its test and its missing values.
+    columns: Mapped[dict[str, Any]]
+
+
 class TokenRevocation(Base):
     """One token refused by its `jti`, or all issued before an instant (of a user, or of all)."""
 

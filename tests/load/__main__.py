@@ -1,8 +1,12 @@
-"""`make bench`: every benchmark in turn. They print ratios and assert nothing about time."""
+"""`make bench`: every benchmark in turn. They print ratios and assert nothing about time.
 
-from tests.load import bench_features, bench_scoring, bench_serving
+All but the training at 2,000 and 20,000 individuals, which takes half an hour:
+``python -m tests.load.bench_training``.
+"""
 
-BENCHMARKS = (bench_scoring, bench_features, bench_serving)
+from tests.load import bench_drift, bench_features, bench_scoring, bench_serving
+
+BENCHMARKS = (bench_scoring, bench_features, bench_drift, bench_serving)
 
 
 def main() -> None:

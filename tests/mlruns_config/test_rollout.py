@@ -232,6 +232,13 @@ def test_too_few_screenings_prove_nothing():
     assert find_breaches((ERRORS,), Observed(199, {"error_rate": 1.0})) == []
 
 
+def test_a_measure_of_decisions_waits_until_clinicians_have_decided_cases_of_both_releases():
+    overrides = ERRORS.model_copy(update={"after_decisions": 30})
+    assert find_breaches((overrides,), Observed(200, {}, decisions=29)) == []
+    assert find_breaches((overrides,), Observed(200, {"error_rate": 1.0}, decisions=29)) == []
+    assert find_breaches((overrides,), Observed(200, {}, decisions=30)) != []
+
+
 def test_a_measure_at_its_limit_holds_and_above_it_stops():
     assert find_breaches((ERRORS,), Observed(200, {"error_rate": 0.005})) == []
     (breach,) = find_breaches((ERRORS,), Observed(200, {"error_rate": 0.02}))

@@ -40,6 +40,7 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("get", "/predictions/{prediction_id}"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
     ("get", "/predictions/{prediction_id}/passport"): EVERYBODY,
     ("get", "/models"): frozenset({ADMIN, DATA_SCIENTIST}),
+    ("get", "/drift"): frozenset({ADMIN, DATA_SCIENTIST}),
     # auditor: "Read-only access to audit logs and compliance reports"
     ("get", "/audit"): frozenset({ADMIN, AUDITOR}),
     ("get", "/audit/verify"): frozenset({ADMIN, AUDITOR}),

@@ -233,6 +233,8 @@ def test_the_measures_compare_both_releases_on_the_same_individuals(
         count_gain(answers, shadows, candidate), abs=0.01
     )
     assert observed.measures["override_rate_gain"] == 1.0
+    by_candidate = sum(answer["release"]["version"] == candidate for answer in answers)
+    assert observed.decisions == min(by_candidate, 12 - by_candidate)
 
 
 def count_gain(answers, shadows, candidate):

@@ -1,0 +1,58 @@
+"""What later screenings are compared with: a summary of training, logged beside a release."""
+
+from collections.abc import Mapping
+
+import mlflow
+import numpy as np
+
+from feature_repo.catalogue import list_model_inputs
+from flows.models.lightgbm import BoostedTrees
+from flows.models.logistic_regression import FoldedRegression
+from flows.models.member import FittedMember
+from flows.models.release import predict_release
+from flows.training_set import TrainingSet
+from mlruns_config.release import ReleaseManifest
+from monitoring.drift_reference import REFERENCE_FILE, DriftReference, make_reference
+
+
+def summarise_training(
+    training_set: TrainingSet, members: Mapping[str, FittedMember], manifest: ReleaseManifest
+) -> DriftReference:
+    """Summarise every labelled row, and the scores of the held-out ones."""
+    names = [column.name for column in list_model_inputs()]
+    unseen = training_set.rows.select(training_set.split.held_out)
+    return make_reference(
+        dict(zip(names, training_set.rows.features.T, strict=True)),
+        predict_release(members, manifest, unseen),
+        weigh_columns(members, manifest),
+    )
+
+
+def weigh_columns(
+    members: Mapping[str, FittedMember], manifest: ReleaseManifest
+) -> dict[str, float]:
+    """Return what each column weighs in the release, by member weight and share within it.
+
+    The trees' share of a column is its share of their total gain, the regression's that of the
+    absolute standardised coefficients. Other members name no columns.
+    """
+    names = [column.name for column in list_model_inputs()]
+    weights = np.zeros(len(names))
+    for name, weight in manifest.stacker.coefficients.items():
+        shares = _measure_shares(members[name])
+        if shares is not None and shares.sum() > 0:
+            weights += weight * shares / shares.sum()
+    return dict(zip(names, weights.tolist(), strict=True))
+
+
+def _measure_shares(member: FittedMember) -> np.ndarray | None:
+    if isinstance(member, BoostedTrees):
+        return np.asarray(member.booster.feature_importance("gain"), np.float64)
+    if isinstance(member, FoldedRegression):
+        return np.abs(np.asarray(member.coefficients))
+    return None
+
+
+def log_drift_reference(reference: DriftReference) -> None:
+    """Log the summary to the active MLflow run."""
+    mlflow.log_text(reference.model_dump_json(indent=1), REFERENCE_FILE)

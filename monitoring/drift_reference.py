@@ -1,0 +1,104 @@
+"""What a release's training data looked like, column by column, without any row of it.
+
+A summary is shares of missing values, and either the values a column takes with their shares or
+evenly spaced quantiles. Drift tests look at one column at a time, so nothing is lost to them
+that rows would hold, and nobody can be found in it.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+#: Artifact of a training run.
+REFERENCE_FILE = "drift/reference.json"
+#: Of the release's probability among the features' summaries.
+SCORE = "probability"
+
+#: A column with no more distinct values than this is compared by the shares of its values.
+MOST_VALUES = 12
+#: A value of fewer rows than this is left out: it could be one person's.
+FEWEST_ROWS = 10
+#: The outermost quantiles stand for the 1 in 400 rows beyond them; extremes are never kept.
+QUANTILES = 200
+RANKS = (np.arange(QUANTILES) + 0.5) / QUANTILES
+
+Values = NDArray[np.floating]
+
+
+class ColumnSummary(BaseModel):
+    """One column: `values` with `shares` of the known rows, or `quantiles` of them, at RANKS."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    missing: float
+    values: list[float] = []
+    shares: list[float] = []
+    quantiles: list[float] = []
+
+    @property
+    def is_discrete(self) -> bool:
+        return bool(self.values)
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self.values or self.quantiles)
+
+
+class DriftReference(BaseModel):
+    """Every feature and the score of a release's training data, and what each feature weighs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    columns: dict[str, ColumnSummary]
+    score: ColumnSummary
+    #: Sums to one over all features.
+    importance: dict[str, float]
+
+
+def summarise(values: Values) -> ColumnSummary:
+    """Summarise a column; NaN is missing, and infinite values count as missing too."""
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    missing = 1 - len(known) / max(len(values), 1)
+    found, counts = np.unique(known, return_counts=True)
+    if len(found) > MOST_VALUES:
+        return ColumnSummary(missing=missing, quantiles=np.quantile(known, RANKS).tolist())
+    enough = counts >= FEWEST_ROWS
+    kept = counts[enough]
+    return ColumnSummary(
+        missing=missing,
+        values=found[enough].tolist(),
+        shares=(kept / max(kept.sum(), 1)).tolist(),
+    )
+
+
+def make_reference(
+    features: Mapping[str, Values], scores: Values, importance: Mapping[str, float]
+) -> DriftReference:
+    """Summarise a release's training rows and the scores of rows it had not seen."""
+    total = sum(importance.get(name, 0.0) for name in features)
+    even = 1 / max(len(features), 1)
+    return DriftReference(
+        rows=len(next(iter(features.values()), ())),
+        columns={name: summarise(values) for name, values in features.items()},
+        score=summarise(scores),
+        importance={
+            name: importance.get(name, 0.0) / total if total else even for name in features
+        },
+    )
+
+
+def draw(summary: ColumnSummary, rows: int) -> NDArray[np.float64]:
+    """Return a column of `rows` values distributed as the summary says, missing ones last."""
+    drawn = np.full(rows, np.nan)
+    known = round(rows * (1 - summary.missing)) if summary.is_known else 0
+    ranks = (np.arange(known) + 0.5) / max(known, 1)
+    if summary.is_discrete:
+        places = np.searchsorted(np.cumsum(summary.shares), ranks)
+        drawn[:known] = np.asarray(summary.values)[np.minimum(places, len(summary.values) - 1)]
+    elif known:
+        drawn[:known] = np.interp(ranks, RANKS, summary.quantiles)
+    return drawn

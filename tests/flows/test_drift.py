@@ -1,0 +1,186 @@
+"""The drift flow on a trained release, real PostgreSQL, MLflow and Prefect."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import mlflow
+import numpy as np
+import pytest
+from sqlalchemy import delete, insert
+from sqlalchemy.orm import Session
+
+from flows import drift
+from flows.drift import EXPERIMENT, watch_drift
+from mlruns_config.release import RELEASE_MODEL
+from monitoring.drift_reference import REFERENCE_FILE, DriftReference, draw
+from serving.database.tables import DriftReport, Prediction
+from serving.drift_records import list_newest, sample_screenings
+from serving.settings import get_settings
+from tests.fixtures.trained_world import TrainedWorld
+from tests.fixtures.webhook import webhook
+
+__all__ = ["webhook"]
+
+pytestmark = pytest.mark.usefixtures("evidently")
+
+SCREENINGS = 1500
+
+
+@pytest.fixture(scope="module")
+def reference(trained_world: TrainedWorld) -> DriftReference:
+    mlflow.set_tracking_uri(trained_world.tracking_uri)
+    run_id = trained_world.report.run_id
+    return DriftReference.model_validate_json(
+        mlflow.artifacts.load_text(f"runs:/{run_id}/{REFERENCE_FILE}")
+    )
+
+
+@pytest.fixture
+def watched(in_trained_world: TrainedWorld, monkeypatch) -> Iterator[TrainedWorld]:
+    """The world with a place for drift runs, without screenings before and after."""
+    client = mlflow.MlflowClient(in_trained_world.tracking_uri)
+    if client.get_experiment_by_name(EXPERIMENT) is None:
+        folder = in_trained_world.drop.parent / "artifacts" / EXPERIMENT
+        client.create_experiment(EXPERIMENT, folder.as_uri())
+    yield in_trained_world
+    with Session(in_trained_world.engine) as session, session.begin():
+        session.execute(delete(Prediction))
+        session.execute(delete(DriftReport))
+
+
+def screen(world: TrainedWorld, reference: DriftReference, rows: int = SCREENINGS, **changes):
+    """Write screenings of people like those of the training, some columns changed."""
+    random = np.random.default_rng(1)
+    columns = {
+        name: random.permutation(draw(summary, rows)) for name, summary in reference.columns.items()
+    }
+    columns |= changes
+    scores = random.permutation(draw(reference.score, rows))
+    version = str(world.report.release_version)
+    with Session(world.engine) as session, session.begin():
+        session.execute(
+            insert(Prediction),
+            [make_prediction(columns, row, float(scores[row]), version) for row in range(rows)],
+        )
+
+
+def make_prediction(columns, row: int, score: float, version: str) -> dict[str, object]:
+    known = {name: float(values[row]) for name, values in columns.items()}
+    features = {name: None if np.isnan(value) else value for name, value in known.items()}
+    return {
+        "id": uuid.uuid4(),
+        "anonymized_id": uuid.uuid4().hex,
+        "created_at": datetime.now(UTC) - timedelta(hours=row % 48),
+        "user_id": "dr.who",
+        "risk_score": 100 * score,
+        "probability": score,
+        "risk_band": "low",
+        "confidence": 0.8,
+        "needs_review": False,
+        "review_reasons": [],
+        "release_version": version,
+        "arm": "production",
+        "answer": {},
+        "inputs": {"features": features},
+    }
+
+
+def list_reports(world: TrainedWorld) -> list[DriftReport]:
+    with Session(world.engine) as session:
+        return list(list_newest(session, 9))
+
+
+@pytest.fixture
+def emitted(monkeypatch) -> list[tuple[str, dict[str, object]]]:
+    """What was handed to Prefect as an event."""
+    heard: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr(drift, "emit_event", lambda event, **facts: heard.append((event, facts)))
+    return heard
+
+
+def test_nothing_is_compared_where_drift_is_not_watched(watched, reference, monkeypatch):
+    screen(watched, reference)
+    monkeypatch.setenv("ENABLE_DRIFT_MONITORING", "false")
+    get_settings.cache_clear()
+
+    assert watch_drift() is None
+    assert list_reports(watched) == []
+
+
+def test_too_few_screenings_are_not_compared(watched, reference):
+    screen(watched, reference, rows=50)
+    assert watch_drift() is None
+    assert list_reports(watched) == []
+
+
+def test_people_like_those_of_the_training_are_no_drift(watched, reference, emitted, webhook):
+    screen(watched, reference)
+
+    assert watch_drift() < 0.05
+    (report,) = list_reports(watched)
+    assert report.release_version == watched.report.release_version
+    assert (report.rows_screened, report.rows_tested) == (SCREENINGS, SCREENINGS)
+    assert report.scores_drifted is False
+    assert emitted == webhook.messages == []
+
+
+def test_another_population_is_drift_kept_reported_and_told(watched, reference, emitted, webhook):
+    heaviest = sorted(reference.importance, key=reference.importance.get, reverse=True)[:30]
+    moved = {name: 3 + 2 * np.random.default_rng(2).normal(60, 30, SCREENINGS) for name in heaviest}
+    screen(watched, reference, **moved)
+    score = watch_drift()
+    (report,) = list_reports(watched)
+
+    assert score == report.drift_score
+    assert 0.3 < sum(reference.importance[name] for name in heaviest) <= score + 1e-9
+    assert {name for name, one in report.columns.items() if one["drifted"]} >= set(heaviest)
+    ((event, facts),), (message,) = emitted, webhook.messages
+    version = watched.report.release_version
+    assert event == "drift.detected"
+    assert facts["resource"]["prefect.resource.id"] == f"model.{RELEASE_MODEL}.{version}"
+    assert facts["payload"] == {"drift_score": score, "run_id": report.run_id}
+    assert f"against release {version}" in message
+
+
+def test_a_report_is_in_mlflow_and_holds_no_pseudonym(watched, reference, tmp_path):
+    screen(watched, reference)
+    watch_drift()
+    (report,) = list_reports(watched)
+    run = mlflow.get_run(report.run_id)
+    folder = mlflow.artifacts.download_artifacts(f"runs:/{report.run_id}/", dst_path=str(tmp_path))
+    files = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+
+    assert folder
+    assert set(files) == {"drift.html", "drift.json", "columns.json", "summary.md"}
+    assert json.loads(files["columns.json"]) == report.columns
+    assert run.data.params["rows_screened"] == str(SCREENINGS)
+    assert run.data.params["sampling"].startswith("random, about 5000 rows")
+    assert run.data.metrics["drift_score"] == pytest.approx(report.drift_score)
+    with Session(watched.engine) as session:
+        people = [one.anonymized_id for one in session.query(Prediction).limit(200)]
+    assert not [name for name in people for text in files.values() if name in text]
+
+
+def test_a_large_window_is_sampled_in_the_database(watched, reference):
+    screen(watched, reference)
+    now = datetime.now(UTC)
+    with Session(watched.engine) as session:
+        version = watched.report.release_version
+        found = sample_screenings(session, now - timedelta(days=30), now, version, 300)
+        other = sample_screenings(session, now - timedelta(days=30), now, version + 1, 300)
+
+    assert found.screened == SCREENINGS
+    assert 200 < len(found.features) == len(found.scores) < 400
+    assert other.scores == []  # of another release there are inputs, and no scores
+
+
+def test_the_reference_of_a_release_is_complete_and_no_row_of_it(reference, trained_world):
+    assert sum(reference.importance.values()) == pytest.approx(1)
+    assert reference.rows == trained_world.report.metrics["rows"]
+    assert reference.score.is_known
+    assert all(
+        summary.is_known for name, summary in reference.columns.items() if "phq9_item" in name
+    )
+    assert max(len(summary.quantiles) for summary in reference.columns.values()) == 200

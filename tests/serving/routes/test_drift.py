@@ -1,0 +1,88 @@
+"""GET /drift and mhras_drift_score: what the drift flow found."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from serving.database.tables import DriftReport
+from serving.queue_metrics import QueueMetrics
+from serving.roles import Role
+from tests.serving.conftest import make_headers
+
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def no_reports(engine):
+    yield
+    with Session(engine) as session, session.begin():
+        session.execute(delete(DriftReport))
+
+
+def report(engine, drift_score: float, days_ago: int = 0) -> None:
+    found = DriftReport(
+        id=uuid.uuid4(),
+        created_at=NOW - timedelta(days=days_ago),
+        release_version=3,
+        window_begin=NOW - timedelta(days=30 + days_ago),
+        window_end=NOW - timedelta(days=days_ago),
+        rows_screened=100_000,
+        rows_tested=5000,
+        drift_score=drift_score,
+        drifted_share=0.2,
+        missing_drifted_share=0.1,
+        scores_drifted=None,
+        threshold=0.3,
+        run_id="a" * 32,
+        columns={"steps": {"value": 0.4, "drifted": True}},
+    )
+    with Session(engine) as session, session.begin():
+        session.add(found)
+
+
+def ask(client, **query):
+    return client.get("/drift", params=query, headers=make_headers(Role.DATA_SCIENTIST))
+
+
+@pytest.mark.parametrize("count", [0, 101, "many"])
+def test_an_unusable_count_is_refused(client, count):
+    assert ask(client, count=count).status_code == 422
+
+
+def test_before_any_report_there_is_nothing_to_tell(client):
+    assert ask(client).json() == {
+        "enabled": True,
+        "threshold": 0.3,
+        "latest": None,
+        "history": [],
+    }
+
+
+def test_the_newest_report_comes_first_and_with_its_columns(client, engine):
+    report(engine, 0.1, days_ago=2)
+    report(engine, 0.45)
+    report(engine, 0.2, days_ago=1)
+    answer = ask(client, count=2).json()
+
+    assert answer["latest"]["drift_score"] == 0.45
+    assert answer["latest"]["columns"] == {"steps": {"value": 0.4, "drifted": True}}
+    assert [one["drift_score"] for one in answer["history"]] == [0.45, 0.2]
+    assert "columns" not in answer["history"][0]
+
+
+def test_the_metric_is_the_newest_score(client, engine):
+    report(engine, 0.1, days_ago=2)
+    report(engine, 0.45)
+    QueueMetrics(engine).refresh()  # the worker's own looks every few seconds
+
+    assert 'mhras_drift_score{dataset="screenings"} 0.45' in client.get("/metrics").text
+
+
+def test_where_drift_is_not_watched_the_metric_says_nothing_new(client, engine):
+    report(engine, 0.77)
+    QueueMetrics(engine, watches_drift=False).refresh()
+
+    assert "0.77" not in client.get("/metrics").text
