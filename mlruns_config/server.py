@@ -9,10 +9,17 @@ import os
 import sys
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, Self
 
 import typer
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 
@@ -22,8 +29,9 @@ LOOPBACK = ("localhost", "127.0.0.1")
 #: A password is hashed for 0.4 s (measured); this long a login that was right is remembered.
 LOGIN_SECONDS = 60
 
-#: The deployment guide's name of it, and MLflow's.
+#: The deployment guide's names, and those of MLflow and AWS.
 DESTINATION = AliasChoices("model_storage_url", "mlflow_artifacts_destination")
+KEY_ID = AliasChoices("model_storage_key_id", "aws_access_key_id")
 
 
 class ServerSettings(BaseSettings):
@@ -35,8 +43,9 @@ class ServerSettings(BaseSettings):
     mlflow_backend_store_uri: SecretStr
     #: Folder or s3:// prefix of the artifacts, which go through the server: clients need no key.
     mlflow_artifacts_destination: Annotated[str, Field(validation_alias=DESTINATION)]
-    #: `access key id:secret access key` of that bucket; without it boto3's own ways to find one.
-    #: Where the storage is not AWS, MLFLOW_S3_ENDPOINT_URL says where it is.
+    #: Access key id and secret access key of that bucket; without them boto3's own ways to find
+    #: some. Where the storage is not AWS, MLFLOW_S3_ENDPOINT_URL says where it is.
+    model_storage_key_id: Annotated[str | None, Field(validation_alias=KEY_ID)] = None
     model_storage_key: SecretStr | None = None
     mlflow_auth_admin_username: str = "admin"
     mlflow_auth_admin_password: SecretStr
@@ -58,12 +67,11 @@ class ServerSettings(BaseSettings):
             found = found.set(drivername="postgresql+psycopg2")
         return SecretStr(found.render_as_string(hide_password=False))
 
-    @field_validator("model_storage_key")
-    @classmethod
-    def _be_a_pair(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not all(key.get_secret_value().partition(":")):
-            raise ValueError("must be ACCESS_KEY_ID:SECRET_ACCESS_KEY")
-        return key
+    @model_validator(mode="after")
+    def _have_a_whole_key(self) -> Self:
+        if self.model_storage_key is not None and not self.model_storage_key_id:
+            raise ValueError("MODEL_STORAGE_KEY needs MODEL_STORAGE_KEY_ID, its access key id")
+        return self
 
     @field_validator("mlflow_auth_admin_password", "mlflow_flask_server_secret_key")
     @classmethod
@@ -110,10 +118,12 @@ def make_environment(settings: ServerSettings, login_file: Path) -> dict[str, st
 
 def make_storage_login(settings: ServerSettings) -> dict[str, str]:
     """Return the variables by which boto3 logs in to the artifacts' bucket."""
-    if settings.model_storage_key is None:
+    if settings.model_storage_key is None or settings.model_storage_key_id is None:
         return {}
-    key_id, _, secret = settings.model_storage_key.get_secret_value().partition(":")
-    return {"AWS_ACCESS_KEY_ID": key_id, "AWS_SECRET_ACCESS_KEY": secret}
+    return {
+        "AWS_ACCESS_KEY_ID": settings.model_storage_key_id,
+        "AWS_SECRET_ACCESS_KEY": settings.model_storage_key.get_secret_value(),
+    }
 
 
 def write_login_file(settings: ServerSettings, folder: Path) -> Path:
@@ -151,7 +161,8 @@ def serve(
 def _stop(error: ValidationError) -> NoReturn:
     # Without the values, which are secrets.
     for flaw in error.errors(include_input=False, include_url=False):
-        typer.echo(f"{str(flaw['loc'][0]).upper()}: {flaw['msg']}", err=True)
+        where = f"{str(flaw['loc'][0]).upper()}: " if flaw["loc"] else ""
+        typer.echo(f"{where}{flaw['msg']}", err=True)
     raise typer.Exit(1)
 
 
