@@ -131,3 +131,21 @@ def wait_until_alive(port: int) -> None:
         else:
             return
     pytest.fail("the API did not come up")
+
+
+def test_every_file_a_module_reads_beside_itself_is_installed_with_it() -> None:
+    """An installed package has Python files only, unless it is told of others."""
+    import tomllib
+    from fnmatch import fnmatch
+
+    setuptools = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = setuptools["package-data"]["*"]
+    folders = [PROJECT / name for name in ("feature_repo", "mlruns_config", "serving")]
+    read = [
+        path.name
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".md", "")
+    ]
+    assert {"gates.toml", "feature_store.yaml", "script.py.mako", "model_card.md.j2"} <= set(read)
+    assert [name for name in read if not any(fnmatch(name, one) for one in patterns)] == []

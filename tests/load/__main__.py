@@ -1,7 +1,8 @@
 """`make bench`: every benchmark in turn. They print ratios and assert nothing about time.
 
 All but the training at 2,000 and 20,000 individuals, which takes half an hour:
-``python -m tests.load.bench_training``.
+``python -m tests.load.bench_training``; and the backup of a million predictions, which takes
+minutes: ``python -m tests.load.bench_backup``.
 """
 
 from tests.load import bench_drift, bench_features, bench_scoring, bench_serving
