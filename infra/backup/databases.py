@@ -38,6 +38,8 @@ def dump_database(url: str, target: Path, snapshot: str, bin_dir: Path | None) -
     # Owners belong to the cluster it is restored into; the extension needs a superuser there.
     options = ["--format=custom", "--no-owner", f"--snapshot={snapshot}"]
     options.append("--exclude-extension=pg_stat_statements")
+    # The default level keeps a core busy for minutes, and the snapshot open as long.
+    options.append("--compress=gzip:1")
     _run("pg_dump", [*options, f"--file={target}"], url, bin_dir)
 
 
