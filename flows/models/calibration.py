@@ -120,6 +120,8 @@ def fit_isotonic(stacked: Probabilities, labels: Labels) -> Calibration:
 
     Every rate counts one more row of the overall rate: none becomes 0 or 1 by its few rows.
     """
+    # Between two inputs that differ in the last bit, scikit-learn interpolates to NaN.
+    stacked = stacked.round(12)
     fitted = IsotonicRegression().fit(stacked, labels.astype(float)).predict(stacked)
     levels, level, sizes = np.unique(fitted, return_inverse=True, return_counts=True)
     centres = np.bincount(level, stacked) / sizes

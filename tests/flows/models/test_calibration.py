@@ -70,6 +70,7 @@ def test_calibration_brings_rates_back(kind):
     st.lists(probabilities, min_size=2, max_size=30),
 )
 @example([(1.0, True), (0.0, False)], [0.0, 1.0])
+@example([(0.0, False), (1.0, False), (0.9999999999999999, False)], [0.0, 0.0])
 def test_calibration_is_monotone_and_bounded(rows, asked):
     rows = [*rows, (0.2, True), (0.4, False)]
     stacked, labels = (np.array(column) for column in zip(*rows, strict=True))
