@@ -189,8 +189,10 @@ def test_a_validation_is_found_by_the_versions_it_saw(lake_url):
     land(lake_url, "people", 20)
     run_id = validate_lake()
     versions = dict.fromkeys(VALIDATED_TABLES) | {"people": 1}
-    tags = mlflow.get_run(run_id).data.tags
+    run = mlflow.get_run(run_id)
+    tags, experiment_id = run.data.tags, run.info.experiment_id
     versions["people"] = int(tags["version.people"])
 
-    assert find_validation(versions) == {"run_id": run_id, "success": "true"}
+    found = {"run_id": run_id, "experiment_id": experiment_id, "success": "true"}
+    assert find_validation(versions) == found
     assert find_validation(versions | {"people": versions["people"] + 1}) == {}
