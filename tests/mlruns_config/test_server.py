@@ -189,10 +189,16 @@ def test_artifacts_go_to_a_bucket_whose_key_only_the_server_has(postgres, tmp_pa
         with run_server(postgres, tmp_path, **storage) as url:
             client = log_in(monkeypatch, url, ADMIN)
             run_id = fill(client)
-            found = mlflow.artifacts.load_text(f"runs:/{run_id}/model_card.md")
+            # The server is named: another test may have left MLflow pointed at its own store.
+            stored = mlflow.artifacts.download_artifacts(
+                run_id=run_id,
+                artifact_path="model_card.md",
+                dst_path=str(tmp_path / "downloaded"),
+                tracking_uri=url,
+            )
         listed = httpx.get(f"{store}/models?list-type=2&prefix=mhras/").text
 
-    assert found == "a card"
+    assert Path(stored).read_text() == "a card"
     assert f"{run_id}/artifacts/model_card.md" in listed
     assert not (tmp_path / "artifacts").exists()
 
