@@ -27,7 +27,7 @@ from flows.features.surveys import compute_survey_history
 from flows.features.tables import ensure_table, get_table_version, merge_rows
 from flows.features.wearables import compute_wearable_windows
 from flows.lake import scan_table
-from flows.sequence_scoring import score_sequences
+from flows.sequence_scoring import find_midnight, score_sequences
 from serving.settings import get_settings
 
 IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
@@ -110,7 +110,7 @@ def compute_views(tables: dict[str, pl.DataFrame], snapshot: date) -> dict[str, 
 def load_online_store(snapshot: date) -> None:
     """Materialise the rows of the snapshot, and those that stand for all time."""
     store = FeatureStore(repo_path=str(REPOSITORY))
-    midnight = datetime(snapshot.year, snapshot.month, snapshot.day, tzinfo=UTC)
+    midnight = find_midnight(snapshot)
     dated = [view.name for view in STORED_VIEWS if not _is_timeless(view)]
     timeless = [view.name for view in STORED_VIEWS if _is_timeless(view)]
     store.materialize(midnight - timedelta(seconds=1), midnight, feature_views=dated)
