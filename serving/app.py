@@ -12,10 +12,10 @@ from feature_repo.online import OnlineReader, open_reader
 from monitoring.logging import configure_logging
 from serving.accountability import Accountability
 from serving.answers import INTENDED_USE
-from serving.composition import Thresholds
+from serving.composition import read_thresholds
 from serving.database.sessions import create_database_engine, create_single_engine
 from serving.features import FeatureGateway
-from serving.judgement import Wanted
+from serving.judgement import read_wanted
 from serving.lineage import ManifestReader
 from serving.load import LoadLimit
 from serving.middleware import RequestContext
@@ -42,7 +42,6 @@ from serving.routes import (
     screening,
     tokens,
 )
-from serving.scoring import BandEdges
 from serving.services import Services
 from serving.settings import Settings, get_settings
 from serving.shadow import ShadowScorer
@@ -115,25 +114,8 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
     )
 
 
-def read_thresholds(settings: Settings) -> Thresholds:
-    bands = BandEdges(
-        low=settings.risk_threshold_low,
-        moderate=settings.risk_threshold_moderate,
-        high=settings.risk_threshold_high,
-    )
-    return Thresholds(bands, settings.human_review_threshold, settings.enable_human_review_queue)
-
-
 def read_allowance(settings: Settings) -> Allowance:
     return Allowance(settings.rate_limit_per_minute, BURST * settings.rate_limit_per_second)
-
-
-def read_wanted(settings: Settings) -> Wanted:
-    return Wanted(
-        reasons=settings.enable_shap_explanations,
-        counterfactuals=settings.enable_counterfactuals,
-        rules=settings.enable_rule_extraction,
-    )
 
 
 def start_services(services: Services) -> None:

@@ -21,6 +21,7 @@ from serving.answers import (
 from serving.crisis import GUIDANCE, SelfHarmSignal
 from serving.judgement import Explanations, Judgement
 from serving.scoring import Band, BandEdges, Estimate
+from serving.settings import Settings
 
 #: Score of what the crisis rule decides: nothing ranks above it.
 CRISIS_SCORE = 100.0
@@ -33,6 +34,15 @@ class Thresholds:
     bands: BandEdges
     human_review: float
     queues_scores: bool = True
+
+
+def read_thresholds(settings: Settings) -> Thresholds:
+    bands = BandEdges(
+        low=settings.risk_threshold_low,
+        moderate=settings.risk_threshold_moderate,
+        high=settings.risk_threshold_high,
+    )
+    return Thresholds(bands, settings.human_review_threshold, settings.enable_human_review_queue)
 
 
 def compose_answer(

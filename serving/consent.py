@@ -52,17 +52,19 @@ class KnownConsent:
 
 def read_consents(session: Session, anonymized_id: str) -> tuple[KnownConsent, ...]:
     """Return every consent of an individual, whether in force or not."""
-    rows = session.scalars(select(Consent).where(Consent.anonymized_id == anonymized_id))
-    return tuple(
-        KnownConsent(
-            row.granted_at,
-            row.expires_at,
-            row.withdrawn_at,
-            tuple(row.data_types),
-            tuple(row.purposes),
-        )
-        for row in rows
-    )
+    return read_consents_of(session, [anonymized_id])[anonymized_id]
+
+
+def read_consents_of(
+    session: Session, individuals: Sequence[str]
+) -> dict[str, tuple[KnownConsent, ...]]:
+    """Return every consent of each of the individuals, in one query."""
+    found: dict[str, list[KnownConsent]] = {one: [] for one in individuals}
+    for row in session.scalars(select(Consent).where(Consent.anonymized_id.in_(individuals))):
+        terms = (row.granted_at, row.expires_at, row.withdrawn_at)
+        known = KnownConsent(*terms, tuple(row.data_types), tuple(row.purposes))
+        found[row.anonymized_id].append(known)
+    return {one: tuple(known) for one, known in found.items()}
 
 
 def combine_consents(

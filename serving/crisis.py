@@ -5,7 +5,8 @@ and a review. A negative answer never lowers anything: most people who died by s
 had answered "not at all" (Simon 2016, doi 10.1176/appi.ps.201500149).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from feature_repo.instruments import MAX_ANSWER, PHQ9, PHQ9_SELF_HARM_ITEM
@@ -15,6 +16,9 @@ GUIDANCE = (
     "service's crisis procedure or call the emergency number (112, 911; crisis line 988 in the "
     "USA and Canada). Do not wait for this system."
 )
+
+#: PHQ-9 asks about the last two weeks; a stored answer to item 9 speaks for as long.
+STORED_ANSWER_SPEAKS_DAYS = 14
 
 #: The highest total that leaves item 9 open; above it, item 9 must have been above 0.
 _MAX_TOTAL_WITHOUT_ITEM_9 = MAX_ANSWER * (PHQ9.item_count - 1)
@@ -47,6 +51,20 @@ def read_signal(phq9: Sequence[int | None] | None, phq9_total: int | None) -> Se
     if phq9_total > _MAX_TOTAL_WITHOUT_ITEM_9:
         return SelfHarmSignal.PRESENT
     return SelfHarmSignal.DENIED if phq9_total == 0 else SelfHarmSignal.UNKNOWN
+
+
+def read_stored_signal(values: Mapping[str, float]) -> SelfHarmSignal:
+    """Return what the last stored PHQ-9 says, by the features it was made into.
+
+    For screenings that nobody sent answers with: where the questionnaire landed with other data,
+    no caller has seen item 9. One of more than two weeks ago says nothing.
+    """
+    days = values.get("days_since_phq9", math.nan)
+    items = [values.get(f"phq9_item_{n}", math.nan) for n in range(1, PHQ9.item_count + 1)]
+    if not days <= STORED_ANSWER_SPEAKS_DAYS or all(map(math.isnan, items)):
+        return SelfHarmSignal.NOT_ASKED
+    asked = items[PHQ9_SELF_HARM_ITEM - 1]
+    return _read_item(None if math.isnan(asked) else int(asked))
 
 
 def _read_item(answer: int | None) -> SelfHarmSignal:

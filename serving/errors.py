@@ -5,8 +5,18 @@ No message ever holds a value that a caller sent about a person.
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from serving.roles import Role
+
+
+class Actor(Protocol):
+    """Whoever does something that is recorded: a caller, or a flow."""
+
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def role(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class RefusedError(ProblemError):
     title = "This is not allowed"
 
     def __init__(
-        self, detail: str, principal: Principal, action: str, anonymized_id: str | None = None
+        self, detail: str, principal: Actor, action: str, anonymized_id: str | None = None
     ) -> None:
         super().__init__(detail)
         self.principal = principal

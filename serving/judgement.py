@@ -21,6 +21,7 @@ from serving.scoring import (
     list_missing_data,
 )
 from serving.sequence_outputs import find_stored_outputs
+from serving.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ class Wanted:
     reasons: bool = True
     counterfactuals: bool = True
     rules: bool = False
+
+
+def read_wanted(settings: Settings) -> Wanted:
+    return Wanted(
+        reasons=settings.enable_shap_explanations,
+        counterfactuals=settings.enable_counterfactuals,
+        rules=settings.enable_rule_extraction,
+    )
 
 
 @dataclass(frozen=True)
@@ -157,8 +166,11 @@ def explain_release(release: Release, vector: Vector) -> list[Reason]:
     return explain(features, vector, combined)
 
 
-def describe_inputs(judgement: Judgement) -> dict[str, Any]:
-    """Return what the models saw by name, NaN where missing, with the age of each view."""
+def describe_inputs(judgement: Judgement, answers: Answers) -> dict[str, Any]:
+    """Return what the models saw by name, NaN where missing, with the age of each view.
+
+    `answered` names the questionnaires that came with the request; others are stored ones.
+    """
     manifest, inputs = judgement.release.manifest, judgement.inputs
     channels = manifest.sequence.channels if manifest.sequence else []
     weeks = [] if inputs.sequence is None else inputs.sequence[0].T.tolist()
@@ -166,4 +178,5 @@ def describe_inputs(judgement: Judgement) -> dict[str, Any]:
         "features": dict(zip(manifest.columns, inputs.vector[0].tolist(), strict=True)),
         "sequences": {one.name: known for one, known in zip(channels, weeks, strict=False)},
         "timestamps": judgement.features.timestamps,
+        "answered": answers.instruments,
     }

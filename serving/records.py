@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.answers import ScreeningAnswer
 from serving.audit import describe_screening
-from serving.errors import Principal
+from serving.errors import Actor
 from serving.recorder import Record, Row
 from serving.review_terms import REVIEW_WITHIN, ReviewStatus
 
@@ -16,13 +16,15 @@ from serving.review_terms import REVIEW_WITHIN, ReviewStatus
 class Caller:
     """Who asks, in which request, and until when an answer is of use (monotonic seconds).
 
-    `idempotency_key` is the caller's name for the request, claimed before it was begun.
+    `idempotency_key` is the caller's name for the request, claimed before it was begun; `batch`
+    that of the batch an answer belongs to, which holds one of each individual.
     """
 
-    principal: Principal
+    principal: Actor
     request_id: str | None
     deadline: float
     idempotency_key: str | None = None
+    batch: str | None = None
 
 
 def make_record(
@@ -37,7 +39,7 @@ def make_record(
     given = answer.model_dump(mode="json", exclude={"trend"})
     used = consented - set(answer.missing_data)
     return Record(
-        prediction=make_prediction(answer, caller.principal, arm, given, inputs),
+        prediction=make_prediction(answer, caller, arm, given, inputs),
         review_item=make_review_item(answer) if answer.needs_review else None,
         audit_row=describe_screening(caller.principal, answer, used, caller.request_id),
         deadline=caller.deadline,
@@ -47,7 +49,7 @@ def make_record(
 
 def make_prediction(
     answer: ScreeningAnswer,
-    principal: Principal,
+    caller: Caller,
     arm: str,
     given: Mapping[str, Any],
     inputs: Mapping[str, Any],
@@ -56,7 +58,7 @@ def make_prediction(
         "id": answer.prediction_id,
         "anonymized_id": answer.anonymized_id,
         "created_at": answer.created_at,
-        "user_id": principal.user_id,
+        "user_id": caller.principal.user_id,
         "risk_score": answer.risk_score,
         "probability": answer.probability,
         "risk_band": answer.risk_band,
@@ -65,6 +67,7 @@ def make_prediction(
         "review_reasons": [reason.code for reason in answer.review_reasons],
         "release_version": str(answer.release.version) if answer.release else None,
         "arm": arm,
+        "batch": caller.batch,
         "answer": given,
         "inputs": inputs,
     }

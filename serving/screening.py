@@ -24,8 +24,8 @@ from serving.consent import SCREENING, KnownConsent, combine_consents
 from serving.crisis import SelfHarmSignal, read_signal
 from serving.database.sessions import open_session
 from serving.errors import (
+    Actor,
     ConsentMissingError,
-    Principal,
     ReleaseUnavailableError,
     ScoringFailedError,
 )
@@ -80,7 +80,7 @@ async def screen(
 
 
 async def require_consent(
-    request: ScreeningRequest, anonymized_id: str, principal: Principal, services: Services
+    request: ScreeningRequest, anonymized_id: str, principal: Actor, services: Services
 ) -> frozenset[str]:
     """Return the data types that may be used, or raise ConsentMissingError.
 
@@ -187,7 +187,7 @@ async def record_answer(
 ) -> ScreeningAnswer:
     """Make an answer durable; return it with the trend of what was answered before."""
     judgement = judged.judgement
-    inputs = describe_inputs(judgement) if judgement else {}
+    inputs = describe_inputs(judgement, judged.case.answers) if judgement else {}
     arm = judged.choice.arm if judged.choice else "production"
     record = make_record(answer, caller, judged.case.consented, arm, inputs)
     past = await asyncio.wrap_future(services.recorder.submit(record))

@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     mlflow_promoter_password: SecretStr | None = None
     #: Folder or s3:// URL of the Delta tables.
     lake_url: str = ".mhras/lake"
+    #: Where the flows' work by bucket runs: a Dask scheduler (tcp://host:8786), else threads here.
+    dask_scheduler_address: str | None = None
+    #: Buckets worked on at once by threads; memory grows with each.
+    bucket_workers: Annotated[int, Field(ge=1, le=64)] = 2
 
     risk_threshold_low: Annotated[float, Field(ge=0, le=100)] = 25
     risk_threshold_moderate: Annotated[float, Field(ge=0, le=100)] = 50

@@ -5,15 +5,30 @@ A consent that was withdrawn stays withdrawn, however often a drop repeats it.
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
-from sqlalchemy import Engine, Text, func, or_, select, text, type_coerce, update
-from sqlalchemy.dialects.postgresql import ARRAY, insert
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    Integer,
+    Text,
+    and_,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, BIT, insert
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
+from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.lake import MergeCounts
 from flows.sources.contract import ColumnTypes
 from serving.database.sessions import open_session
@@ -79,19 +94,18 @@ def withdraw_consents(engine: Engine, withdrawals: pl.DataFrame, now: datetime) 
 
 
 def read_consented_types(
-    engine: Engine, now: datetime, purposes: Collection[str] = PURPOSES
+    engine: Engine,
+    now: datetime,
+    purposes: Collection[str] = PURPOSES,
+    bucket: int | None = None,
 ) -> pl.DataFrame:
     """Return per individual with a consent in force for one of `purposes`, the data types.
 
-    Columns: anonymized_id and a Boolean per data type.
+    Columns: anonymized_id and a Boolean per data type. With `bucket`, of that bucket only.
     """
-    statement = select(Consent.anonymized_id, Consent.data_types).where(
-        Consent.granted_at <= now,
-        Consent.expires_at > now,
-        or_(Consent.withdrawn_at.is_(None), Consent.withdrawn_at > now),
-        type_coerce(Consent.purposes, ARRAY(Text)).overlap(list(purposes)),
-        func.cardinality(Consent.data_types) > 0,
-    )
+    statement = select(Consent.anonymized_id, Consent.data_types).where(_is_in_force(now, purposes))
+    if bucket is not None:
+        statement = statement.where(is_in_bucket(Consent.anonymized_id, bucket))
     with open_session(engine) as session:
         rows = [(row[0], list(row[1])) for row in session.execute(statement)]
     schema: ColumnTypes = {"anonymized_id": pl.String, "data_types": pl.List(pl.String)}
@@ -99,6 +113,51 @@ def read_consented_types(
     return granted.group_by("anonymized_id").agg(
         pl.col("data_types").list.contains(name).any().alias(name) for name in DATA_TYPES
     )
+
+
+def _is_in_force(now: datetime, purposes: Collection[str]) -> ColumnElement[bool]:
+    return and_(
+        Consent.granted_at <= now,
+        Consent.expires_at > now,
+        or_(Consent.withdrawn_at.is_(None), Consent.withdrawn_at > now),
+        type_coerce(Consent.purposes, ARRAY(Text)).overlap(list(purposes)),
+        func.cardinality(Consent.data_types) > 0,
+    )
+
+
+def is_in_bucket(anonymized_id: InstrumentedAttribute[str], bucket: int) -> ColumnElement[bool]:
+    """Return the SQL of `assign_bucket(anonymized_id) == bucket`."""
+    digits = literal("x").concat(func.substr(anonymized_id, 1, 4))
+    return cast(cast(digits, BIT(16)), Integer) % BUCKET_COUNT == bucket
+
+
+def page_consenting(
+    engine: Engine, bucket: int, purpose: str, size: int
+) -> Iterator[tuple[str, ...]]:
+    """Yield pages of at most `size` individuals of a bucket with a consent in force, in order.
+
+    Each page is asked for when it is wanted, so a consent that ended meanwhile is not in it, and
+    memory holds one page.
+    """
+    after = ""
+    while True:
+        statement = (
+            select(Consent.anonymized_id)
+            .where(
+                Consent.anonymized_id > after,
+                is_in_bucket(Consent.anonymized_id, bucket),
+                _is_in_force(datetime.now(UTC), [purpose]),
+            )
+            .distinct()
+            .order_by(Consent.anonymized_id)
+            .limit(size)
+        )
+        with open_session(engine) as session:
+            page = tuple(session.scalars(statement))
+        if not page:
+            return
+        yield page
+        after = page[-1]
 
 
 def keep_consented(

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from serving.answers import ScreeningAnswer
 from serving.database.sessions import open_session
 from serving.database.tables import AuditRow
-from serving.errors import Principal, RefusedError
+from serving.errors import Actor, RefusedError
 
 SCREENING_REQUEST = "screening_request"
 GENERATE_RISK_SCORE = "generate_risk_score"
@@ -59,13 +59,13 @@ class Event:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def record(session: Session, principal: Principal, request_id: str | None, event: Event) -> None:
+def record(session: Session, principal: Actor, request_id: str | None, event: Event) -> None:
     """Add the row of something that is done to the transaction that does it."""
-    session.add(make_row(principal.user_id, principal.role.value, "success", request_id, event))
+    session.add(make_row(principal.user_id, str(principal.role), "success", request_id, event))
 
 
 def describe_screening(
-    principal: Principal,
+    principal: Actor,
     answer: ScreeningAnswer,
     data_types: Iterable[str],
     request_id: str | None,
@@ -94,7 +94,7 @@ def record_refusal(engine: Engine, refusal: RefusedError, request_id: str | None
     details = {"reason": refusal.kind}
     event = Event(ACCESS_REFUSED, refusal.action, refusal.anonymized_id, details=details)
     caller = refusal.principal
-    _write(engine, make_row(caller.user_id, caller.role.value, "failure", request_id, event))
+    _write(engine, make_row(caller.user_id, str(caller.role), "failure", request_id, event))
 
 
 def record_unauthenticated(

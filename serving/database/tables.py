@@ -65,6 +65,13 @@ class Prediction(Base):
     __table_args__ = (
         Index("idx_predictions_anonymized_id", "anonymized_id"),
         Index("idx_predictions_created_at", "created_at"),
+        Index(
+            "idx_predictions_batch",
+            "batch",
+            "anonymized_id",
+            unique=True,
+            postgresql_where=text("batch IS NOT NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -80,6 +87,8 @@ class Prediction(Base):
     release_version: Mapped[str | None] = mapped_column(String(32))
     #: Which side of a gradual rollout answered: production or candidate.
     arm: Mapped[str] = mapped_column(String(16))
+    #: Name of the batch that asked, which holds one answer about each individual; else None.
+    batch: Mapped[str | None] = mapped_column(String(64))
     #: The whole answer as it was given.
     answer: Mapped[dict[str, Any]]
     #: What the models saw: feature values and sequences, None where missing.

@@ -15,8 +15,7 @@ from time import process_time
 
 from feature_repo.online import Answers, open_reader
 from mlruns_config.release import RELEASE_MODEL
-from serving.app import read_thresholds
-from serving.composition import compose_answer
+from serving.composition import compose_answer, read_thresholds
 from serving.crisis import SelfHarmSignal
 from serving.database.sessions import create_single_engine
 from serving.errors import Principal
@@ -73,7 +72,8 @@ def measure_parts(individuals: list[str]) -> dict[str, float]:
 
     def make() -> object:
         said = answer().model_copy(update={"prediction_id": uuid.uuid4()})
-        return make_record(said, caller, EVERYTHING, "production", describe_inputs(judgement))
+        seen = describe_inputs(judgement, case.answers)
+        return make_record(said, caller, EVERYTHING, "production", seen)
 
     tabular = [name for name, one in release.members.items() if one.pin.input == "features"]
     return {

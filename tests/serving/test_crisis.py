@@ -1,3 +1,4 @@
+import math
 from datetime import UTC, datetime
 from itertools import product
 
@@ -6,7 +7,7 @@ import pytest
 
 from feature_repo.online import OnlineFeatures
 from serving.composition import Thresholds, compose_answer
-from serving.crisis import SelfHarmSignal, read_signal
+from serving.crisis import SelfHarmSignal, read_signal, read_stored_signal
 from serving.judgement import Explanations, Judgement
 from serving.release import Release
 from serving.scoring import Band, BandEdges, Estimate, Inputs, Interval
@@ -92,3 +93,24 @@ def make_calm_judgement() -> Judgement:
         missing_data=[],
         explanations=Explanations(),
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "signal"),
+    [
+        ({"phq9_item_9": 1}, SelfHarmSignal.PRESENT),
+        ({"phq9_item_9": 0}, SelfHarmSignal.DENIED),
+        ({"phq9_item_9": math.nan}, SelfHarmSignal.UNREADABLE),
+        ({"phq9_item_9": 3, "days_since_phq9": 14}, SelfHarmSignal.PRESENT),
+        ({"phq9_item_9": 3, "days_since_phq9": 15}, SelfHarmSignal.NOT_ASKED),
+        ({"phq9_item_9": 3, "days_since_phq9": math.nan}, SelfHarmSignal.NOT_ASKED),
+    ],
+)
+def test_a_stored_answer_to_item_9_speaks_for_two_weeks(changes, signal):
+    stored = {f"phq9_item_{n}": 0 for n in range(1, 10)} | {"days_since_phq9": 3}
+
+    assert read_stored_signal(stored | changes) is signal
+
+
+def test_without_a_stored_questionnaire_nothing_was_asked():
+    assert read_stored_signal({"days_since_phq9": 1}) is SelfHarmSignal.NOT_ASKED

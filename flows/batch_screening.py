@@ -1,0 +1,303 @@
+"""The batch screening flow: everybody who consents, screened once a batch on what is stored.
+
+An answer is what POST /screen would give without new questionnaires: serving's own judgement,
+composition and record. A batch has a name, and the database holds one answer of it about each
+individual: a run that was cut off, or is started again, does what is left. ADR 0023.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from sqlalchemy import Engine, func, select
+
+from feature_repo.consent_terms import DATA_TYPES
+from feature_repo.online import Answers, OnlineReader, open_reader
+from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.stored_views import StoredRow
+from flows.buckets import run_buckets
+from flows.sources.consent_store import page_consenting
+from mlruns_config.release import RELEASE_MODEL
+from serving.answers import ScreeningAnswer
+from serving.composition import Thresholds, compose_answer, read_thresholds
+from serving.consent import SCREENING, combine_consents, read_consents_of
+from serving.crisis import read_stored_signal
+from serving.database.sessions import create_database_engine, create_single_engine, open_session
+from serving.database.tables import Prediction
+from serving.errors import ScoringFailedError
+from serving.judgement import Case, Judgement, Wanted, describe_inputs, read_wanted
+from serving.recorder import Record, write_records
+from serving.records import Caller, make_record
+from serving.registry import Registry
+from serving.release import Release, load_release
+from serving.release_watcher import Choice
+from serving.screening import apply_release
+from serving.settings import get_settings
+
+BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: Individuals read, scored and written together: bounds memory, and the time in which a
+#: withdrawal could come between the reading of a consent and the record.
+PAGE_SIZE = 200
+SECONDS_TO_READ = 30
+SECONDS_TO_WRITE = 60
+IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
+
+
+class BatchNameError(ValueError):
+    """The name of a batch is not usable."""
+
+
+class BatchIncompleteError(RuntimeError):
+    """Some individuals have no answer; the same batch, run again, tries them again."""
+
+
+@dataclass(frozen=True)
+class FlowActor:
+    """Who is on record for what a flow did."""
+
+    user_id: str = "batch screening flow"
+    role: str = "flow"
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    """What became of the individuals a run came to; every one of them is in one count."""
+
+    screened: int = 0
+    screened_before: int = 0
+    #: No value of any data type they consent to is stored: there is nothing to screen.
+    without_data: int = 0
+    #: Their consent changed between reading it and recording.
+    consent_changed: int = 0
+    not_scored: int = 0
+
+    def __add__(self, other: "BatchCounts") -> "BatchCounts":
+        return BatchCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a bucket is screened with."""
+
+    release: Release
+    reader: OnlineReader
+    engine: Engine
+    #: Commits each statement by itself.
+    writer: Engine
+    thresholds: Thresholds
+    wanted: Wanted
+
+
+@flow(name="batch-screening", timeout_seconds=12 * 3600)
+def screen_everybody(batch: str | None = None) -> BatchCounts:
+    """Screen every individual with a consent in force on what is stored of them.
+
+    Starting the same batch again screens whoever has no answer in it yet. Raises
+    BatchIncompleteError, after trying all, when somebody could not be scored.
+
+    Args:
+        batch: Name of the batch, by default today's date (UTC). One answer about each individual
+            is recorded under it. Letters, digits, dots, dashes and underscores.
+
+    """
+    name = name_batch(batch)
+    version = find_release()
+    progress: Any = create_progress_artifact(
+        0.0, key="batch-progress", description=f"Buckets of the batch {name} that are done"
+    )
+    counts = BatchCounts()
+    try:
+        found = run_buckets(screen_bucket, range(BUCKET_COUNT), batch=name, version=version)
+        for done, one in enumerate(found, 1):
+            counts += one
+            update_progress_artifact(progress, 100 * done / BUCKET_COUNT)
+    finally:
+        report_batch(name, version, counts)
+    if counts.not_scored:
+        raise BatchIncompleteError(
+            f"{counts.not_scored} individuals could not be scored; run the batch {name} again"
+        )
+    return counts
+
+
+def name_batch(batch: str | None) -> str:
+    """Return the name, today's date without one; raises BatchNameError."""
+    name = batch or f"{datetime.now(UTC):%Y-%m-%d}"
+    if not BATCH_NAME.fullmatch(name):
+        raise BatchNameError(
+            "a batch is named by up to 64 letters, digits, dots, dashes and underscores"
+        )
+    return name
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def find_release() -> int:
+    """Return the numeric version of the Production release, once it has been verified."""
+    with _open_registry() as registry:
+        version = registry.find_production_version(RELEASE_MODEL)
+    load_verified(version)
+    return version
+
+
+@lru_cache(maxsize=1)
+def load_verified(version: int) -> Release:
+    """Return a release, verified as serving verifies it; a process loads a version once."""
+    with _open_registry() as registry:
+        return load_release(registry, version)
+
+
+@contextmanager
+def _open_registry() -> Iterator[Registry]:
+    settings = get_settings()
+    registry = Registry(settings.mlflow_tracking_uri, settings.mlflow_login)
+    try:
+        yield registry
+    finally:
+        registry.close()
+
+
+@task(cache_policy=NO_CACHE, task_run_name="screen-bucket-{bucket}", **IO_RETRIES)
+def screen_bucket(bucket: int, batch: str, version: int) -> BatchCounts:
+    """Screen one bucket of individuals, a page at a time."""
+    counts = BatchCounts()
+    with open_tools(version) as tools:
+        for people in page_consenting(tools.engine, bucket, SCREENING, PAGE_SIZE):
+            counts += screen_page(people, batch, tools)
+    return counts
+
+
+@contextmanager
+def open_tools(version: int) -> Iterator[Tools]:
+    settings = get_settings()
+    url = settings.database_url.get_secret_value()
+    engine, writer = create_database_engine(url), create_single_engine(url, SECONDS_TO_WRITE)
+    reader = open_reader(SECONDS_TO_READ)
+    thresholds, wanted = read_thresholds(settings), read_wanted(settings)
+    try:
+        yield Tools(load_verified(version), reader, engine, writer, thresholds, wanted)
+    finally:
+        reader.close()
+        writer.dispose()
+        engine.dispose()
+
+
+def screen_page(people: Sequence[str], batch: str, tools: Tools) -> BatchCounts:
+    """Screen those of a page who have no answer in the batch yet, and commit them together.
+
+    Whose consent changed while they were screened is left out: a withdrawal binds at once.
+    """
+    known = find_screened(tools.engine, batch, people)
+    left = [one for one in people if one not in known]
+    consented = read_consented(tools.engine, left)
+    rows = tools.reader.fetch(Choice(tools.release).list_views(), left)
+    records: dict[str, Record] = {}
+    without_data = not_scored = 0
+    for person, data_types in consented.items():
+        try:
+            record = screen_stored(person, data_types, rows[person], batch, tools)
+        except ScoringFailedError:
+            not_scored += 1
+            continue
+        if record is None:
+            without_data += 1
+        else:
+            records[person] = record
+    still = read_consented(tools.engine, list(records))
+    kept = [record for person, record in records.items() if still.get(person) == consented[person]]
+    if kept:
+        write_records(tools.writer, kept)
+    return BatchCounts(
+        screened=len(kept),
+        screened_before=len(known),
+        without_data=without_data,
+        consent_changed=len(left) - without_data - not_scored - len(kept),
+        not_scored=not_scored,
+    )
+
+
+def find_screened(engine: Engine, batch: str, people: Sequence[str]) -> set[str]:
+    """Return which of the individuals have an answer in a batch."""
+    statement = select(Prediction.anonymized_id).where(
+        Prediction.batch == batch, Prediction.anonymized_id.in_(people)
+    )
+    with open_session(engine) as session:
+        return set(session.scalars(statement))
+
+
+def read_consented(engine: Engine, people: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Return the data types that may be used now, of those who consent to screening at all."""
+    with open_session(engine) as session:
+        known = read_consents_of(session, people)
+    now = datetime.now(UTC)
+    allowed = {one: combine_consents(terms, SCREENING, now) for one, terms in known.items()}
+    return {one: data_types for one, data_types in allowed.items() if data_types}
+
+
+def screen_stored(
+    person: str, consented: frozenset[str], row: StoredRow, batch: str, tools: Tools
+) -> Record | None:
+    """Return the rows of one screening on what is stored; None where nothing is.
+
+    Raises ScoringFailedError unless the crisis rule decides without the release.
+    """
+    case = Case(Answers(datetime.now(UTC)), consented, row)
+    signal = read_stored_signal(case.see_features(tools.release).values)
+    judgement: Judgement | None = None
+    try:
+        judgement = apply_release(tools.release, case, tools.wanted)
+    except ScoringFailedError:
+        if not signal.forces_top_band:
+            raise
+    if judgement is not None and set(judgement.missing_data) == set(DATA_TYPES):
+        return None
+    degraded = ["release"] if judgement is None else []
+    answer = compose_answer(person, signal, judgement, degraded, tools.thresholds)
+    return describe_record(answer, case, judgement, batch)
+
+
+def describe_record(
+    answer: ScreeningAnswer, case: Case, judgement: Judgement | None, batch: str
+) -> Record:
+    inputs = describe_inputs(judgement, case.answers) if judgement else {}
+    caller = Caller(FlowActor(), f"batch:{batch}", deadline=float("inf"), batch=batch)
+    return make_record(answer, caller, case.consented, "production", inputs)
+
+
+def report_batch(batch: str, version: int, counts: BatchCounts) -> None:
+    """Leave what this run did, and what the batch holds by band, as tables; counts only."""
+    create_table_artifact(
+        [asdict(counts)], key="batch-run", description=f"Batch {batch}, by release {version}"
+    )
+    bands = count_bands(batch)
+    create_table_artifact(bands, key="batch-screenings", description=f"All answers of {batch}")
+    get_run_logger().info("batch %s by release %d: %s", batch, version, counts)
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def count_bands(batch: str) -> list[dict[str, Any]]:
+    """Return how many answers a batch holds by band, and how many of them go to a person."""
+    reviews = func.count().filter(Prediction.needs_review)
+    statement = (
+        select(Prediction.risk_band, func.count(), reviews)
+        .where(Prediction.batch == batch)
+        .group_by(Prediction.risk_band)
+        .order_by(func.min(Prediction.risk_score).desc())
+    )
+    engine = create_database_engine(get_settings().database_url.get_secret_value())
+    try:
+        with open_session(engine) as session:
+            rows = session.execute(statement).all()
+    finally:
+        engine.dispose()
+    return [{"band": band, "answers": answers, "reviews": queued} for band, answers, queued in rows]
