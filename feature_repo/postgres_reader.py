@@ -212,7 +212,8 @@ def _connect(deadline_seconds: float) -> Engine:
         pool_reset_on_return=None,
         connect_args={
             "connect_timeout": max(2, int(deadline_seconds)),
-            "options": f"-c statement_timeout={int(deadline_seconds * 1000)}",
+            # A few individuals at once look to the planner like reason to read whole tables.
+            "options": f"-c statement_timeout={int(deadline_seconds * 1000)} -c enable_seqscan=off",
             "tcp_user_timeout": int(deadline_seconds * 1000),
         },
         hide_parameters=True,

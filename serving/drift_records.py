@@ -37,7 +37,7 @@ def sample_screenings(
     answered = (
         Prediction.created_at >= begin,
         Prediction.created_at < end,
-        Prediction.inputs.has_key("features"),
+        inputs.is_not(None),
     )
     screened = session.scalar(select(func.count()).where(*answered)) or 0
     drawn = select(inputs, Prediction.probability, Prediction.release_version).where(*answered)

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from feature_repo.online import Answers, OnlineFeatures, combine_features
 from feature_repo.stored_views import StoredRow
 from monitoring.metrics import MODEL_INFERENCE_DURATION
@@ -170,12 +173,15 @@ def describe_inputs(judgement: Judgement, answers: Answers) -> dict[str, Any]:
     """Return what the models saw by name, NaN where missing, with the age of each view.
 
     `answered` names the questionnaires that came with the request; others are stored ones.
+    The numbers are the models' float32, which a record writes with no more digits than they have.
     """
     manifest, inputs = judgement.release.manifest, judgement.inputs
     channels = manifest.sequence.channels if manifest.sequence else []
-    weeks = [] if inputs.sequence is None else inputs.sequence[0].T.tolist()
+    weeks: list[NDArray[np.float32]] = (
+        [] if inputs.sequence is None else list(inputs.sequence[0].T.copy())
+    )
     return {
-        "features": dict(zip(manifest.columns, inputs.vector[0].tolist(), strict=True)),
+        "features": dict(zip(manifest.columns, inputs.vector[0], strict=True)),
         "sequences": {one.name: known for one, known in zip(channels, weeks, strict=False)},
         "timestamps": judgement.features.timestamps,
         "answered": answers.instruments,

@@ -231,4 +231,4 @@ ORDER BY asked.position, past.created_at
 
 
 def _dump(rows: Sequence[Row]) -> str:
-    return orjson.dumps(rows).decode()
+    return orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY).decode()

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orjson import Fragment
+
 from serving.answers import ScreeningAnswer
 from serving.audit import describe_screening
 from serving.errors import Actor
@@ -36,7 +38,7 @@ def make_record(
 ) -> Record:
     """Return every row that an answer leaves; `inputs` is what the models saw."""
     # The trend is of earlier rows, which speak for themselves.
-    given = answer.model_dump(mode="json", exclude={"trend"})
+    given = Fragment(answer.model_dump_json(exclude={"trend"}))
     used = consented - set(answer.missing_data)
     return Record(
         prediction=make_prediction(answer, caller, arm, given, inputs),
@@ -51,7 +53,7 @@ def make_prediction(
     answer: ScreeningAnswer,
     caller: Caller,
     arm: str,
-    given: Mapping[str, Any],
+    given: Fragment,
     inputs: Mapping[str, Any],
 ) -> Row:
     return {
@@ -86,7 +88,7 @@ def make_review_item(answer: ScreeningAnswer) -> Row:
     }
 
 
-def make_key_row(answer: ScreeningAnswer, caller: Caller, given: Mapping[str, Any]) -> Row | None:
+def make_key_row(answer: ScreeningAnswer, caller: Caller, given: Fragment) -> Row | None:
     if caller.idempotency_key is None:
         return None
     return {

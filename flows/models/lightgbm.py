@@ -34,7 +34,10 @@ PARAMETERS: dict[str, Any] = {
     "objective": "binary",
     "metric": "binary_logloss",
     "learning_rate": 0.04,
-    "num_leaves": 15,
+    # Shallow: out of fold no worse than 15 leaves of any depth (AUROC 0.793 against 0.790),
+    # and an explanation costs a screening half as much.
+    "num_leaves": 12,
+    "max_depth": 4,
     "min_data_in_leaf": 60,
     "feature_fraction": 0.5,
     "bagging_fraction": 0.8,
