@@ -147,8 +147,15 @@ class Lever(ManifestPart):
     high: float
 
 
+#: The largest float32: a threshold that no value is above, so that only the missing are.
+BEYOND_ALL = 3.4028234663852886e38
+
+
 class Condition(ManifestPart):
-    """`feature` above a threshold, or at most at it; `if_missing` tells which side NaN takes."""
+    """`feature` above a threshold, or at most at it; `if_missing` tells which side NaN takes.
+
+    With the threshold BEYOND_ALL it asks whether the feature is known at all.
+    """
 
     feature: str
     threshold: float

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlruns_config.release import Condition, ReleaseManifest, Rule
+from mlruns_config.release import BEYOND_ALL, Condition, ReleaseManifest, Rule
 from serving.scoring import Vector
 
 
@@ -53,6 +53,8 @@ def describe(manifest: ReleaseManifest, rule: Rule) -> str:
 
 def _describe_condition(manifest: ReleaseManifest, condition: Condition) -> str:
     feature = manifest.features[manifest.find_column(condition.feature)]
+    if abs(condition.threshold) >= BEYOND_ALL:
+        return f"{feature.label} {'unknown' if condition.if_missing else 'known'}"
     side = "above" if condition.above else "at most"
     missing = " or unknown" if condition.if_missing else ""
     unit = f" {feature.unit}" if feature.unit else ""

@@ -72,6 +72,8 @@ def register_release(manifest: ReleaseManifest, run_id: str, card: str) -> int:
     """
     client = MlflowClient()
     text = manifest.model_dump_json(indent=2)
+    # What nobody can read back must not become a version: JSON turns what is no number to null.
+    ReleaseManifest.model_validate_json(text)
     client.log_text(run_id, text, f"{RELEASE_FOLDER}/{MANIFEST_FILE}")
     info = client.get_run(run_id).info
     version = create_version(RELEASE_MODEL, f"{info.artifact_uri}/{RELEASE_FOLDER}", run_id)

@@ -13,7 +13,7 @@ from flows.models.levers import describe_levers
 from flows.models.member import FittedMember, Matrix, Probabilities
 from flows.models.release import predict_release
 from flows.training_set import TrainingSet
-from mlruns_config.release import Condition, ReleaseManifest, Rule, Surrogate
+from mlruns_config.release import BEYOND_ALL, Condition, ReleaseManifest, Rule, Surrogate
 
 Step = tuple[int, bool]  # node, whether to its right
 
@@ -89,7 +89,8 @@ def _describe_step(tree: DecisionTreeRegressor, step: Step, names: Sequence[str]
     missing_goes_right = not tree.tree_.missing_go_to_left[node]
     return Condition(
         feature=names[tree.tree_.feature[node]],
-        threshold=float(tree.tree_.threshold[node]),
+        # A split of the known from the unknown has an infinite threshold; JSON has none.
+        threshold=float(np.clip(tree.tree_.threshold[node], -BEYOND_ALL, BEYOND_ALL)),
         above=to_the_right,
         if_missing=missing_goes_right == to_the_right,
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from feature_repo.catalogue import list_model_inputs
 from flows.models.levers import describe_levers
 from flows.models.surrogate import MOST_RULES, describe_surrogate, fit_surrogate
-from mlruns_config.release import FeatureDescription
+from mlruns_config.release import FeatureDescription, ReleaseManifest
 from serving.rules import match_rule
 from tests.fixtures.manifests import make_manifest
 
@@ -52,6 +52,20 @@ def test_exactly_one_rule_holds_for_anybody(manifest):
 
     assert 2 <= len(shares) <= MOST_RULES
     assert sum(shares) == pytest.approx(1)
+
+
+def test_a_split_of_the_known_from_the_unknown_outlives_json():
+    features, _ = draw(2000, 4)
+    tree = fit_surrogate(features, np.where(np.isnan(features[:, 0]), 0.7, 0.2), seed=7)
+    assert np.isinf(tree.tree_.threshold).any()
+    surrogate = describe_surrogate(tree, NAMES, features, tree.predict(features))
+    written = make_manifest(features=[describe(name) for name in NAMES], surrogate=surrogate)
+    manifest = ReleaseManifest.model_validate_json(written.model_dump_json())
+
+    for value, probability, word in ((1.0, 0.2, "a known"), (np.nan, 0.7, "a unknown")):
+        rule = match_rule(manifest, np.array([[value, 0, 0, 0]], dtype=np.float32))
+        assert rule.probability == pytest.approx(probability)
+        assert rule.text.startswith(word)
 
 
 def test_fidelity_is_measured_on_rows_the_tree_has_not_seen(tree):
