@@ -27,6 +27,7 @@ from feature_repo.online import Answers, OnlineReader, open_reader
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.stored_views import StoredRow
 from flows.buckets import run_buckets
+from flows.notify import TOLD
 from flows.sources.consent_store import page_consenting
 from mlruns_config.release import RELEASE_MODEL
 from serving.answers import ScreeningAnswer
@@ -99,7 +100,7 @@ class Tools:
     wanted: Wanted
 
 
-@flow(name="batch-screening", timeout_seconds=12 * 3600)
+@flow(name="batch-screening", timeout_seconds=12 * 3600, **TOLD)
 def screen_everybody(batch: str | None = None) -> BatchCounts:
     """Screen every individual with a consent in force on what is stored of them.
 

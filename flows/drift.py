@@ -15,7 +15,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from flows.notify import notify
+from flows.notify import TOLD, notify
 from mlruns_config.registry import find_production, open_registry
 from mlruns_config.release import RELEASE_MODEL
 from monitoring.drift import SAMPLE_ROWS, DriftResult, measure_drift
@@ -42,7 +42,7 @@ class Window:
     end: datetime
 
 
-@flow(name="drift")
+@flow(name="drift", **TOLD)
 def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
     """Compare the screenings of the last `window_days` with the Production release's training.
 

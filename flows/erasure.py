@@ -21,6 +21,7 @@ from feature_repo.catalogue import TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.postgres_reader import erase_online_rows
 from flows.lake import SET_ASIDE, erase_rows, locate_table, scan_table
+from flows.notify import TOLD
 from flows.sources.contract import CONSENTS, TABLES
 from mlruns_config.release import RELEASE_MODEL
 from serving.database.sessions import create_database_engine, open_session
@@ -48,7 +49,7 @@ class StoreReport:
     details: dict[str, Any]
 
 
-@flow(name="erasure")
+@flow(name="erasure", **TOLD)
 def erase_queued() -> list[StoreReport]:
     """Empty every store of every erasure that is queued; return what was done.
 

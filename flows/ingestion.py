@@ -28,6 +28,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from flows.lake import QUARANTINE_SCHEMA, append_quarantine, describe_table, merge_rows
+from flows.notify import TOLD
 from flows.sources.batch import Batch, UnreadableFileError
 from flows.sources.clean import WITHDRAWALS, check_rows
 from flows.sources.consent_store import (
@@ -73,7 +74,7 @@ class Run:
     context: Context
 
 
-@flow(name="ingestion")
+@flow(name="ingestion", **TOLD)
 def ingest(drop: str, max_quarantined_share: float = MAX_QUARANTINED_SHARE) -> IngestionReport:
     """Ingest a drop (folder or s3:// prefix) of the input contract; idempotent.
 

@@ -27,6 +27,7 @@ from flows.features.surveys import compute_survey_history
 from flows.features.tables import ensure_table, get_table_version, merge_rows
 from flows.features.wearables import compute_wearable_windows
 from flows.lake import scan_table
+from flows.notify import TOLD
 from flows.sequence_scoring import find_midnight, score_sequences
 from serving.settings import get_settings
 
@@ -43,7 +44,7 @@ class ViewReport:
     table_version: int
 
 
-@flow(name="features")
+@flow(name="features", **TOLD)
 def materialise_features(as_of: date | None = None) -> list[ViewReport]:
     """Compute the features of every individual and serve those of `as_of` (default: today).
 

@@ -26,6 +26,7 @@ from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, weekly_sequence
 from flows.features.tables import merge_rows, read_bucket
 from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, Sequences, open_session
 from flows.models.registration import GRAPH_FILE
+from flows.notify import TOLD
 from flows.sources.consent_store import read_consented_types
 from flows.training_set import stack_sequences
 from mlruns_config.registry import find_production, open_registry, read_manifest
@@ -42,7 +43,7 @@ IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 Pins = Sequence[MemberPin]
 
 
-@flow(name="sequence-scoring")
+@flow(name="sequence-scoring", **TOLD)
 def score_sequences(as_of: date | None = None) -> int:
     """Score the stored weeks of `as_of` (default: today) and serve the outputs; return how many.
 

@@ -21,6 +21,7 @@ from prefect.cache_policies import NO_CACHE
 
 from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.lake import get_version, scan_table, set_rows_aside
+from flows.notify import TOLD
 from flows.sources.contract import CONSENTS, TABLES
 from flows.suites import list_expectations
 from flows.validation_page import render_page
@@ -73,7 +74,7 @@ class TableResult:
         ]
 
 
-@flow(name="validation")
+@flow(name="validation", **TOLD)
 def validate_lake() -> str:
     """Validate every landed table; return the MLflow run that keeps the results.
 
