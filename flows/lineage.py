@@ -26,6 +26,8 @@ from flows.lake import TableState, describe_table, locate_table
 from flows.sources.contract import CONSENTS, TABLES
 from flows.validation import EXPERIMENT as VALIDATION_EXPERIMENT
 
+#: Tag of an MLflow run: id of the flow run that made it.
+FLOW_RUN_TAG = "lineage.flow_run_id"
 PROJECT = Path(__file__).resolve().parents[1]
 LANDED_TABLES = tuple(name for name in TABLES if name != CONSENTS.name)
 
@@ -50,6 +52,11 @@ def describe_flow_run() -> dict[str, str]:
     run_id = flow_run.get_id()
     url = url_for("flow-run", run_id) if run_id else None
     return {"flow_run_id": str(run_id or ""), "flow_run_url": url or ""}
+
+
+def name_flow_run() -> dict[str, str]:
+    """Return the tag by which an MLflow run names the flow run that made it."""
+    return {FLOW_RUN_TAG: describe_flow_run()["flow_run_id"]}
 
 
 def describe_environment() -> dict[str, str]:

@@ -6,68 +6,73 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
-from sqlalchemy import Engine
 
 from flows.models.families import FAMILIES
-from flows.notify import notify
+from flows.notify import TOLD
+from flows.releases import MODEL_RETRAINED, announce, hold_registry
 from flows.training import TrainingReport, train
-from mlruns_config.registry import Registry, find_production, open_registry
+from mlruns_config.registry import Registry, find_production
 from mlruns_config.release import RELEASE_MODEL
 from mlruns_config.rollout import find_rollout, start_shadow
-from serving.database.sessions import create_database_engine, open_session
+from serving.database.sessions import open_session
 from serving.database.tables import DriftReport
 from serving.drift_records import list_newest
-from serving.settings import get_settings
 
 ACTOR = "retraining flow"
-MODEL_RETRAINED = "ModelRetrained"
 #: The newest report must breach, and this many of the last ones: one odd week is no drift.
 REPORTS, BREACHES = 5, 2
 #: A retraining changes what drift is measured against; a second one waits until that shows.
-COOL_DOWN = timedelta(days=7)
+COOL_DOWN_DAYS = 7
 IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
-@flow(name="retraining")
+@flow(name="retraining", **TOLD)
 def retrain(
     reason: str = "by hand",
     force: bool = False,
     members: Sequence[str] = FAMILIES,
     seed: int = 7,
+    cool_down_days: int = COOL_DOWN_DAYS,
 ) -> TrainingReport | None:
     """Train a challenger if drift calls for it, and let it shadow the Production release.
 
-    `force` asks neither drift nor cool-down; nothing trains while another candidate is rolled
-    out. Returns None when it does not act; the log says why. The challenger goes on through
-    traffic share and gates to Production, or is stopped by the guardrails.
+    Returns None when it does not act; the log says why. The challenger has been compared with
+    Production on the same held-out people; the rollout flow takes it on from shadow, or the
+    guardrails stop it.
+
+    Args:
+        reason: Why; goes into the promotion ledger.
+        force: Ask neither drift nor cool-down. While a candidate is rolled out nothing trains.
+        members: Model families to fit.
+        seed: The same seed and data give the same release.
+        cool_down_days: Days since the last training before drift may start the next one.
     """
-    refusal = find_refusal(force)
+    refusal = find_refusal(force, timedelta(days=cool_down_days))
     if refusal is not None:
         get_run_logger().info("nothing is retrained: %s", refusal)
         return None
     report = train(seed=seed, actor=ACTOR, members=members, promote_to="Staging")
-    shadows = shadow_challenger(report.release_version, reason)
-    announce(report, shadows, reason)
+    version = report.release_version
+    shadows = shadow_challenger(version, reason)
+    then = "shadows Production" if shadows else "waits in Staging"
+    message = f"release {version} was trained ({reason}) and {then}"
+    facts = {"reason": reason, "run_id": report.run_id, "shadows": shadows}
+    announce(MODEL_RETRAINED, version, message, **facts)
     return report
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
-def find_refusal(force: bool) -> str | None:
+def find_refusal(force: bool, cool_down: timedelta) -> str | None:
     """Return why nothing must be trained now, or None."""
-    engine = _open_engine()
-    try:
-        registry = open_registry(get_settings().mlflow_tracking_uri, engine)
+    with hold_registry() as registry:
         if (rollout := find_rollout(registry)) is not None:
             return f"release {rollout.version} is being rolled out"
         if force:
             return None
-        with open_session(engine) as session:
+        with open_session(registry.engine) as session:
             reports = list_newest(session, REPORTS)
-        production = find_production(registry)
-        return judge_drift(reports, production) or judge_time(find_last_training(registry))
-    finally:
-        engine.dispose()
+        drift = judge_drift(reports, find_production(registry))
+        return drift or judge_time(find_last_training(registry), cool_down)
 
 
 def judge_drift(reports: Sequence[DriftReport], production: int | None) -> str | None:
@@ -86,11 +91,11 @@ def judge_drift(reports: Sequence[DriftReport], production: int | None) -> str |
     return None
 
 
-def judge_time(last: datetime | None) -> str | None:
+def judge_time(last: datetime | None, cool_down: timedelta) -> str | None:
     """Return why it is too early to train again, or None."""
-    if last is None or datetime.now(UTC) - last >= COOL_DOWN:
+    if last is None or datetime.now(UTC) - last >= cool_down:
         return None
-    return f"the last training was on {last:%Y-%m-%d}, less than {COOL_DOWN.days} days ago"
+    return f"the last training was on {last:%Y-%m-%d}, less than {cool_down.days} days ago"
 
 
 def find_last_training(registry: Registry) -> datetime | None:
@@ -103,31 +108,9 @@ def find_last_training(registry: Registry) -> datetime | None:
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def shadow_challenger(version: int, reason: str) -> bool:
     """Let the challenger shadow Production; False where there is none to shadow."""
-    engine = _open_engine()
-    try:
-        registry = open_registry(get_settings().mlflow_tracking_uri, engine)
+    with hold_registry() as registry:
         if find_production(registry) is None:
             return False
         if find_rollout(registry) is None:  # a retry finds it started
             start_shadow(registry, version, ACTOR, f"retrained: {reason}")
         return True
-    finally:
-        engine.dispose()
-
-
-def announce(report: TrainingReport, shadows: bool, reason: str) -> None:
-    version = report.release_version
-    emit_event(
-        MODEL_RETRAINED,
-        resource={
-            "prefect.resource.id": f"model.{RELEASE_MODEL}.{version}",
-            "prefect.resource.name": f"{RELEASE_MODEL} {version}",
-        },
-        payload={"reason": reason, "run_id": report.run_id, "shadows": shadows},
-    )
-    then = "shadows Production" if shadows else "waits in Staging"
-    notify(f"release {version} was trained ({reason}) and {then}")
-
-
-def _open_engine() -> Engine:
-    return create_database_engine(get_settings().database_url.get_secret_value())

@@ -2,68 +2,42 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any, Literal
+from typing import Literal
 
 import mlflow
 import numpy as np
 import polars as pl
-from feast import FeatureStore
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from feature_repo.catalogue import list_model_inputs
-from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.individual import JOIN_KEY
-from feature_repo.online import REPOSITORY
-from feature_repo.pseudonyms import BUCKET_COUNT
-from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
+from flows.comparison import compare_with_production
+from flows.evaluation.comparison import Comparison
 from flows.evaluation.drift_reference import log_drift_reference, summarise_training
 from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_evaluation
-from flows.labels import INDEX_DATE, LABEL, derive_labels
 from flows.lake import scan_table
-from flows.lineage import describe_lineage, log_data_inputs, log_environment
+from flows.lineage import describe_lineage, log_data_inputs, log_environment, name_flow_run
 from flows.models.families import FAMILIES, load_families
-from flows.models.member import (
-    FitMember,
-    FittedMember,
-    FittingData,
-    Matrix,
-    concatenate_rows,
-)
+from flows.models.member import FitMember, FittedMember, FittingData
 from flows.models.out_of_fold import CrossFitted, cross_fit
 from flows.models.registration import register_member, register_release
 from flows.models.release import assemble_release, gather_unseen, predict_all
 from flows.models.selection import YARDSTICK, Decision, select_members
 from flows.models.stacking import fit_stacker
 from flows.models.surrogate import explain_manifest
-from flows.sources.consent_store import read_consented_types
-from flows.training_set import (
-    TrainingSet,
-    collect_futures,
-    join_features,
-    make_entity_frame,
-    split_rows,
-    stack_rows,
-)
+from flows.notify import TOLD
+from flows.training_data import load_training_set
+from flows.training_set import TrainingSet
 from mlruns_config.registry import PromotionRefusedError, open_registry, promote
 from mlruns_config.release import MemberPin, Stacker
 from serving.database.sessions import create_database_engine
 from serving.settings import get_settings
 
 EXPERIMENT = "mhras-training"
-
-#: Rows joined with their features at a time: what bounds memory.
-ROWS_PER_JOIN = 25_000
-#: Fewer say nothing: published models with fewer outcomes are the ones that do not replicate.
-FEWEST_ROWS = 400
-FEWEST_OUTCOMES = 60
-
-
-class NotEnoughLabelsError(RuntimeError):
-    """The data hold too few labelled index dates to train and judge a release."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +51,7 @@ class TrainingReport:
     refused: str = ""
 
 
-@flow(name="training")
+@flow(name="training", **TOLD)
 def train(
     seed: int = 7,
     actor: str = "training flow",
@@ -86,20 +60,29 @@ def train(
 ) -> TrainingReport:
     """Fit, stack, calibrate, evaluate, register and, if the gates allow, promote a release.
 
-    `members` are the model families to fit; the logistic regression always is. With `promote_to`
-    Staging it waits there for a gradual rollout. Raises
-    UnknownFamilyError, and NotEnoughLabelsError when there is too little to learn from. A
-    release that fails a gate stays in Staging; the report and the ledger say why.
+    What comes of it is compared with the release in Production on the same held-out people. A
+    release that fails a gate stays in Staging; the report and the ledger say why. Raises
+    UnknownFamilyError, and NotEnoughLabelsError when there is too little to learn from.
+
+    Args:
+        seed: The same seed and data give the same release.
+        actor: Who is named in the promotion ledger.
+        members: Model families to fit; the logistic regression always is.
+        promote_to: How far it goes by itself; in Staging it waits for a gradual rollout.
     """
     families = load_families(members)
     settings = get_settings()
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
     mlflow.set_experiment(EXPERIMENT)
     training_set = load_training_set(settings.lake_url)
-    with mlflow.start_run(run_name=f"training {datetime.now(UTC):%Y-%m-%d %H:%M}") as run:
+    name = f"training {datetime.now(UTC):%Y-%m-%d %H:%M}"
+    # At once: should this process be killed, the tag tells which run of ours it was.
+    with mlflow.start_run(run_name=name, tags=name_flow_run()) as run:
         version, evaluation = _make_release(training_set, families, seed, run.info.run_id)
-    report = promote_release(run.info.run_id, version, evaluation.metrics, actor, promote_to)
-    _leave_artifacts(report, evaluation)
+    comparison = compare_with_production(training_set, version)
+    metrics = evaluation.metrics | (comparison.to_metrics() if comparison else {})
+    report = promote_release(run.info.run_id, version, metrics, actor, promote_to)
+    _leave_artifacts(report, evaluation, comparison)
     return report
 
 
@@ -157,76 +140,6 @@ def fit_members(
     return FittedMembers(members, cross_fitted, pins, fit_stacker(chosen, data.labels), decisions)
 
 
-def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
-    return not isinstance(state.result(raise_on_failure=False), NotEnoughLabelsError)
-
-
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10], retry_condition_fn=_may_pass)
-def load_training_set(lake_url: str) -> TrainingSet:
-    """Label the lake's index dates and join the features known at each of them."""
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    consented = read_consented_types(engine, datetime.now(UTC), purposes=["training"])
-    engine.dispose()
-    entities, futures = _collect_entities(lake_url, consented)
-    _require_enough(entities)
-    store = FeatureStore(repo_path=str(REPOSITORY))
-    joined = [
-        blank_unconsented(join_features(store, part), consented)
-        for part in entities.iter_slices(ROWS_PER_JOIN)
-    ]
-    frame = pl.concat(part.select(JOIN_KEY, INDEX_DATE, LABEL, "age") for part in joined)
-    rows = concatenate_rows([stack_rows(part) for part in joined])
-    split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE])
-    get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
-    return TrainingSet(frame, rows, futures, split)
-
-
-def _collect_entities(lake_url: str, consented: pl.DataFrame) -> tuple[pl.DataFrame, Matrix]:
-    """Return the entity frame and the futures of its rows, in the order Feast gives back."""
-    known_until = _find_last_day(lake_url)
-    frames, futures = [], []
-    for bucket in range(BUCKET_COUNT):
-        surveys, events, outcomes = (
-            scan_table(lake_url, name, bucket).collect()
-            for name in ("surveys", "emr_events", "outcomes")
-        )
-        asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
-        seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
-        labels = derive_labels(asked, seen, outcomes, known_until)
-        frames.append(make_entity_frame(labels, asked))
-        futures.append(collect_futures(frames[-1], asked))
-    return pl.concat(frames), np.concatenate(futures)
-
-
-def _find_last_day(lake_url: str) -> date:
-    last = scan_table(lake_url, "surveys").select(pl.col("answered_at").max()).collect().item()
-    return last.date() if last else datetime.now(UTC).date()
-
-
-def _require_enough(entities: pl.DataFrame) -> None:
-    outcomes = int(entities[LABEL].sum() or 0)
-    if entities.height < FEWEST_ROWS or outcomes < FEWEST_OUTCOMES:
-        raise NotEnoughLabelsError(
-            f"{entities.height} labelled index dates of {entities[JOIN_KEY].n_unique()} "
-            f"individuals who consent to training, {outcomes} with the outcome; at least "
-            f"{FEWEST_ROWS} and {FEWEST_OUTCOMES} are needed (a PHQ-9 followed by another within "
-            "90 days each)"
-        )
-
-
-def blank_unconsented(frame: pl.DataFrame, consented: pl.DataFrame) -> pl.DataFrame:
-    """Take away the features of data types whose use for training is not consented to."""
-    channels = {f"weekly_{name}": kind for name, (_, _, kind) in SEQUENCE_CHANNELS.items()}
-    needed = {column.name: column.data_type for column in list_model_inputs()} | channels
-    joined = frame.join(consented, on=JOIN_KEY, how="left", maintain_order="left")
-    blanked = [
-        pl.when(pl.col(data_type)).then(pl.col(name)).alias(name)
-        for name, data_type in needed.items()
-        if data_type is not None
-    ]
-    return joined.with_columns(blanked).drop(DATA_TYPES)
-
-
 def make_fitting_data(training_set: TrainingSet, seed: int) -> FittingData:
     fitting, stopping = training_set.split.fitting, training_set.split.stopping
     return FittingData(
@@ -274,10 +187,15 @@ def promote_release(
     return TrainingReport(run_id, version, promote_to, metrics)
 
 
-def _leave_artifacts(report: TrainingReport, evaluation: Evaluation) -> None:
+def _leave_artifacts(
+    report: TrainingReport, evaluation: Evaluation, comparison: Comparison | None
+) -> None:
     uri = get_settings().mlflow_tracking_uri
     experiment = mlflow.get_run(report.run_id).info.experiment_id
     link = f"{uri}/#/experiments/{experiment}/runs/{report.run_id}"
     create_link_artifact(link, link_text="MLflow run of this training", key="training-run")
     verdict = report.refused or f"release {report.release_version} is {report.stage}"
-    create_markdown_artifact(f"{verdict}\n\n{evaluation.to_markdown()}", key="training-metrics")
+    rival = comparison.to_markdown() if comparison else "No other release is in Production."
+    create_markdown_artifact(
+        f"{verdict}\n\n{rival}\n\n{evaluation.to_markdown()}", key="training-metrics"
+    )

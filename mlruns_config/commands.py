@@ -29,6 +29,7 @@ from mlruns_config.registry import (
     find_overrides,
     find_production,
     find_version,
+    list_gates,
     open_registry,
     override_gate,
     promote,
@@ -226,7 +227,7 @@ def _name_aliases(version: int, production: int | None, rollout: Rollout | None)
 def _compare_with_gates(registry: Registry, version: int, metrics: Mapping[str, float]) -> Table:
     table = Table("gate", "value", "at least", "at most", "result", title="gates")
     overrides = find_overrides(registry, version)
-    for gate in registry.gates:
+    for gate in list_gates(registry, version):
         value = metrics.get(gate.metric)
         numbers = [_tell_number(number) for number in (value, gate.minimum, gate.maximum)]
         table.add_row(gate.metric, *numbers, _judge(gate, metrics, overrides))

@@ -9,10 +9,16 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, model_validator
 
 GATES_FILE = Path(__file__).with_name("gates.toml")
+#: Metric of a release's run: the version of the Production release it was compared with.
+COMPARED_WITH = "compared_with_release"
 
 
 class Gate(BaseModel):
-    """One condition on one metric, with the reason for its number."""
+    """One condition on one metric, with the reason for its number.
+
+    One `versus_production` is of a comparison with the release that is in Production; it is
+    asked where there is one, and a comparison with another release counts as missing.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,6 +27,7 @@ class Gate(BaseModel):
     maximum: float | None = None
     reason: str
     decided: date
+    versus_production: bool = False
 
     @model_validator(mode="after")
     def _bound_something(self) -> "Gate":
@@ -32,7 +39,8 @@ class Gate(BaseModel):
         """Return why `metrics` fail this gate, or None. A missing, NaN or infinite one fails."""
         value = metrics.get(self.metric)
         if value is None or not math.isfinite(value):
-            return f"{self.metric} is missing"
+            compare = ": compare it with Production (deployment comparison)"
+            return f"{self.metric} is missing{compare * self.versus_production}"
         if self.minimum is not None and value < self.minimum:
             return f"{self.metric} is {value:.4g}, at least {self.minimum:g} is needed"
         if self.maximum is not None and value > self.maximum:
@@ -46,6 +54,21 @@ def load_gates(path: Path = GATES_FILE) -> tuple[Gate, ...]:
     if not gates:
         raise ValueError(f"{path.name} names no gate: everything would pass")
     return gates
+
+
+def select_gates(gates: tuple[Gate, ...], version: int, production: int | None) -> tuple[Gate, ...]:
+    """Return the gates a version must pass, given the release that is in Production."""
+    has_rival = production not in (None, version)
+    return tuple(gate for gate in gates if has_rival or not gate.versus_production)
+
+
+def drop_stale_comparisons(
+    gates: tuple[Gate, ...], metrics: Mapping[str, float], production: int | None
+) -> dict[str, float]:
+    """Return the metrics without those of a comparison with another release than Production."""
+    stale = metrics.get(COMPARED_WITH) != production
+    dropped = {gate.metric for gate in gates if gate.versus_production and stale}
+    return {name: value for name, value in metrics.items() if name not in dropped}
 
 
 def find_failures(gates: tuple[Gate, ...], metrics: Mapping[str, float]) -> list[str]:

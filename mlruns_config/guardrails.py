@@ -1,4 +1,4 @@
-"""Guardrails of a gradual rollout: what stops a candidate in use, by itself.
+"""Guardrails: what stops a candidate in use, and rolls a new Production release back, by itself.
 
 The numbers are `guardrails.toml`; what is measured comes from the predictions themselves.
 """
@@ -43,9 +43,19 @@ class Observed:
 
 
 def load_guardrails(path: Path = GUARDRAILS_FILE) -> tuple[Guardrail, ...]:
-    entries = tomllib.loads(path.read_text()).get("guardrail", [])
+    """Return what stops a candidate; raises ValueError where nothing would."""
+    return _load(path, "guardrail")
+
+
+def load_watch_guardrails(path: Path = GUARDRAILS_FILE) -> tuple[Guardrail, ...]:
+    """Return what rolls a release back that is new in Production; raises as above."""
+    return _load(path, "watch")
+
+
+def _load(path: Path, section: str) -> tuple[Guardrail, ...]:
+    entries = tomllib.loads(path.read_text()).get(section, [])
     if not entries:
-        raise ValueError(f"{path.name} names no guardrail: nothing would stop a candidate")
+        raise ValueError(f"{path.name} names no {section}: nothing would stop a release")
     return tuple(Guardrail(**entry) for entry in entries)
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, Row, select
 
 from mlruns_config.attempt import Attempt, PromotionFailedError, PromotionRefusedError
 from mlruns_config.candidate import ABSENT, clear_candidate, find_by_alias, read_candidate
-from mlruns_config.gates import Gate, load_gates
+from mlruns_config.gates import Gate, drop_stale_comparisons, load_gates, select_gates
 from mlruns_config.integrity import list_damage, load_manifest_text
 from mlruns_config.ledger import promotion_ledger
 from mlruns_config.overrides import Override, apply_overrides, find_flaw, list_in_force
@@ -77,7 +77,8 @@ def begin_attempt(
     if known is None:
         attempt.refuse(f"{RELEASE_MODEL} has no version {version}")
     metrics = read_metrics(registry, known)
-    values = {gate.metric: metrics.get(gate.metric) for gate in registry.gates}
+    gates = list_gates(registry, version)
+    values = {gate.metric: metrics.get(gate.metric) for gate in gates}
     return replace(attempt, from_stage=str(known.current_stage), gates=values)
 
 
@@ -85,7 +86,8 @@ def require_passed_gates(registry: Registry, attempt: Attempt) -> str:
     """Refuse an attempt that a gate or a damaged release forbids; return what was overridden."""
     measured = _keep_measured(attempt.gates)
     overrides = find_overrides(registry, attempt.version)
-    failures, used = apply_overrides(registry.gates, measured, overrides)
+    gates = list_gates(registry, attempt.version)
+    failures, used = apply_overrides(gates, measured, overrides)
     failures += list_damage(registry.client, attempt.version)
     if failures:
         attempt.refuse(f"{RELEASE_MODEL} {attempt.version}: {'; '.join(failures)}")
@@ -118,9 +120,18 @@ def find_overrides(registry: Registry, version: int) -> dict[str, Override]:
     return list_in_force(read_ledger(registry, version), _get_today())
 
 
+def list_gates(registry: Registry, version: int) -> tuple[Gate, ...]:
+    """Return the gates that a version must pass to become Production now."""
+    return select_gates(registry.gates, version, find_production(registry))
+
+
 def read_metrics(registry: Registry, known: ModelVersion) -> dict[str, float]:
-    """Return the metrics of the run that made a version."""
-    return dict(registry.client.get_run(str(known.run_id)).data.metrics)
+    """Return the metrics of the run that made a version, as far as they hold now.
+
+    Those of a comparison with a release that is not in Production any more do not.
+    """
+    metrics = registry.client.get_run(str(known.run_id)).data.metrics
+    return drop_stale_comparisons(registry.gates, metrics, find_production(registry))
 
 
 def roll_back(registry: Registry, actor: str, reason: str) -> int:
@@ -131,8 +142,7 @@ def roll_back(registry: Registry, actor: str, reason: str) -> int:
     ones is asked. A release that was rolled back from is not returned to: a second rollback
     goes further back. Raises as `promote` does.
     """
-    current = find_production(registry)
-    earlier = _find_previous_production(registry, current)
+    current, earlier = find_production(registry), find_predecessor(registry)
     attempt = Attempt(registry.engine, earlier or 0, "unknown", "Production", actor, reason)
     known = find_version(registry, earlier) if earlier is not None else None
     if known is None:
@@ -208,7 +218,9 @@ def _accept_stages() -> Iterator[None]:
         yield
 
 
-def _find_previous_production(registry: Registry, current: int | None) -> int | None:
+def find_predecessor(registry: Registry) -> int | None:
+    """Return the release that a rollback of Production would put back, or None."""
+    current = find_production(registry)
     history = replay_productions(registry)
     while current in history:
         history.pop()

@@ -1,10 +1,15 @@
-"""What is seen of a candidate in use: the measures that its guardrails limit.
+"""What is seen of a candidate, and of a release new in Production: what guardrails limit.
 
 Every screening during a rollout leaves two words, one that answered and one in shadow; a
-measure compares them on the same individuals. Definitions: mlruns_config/guardrails.toml.
+measure compares them on the same individuals. Once the candidate is Production there is nobody
+beside it: it is compared with what its predecessor answered before. Definitions:
+mlruns_config/guardrails.toml.
 """
 
-from sqlalchemy import text
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from mlruns_config.guardrails import Observed
@@ -33,6 +38,12 @@ SELECT count(*) AS screenings,
 FROM pairs
 """
 )
+SCORED_BY_BOTH = text(
+    f"""{PAIRS}
+SELECT count(*) FROM pairs
+WHERE created_at >= :since AND said IS NOT NULL AND shadow IS NOT NULL
+"""
+)
 OVERRIDES = text(
     f"""{PAIRS}
 SELECT avg(CAST(r.decision = 'override' AS int)) FILTER (WHERE p.arm = 'candidate')
@@ -42,6 +53,38 @@ SELECT avg(CAST(r.decision = 'override' AS int)) FILTER (WHERE p.arm = 'candidat
              count(*) FILTER (WHERE p.arm = 'production')) AS decisions
 FROM review_items r JOIN predictions p ON p.id = r.prediction_id
 WHERE r.decision IS NOT NULL AND p.created_at >= (SELECT min(created_at) FROM pairs)
+"""
+)
+#: What a predecessor answered within this time before is what its successor is compared with.
+BEFORE = timedelta(days=30)
+# Answered on request: batches are of everybody and without answers, not alike.
+ANSWERED = """
+WITH answered AS (
+    SELECT p.created_at >= :since AS after, p.release_version IS NULL AS unscored,
+           CAST(p.answer ->> 'model_score' AS float) AS said,
+           p.review_reasons && ARRAY['score', 'abstention'] AS reviewed,
+           r.decision
+    FROM predictions p LEFT JOIN review_items r ON r.prediction_id = p.id
+    WHERE p.batch IS NULL AND p.arm = 'production' AND p.created_at >= :before
+      AND (p.release_version IS NULL
+           OR p.release_version = CASE WHEN p.created_at >= :since THEN :version
+                                       ELSE :predecessor END)
+)
+"""
+CHANGES = text(
+    f"""{ANSWERED}
+SELECT count(*) FILTER (WHERE after) AS screenings,
+       least(count(*) FILTER (WHERE after), count(*) FILTER (WHERE NOT after)) AS comparable,
+       avg(CAST(unscored AS int)) FILTER (WHERE after) AS unscored_rate,
+       abs(avg(said) FILTER (WHERE after) - avg(said) FILTER (WHERE NOT after)) AS mean_shift,
+       avg(CAST(reviewed AS int)) FILTER (WHERE after)
+           - avg(CAST(reviewed AS int)) FILTER (WHERE NOT after) AS review_share_gain,
+       avg(CAST(decision = 'override' AS int)) FILTER (WHERE after)
+           - avg(CAST(decision = 'override' AS int)) FILTER (WHERE NOT after)
+           AS override_rate_gain,
+       least(count(decision) FILTER (WHERE after), count(decision) FILTER (WHERE NOT after))
+           AS decisions
+FROM answered
 """
 )
 
@@ -60,5 +103,30 @@ def observe_candidate(session: Session, version: int) -> Observed:
         "review_share_gain": found.review_share_gain,
         "override_rate_gain": decided.override_rate_gain,
     }
-    known = {name: float(value) for name, value in measures.items() if value is not None}
-    return Observed(found.screenings, known, decided.decisions)
+    return Observed(found.screenings, _keep_known(measures), decided.decisions)
+
+
+def count_scored_by_both(session: Session, version: int, since: datetime) -> int:
+    """Return the screenings since then that the candidate and Production have both scored."""
+    named = {"version": str(version), "since": since}
+    return int(session.execute(SCORED_BY_BOTH, named).scalar_one())
+
+
+def observe_production(
+    session: Session, version: int, predecessor: int, since: datetime
+) -> Observed:
+    """Compare what a release answered since it became Production with its predecessor before.
+
+    `screenings` is the smaller number of both sides: a predecessor that answered nobody within
+    the 30 days before proves nothing.
+    """
+    moments = {"since": since, "before": since - BEFORE}
+    named = {"version": str(version), "predecessor": str(predecessor)}
+    found: Row[Any] = session.execute(CHANGES, moments | named).one()
+    names = ("unscored_rate", "mean_shift", "review_share_gain", "override_rate_gain")
+    measures = {name: getattr(found, name) for name in names}
+    return Observed(found.comparable, _keep_known(measures), found.decisions)
+
+
+def _keep_known(measures: dict[str, float | None]) -> dict[str, float]:
+    return {name: float(value) for name, value in measures.items() if value is not None}

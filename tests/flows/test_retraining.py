@@ -4,6 +4,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import mlflow
 import pytest
 import yaml
 from hypothesis import given
@@ -11,10 +12,17 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from flows import retraining
+from flows import releases
+from flows.comparison import UnknownReleaseError, compare_release
 from flows.drift import DRIFT_DETECTED
-from flows.retraining import ACTOR, COOL_DOWN, judge_drift, judge_time, retrain
-from mlruns_config.registry import find_production, open_registry, read_ledger
+from flows.retraining import ACTOR, COOL_DOWN_DAYS, judge_drift, judge_time, retrain
+from mlruns_config.registry import (
+    find_production,
+    find_version,
+    open_registry,
+    read_ledger,
+    read_metrics,
+)
 from mlruns_config.rollout import find_rollout, stop_rollout
 from serving.database.tables import DriftReport
 from tests.fixtures.trained_world import SEED, TABULAR_MEMBERS, TrainedWorld
@@ -24,6 +32,7 @@ __all__ = ["webhook"]
 
 NOW = datetime.now(UTC)
 PRODUCTION = 4
+COOL_DOWN = timedelta(days=COOL_DOWN_DAYS)
 
 
 def make_report(score: float, version: int = PRODUCTION, days_ago: int = 0) -> DriftReport:
@@ -75,8 +84,8 @@ def test_reports_against_an_earlier_release_call_for_nothing(found):
     ("ago", "waits"), [(timedelta(hours=1), True), (COOL_DOWN, False), (2 * COOL_DOWN, False)]
 )
 def test_a_second_retraining_waits_until_the_first_can_show(ago, waits):
-    assert (judge_time(datetime.now(UTC) - ago) is not None) == waits
-    assert judge_time(None) is None
+    assert (judge_time(datetime.now(UTC) - ago, COOL_DOWN) is not None) == waits
+    assert judge_time(None, COOL_DOWN) is None
 
 
 @pytest.fixture
@@ -90,9 +99,7 @@ def world(in_trained_world: TrainedWorld):
 def emitted(monkeypatch) -> list[tuple[str, dict]]:
     """What was handed to Prefect as an event."""
     heard: list[tuple[str, dict]] = []
-    monkeypatch.setattr(
-        retraining, "emit_event", lambda event, **facts: heard.append((event, facts))
-    )
+    monkeypatch.setattr(releases, "emit_event", lambda event, **facts: heard.append((event, facts)))
     return heard
 
 
@@ -117,11 +124,23 @@ def test_a_challenger_shadows_production_and_is_announced(world, emitted, webhoo
             ("Staging", ACTOR),
             ("shadow", ACTOR),
         ]
+        compared = compare_release(report.release_version)
+        assert compared.production == world.report.release_version
+        assert compared.to_metrics().items() <= report.metrics.items()  # asked again, the same
+        known = find_version(registry, report.release_version)
+        assert read_metrics(registry, known)["auroc_vs_production_low"] >= -0.2
+        own = known.run_id, "evaluation/versus_production.md"
+        assert f"release {compared.production} (Production)" in mlflow.artifacts.load_text(
+            f"runs:/{'/'.join(own)}"
+        )
+        assert compare_release(compared.production) is None  # with itself
+        with pytest.raises(UnknownReleaseError, match="no version 99"):
+            compare_release(99)
         ((event, facts),) = emitted
         assert (event, facts["payload"]["reason"]) == ("ModelRetrained", "a test")
-        assert webhook.messages == [
+        assert webhook.messages[0] == (
             f"MHRAS: release {report.release_version} was trained (a test) and shadows Production"
-        ]
+        )
         assert retrain(force=True) is None  # while a candidate is rolled out
     finally:
         stop_rollout(registry, "a test", "the test is over")

@@ -17,7 +17,7 @@ from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.lake import scan_table
 from flows.models.data_types import blank_data_types
 from flows.models.member import open_graph, score_graph
-from flows.training import NotEnoughLabelsError, blank_unconsented, load_training_set
+from flows.training_data import NotEnoughLabelsError, blank_unconsented, load_training_set
 from flows.training_set import TrainingSet
 from mlruns_config.registry import find_production, open_registry, read_ledger, read_manifest
 from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL, hash_file

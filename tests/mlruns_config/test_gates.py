@@ -6,10 +6,24 @@ from datetime import date
 import pytest
 from pydantic import ValidationError
 
-from mlruns_config.gates import Gate, find_failures, load_gates
+from mlruns_config.gates import (
+    COMPARED_WITH,
+    Gate,
+    drop_stale_comparisons,
+    find_failures,
+    load_gates,
+    select_gates,
+)
 
 AUROC = Gate(metric="auroc", minimum=0.65, reason="a test", decided=date(2026, 1, 1))
 ECE = Gate(metric="ece", maximum=0.05, reason="a test", decided=date(2026, 1, 1))
+RIVAL = Gate(
+    metric="auroc_vs_production_low",
+    minimum=-0.02,
+    reason="a test",
+    decided=date(2026, 1, 1),
+    versus_production=True,
+)
 
 
 def test_a_missing_metric_fails():
@@ -57,6 +71,31 @@ def test_a_misspelt_bound_is_refused(tmp_path):
     path.write_text('[[gate]]\nmetric = "a"\nminimun = 1\nreason = "x"\ndecided = 2026-01-01\n')
     with pytest.raises(ValidationError, match="minimun"):
         load_gates(path)
+
+
+@pytest.mark.parametrize(
+    ("production", "asked"), [(None, (AUROC,)), (4, (AUROC,)), (3, (AUROC, RIVAL))]
+)
+def test_production_is_the_rival_only_where_another_release_is_there(production, asked):
+    assert select_gates((AUROC, RIVAL), version=4, production=production) == asked
+
+
+@pytest.mark.parametrize("compared_with", [None, 2])
+def test_a_comparison_with_another_release_than_production_fails_as_missing(compared_with):
+    metrics = {"auroc": 0.8, RIVAL.metric: 0.1}
+    if compared_with is not None:
+        metrics[COMPARED_WITH] = float(compared_with)
+    left = drop_stale_comparisons((AUROC, RIVAL), metrics, production=3)
+
+    (failure,) = find_failures((AUROC, RIVAL), left)
+    assert failure.startswith("auroc_vs_production_low is missing: compare it")
+    fresh = drop_stale_comparisons((AUROC, RIVAL), metrics | {COMPARED_WITH: 3.0}, production=3)
+    assert find_failures((AUROC, RIVAL), fresh) == []
+
+
+def test_the_reviewed_file_asks_a_challenger_not_to_be_worse_than_production():
+    rivals = {gate.metric for gate in load_gates() if gate.versus_production}
+    assert rivals == {"auroc_vs_production_low", "brier_vs_production_high"}
 
 
 def test_the_reviewed_file_judges_discrimination_calibration_benefit_fairness_and_speed():

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from mlruns_config.gates import Gate, load_gates
+from mlruns_config.gates import COMPARED_WITH, Gate, load_gates
 from mlruns_config.registry import (
     PromotionFailedError,
     PromotionRefusedError,
@@ -131,6 +131,30 @@ def test_a_release_that_fails_a_gate_stays_where_it_is(registry, auroc):
     (_, refused) = read_ledger(registry)
     assert (refused.from_stage, refused.result) == ("Staging", "refused")
     assert refused.reason.startswith("a test (mhras-risk")
+
+
+def test_a_challenger_must_have_been_compared_with_the_release_in_production(registry):
+    rival = Gate(
+        metric="auroc_vs_production_low",
+        minimum=-0.02,
+        reason="a test",
+        decided=date(2026, 1, 1),
+        versus_production=True,
+    )
+    registry = Registry(registry.client, registry.engine, (AUROC, rival))
+    go(registry, first := register(registry))  # nothing is in Production to be compared with
+    second = register(registry)
+    run_id = registry.client.get_model_version(RELEASE_MODEL, str(second)).run_id
+    for metric, value in {rival.metric: 0.01, COMPARED_WITH: first + 7}.items():
+        registry.client.log_metric(run_id, metric, value)
+
+    with pytest.raises(PromotionRefusedError, match="compare it with Production"):
+        go(registry, second)
+    assert find_production(registry) == first
+
+    registry.client.log_metric(run_id, COMPARED_WITH, first, step=1)
+    go(registry, second)
+    assert find_production(registry) == second
 
 
 def test_a_release_with_an_unknown_member_is_refused(registry):

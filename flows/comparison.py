@@ -1,0 +1,68 @@
+"""The comparison flow: a release beside the one in Production, on the same held-out people.
+
+Training asks it of what it has just registered; by hand it is asked again where another release
+has become Production since, because the gates take no comparison with an earlier one.
+"""
+
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.evaluation.comparison import Comparison, compare_releases, log_comparison
+from flows.models.registered import UnusableReleaseError, open_release
+from flows.notify import TOLD
+from flows.training_data import load_training_set
+from flows.training_set import TrainingSet
+from mlruns_config.registry import find_production, find_version, open_registry
+from mlruns_config.release import RELEASE_MODEL
+from serving.database.sessions import create_database_engine
+from serving.settings import get_settings
+
+IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
+
+
+class UnknownReleaseError(ValueError):
+    """There is no such release version."""
+
+
+@flow(name="comparison", **TOLD)
+def compare_release(version: int) -> Comparison | None:
+    """Compare a release with the one in Production on what the lake holds now.
+
+    Metrics and table go to the release's MLflow run, where the gates read them. Returns None
+    where nothing is in Production, or the release itself is. Raises UnknownReleaseError.
+
+    Args:
+        version: Number of the registered release to compare.
+
+    """
+    return compare_with_production(load_training_set(get_settings().lake_url), version)
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def compare_with_production(training_set: TrainingSet, version: int) -> Comparison | None:
+    """Compare a registered release with Production on the held-out rows and log what is found.
+
+    A Production release that cannot score these rows leaves the comparison missing: the gates
+    fail then, and somebody has to look.
+    """
+    engine = create_database_engine(get_settings().database_url.get_secret_value())
+    try:
+        registry = open_registry(get_settings().mlflow_tracking_uri, engine)
+        production, known = find_production(registry), find_version(registry, version)
+        if known is None:
+            raise UnknownReleaseError(f"{RELEASE_MODEL} has no version {version}")
+        if production in (None, version):
+            return None
+        challenger, rival = open_release(registry, version), open_release(registry, production)
+        comparison = compare_releases(training_set, challenger, rival)
+        log_comparison(registry.client, str(known.run_id), comparison)
+    except UnusableReleaseError as error:
+        get_run_logger().error("release %d is not compared: %s", version, error)
+        return None
+    finally:
+        engine.dispose()
+    create_markdown_artifact(comparison.to_markdown(), key="versus-production")
+    return comparison

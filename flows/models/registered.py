@@ -1,0 +1,94 @@
+"""A release as it lies in the registry, opened to score rows: graphs whose hashes are checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnxruntime
+from mlflow.artifacts import download_artifacts
+
+from feature_repo.catalogue import list_model_inputs
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from flows.models.member import ModelRows, Probabilities, open_session, score_graph
+from flows.models.registration import GRAPH_FILE
+from flows.models.release import predict_release
+from mlruns_config.registry import Registry, read_manifest
+from mlruns_config.release import MemberPin, ReleaseManifest, hash_file
+
+
+class UnusableReleaseError(RuntimeError):
+    """A registered release cannot score today's rows; the message says why."""
+
+
+@dataclass(frozen=True)
+class RegisteredMember:
+    """A member's graph; `columns` are where its features lie in today's catalogue."""
+
+    session: onnxruntime.InferenceSession
+    columns: list[int]
+
+    def predict(self, rows: ModelRows) -> Probabilities:
+        """Return the probability of deterioration for each row."""
+        chosen = ModelRows(np.ascontiguousarray(rows.features[:, self.columns]), rows.sequences)
+        return score_graph(self.session, chosen)
+
+
+@dataclass(frozen=True)
+class RegisteredRelease:
+    """A release version with its weighed members, opened."""
+
+    version: int
+    manifest: ReleaseManifest
+    members: dict[str, RegisteredMember]
+
+    def predict(self, rows: ModelRows) -> Probabilities:
+        """Return the calibrated probability of each row."""
+        return predict_release(self.members, self.manifest, rows)
+
+
+def open_release(registry: Registry, version: int) -> RegisteredRelease:
+    """Open a release of the registry.
+
+    Raises UnusableReleaseError where an artifact is not the one that was registered, or the
+    release needs a feature that is not computed any more.
+    """
+    manifest = read_manifest(registry, version)
+    columns = find_columns(manifest)
+    weighed = [pin for pin in manifest.members if pin.name in manifest.stacker.coefficients]
+    members = {
+        pin.name: RegisteredMember(_open_graph(registry, pin), columns)
+        for pin in weighed or manifest.members[:1]
+    }
+    return RegisteredRelease(version, manifest, members)
+
+
+def find_columns(manifest: ReleaseManifest) -> list[int]:
+    """Return the position in today's catalogue of each feature a release takes."""
+    today = {column.name: n for n, column in enumerate(list_model_inputs())}
+    missing = [feature.name for feature in manifest.features if feature.name not in today]
+    if missing:
+        raise UnusableReleaseError(f"nobody computes {', '.join(missing)} any more")
+    sequence = manifest.sequence
+    if sequence is not None and (
+        sequence.weeks != SEQUENCE_WEEKS
+        or [channel.name for channel in sequence.channels] != list(SEQUENCE_CHANNELS)
+    ):
+        raise UnusableReleaseError("its weekly sequence is not the one that is computed today")
+    return [today[feature.name] for feature in manifest.features]
+
+
+def _open_graph(registry: Registry, pin: MemberPin) -> onnxruntime.InferenceSession:
+    client = registry.client
+    source = client.get_model_version_download_uri(pin.registered_model, str(pin.version))
+    with TemporaryDirectory() as folder:
+        path = Path(
+            download_artifacts(
+                f"{source}/{GRAPH_FILE}", dst_path=folder, tracking_uri=client.tracking_uri
+            )
+        )
+        if hash_file(path) != pin.artifacts.get(GRAPH_FILE):
+            raise UnusableReleaseError(
+                f"{pin.registered_model} {pin.version}: {GRAPH_FILE} is not the registered one"
+            )
+        return open_session(path.read_bytes())

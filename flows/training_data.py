@@ -1,0 +1,111 @@
+"""What a training learns from: the lake's labelled index dates with everything known at each."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+from feast import FeatureStore
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from feature_repo.catalogue import list_model_inputs
+from feature_repo.consent_terms import DATA_TYPES
+from feature_repo.individual import JOIN_KEY
+from feature_repo.online import REPOSITORY
+from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
+from flows.labels import INDEX_DATE, LABEL, derive_labels
+from flows.lake import scan_table
+from flows.models.member import Matrix, concatenate_rows
+from flows.sources.consent_store import read_consented_types
+from flows.training_set import (
+    TrainingSet,
+    collect_futures,
+    join_features,
+    make_entity_frame,
+    split_rows,
+    stack_rows,
+)
+from serving.database.sessions import create_database_engine
+from serving.settings import get_settings
+
+#: Rows joined with their features at a time: what bounds memory.
+ROWS_PER_JOIN = 25_000
+#: Fewer say nothing: published models with fewer outcomes are the ones that do not replicate.
+FEWEST_ROWS = 400
+FEWEST_OUTCOMES = 60
+
+
+class NotEnoughLabelsError(RuntimeError):
+    """The data hold too few labelled index dates to train and judge a release."""
+
+
+def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
+    return not isinstance(state.result(raise_on_failure=False), NotEnoughLabelsError)
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10], retry_condition_fn=_may_pass)
+def load_training_set(lake_url: str) -> TrainingSet:
+    """Label the lake's index dates and join the features known at each of them."""
+    engine = create_database_engine(get_settings().database_url.get_secret_value())
+    consented = read_consented_types(engine, datetime.now(UTC), purposes=["training"])
+    engine.dispose()
+    entities, futures = _collect_entities(lake_url, consented)
+    _require_enough(entities)
+    store = FeatureStore(repo_path=str(REPOSITORY))
+    joined = [
+        blank_unconsented(join_features(store, part), consented)
+        for part in entities.iter_slices(ROWS_PER_JOIN)
+    ]
+    frame = pl.concat(part.select(JOIN_KEY, INDEX_DATE, LABEL, "age") for part in joined)
+    rows = concatenate_rows([stack_rows(part) for part in joined])
+    split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE])
+    get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
+    return TrainingSet(frame, rows, futures, split)
+
+
+def _collect_entities(lake_url: str, consented: pl.DataFrame) -> tuple[pl.DataFrame, Matrix]:
+    """Return the entity frame and the futures of its rows, in the order Feast gives back."""
+    known_until = _find_last_day(lake_url)
+    frames, futures = [], []
+    for bucket in range(BUCKET_COUNT):
+        surveys, events, outcomes = (
+            scan_table(lake_url, name, bucket).collect()
+            for name in ("surveys", "emr_events", "outcomes")
+        )
+        asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
+        seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
+        labels = derive_labels(asked, seen, outcomes, known_until)
+        frames.append(make_entity_frame(labels, asked))
+        futures.append(collect_futures(frames[-1], asked))
+    return pl.concat(frames), np.concatenate(futures)
+
+
+def _find_last_day(lake_url: str) -> date:
+    last = scan_table(lake_url, "surveys").select(pl.col("answered_at").max()).collect().item()
+    return last.date() if last else datetime.now(UTC).date()
+
+
+def _require_enough(entities: pl.DataFrame) -> None:
+    outcomes = int(entities[LABEL].sum() or 0)
+    if entities.height < FEWEST_ROWS or outcomes < FEWEST_OUTCOMES:
+        raise NotEnoughLabelsError(
+            f"{entities.height} labelled index dates of {entities[JOIN_KEY].n_unique()} "
+            f"individuals who consent to training, {outcomes} with the outcome; at least "
+            f"{FEWEST_ROWS} and {FEWEST_OUTCOMES} are needed (a PHQ-9 followed by another within "
+            "90 days each)"
+        )
+
+
+def blank_unconsented(frame: pl.DataFrame, consented: pl.DataFrame) -> pl.DataFrame:
+    """Take away the features of data types whose use for training is not consented to."""
+    channels = {f"weekly_{name}": kind for name, (_, _, kind) in SEQUENCE_CHANNELS.items()}
+    needed = {column.name: column.data_type for column in list_model_inputs()} | channels
+    joined = frame.join(consented, on=JOIN_KEY, how="left", maintain_order="left")
+    blanked = [
+        pl.when(pl.col(data_type)).then(pl.col(name)).alias(name)
+        for name, data_type in needed.items()
+        if data_type is not None
+    ]
+    return joined.with_columns(blanked).drop(DATA_TYPES)
