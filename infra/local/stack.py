@@ -131,6 +131,7 @@ def _start_services(stack: LocalStack, announce: Announce) -> None:
     password = stack.mlflow_reviewer["MLFLOW_TRACKING_PASSWORD"]
     add_reviewer(stack.url("mlflow"), admin, MLFLOW_REVIEWER, password)
     _register_deployments(stack)
+    _reconcile(stack, announce)
     stack.start("worker", [_find_program("prefect"), "worker", "start", "--pool", WORK_POOL])
     announce("worker", f"takes flow runs of work pool {WORK_POOL}")
 
@@ -144,6 +145,21 @@ def _register_deployments(stack: LocalStack) -> None:
     _create_work_pool(stack)
     _run_to_end(stack, "deployments", [_find_program("prefect"), "--no-prompt", "deploy", "--all"])
     deployed.write_text(declared)
+
+
+def _reconcile(stack: LocalStack, announce: Announce) -> None:
+    """Mark the runs that the last worker left behind; before the next one nobody is at work."""
+    unfinished = {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}
+    response = httpx.post(
+        f"{stack.environment['PREFECT_API_URL']}/flow_runs/count",
+        json={"flow_runs": {"state": unfinished}},
+        timeout=30,
+        trust_env=False,
+    )
+    response.raise_for_status()
+    if response.json():
+        _run_to_end(stack, "reconciliation", [sys.executable, "-m", "flows.reconciliation"])
+        announce("prefect", f"{response.json()} runs of a killed worker are marked as crashed")
 
 
 def _start_mlflow(stack: LocalStack) -> ManagedProcess:

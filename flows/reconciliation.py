@@ -1,0 +1,93 @@
+"""The reconciliation flow: what a killed worker left "running" is marked for what it is.
+
+A process that is killed tells nobody. Prefect goes on showing its runs as Running, MLflow its runs
+too, and a version that was being registered stays half registered. ADR 27.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mlflow import MlflowClient
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun
+from prefect.runtime import flow_run
+
+from flows.leftovers.flow_runs import crash_run, find_last_sign, list_unfinished
+from flows.leftovers.mlflow_runs import find_dead_runs, kill_run
+from flows.leftovers.versions import list_broken, mark_broken
+from flows.notify import TOLD, notify
+from flows.releases import hold_registry
+from mlruns_config.reconcile import compare_productions
+from mlruns_config.release import RELEASE_MODEL
+from serving.settings import get_settings
+
+#: A flow gives a sign of life every three minutes; five of them missed is no slow network.
+SILENCE_MINUTES = 15
+IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
+
+
+@flow(name="reconciliation", **TOLD)
+def reconcile_runs(silence_minutes: int = SILENCE_MINUTES) -> list[str]:
+    """Mark what nobody works on any more; return what was found, in words.
+
+    Flow and task runs become Crashed, MLflow runs KILLED, half-registered versions are tagged in
+    MLflow; each is told once. Nothing is started again: that is a schedule's, or a person's, to do.
+
+    Args:
+        silence_minutes: A run that gave no sign of life for so long is taken for dead.
+    """
+    silence = timedelta(minutes=silence_minutes)
+    found = mark_crashed(silence) + mark_killed(silence) + mark_half_registered()
+    if found:
+        create_table_artifact([{"found": one} for one in found], key="reconciliation")
+        notify(f"left behind by a killed worker: {'; '.join(found)}")
+    get_run_logger().info("%d things were left behind", len(found))
+    return found
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def mark_crashed(silence: timedelta) -> list[str]:
+    """Mark flow runs without a sign of life as Crashed, with the tasks they were at."""
+    now = datetime.now(UTC)
+    silent = [run for run in list_unfinished() if _is_other(run) and is_silent(run, now, silence)]
+    return [f"flow run {run.name} ({crash_run(run)} tasks) is Crashed" for run in silent]
+
+
+def _is_other(run: FlowRun) -> bool:
+    return str(run.id) != flow_run.get_id()
+
+
+def is_silent(run: FlowRun, now: datetime, silence: timedelta) -> bool:
+    return now - find_last_sign(run) >= silence
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def mark_killed(silence: timedelta) -> list[str]:
+    """Mark MLflow runs as KILLED whose flow run has ended."""
+    client = MlflowClient(get_settings().mlflow_tracking_uri)
+    dead = find_dead_runs(client, datetime.now(UTC) - silence)
+    for run in dead:
+        kill_run(client, run)
+    return [f"MLflow run {run.info.run_name} is KILLED" for run in dead]
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def mark_half_registered() -> list[str]:
+    """Tag versions whose registration broke off; tell where Production is in doubt."""
+    with hold_registry() as registry:
+        broken = list_broken(registry.client)
+        for version in broken:
+            mark_broken(registry.client, version)
+        productions = compare_productions(registry)
+    found = [f"{one.model} {one.version} is half registered: {one.why}" for one in broken]
+    if not productions.agree:
+        # Of a person's making as well: told until somebody has run `registry reconcile`.
+        found.append(f"{RELEASE_MODEL}: Production is in doubt: {productions.describe()}")
+    return found
+
+
+if __name__ == "__main__":
+    # Asked where nobody is at work: at the start of a stack, before its worker.
+    reconcile_runs(silence_minutes=0)
