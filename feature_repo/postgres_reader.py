@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from feature_repo.online import FeatureStoreUnavailableError, read_store_configuration
@@ -167,8 +167,9 @@ def make_value_type() -> Any:
 def erase_online_rows(views: Sequence[str], anonymized_id: str) -> dict[str, int]:
     """Remove an individual from the online store; return the rows of each view.
 
-    Feast has no deletion of an entity. Raises FeatureStoreUnavailableError for a store other
-    than PostgreSQL, which has to be emptied by its own means.
+    A view that nobody has served yet has no table, and nobody in it. Feast has no deletion of an
+    entity. Raises FeatureStoreUnavailableError for a store other than PostgreSQL, which has to be
+    emptied by its own means.
     """
     configuration = read_store_configuration()
     if configuration["online_store"]["type"] != "postgres":
@@ -178,14 +179,19 @@ def erase_online_rows(views: Sequence[str], anonymized_id: str) -> dict[str, int
     try:
         with engine.connect() as connection:
             return {
-                view: connection.exec_driver_sql(
-                    f'DELETE FROM "{configuration["project"]}_{view}" WHERE entity_key = %(key)s',
-                    key,
-                ).rowcount
+                view: _erase_rows(connection, f"{configuration['project']}_{view}", key)
                 for view in views
             }
     finally:
         engine.dispose()
+
+
+def _erase_rows(connection: Connection, table: str, key: dict[str, bytes]) -> int:
+    known = connection.exec_driver_sql("SELECT to_regclass(%(name)s)", {"name": f'"{table}"'})
+    if known.scalar() is None:
+        return 0
+    statement = f'DELETE FROM "{table}" WHERE entity_key = %(key)s'
+    return connection.exec_driver_sql(statement, key).rowcount
 
 
 def _connect(deadline_seconds: float) -> Engine:

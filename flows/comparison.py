@@ -27,7 +27,7 @@ class UnknownReleaseError(ValueError):
     """There is no such release version."""
 
 
-@flow(name="comparison", **TOLD)
+@flow(name="comparison", timeout_seconds=4 * 3600, **TOLD)
 def compare_release(version: int) -> Comparison | None:
     """Compare a release with the one in Production on what the lake holds now.
 

@@ -49,7 +49,7 @@ class StoreReport:
     details: dict[str, Any]
 
 
-@flow(name="erasure", **TOLD)
+@flow(name="erasure", timeout_seconds=6 * 3600, **TOLD)
 def erase_queued() -> list[StoreReport]:
     """Empty every store of every erasure that is queued; return what was done.
 

@@ -48,7 +48,7 @@ class Watched:
     since: datetime
 
 
-@flow(name="guardrails", **TOLD)
+@flow(name="guardrails", timeout_seconds=600, **TOLD)
 def watch_releases() -> list[str]:
     """Stop a candidate, or roll a new Production release back, on a breach; return the breaches.
 

@@ -74,13 +74,17 @@ class Run:
     context: Context
 
 
-@flow(name="ingestion", **TOLD)
+@flow(name="ingestion", timeout_seconds=12 * 3600, **TOLD)
 def ingest(drop: str, max_quarantined_share: float = MAX_QUARANTINED_SHARE) -> IngestionReport:
-    """Ingest a drop (folder or s3:// prefix) of the input contract; idempotent.
+    """Ingest a drop of the input contract; idempotent.
 
     Raises IngestionFailedError, after everything that is good has landed, when a file cannot
     be read or more than `max_quarantined_share` of a table's records are bad;
     EmptyDropError when there is nothing to read; IngestionRunningError when another is at it.
+
+    Args:
+        drop: Folder or s3:// prefix of the files.
+        max_quarantined_share: Share of a table's records that may be bad before the run fails.
     """
     settings = get_settings()
     engine = create_database_engine(settings.database_url.get_secret_value())

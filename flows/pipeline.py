@@ -18,17 +18,20 @@ from flows.training import TrainingReport, train
 from flows.validation import validate_lake
 
 
-@flow(name="pipeline", **TOLD)
+@flow(name="pipeline", timeout_seconds=36 * 3600, **TOLD)
 def run_pipeline(
     drop: str | None = None,
     people: int = DEFAULT_PEOPLE,
     seed: int = 7,
     members: Sequence[str] = TABULAR_FAMILIES,
 ) -> TrainingReport:
-    """Take a drop (folder or s3:// prefix) all the way to a Production release.
+    """Take a drop all the way to a Production release, every step a flow of its own.
 
-    Without a drop a cohort of `people` individuals is simulated with `seed`. `members` are
-    the model families of the release; the sequence networks take minutes longer.
+    Args:
+        drop: Folder or s3:// prefix of data; without one a cohort is simulated.
+        people: Individuals to simulate.
+        seed: Of the simulation and of the training.
+        members: Model families of the release; the sequence networks take minutes longer.
     """
     if drop is not None:
         return _run_steps(drop, seed, members)

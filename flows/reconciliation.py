@@ -28,7 +28,7 @@ SILENCE_MINUTES = 15
 IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
-@flow(name="reconciliation", **TOLD)
+@flow(name="reconciliation", timeout_seconds=600, **TOLD)
 def reconcile_runs(silence_minutes: int = SILENCE_MINUTES) -> list[str]:
     """Mark what nobody works on any more; return what was found, in words.
 

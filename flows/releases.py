@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from prefect.events import emit_event
-from sqlalchemy import Engine, text
 
+from flows.locks import hold_lock
 from flows.notify import notify
 from mlruns_config.registry import Registry, open_registry
 from mlruns_config.release import RELEASE_MODEL
-from serving.database.sessions import create_database_engine
 from serving.settings import get_settings
 
 MODEL_RETRAINED = "ModelRetrained"
@@ -19,8 +18,8 @@ ROLLOUT_STOPPED = "RolloutStopped"
 MODEL_PROMOTED = "ModelPromoted"
 MODEL_ROLLED_BACK = "ModelRolledBack"
 
-#: Name of the lock (hashed by PostgreSQL) under which flows move releases.
-LOCK = "mhras registry transitions"
+#: What flows that move releases lock.
+TRANSITIONS = "transition of a release"
 
 
 @contextmanager
@@ -29,18 +28,8 @@ def hold_registry() -> Iterator[Registry]:
 
     What a flow decides on, a candidate under way say, must still be so when it acts.
     """
-    engine = open_engine()
-    try:
-        # The lock is the connection's, which is closed below whatever happens.
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("SELECT pg_advisory_lock(hashtext(:name))"), {"name": LOCK})
-            yield open_registry(get_settings().mlflow_tracking_uri, engine)
-    finally:
-        engine.dispose()
-
-
-def open_engine() -> Engine:
-    return create_database_engine(get_settings().database_url.get_secret_value())
+    with hold_lock(TRANSITIONS) as engine:
+        yield open_registry(get_settings().mlflow_tracking_uri, engine)
 
 
 def announce(event: str, version: int, message: str, **facts: Any) -> None:

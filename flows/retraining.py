@@ -26,7 +26,7 @@ COOL_DOWN_DAYS = 7
 IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
-@flow(name="retraining", **TOLD)
+@flow(name="retraining", timeout_seconds=14 * 3600, **TOLD)
 def retrain(
     reason: str = "by hand",
     force: bool = False,

@@ -69,7 +69,7 @@ class Position:
         return PRODUCTION if self.next_share is None else f"traffic {self.next_share:g}"
 
 
-@flow(name="rollout", **TOLD)
+@flow(name="rollout", timeout_seconds=600, **TOLD)
 def advance_rollout(approval: ApprovedSteps = "none", rehearsal: bool = False) -> str | None:
     """Take the candidate's next step if its evidence suffices; return the step, None if none.
 

@@ -21,6 +21,7 @@ from flows.evaluation.drift_reference import log_drift_reference, summarise_trai
 from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_evaluation
 from flows.lake import scan_table
 from flows.lineage import describe_lineage, log_data_inputs, log_environment, name_flow_run
+from flows.locks import run_alone
 from flows.models.families import FAMILIES, load_families
 from flows.models.member import FitMember, FittedMember, FittingData
 from flows.models.out_of_fold import CrossFitted, cross_fit
@@ -38,6 +39,10 @@ from serving.database.sessions import create_database_engine
 from serving.settings import get_settings
 
 EXPERIMENT = "mhras-training"
+#: A training with the sequence networks takes an hour; ten times that is no training any more.
+HOURS = 12
+
+PromotedTo = Literal["Staging", "Production"]
 
 
 @dataclass(frozen=True)
@@ -51,18 +56,19 @@ class TrainingReport:
     refused: str = ""
 
 
-@flow(name="training", **TOLD)
+@flow(name="training", timeout_seconds=HOURS * 3600, **TOLD)
 def train(
     seed: int = 7,
     actor: str = "training flow",
     members: Sequence[str] = FAMILIES,
-    promote_to: Literal["Staging", "Production"] = "Production",
+    promote_to: PromotedTo = "Production",
 ) -> TrainingReport:
     """Fit, stack, calibrate, evaluate, register and, if the gates allow, promote a release.
 
     What comes of it is compared with the release in Production on the same held-out people. A
     release that fails a gate stays in Staging; the report and the ledger say why. Raises
-    UnknownFamilyError, and NotEnoughLabelsError when there is too little to learn from.
+    UnknownFamilyError, NotEnoughLabelsError when there is too little to learn from, and
+    AlreadyRunningError while another training runs.
 
     Args:
         seed: The same seed and data give the same release.
@@ -71,6 +77,13 @@ def train(
         promote_to: How far it goes by itself; in Staging it waits for a gradual rollout.
     """
     families = load_families(members)
+    with run_alone("training"):
+        return _train(families, seed, actor, promote_to)
+
+
+def _train(
+    families: dict[str, FitMember], seed: int, actor: str, promote_to: PromotedTo
+) -> TrainingReport:
     settings = get_settings()
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
     mlflow.set_experiment(EXPERIMENT)

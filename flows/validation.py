@@ -74,7 +74,7 @@ class TableResult:
         ]
 
 
-@flow(name="validation", **TOLD)
+@flow(name="validation", timeout_seconds=6 * 3600, **TOLD)
 def validate_lake() -> str:
     """Validate every landed table; return the MLflow run that keeps the results.
 

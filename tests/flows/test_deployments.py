@@ -8,6 +8,8 @@ import pytest
 import yaml
 from prefect import Flow
 
+#: What a run is about, for the filters of the UI.
+KINDS = {"data", "models", "screening", "watch", "rights"}
 DECLARED = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
 
 
@@ -38,8 +40,17 @@ def test_every_flow_of_the_room_is_deployed() -> None:
 @pytest.mark.parametrize("deployment", DECLARED, ids=lambda deployment: deployment["name"])
 def test_a_deployment_says_what_it_does(deployment: dict[str, Any]) -> None:
     assert deployment["description"]
-    assert deployment["tags"] == ["mhras"]
+    assert deployment["tags"][0] == "mhras"
+    assert set(deployment["tags"][1:]) & KINDS
     assert deployment["work_pool"]["name"] == "local"
+
+
+@pytest.mark.parametrize("deployment", DECLARED, ids=lambda deployment: deployment["name"])
+def test_a_schedule_that_looks_often_does_not_catch_up(deployment: dict[str, Any]) -> None:
+    often = [one for one in deployment.get("schedules", []) if one.get("interval", 3600) < 3600]
+    limit = deployment["concurrency_limit"]
+
+    assert not often or limit["collision_strategy"] == "CANCEL_NEW"
 
 
 def _require(flow: Flow[..., Any]) -> dict[str, Any]:

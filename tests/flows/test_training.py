@@ -15,8 +15,10 @@ from sklearn.metrics import roc_auc_score
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.lake import scan_table
+from flows.locks import AlreadyRunningError, run_alone
 from flows.models.data_types import blank_data_types
 from flows.models.member import open_graph, score_graph
+from flows.training import train
 from flows.training_data import NotEnoughLabelsError, blank_unconsented, load_training_set
 from flows.training_set import TrainingSet
 from mlruns_config.gates import COMPARED_WITH
@@ -54,6 +56,13 @@ def artifacts(in_trained_world) -> list[Path]:
     """Every file of every run and model of the world's trainings."""
     root = Path(in_trained_world.tracking_uri.removeprefix("sqlite:///")).parent / "artifacts"
     return [path for path in root.rglob("*") if path.is_file()]
+
+
+def test_one_training_runs_at_a_time(in_trained_world):
+    with run_alone("training"), pytest.raises(AlreadyRunningError, match="another training"):
+        train(members=["logistic_regression"])
+    with run_alone("training"):  # it is free again
+        pass
 
 
 def test_an_empty_lake_has_too_few_labels(in_trained_world, tmp_path, monkeypatch):
