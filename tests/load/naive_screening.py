@@ -1,4 +1,8 @@
-"""A screening as one would write it first: pyfunc models, data frames, Feast's SDK, the ORM.
+"""A screening as one would write it first: plain library calls, data frames, Feast, the ORM.
+
+The linear member and the isolation forest are scikit-learn's own, as they would be pickled; the
+others go through MLflow's pyfunc. Like a screening it gives reasons, and for those not in the
+lowest band what would lower the estimate.
 
 `python -m tests.load.naive_screening ROUNDS` prints the CPU milliseconds each takes, in a
 process that the environment points at a running stack.
@@ -18,6 +22,11 @@ import pandas as pd
 import shap
 from fastapi.encoders import jsonable_encoder
 from feast import FeatureStore
+from sklearn.ensemble import IsolationForest
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -44,13 +53,13 @@ class NaiveService:
         registry = open_registry(tracking_uri, self.engine)
         version = registry.client.get_model_version_by_alias("mhras-risk", "production").version
         self.manifest = read_manifest(registry, int(version))
+        self.names = [column.name for column in list_model_inputs()]
         self.models = {
-            pin.name: (
-                pin,
-                mlflow.pyfunc.load_model(f"models:/{pin.registered_model}/{pin.version}"),
-            )
+            pin.name: (pin, mlflow.pyfunc.load_model(locate_member(pin)))
             for pin in self.manifest.members
+            if pin.name not in ("logistic_regression", "isolation_forest")
         }
+        self.linear, self.forest = fit_with_scikit_learn(self.names)
         self.store = FeatureStore(repo_path=str(REPOSITORY))
         self.service = self.store.get_feature_service(screening_v1.name)
         self.explainer = shap.TreeExplainer(self._load_booster())
@@ -64,26 +73,45 @@ class NaiveService:
         with Session(self.engine) as session:
             session.scalars(select(Consent).where(Consent.anonymized_id == anonymized_id)).all()
         row, weeks = self._read_features(anonymized_id)
-        outputs = {
-            name: float(
-                np.ravel(
-                    next(iter(model.predict(weeks if pin.input == "sequence" else row).values()))
-                )[0]
-            )
-            for name, (pin, model) in self.models.items()
-        }
+        outputs = {name: float(said[0]) for name, said in self._predict(row, weeks).items()}
         self.explainer.shap_values(row)
         answer = {"prediction_id": uuid.uuid4(), "anonymized_id": anonymized_id, "outputs": outputs}
+        if outputs["lightgbm"] > self.manifest.score_map.probabilities[1]:
+            answer["lower"] = self._find_what_lowers(row, weeks)
         self._record(answer)
         return jsonable_encoder(answer)
+
+    def _predict(self, row: np.ndarray, weeks: np.ndarray) -> dict[str, np.ndarray]:
+        frame = pd.DataFrame(row, columns=self.names)
+        return {
+            name: np.ravel(
+                next(iter(model.predict(weeks if pin.input == "sequence" else row).values()))
+            )
+            for name, (pin, model) in self.models.items()
+        } | {
+            "logistic_regression": self.linear.predict_proba(frame)[:, 1],
+            "isolation_forest": self.forest.score_samples(frame.fillna(0)),
+        }
+
+    def _find_what_lowers(self, row: np.ndarray, weeks: np.ndarray) -> float:
+        """Try each lever at five values, then the best one together with each other."""
+        levers = self.manifest.levers
+        best = row
+        for _ in range(2):
+            tried = np.repeat(best, 5 * len(levers), axis=0)
+            for n, lever in enumerate(levers):
+                for column in lever.columns:
+                    values = np.linspace(lever.low, lever.high, 5)
+                    tried[5 * n : 5 * n + 5, self.names.index(column)] = values
+            said = self._predict(tried, np.repeat(weeks, len(tried), axis=0))["lightgbm"]
+            best = tried[[int(np.argmin(said))]]
+        return float(said.min())
 
     def _load_booster(self) -> Any:
         import lightgbm
 
         pin = next(pin for pin in self.manifest.members if pin.name == "lightgbm")
-        folder = mlflow.artifacts.download_artifacts(
-            f"models:/{pin.registered_model}/{pin.version}"
-        )
+        folder = mlflow.artifacts.download_artifacts(locate_member(pin))
         return lightgbm.Booster(model_file=f"{folder}/model.txt")
 
     def _read_features(self, anonymized_id: str) -> tuple[np.ndarray, np.ndarray]:
@@ -91,8 +119,7 @@ class NaiveService:
         found = self.store.get_online_features(
             features=self.service, entity_rows=[{JOIN_KEY: anonymized_id, **asked}]
         ).to_df()
-        names = [column.name for column in list_model_inputs()]
-        row = found[names].astype(np.float32).to_numpy()
+        row = found[self.names].astype(np.float32).to_numpy()
         weeks = np.stack(
             [
                 np.asarray(value if value is not None else [np.nan] * SEQUENCE_WEEKS, np.float32)
@@ -100,7 +127,7 @@ class NaiveService:
             ],
             axis=1,
         )
-        return pd.DataFrame(row, columns=names).to_numpy(np.float32), weeks[None]
+        return row, weeks[None]
 
     def _record(self, answer: dict[str, Any]) -> None:
         now = datetime.now(UTC)
@@ -136,6 +163,15 @@ class NaiveService:
                 )
             )
             session.commit()
+
+
+def fit_with_scikit_learn(names: list[str]) -> tuple[Any, Any]:
+    """Fit both on rows of noise: what a prediction costs does not depend on what was learnt."""
+    draw = np.random.default_rng(7)
+    rows = pd.DataFrame(draw.normal(size=(2000, len(names))), columns=names)
+    steps = (SimpleImputer(add_indicator=True), StandardScaler(), LogisticRegression())
+    forest = IsolationForest(n_estimators=200, random_state=7)
+    return make_pipeline(*steps).fit(rows, draw.random(2000) < 0.1), forest.fit(rows)
 
 
 def locate_member(pin: MemberPin) -> str:
