@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DROP ?=
 STATE ?= .mhras
-PEOPLE ?= 2000
+PEOPLE ?= 3000
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-nightly lint types bench lock clean

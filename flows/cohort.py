@@ -10,7 +10,7 @@ It is meant to be hard: deterioration is predictable about as well as in publish
 individuals with a seed per block, so memory does not grow with the cohort and the first
 thousand individuals are the same in a cohort of any size.
 
-Command line: ``python -m flows.cohort --people 2000 --years 3 --seed 7 FOLDER``; --fhir writes FHIR
+Command line: ``python -m flows.cohort --people 3000 --years 3 --seed 7 FOLDER``; --fhir writes FHIR
 R4 NDJSON instead of Parquet.
 """
 
@@ -30,7 +30,7 @@ from flows.simulation.people import simulate_consents, simulate_people
 from flows.simulation.questionnaires import simulate_surveys
 from flows.simulation.wearables import simulate_wearable_days
 
-DEFAULT_PEOPLE = 2000
+DEFAULT_PEOPLE = 3000
 #: Two years to learn from and be judged on, after one in which nobody has a history yet: ADR 0012.
 DEFAULT_YEARS = 3
 

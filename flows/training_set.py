@@ -31,7 +31,7 @@ ASKED = "asked_row"
 FUTURE_WEEKS = 13
 
 #: Shares of individuals: judged on, calibrated on, stopped early on; the rest is fitted on.
-HELD_OUT_SHARE = 0.25
+HELD_OUT_SHARE = 0.3
 CALIBRATION_SHARE = 0.2
 STOPPING_SHARE = 0.08
 #: Quantile of index dates at which the held-out period begins.

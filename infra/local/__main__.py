@@ -26,7 +26,7 @@ SIMULATED = "simulated-cohort"
 
 def run(
     drop: Annotated[str | None, typer.Option(help="Folder or s3:// prefix of data.")] = None,
-    people: Annotated[int, typer.Option(min=100, help="Individuals to simulate.")] = 2000,
+    people: Annotated[int, typer.Option(min=100, help="Individuals to simulate.")] = 3000,
     state: Annotated[Path, typer.Option(help="Where everything is kept.")] = PROJECT / ".mhras",
     all_members: Annotated[
         bool, typer.Option("--all-members", help="Train the sequence networks too.")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import fsspec.core
+from fsspec.implementations.local import LocalFileSystem
 
 #: Documents of the newest checkpoints that a verification reads; one proves all rows before it.
 NEWEST = 100
@@ -54,7 +55,9 @@ class CheckpointStore:
         """Store a document, complete or not at all."""
         with _name_failures():
             fs, root = self._open()
-            fs.makedirs(root, exist_ok=True)
+            if isinstance(fs, LocalFileSystem):
+                # Only a folder is made: a mistyped bucket would be one without object lock.
+                fs.makedirs(root, exist_ok=True)
             # Local files appear by rename, objects by the end of their upload.
             with fs.transaction, fs.open(self._locate(root, position), "wb") as file:
                 file.write(json.dumps(document, indent=2, sort_keys=True).encode() + b"\n")
