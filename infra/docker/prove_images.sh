@@ -38,7 +38,7 @@ build() {
   local wheels=()
   if [ -n "${WHEELS:-}" ]; then
     wheels=(--volume "$WHEELS:/opt/wheels:ro" --build-arg UV_FIND_LINKS=/opt/wheels
-      --build-arg UV_TORCH_BACKEND=)
+      --build-arg TORCH_BACKEND=)
   fi
   buildah bud --pull-never --network host --target "mhras-$1" -f infra/docker/Dockerfile \
     --build-arg "REVISION=$(git rev-parse HEAD)" "${wheels[@]}" -t "mhras-$1:proof" .
@@ -89,7 +89,8 @@ check() {
 }
 
 make_base
-for target in "${@:-api}"; do
+[ $# -gt 0 ] || set -- api flows
+for target in "$@"; do
   build "$target"
   case $target in
     api) start_api && check api health ;;

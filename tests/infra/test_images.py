@@ -149,3 +149,18 @@ def test_every_file_a_module_reads_beside_itself_is_installed_with_it() -> None:
     ]
     assert {"gates.toml", "feature_store.yaml", "script.py.mako", "model_card.md.j2"} <= set(read)
     assert [name for name in read if not any(fnmatch(name, one) for one in patterns)] == []
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(os.geteuid() != 0, reason="building in a chroot takes root")
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("buildah", "podman", "runc", "debootstrap"))),
+    reason="Debian's buildah, podman, runc and debootstrap are not installed",
+)
+def test_the_images_build_and_start_as_user_1000_on_a_read_only_root() -> None:
+    script = PROJECT / "infra" / "docker" / "prove_images.sh"
+    environment = os.environ | {"PORT": str(choose_port(18900))}
+    done = subprocess.run([script, "api"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "mhras-api: " in done.stdout
+    assert "starts as uid 1000 with a read-only root" in done.stdout
