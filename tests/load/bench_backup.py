@@ -18,16 +18,16 @@ from serving.signing import KeyRing, Signer
 
 PREDICTIONS = 1_000_000
 SIGNING_KEY = "c2lnbmluZy1rZXktb2YtdGVzdHMtMzItYnl0ZXMhISE="
-#: An answer and its inputs take some 2 KB, as those of a screening do.
+#: An answer and its inputs take some 3.5 KB of the table, as those of a screening do.
 FILL = r"""
 INSERT INTO predictions (id, anonymized_id, created_at, user_id, risk_score, probability,
     risk_band, confidence, needs_review, review_reasons, release_version, arm, answer, inputs)
 SELECT gen_random_uuid(), md5(n\:\:text), now() - n * interval '1 second', 'dr.' || n % 50,
     n % 101, (n % 1000) / 1000.0, 'low', 0.8, false, '{}', '3', 'production',
     jsonb_build_object('reasons',
-        (SELECT jsonb_agg(md5(n\:\:text || k)) FROM generate_series(1, 20) k)),
+        (SELECT jsonb_agg(md5(n\:\:text || k)) FROM generate_series(1, 60) k)),
     jsonb_build_object('values',
-        (SELECT jsonb_agg((n * k % 997) / 7.0) FROM generate_series(1, 60) k))
+        (SELECT jsonb_agg((n * k % 997) / 7.0) FROM generate_series(1, 160) k))
 FROM generate_series(1, :rows) n
 """
 
