@@ -74,13 +74,6 @@ class Answers:
     gad7: Sequence[int | None] | None = None
     phq9_total: int | None = None
 
-    @property
-    def instruments(self) -> list[str]:
-        """Names of the questionnaires that were sent; PHQ-9 also where only its total was."""
-        phq9 = self.phq9 is not None or self.phq9_total is not None
-        sent = {"phq9": phq9, "gad7": self.gad7 is not None}
-        return [name for name, was_sent in sent.items() if was_sent]
-
 
 @dataclass(frozen=True)
 class OnlineFeatures:

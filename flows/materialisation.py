@@ -1,11 +1,11 @@
 """The feature flow: from landed rows to feature tables to Feast's online store."""
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
-from feast import FeatureStore, FeatureView
+from feast import FeatureStore
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_progress_artifact,
@@ -19,16 +19,19 @@ from feature_repo.catalogue import STORED_VIEWS, TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY
 from feature_repo.online import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
+from flows.buckets import list_spans, run_buckets
 from flows.features.care import compute_care_history
 from flows.features.demographics import ALWAYS, compute_demographics
 from flows.features.moments import list_moments
+from flows.features.online import read_consents, write_online
 from flows.features.sequences import compute_weekly_sequence
 from flows.features.surveys import compute_survey_history
-from flows.features.tables import ensure_table, get_table_version, merge_rows
+from flows.features.tables import ensure_table, get_table_version, merge_rows, read_latest
 from flows.features.wearables import compute_wearable_windows
 from flows.lake import scan_table
 from flows.notify import TOLD
 from flows.sequence_scoring import find_midnight, score_sequences
+from flows.sources.consent_store import keep_consented
 from serving.settings import get_settings
 
 IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
@@ -55,10 +58,13 @@ def materialise_features(as_of: date | None = None) -> list[ViewReport]:
     apply_definitions()
     progress: Any = create_progress_artifact(0.0, key="feature-progress")
     counts: list[dict[str, tuple[int, int]]] = []
-    for bucket in range(BUCKET_COUNT):
-        counts.append(compute_bucket(lake_url, bucket, snapshot))
-        update_progress_artifact(progress, 90 * (bucket + 1) / BUCKET_COUNT)
-    load_online_store(snapshot)
+    buckets = range(BUCKET_COUNT)
+    for one in run_buckets(compute_bucket, buckets, lake_url=lake_url, snapshot=snapshot):
+        counts.append(one)
+        update_progress_artifact(progress, 50 * len(counts) / BUCKET_COUNT)
+    served = run_buckets(serve_bucket, buckets, lake_url=lake_url, snapshot=snapshot)
+    for done, _ in enumerate(served, 1):
+        update_progress_artifact(progress, 50 + 40 * done / BUCKET_COUNT)
     score_sequences(snapshot)
     update_progress_artifact(progress, 100.0)
     reports = _summarise(counts)
@@ -80,14 +86,19 @@ def apply_definitions() -> None:
 @task(cache_policy=NO_CACHE, task_run_name="bucket-{bucket}", **IO_RETRIES)
 def compute_bucket(lake_url: str, bucket: int, snapshot: date) -> dict[str, tuple[int, int]]:
     """Compute and write one bucket of every view; return (rows, changed rows) per view."""
-    frames = compute_views(
-        {name: scan_table(lake_url, name, bucket).collect() for name in LANDED}, snapshot
-    )
-    views = {view.name: view for view in STORED_VIEWS}
-    return {
-        name: (frame.height, merge_rows(views[name], bucket, frame))
-        for name, frame in frames.items()
-    }
+    counts = dict.fromkeys((view.name for view in STORED_VIEWS), (0, 0))
+    for span in list_spans(lake_url, bucket):
+        tables = {
+            name: scan_table(lake_url, name, bucket).filter(span.holds()).collect()
+            for name in LANDED
+        }
+        frames = compute_views(tables, snapshot)
+        for view in STORED_VIEWS:
+            rows, changed = counts[view.name]
+            frame = frames[view.name]
+            changed += merge_rows(view, bucket, frame, span)
+            counts[view.name] = rows + frame.height, changed
+    return counts
 
 
 LANDED = ("people", "surveys", "wearable_days", "emr_events")
@@ -107,19 +118,23 @@ def compute_views(tables: dict[str, pl.DataFrame], snapshot: date) -> dict[str, 
     }
 
 
-@task(cache_policy=NO_CACHE, **IO_RETRIES)
-def load_online_store(snapshot: date) -> None:
-    """Materialise the rows of the snapshot, and those that stand for all time."""
+@task(cache_policy=NO_CACHE, task_run_name="serve-bucket-{bucket}", **IO_RETRIES)
+def serve_bucket(bucket: int, lake_url: str, snapshot: date) -> int:
+    """Load one bucket of the snapshot, and what stands for all time, into the online store.
+
+    Only rows of a data type whose use is consented to now; where no single type rules a view,
+    those of who consents to any. Returns the rows.
+    """
+    consented = read_consents(bucket)
     store = FeatureStore(repo_path=str(REPOSITORY))
-    midnight = find_midnight(snapshot)
-    dated = [view.name for view in STORED_VIEWS if not _is_timeless(view)]
-    timeless = [view.name for view in STORED_VIEWS if _is_timeless(view)]
-    store.materialize(midnight - timedelta(seconds=1), midnight, feature_views=dated)
-    store.materialize(ALWAYS - timedelta(seconds=1), ALWAYS, feature_views=timeless)
-
-
-def _is_timeless(view: FeatureView) -> bool:
-    return not view.ttl
+    written = 0
+    for span in list_spans(lake_url, bucket):
+        for view in STORED_VIEWS:
+            moment = ALWAYS if not view.ttl else find_midnight(snapshot)
+            rows = read_latest(view, bucket, span, moment)
+            allowed = keep_consented(rows, view.tags.get("data_type"), consented)
+            written += write_online(store, view, allowed)
+    return written
 
 
 def _summarise(counts: list[dict[str, tuple[int, int]]]) -> list[ViewReport]:

@@ -5,7 +5,7 @@ the online store under version and hash of the weeks; serving takes them where t
 """
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -23,15 +23,15 @@ from feature_repo.online import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, weekly_sequence
-from flows.features.tables import merge_rows, read_bucket
+from flows.buckets import list_spans, run_buckets
+from flows.features.online import read_consents, write_online
+from flows.features.tables import merge_rows, read_latest
 from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, Sequences, open_session
 from flows.models.registration import GRAPH_FILE
 from flows.notify import TOLD
-from flows.sources.consent_store import read_consented_types
 from flows.training_set import stack_sequences
 from mlruns_config.registry import find_production, open_registry, read_manifest
 from mlruns_config.release import MemberPin
-from serving.consent import SCREENING
 from serving.database.sessions import create_database_engine
 from serving.sequence_outputs import make_output_key
 from serving.settings import get_settings
@@ -52,9 +52,10 @@ def score_sequences(as_of: date | None = None) -> int:
     snapshot = as_of or datetime.now(UTC).date()
     pins = find_sequence_members()
     buckets = range(BUCKET_COUNT if pins else 0)
-    scored = sum(score_bucket(pins, bucket, snapshot) for bucket in buckets)
-    if scored:
-        load_outputs(snapshot)
+    lake_url = get_settings().lake_url
+    scored = sum(
+        run_buckets(score_bucket, buckets, pins=pins, lake_url=lake_url, snapshot=snapshot)
+    )
     names = ", ".join(pin.name for pin in pins) or "nobody"
     get_run_logger().info("%d sequences scored by %s", scored, names)
     return scored
@@ -72,20 +73,19 @@ def find_sequence_members() -> list[MemberPin]:
 
 
 @task(cache_policy=NO_CACHE, task_run_name="score-bucket-{bucket}", **IO_RETRIES)
-def score_bucket(pins: Pins, bucket: int, snapshot: date) -> int:
-    """Score one bucket of individuals; return the number of sequences."""
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    consented = read_consented_types(engine, datetime.now(UTC), purposes=[SCREENING])
-    engine.dispose()
-    rows = read_bucket(weekly_sequence, bucket).filter(
-        pl.col(EVENT_TIMESTAMP) == find_midnight(snapshot)
-    )
-    latest = rows.sort(CREATED_TIMESTAMP).unique(JOIN_KEY, keep="last", maintain_order=True)
-    asked = latest.join(consented, on=JOIN_KEY, how="inner", maintain_order="left")
-    if asked.is_empty():
-        return 0
-    merge_rows(sequence_outputs, bucket, compute_outputs(pins, asked))
-    return asked.height
+def score_bucket(pins: Pins, bucket: int, lake_url: str, snapshot: date) -> int:
+    """Score one bucket of individuals and serve the outputs; return the number of sequences."""
+    consented = read_consents(bucket)
+    store = FeatureStore(repo_path=str(REPOSITORY))
+    scored = 0
+    for span in list_spans(lake_url, bucket):
+        latest = read_latest(weekly_sequence, bucket, span, find_midnight(snapshot))
+        asked = latest.join(consented, on=JOIN_KEY, how="inner", maintain_order="left")
+        if not asked.is_empty():
+            outputs = compute_outputs(pins, asked)
+            merge_rows(sequence_outputs, bucket, outputs, span)
+            scored += write_online(store, sequence_outputs, outputs)
+    return scored
 
 
 def compute_outputs(pins: Pins, rows: pl.DataFrame) -> pl.DataFrame:
@@ -127,16 +127,6 @@ def open_member(registered_model: str, version: int) -> onnxruntime.InferenceSes
     source = client.get_model_version_download_uri(registered_model, str(version))
     path = download_artifacts(f"{source}/{GRAPH_FILE}", tracking_uri=client.tracking_uri)
     return open_session(path)
-
-
-@task(cache_policy=NO_CACHE, **IO_RETRIES)
-def load_outputs(snapshot: date) -> None:
-    """Load the outputs of the snapshot into the online store."""
-    midnight = find_midnight(snapshot)
-    store = FeatureStore(repo_path=str(REPOSITORY))
-    store.materialize(
-        midnight - timedelta(seconds=1), midnight, feature_views=[sequence_outputs.name]
-    )
 
 
 def find_midnight(day: date) -> datetime:

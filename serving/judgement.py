@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.online import Answers, OnlineFeatures, combine_features
+from feature_repo.online import (
+    Answers,
+    OnlineFeatures,
+    combine_features,
+    make_request_fields,
+)
 from feature_repo.stored_views import StoredRow
 from monitoring.metrics import MODEL_INFERENCE_DURATION
 from serving.counterfactuals import Counterfactual, find_counterfactuals
@@ -172,7 +177,7 @@ def explain_release(release: Release, vector: Vector) -> list[Reason]:
 def describe_inputs(judgement: Judgement, answers: Answers) -> dict[str, Any]:
     """Return what the models saw by name, NaN where missing, with the age of each view.
 
-    `answered` names the questionnaires that came with the request; others are stored ones.
+    `request` holds what was sent: index day and answers, by the names that training gives them.
     The numbers are the models' float32, which a record writes with no more digits than they have.
     """
     manifest, inputs = judgement.release.manifest, judgement.inputs
@@ -184,5 +189,7 @@ def describe_inputs(judgement: Judgement, answers: Answers) -> dict[str, Any]:
         "features": dict(zip(manifest.columns, inputs.vector[0], strict=True)),
         "sequences": {one.name: known for one, known in zip(channels, weeks, strict=False)},
         "timestamps": judgement.features.timestamps,
-        "answered": answers.instruments,
+        "request": {
+            name: value for name, value in make_request_fields(answers).items() if value is not None
+        },
     }

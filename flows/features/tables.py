@@ -1,5 +1,8 @@
 """The Delta tables behind the feature views: one partition per hash bucket, versions kept."""
 
+from datetime import datetime
+from typing import Any
+
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
@@ -14,6 +17,7 @@ from feature_repo.individual import (
     JOIN_KEY,
     locate_feature_table,
 )
+from flows.buckets import EVERYBODY, Span
 from flows.lake import storage_options
 from flows.sources.contract import INSTANT, ColumnTypes
 
@@ -53,8 +57,8 @@ def ensure_table(view: FeatureView) -> None:
     wait=wait_random(0.1, 1),
     reraise=True,
 )
-def merge_rows(view: FeatureView, bucket: int, rows: pl.DataFrame) -> int:
-    """Write the rows of one bucket; return how many are new or changed.
+def merge_rows(view: FeatureView, bucket: int, rows: pl.DataFrame, span: Span = EVERYBODY) -> int:
+    """Write the rows of one bucket, or of a span of it; return how many are new or changed.
 
     Rows of other (event, created) timestamps stay: they are what was known before.
     """
@@ -62,7 +66,7 @@ def merge_rows(view: FeatureView, bucket: int, rows: pl.DataFrame) -> int:
     rows = rows.with_columns(pl.lit(bucket).alias(BUCKET)).select(
         pl.col(name).cast(dtype) for name, dtype in columns.items()
     )
-    existing = read_bucket(view, bucket)
+    existing = read_bucket(view, bucket, span)
     changed = rows.join(existing, on=list(columns), how="anti", nulls_equal=True)
     if changed.is_empty():
         return 0
@@ -71,21 +75,41 @@ def merge_rows(view: FeatureView, bucket: int, rows: pl.DataFrame) -> int:
         locate_feature_table(view.name),
         pl.concat([kept, changed]).sort(ROW_KEY).to_arrow(),
         mode="overwrite",
-        predicate=f"{BUCKET} = {bucket}",
+        predicate=_write_predicate(bucket, span),
         partition_by=[BUCKET],
         storage_options=storage_options(),
     )
     return changed.height
 
 
-def read_bucket(view: FeatureView, bucket: int) -> pl.DataFrame:
-    """Return all rows of one bucket, every version."""
+def _write_predicate(bucket: int, span: Span) -> str:
+    whole = f"{BUCKET} = {bucket}"
+    if span == EVERYBODY:
+        return whole
+    return f"{whole} AND {JOIN_KEY} >= '{span.first}' AND {JOIN_KEY} < '{span.beyond}'"
+
+
+def read_bucket(
+    view: FeatureView, bucket: int, span: Span = EVERYBODY, moment: datetime | None = None
+) -> pl.DataFrame:
+    """Return the rows of one bucket, of a span of it, of one moment; every version."""
     table = _open(view)
-    arrow = table.to_pyarrow_table(filters=[(BUCKET, "=", bucket)])
+    filters: list[Any] = [(BUCKET, "=", bucket)]
+    if span != EVERYBODY:
+        filters += [(JOIN_KEY, ">=", span.first), (JOIN_KEY, "<", span.beyond)]
+    if moment is not None:
+        filters.append((EVENT_TIMESTAMP, "=", moment))
+    arrow = table.to_pyarrow_table(filters=filters)
     columns = list_columns(view)
     frame = pl.from_arrow(arrow)
     assert isinstance(frame, pl.DataFrame)
     return frame.select(pl.col(name).cast(dtype) for name, dtype in columns.items())
+
+
+def read_latest(view: FeatureView, bucket: int, span: Span, moment: datetime) -> pl.DataFrame:
+    """Return what stands for a moment: of several rows of an individual the one created last."""
+    rows = read_bucket(view, bucket, span, moment).sort(JOIN_KEY, CREATED_TIMESTAMP)
+    return rows.unique(JOIN_KEY, keep="last", maintain_order=True)
 
 
 def get_table_version(view: FeatureView) -> int:

@@ -217,7 +217,7 @@ def test_an_answer_to_item_9_that_landed_lately_goes_to_a_person(world, newcomer
 
     assert prediction.risk_band == "critical"
     assert "crisis_item" in prediction.review_reasons
-    assert prediction.inputs["answered"] == []
+    assert set(prediction.inputs["request"]) == {"index_day"}
 
 
 def test_who_cannot_be_scored_is_told_of_and_tried_again(world, monkeypatch):

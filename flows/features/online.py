@@ -1,0 +1,38 @@
+"""Rows of feature tables into Feast's online store, bucket by bucket, of who consents now.
+
+Feast's own materialisation takes all individuals of a view into memory, and knows no consents.
+"""
+
+from datetime import UTC, datetime
+
+import polars as pl
+from feast import FeatureStore, FeatureView
+
+from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
+from flows.sources.consent_store import read_consented_types
+from serving.consent import SCREENING
+from serving.database.sessions import create_database_engine
+from serving.settings import get_settings
+
+#: What is online is there to be screened with.
+PURPOSES = (SCREENING,)
+
+
+def read_consents(bucket: int) -> pl.DataFrame:
+    """Return who of a bucket consents to screening now, with a Boolean per data type."""
+    engine = create_database_engine(get_settings().database_url.get_secret_value())
+    try:
+        return read_consented_types(engine, datetime.now(UTC), PURPOSES, bucket)
+    finally:
+        engine.dispose()
+
+
+def write_online(store: FeatureStore, view: FeatureView, rows: pl.DataFrame) -> int:
+    """Put the rows of a view that hold a value online, one an individual; return how many."""
+    names = [feature.name for feature in view.features]
+    # A row without a value says nothing, and Feast refuses to write nothing but such rows.
+    told = rows.filter(pl.any_horizontal(pl.col(names).is_not_null()))
+    if told.height:
+        columns = [JOIN_KEY, EVENT_TIMESTAMP, CREATED_TIMESTAMP, *names]
+        store.write_to_online_store(view.name, told.select(columns).to_pandas())
+    return told.height
