@@ -1,53 +1,59 @@
 """The drift flow: what was screened lately against what the Production release learnt from."""
 
-import json
-import uuid
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
 import pandas as pd
+import polars as pl
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
+from feature_repo.individual import JOIN_KEY
+from flows.drift_report import Found, Window, log_files, make_summary
+from flows.evaluation.outcome_drift import (
+    Mix,
+    measure_groups,
+    measure_outcomes,
+)
+from flows.lake import scan_table
 from flows.notify import TOLD, notify
-from mlruns_config.registry import find_production, open_registry
+from mlruns_config.registry import find_production, open_registry, read_metrics
 from mlruns_config.release import RELEASE_MODEL
 from monitoring.drift import SAMPLE_ROWS, DriftResult, measure_drift
 from monitoring.drift_reference import REFERENCE_FILE, DriftReference
+from monitoring.outcome_drift import GroupDrift, OutcomeDrift, describe_performance
 from serving.database.sessions import create_database_engine, open_session
 from serving.database.tables import DriftReport
-from serving.drift_records import ScreenedSample, sample_screenings
+from serving.drift_records import ScreenedSample, sample_outcomes, sample_screenings
 from serving.settings import get_settings
 
 EXPERIMENT = "mhras-drift"
 DRIFT_DETECTED = "drift.detected"
 WINDOW_DAYS = 30
+#: Outcomes come after 90 days; screenings of a year tell of them.
+OUTCOME_DAYS = 365
+PERFORMANCE_DEGRADED = "performance.degraded"
+#: Labelled screenings that are looked at.
+LABELLED_ROWS = 20_000
 #: Fewer screenings than this say nothing about a population.
 FEWEST_SCREENINGS = 200
 IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
-@dataclass(frozen=True)
-class Window:
-    """The time whose screenings are compared with a release."""
-
-    version: int
-    begin: datetime
-    end: datetime
-
-
 @flow(name="drift", **TOLD)
 def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
-    """Compare the screenings of the last `window_days` with the Production release's training.
+    """Compare the screenings of the last days with the Production release's training.
 
     Returns the drift score, None when there was nothing to compare. From DRIFT_THRESHOLD on it
-    emits `drift.detected`, which the retraining automation hears, and tells people.
+    emits `drift.detected`, which the retraining automation hears, and tells people. So it does
+    (`performance.degraded`) when outcomes show that the release has lost what it could.
+
+    Args:
+        window_days: Length in days of the window of screenings that ends now.
+
     """
     settings = get_settings()
     reference = load_reference() if settings.enable_drift_monitoring else None
@@ -61,20 +67,22 @@ def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
     if sample.screened < FEWEST_SCREENINGS:
         get_run_logger().info("%d screenings are too few to compare", sample.screened)
         return None
-    result = compare(summary, sample)
-    report_drift(window, sample, result, settings.drift_threshold)
-    return result.drift_score
+    found = Found(
+        compare(summary, sample), *judge_outcomes(window, sample, summary.groups, settings.lake_url)
+    )
+    report_drift(window, sample, found, settings.drift_threshold)
+    return found.result.drift_score
 
 
-def report_drift(
-    window: Window, sample: ScreenedSample, result: DriftResult, threshold: float
-) -> None:
+def report_drift(window: Window, sample: ScreenedSample, found: Found, threshold: float) -> None:
     """Keep the report, then act on it: what is told must be there to be looked up."""
-    run_id = log_report(window, sample, result, threshold)
-    store_summary(make_summary(window, sample, result, threshold, run_id))
-    create_markdown_artifact(describe(result), key="drift")
-    if result.drift_score >= threshold:
-        announce_drift(window, result, run_id)
+    run_id = log_report(window, sample, found, threshold)
+    store_summary(make_summary(window, sample, found, threshold, run_id))
+    create_markdown_artifact(found.describe(), key="drift")
+    if found.result.drift_score >= threshold:
+        announce_drift(window, found.result, run_id)
+    if found.outcomes.has_drifted:
+        announce_degradation(window, found.outcomes, run_id)
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
@@ -110,10 +118,42 @@ def compare(reference: DriftReference, sample: ScreenedSample) -> DriftResult:
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
-def log_report(
-    window: Window, sample: ScreenedSample, result: DriftResult, threshold: float
-) -> str:
-    """Log metrics, Evidently's page and JSON, and the table of columns; return the run's id."""
+def judge_outcomes(
+    window: Window, sample: ScreenedSample, groups_then: Mix, lake_url: str
+) -> tuple[OutcomeDrift, list[GroupDrift]]:
+    """Compare the release's labelled screenings, and who was screened, with its training."""
+    since = window.end - timedelta(days=OUTCOME_DAYS)
+    settings = get_settings()
+    engine = create_database_engine(settings.database_url.get_secret_value())
+    try:
+        with open_session(engine) as session:
+            labelled = sample_outcomes(session, since, window.version, LABELLED_ROWS)
+        registry = open_registry(settings.mlflow_tracking_uri, engine)
+        version = registry.client.get_model_version(RELEASE_MODEL, str(window.version))
+        then = read_metrics(registry, version)
+    finally:
+        engine.dispose()
+    ages = [one.get("age") for one in sample.features]
+    screened = pl.DataFrame(
+        {JOIN_KEY: sample.individuals, "age": ages}, schema={JOIN_KEY: pl.String, "age": pl.Float64}
+    )
+    people = find_people(lake_url, {*sample.individuals, *labelled.individuals})
+    return (
+        measure_outcomes(labelled, then),
+        measure_groups(screened, labelled, people, groups_then),
+    )
+
+
+def find_people(lake_url: str, individuals: set[str]) -> pl.DataFrame:
+    """Return (anonymized_id, sex, ethnicity) of the individuals that the lake knows."""
+    people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity")
+    return people.filter(pl.col(JOIN_KEY).is_in(sorted(individuals))).collect(engine="streaming")
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def log_report(window: Window, sample: ScreenedSample, found: Found, threshold: float) -> str:
+    """Log metrics, Evidently's page and JSON, and the tables; return the run's id."""
+    result = found.result
     mlflow.set_tracking_uri(get_settings().mlflow_tracking_uri)
     mlflow.set_experiment(EXPERIMENT)
     with mlflow.start_run(run_name=f"drift {window.end:%Y-%m-%d %H:%M}") as run:
@@ -127,6 +167,7 @@ def log_report(
                 "sampling": f"random, about {SAMPLE_ROWS} rows; reference: {SAMPLE_ROWS} drawn "
                 "from the release's summary",
                 "threshold": threshold,
+                "rows_labelled": found.outcomes.labels,
             }
         )
         mlflow.log_metrics(
@@ -135,8 +176,12 @@ def log_report(
                 "drifted_share": result.drifted_share,
                 "missing_drifted_share": result.missing_share,
             }
+            | {
+                f"outcomes_{name}": value
+                for name, value in describe_performance(found.outcomes.performance).items()
+            }
         )
-        _log_files(result)
+        log_files(found)
     link = f"{mlflow.get_tracking_uri()}/#/experiments/{run.info.experiment_id}/runs/"
     create_link_artifact(
         f"{link}{run.info.run_id}/artifacts/drift.html",
@@ -144,19 +189,6 @@ def log_report(
         key="drift-report",
     )
     return str(run.info.run_id)
-
-
-def _log_files(result: DriftResult) -> None:
-    mlflow.log_text(json.dumps(describe_columns(result), indent=1), "columns.json")
-    mlflow.log_text(describe(result), "summary.md")
-    if result.snapshot is None:
-        return
-    with TemporaryDirectory() as folder:
-        page, values = Path(folder) / "drift.html", Path(folder) / "drift.json"
-        result.snapshot.save_html(str(page))
-        result.snapshot.save_json(str(values))
-        for file in (page, values):
-            mlflow.log_artifact(str(file))
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
@@ -169,49 +201,17 @@ def store_summary(summary: DriftReport) -> None:
         engine.dispose()
 
 
-def make_summary(
-    window: Window, sample: ScreenedSample, result: DriftResult, threshold: float, run_id: str
-) -> DriftReport:
-    return DriftReport(
-        id=uuid.uuid4(),
-        created_at=window.end,
-        release_version=window.version,
-        window_begin=window.begin,
-        window_end=window.end,
-        rows_screened=sample.screened,
-        rows_tested=result.rows_current,
-        drift_score=result.drift_score,
-        drifted_share=result.drifted_share,
-        missing_drifted_share=result.missing_share,
-        scores_drifted=None if result.score is None else result.score.drifted,
-        threshold=threshold,
-        run_id=run_id,
-        columns=describe_columns(result),
+def announce_degradation(window: Window, outcomes: OutcomeDrift, run_id: str) -> None:
+    """Emit the event, and tell people; whether to train anew is theirs to say."""
+    emit_event(
+        PERFORMANCE_DEGRADED,
+        resource={
+            "prefect.resource.id": f"model.{RELEASE_MODEL}.{window.version}",
+            "prefect.resource.name": f"{RELEASE_MODEL} {window.version}",
+        },
+        payload=outcomes.to_dict() | {"run_id": run_id},
     )
-
-
-def describe_columns(result: DriftResult) -> dict[str, dict[str, object]]:
-    """Return every column's test and missing shares by name, the score's among them."""
-    tested = [*result.columns, *([] if result.score is None else [result.score])]
-    return {one.column: asdict(one) | {"drifted": one.drifted} for one in tested}
-
-
-def describe(result: DriftResult) -> str:
-    """Return the drifted columns as Markdown, the most important first."""
-    lines = [
-        f"Drift score {result.drift_score:.3f} on {result.rows_current:,} screenings.",
-        "",
-        "| column | importance | test | value | missing then | missing now |",
-        "|---|---:|---|---:|---:|---:|",
-    ]
-    for one in result.columns:
-        if one.drifted:
-            value = "" if one.value is None else f"{one.value:.3f}"
-            lines.append(
-                f"| {one.column} | {one.importance:.3f} | {one.method or 'none'} | {value} | "
-                f"{one.missing_reference:.0%} | {one.missing_current:.0%} |"
-            )
-    return "\n".join(lines)
+    notify(f"release {window.version} in use: {outcomes.describe()}; MLflow run {run_id}")
 
 
 def announce_drift(window: Window, result: DriftResult, run_id: str) -> None:

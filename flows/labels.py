@@ -6,7 +6,7 @@ encounter. Without any follow-up in the window there is no label: not seen is no
 Outcomes adjudicated elsewhere take the place of the derived label.
 """
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
@@ -14,11 +14,16 @@ from feature_repo.clinical_codes import ACUTE_PSYCHIATRIC_SETTINGS
 from feature_repo.individual import JOIN_KEY
 from feature_repo.instruments import PHQ9, PHQ9_CASE_CUTOFF, PHQ9_SIGNIFICANT_CHANGE
 from flows.features.surveys import add_totals
+from flows.lake import scan_table
 
 HORIZON_DAYS = 90
 INDEX_DATE = "index_date"
 LABEL = "deteriorated"
+#: Where a label comes from: later data, or whoever adjudicated it elsewhere.
+SOURCE = "source"
+OBSERVED, ADJUDICATED = "observed", "adjudicated"
 _KEY = [JOIN_KEY, INDEX_DATE]
+_ROW = "index_row"
 
 
 def derive_labels(
@@ -31,25 +36,55 @@ def derive_labels(
     last day the data reach: a derived label needs its 90 days to be over, or the last months
     would hold only early answers.
     """
-    totals = add_totals(surveys.filter(pl.col("instrument") == PHQ9.name)).drop_nulls("total")
-    answered = totals.select(
-        JOIN_KEY, "answered_at", "total", pl.col("answered_at").dt.date().alias(INDEX_DATE)
-    ).sort(JOIN_KEY, "answered_at")
-    index = answered.unique(_KEY, keep="first", maintain_order=True)
-    worsened = _find_worsening(index, answered)
-    acute = _find_acute_care(index, events)
+    index = list_totals(surveys).unique(_KEY, keep="first", maintain_order=True)
+    labelled = label_index(index, surveys, events, outcomes, known_until)
+    return labelled.select(*_KEY, pl.col("answered_at").alias("index_time"), LABEL).sort(_KEY)
+
+
+def label_index(
+    index: pl.DataFrame,
+    surveys: pl.DataFrame,
+    events: pl.DataFrame,
+    outcomes: pl.DataFrame,
+    known_until: date,
+) -> pl.DataFrame:
+    """Return the rows of `index` that have a label, with it and its SOURCE.
+
+    `index` has anonymized_id, index_date and `total`, the PHQ-9 known then (null: none was);
+    a row of it may repeat the date of another.
+    """
+    numbered = index.with_row_index(_ROW)
+    worsened = _find_worsening(numbered, list_totals(surveys))
+    acute = _find_acute_care(numbered, events)
     adjudicated = outcomes.select(*_KEY, pl.col("outcome").alias("adjudicated"))
     over = pl.col(INDEX_DATE) <= known_until - timedelta(days=HORIZON_DAYS)
     derived = pl.when("acute").then(True).otherwise(pl.col("worsened"))
-    label = pl.coalesce("adjudicated", pl.when(over).then(derived))
+    named = pl.when(pl.col("adjudicated").is_null()).then(pl.lit(OBSERVED))
     return (
-        index.join(worsened, on=_KEY, how="left")
-        .join(acute, on=_KEY, how="left")
+        numbered.join(worsened, on=_ROW, how="left")
+        .join(acute, on=_ROW, how="left")
         .join(adjudicated, on=_KEY, how="left")
-        .select(*_KEY, pl.col("answered_at").alias("index_time"), label.alias(LABEL))
+        .select(
+            *index.columns,
+            pl.coalesce("adjudicated", pl.when(over).then(derived)).alias(LABEL),
+            named.otherwise(pl.lit(ADJUDICATED)).alias(SOURCE),
+        )
         .drop_nulls(LABEL)
-        .sort(_KEY)
     )
+
+
+def list_totals(surveys: pl.DataFrame) -> pl.DataFrame:
+    """Return (anonymized_id, answered_at, total, index_date) of every complete PHQ-9, in order."""
+    totals = add_totals(surveys.filter(pl.col("instrument") == PHQ9.name)).drop_nulls("total")
+    return totals.select(
+        JOIN_KEY, "answered_at", "total", pl.col("answered_at").dt.date().alias(INDEX_DATE)
+    ).sort(JOIN_KEY, "answered_at")
+
+
+def find_last_day(lake_url: str) -> date:
+    """Return the last day the landed data reach; today where there are none."""
+    last = scan_table(lake_url, "surveys").select(pl.col("answered_at").max()).collect().item()
+    return last.date() if last else datetime.now(UTC).date()
 
 
 def _find_worsening(index: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFrame:
@@ -60,8 +95,8 @@ def _find_worsening(index: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFrame
         pl.col("later_total") - pl.col("total") >= PHQ9_SIGNIFICANT_CHANGE
     )
     return (
-        _keep_horizon(index.join(later, on=JOIN_KEY))
-        .group_by(_KEY)
+        _keep_horizon(index.drop_nulls("total").join(later, on=JOIN_KEY))
+        .group_by(_ROW)
         .agg(worse.any().alias("worsened"))
     )
 
@@ -72,7 +107,7 @@ def _find_acute_care(index: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     ).select(JOIN_KEY, pl.col("started_at").dt.date().alias("later_date"))
     return (
         _keep_horizon(index.join(acute, on=JOIN_KEY))
-        .group_by(_KEY)
+        .group_by(_ROW)
         .agg(pl.lit(True).alias("acute"))
     )
 

@@ -107,7 +107,14 @@ def _make_release(
     log_data_inputs(lake_url)
     log_environment()
     mlflow.set_tags({f"lineage.{name}": str(value)[:5000] for name, value in lineage.items()})
-    mlflow.log_params({"seed": seed, "rows": training_set.frame.height})
+    mlflow.log_params(
+        {
+            "seed": seed,
+            "rows": training_set.frame.height,
+            "rows_of_screenings": training_set.screened_rows,
+            "rows_left_out_by_reviews": training_set.doubted_rows,
+        }
+    )
     fitted = fit_members(families, make_fitting_data(training_set, seed), training_set)
     unseen = gather_unseen(training_set, fitted.members, fitted.cross_fitted)
     manifest = assemble_release(
@@ -119,7 +126,7 @@ def _make_release(
         training_set, people, fitted.members, manifest, fitted.decisions, seed
     )
     log_evaluation(evaluation)
-    log_drift_reference(summarise_training(training_set, fitted.members, manifest))
+    log_drift_reference(summarise_training(training_set, people, fitted.members, manifest))
     card = log_card(manifest, evaluation, fitted.decisions, training_set)
     return register_release(manifest, run_id, card), evaluation
 

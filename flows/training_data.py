@@ -1,6 +1,7 @@
 """What a training learns from: the lake's labelled index dates with everything known at each."""
 
-from datetime import UTC, date, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import polars as pl
 from feast import FeatureStore
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from sqlalchemy import Engine
 
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.consent_terms import DATA_TYPES
@@ -15,9 +17,14 @@ from feature_repo.individual import JOIN_KEY
 from feature_repo.online import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
-from flows.labels import INDEX_DATE, LABEL, derive_labels
+from flows.labels import INDEX_DATE, LABEL, derive_labels, find_last_day
 from flows.lake import scan_table
 from flows.models.member import Matrix, concatenate_rows
+from flows.screened_rows import (
+    add_screened_rows,
+    read_doubted_dates,
+    read_screened_rows,
+)
 from flows.sources.consent_store import read_consented_types
 from flows.training_set import (
     TrainingSet,
@@ -50,8 +57,9 @@ def load_training_set(lake_url: str) -> TrainingSet:
     """Label the lake's index dates and join the features known at each of them."""
     engine = create_database_engine(get_settings().database_url.get_secret_value())
     consented = read_consented_types(engine, datetime.now(UTC), purposes=["training"])
+    found = collect_entities(engine, lake_url, consented)
     engine.dispose()
-    entities, futures = _collect_entities(lake_url, consented)
+    entities = found.entities
     _require_enough(entities)
     store = FeatureStore(repo_path=str(REPOSITORY))
     joined = [
@@ -62,13 +70,27 @@ def load_training_set(lake_url: str) -> TrainingSet:
     rows = concatenate_rows([stack_rows(part) for part in joined])
     split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE])
     get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
-    return TrainingSet(frame, rows, futures, split)
+    return TrainingSet(frame, rows, found.futures, split, found.screened, found.doubted)
 
 
-def _collect_entities(lake_url: str, consented: pl.DataFrame) -> tuple[pl.DataFrame, Matrix]:
-    """Return the entity frame and the futures of its rows, in the order Feast gives back."""
-    known_until = _find_last_day(lake_url)
+@dataclass(frozen=True)
+class Collected:
+    """The entity frame and the futures of its rows, in the order Feast gives back.
+
+    `screened` rows come from screenings alone; `doubted` ones are left out.
+    """
+
+    entities: pl.DataFrame
+    futures: Matrix
+    screened: int
+    doubted: int
+
+
+def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> Collected:
+    """Label the index dates of the lake and of screenings, a bucket at a time."""
+    known_until = find_last_day(lake_url)
     frames, futures = [], []
+    screened = doubted = 0
     for bucket in range(BUCKET_COUNT):
         surveys, events, outcomes = (
             scan_table(lake_url, name, bucket).collect()
@@ -77,14 +99,15 @@ def _collect_entities(lake_url: str, consented: pl.DataFrame) -> tuple[pl.DataFr
         asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
         seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
         labels = derive_labels(asked, seen, outcomes, known_until)
-        frames.append(make_entity_frame(labels, asked))
-        futures.append(collect_futures(frames[-1], asked))
-    return pl.concat(frames), np.concatenate(futures)
-
-
-def _find_last_day(lake_url: str) -> date:
-    last = scan_table(lake_url, "surveys").select(pl.col("answered_at").max()).collect().item()
-    return last.date() if last else datetime.now(UTC).date()
+        landed = make_entity_frame(labels, asked)
+        together = add_screened_rows(landed, read_screened_rows(engine, bucket), consented)
+        doubts = read_doubted_dates(engine, bucket)
+        kept = together.join(doubts, on=[JOIN_KEY, INDEX_DATE], how="anti", maintain_order="left")
+        frames.append(kept)
+        futures.append(collect_futures(kept, asked))
+        screened += together.height - landed.height
+        doubted += together.height - kept.height
+    return Collected(pl.concat(frames), np.concatenate(futures), screened, doubted)
 
 
 def _require_enough(entities: pl.DataFrame) -> None:

@@ -178,6 +178,9 @@ class TrainingSet:
     rows: ModelRows
     futures: Matrix
     split: Split
+    #: Rows whose answers only a screening delivered, and rows that a review left out.
+    screened_rows: int = 0
+    doubted_rows: int = 0
 
     @property
     def labels(self) -> Labels:

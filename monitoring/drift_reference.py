@@ -56,6 +56,8 @@ class DriftReference(BaseModel):
     score: ColumnSummary
     #: Sums to one over all features.
     importance: dict[str, float]
+    #: Attribute -> group -> its share of the training rows.
+    groups: dict[str, dict[str, float]] = {}
 
 
 def summarise(values: Values) -> ColumnSummary:
@@ -76,7 +78,10 @@ def summarise(values: Values) -> ColumnSummary:
 
 
 def make_reference(
-    features: Mapping[str, Values], scores: Values, importance: Mapping[str, float]
+    features: Mapping[str, Values],
+    scores: Values,
+    importance: Mapping[str, float],
+    groups: Mapping[str, Mapping[str, float]] | None = None,
 ) -> DriftReference:
     """Summarise a release's training rows and the scores of rows it had not seen."""
     total = sum(importance.get(name, 0.0) for name in features)
@@ -88,6 +93,7 @@ def make_reference(
         importance={
             name: importance.get(name, 0.0) / total if total else even for name in features
         },
+        groups={name: dict(shares) for name, shares in (groups or {}).items()},
     )
 
 

@@ -65,6 +65,18 @@ DRIFT_SCORE = Gauge(
     ["dataset"],
     multiprocess_mode="mostrecent",
 )
+OUTCOME_AUROC = Gauge(
+    "mhras_outcome_auroc",
+    "AUROC of the Production release on screenings whose outcome is known.",
+    ["dataset"],
+    multiprocess_mode="mostrecent",
+)
+CALIBRATION_RATIO = Gauge(
+    "mhras_calibration_ratio",
+    "Outcomes observed over those expected by the Production release, where known.",
+    ["dataset"],
+    multiprocess_mode="mostrecent",
+)
 CONSENT_VERIFICATIONS = Counter(
     "mhras_consent_verifications_total", "Consent verification attempts."
 )

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Float, Select, cast, func, select
 from sqlalchemy.orm import Session
 
-from serving.database.tables import DriftReport, Prediction
+from serving.database.tables import DriftReport, Prediction, PredictionLabel
 
 #: Label of mhras_drift_score: what is compared with the training data.
 SCREENINGS = "screenings"
@@ -24,6 +24,18 @@ class ScreenedSample:
     screened: int
     features: list[dict[str, Any]]
     scores: list[float]
+    #: Whom each of `features` is about.
+    individuals: list[str]
+
+
+@dataclass(frozen=True)
+class LabelledSample:
+    """Screenings of a release with an outcome: of whom, at which age, how likely, and whether."""
+
+    individuals: list[str]
+    ages: list[float | None]
+    probabilities: list[float]
+    deteriorated: list[bool]
 
 
 def sample_screenings(
@@ -40,13 +52,35 @@ def sample_screenings(
         inputs.is_not(None),
     )
     screened = session.scalar(select(func.count()).where(*answered)) or 0
-    drawn = select(inputs, Prediction.probability, Prediction.release_version).where(*answered)
+    drawn = select(
+        inputs, Prediction.probability, Prediction.release_version, Prediction.anonymized_id
+    ).where(*answered)
     found = session.execute(_thin(drawn, screened, rows)).all()
     return ScreenedSample(
         screened=screened,
         features=[one[0] for one in found],
         scores=[one.probability for one in found if one.release_version == str(version)],
+        individuals=[one.anonymized_id for one in found],
     )
+
+
+def sample_outcomes(session: Session, since: datetime, version: int, rows: int) -> LabelledSample:
+    """Draw about `rows` screenings by a release since an instant whose outcome is known."""
+    labelled = (
+        Prediction.created_at >= since,
+        Prediction.release_version == str(version),
+        Prediction.probability.is_not(None),
+        PredictionLabel.prediction_id == Prediction.id,
+        PredictionLabel.kind == "outcome",
+    )
+    count = session.scalar(select(func.count()).where(*labelled)) or 0
+    age = cast(Prediction.inputs["features"]["age"].astext, Float)
+    drawn = select(
+        Prediction.anonymized_id, age, Prediction.probability, PredictionLabel.deteriorated
+    ).where(*labelled)
+    found = session.execute(_thin(drawn, count, rows)).all()
+    people, ages, probabilities, deteriorated = zip(*found, strict=True) if found else ([],) * 4
+    return LabelledSample(list(people), list(ages), list(probabilities), list(deteriorated))
 
 
 def _thin(drawn: Select[Any], screened: int, rows: int) -> Select[Any]:

@@ -21,6 +21,7 @@ from serving.database.tables import (
     Erasure,
     ErasureStore,
     Prediction,
+    PredictionLabel,
     ReviewEvent,
     ReviewItem,
 )
@@ -35,7 +36,7 @@ DONE = "done"
 #: Rows about an individual; what hangs on a prediction goes with it. Consents come before their
 #: history, which their removal adds to.
 ERASED_TABLES: tuple[type[Base], ...] = (
-    *(CrisisOverride, ReviewEvent, ReviewItem, Prediction),
+    *(CrisisOverride, ReviewEvent, ReviewItem, PredictionLabel, Prediction),
     *(Consent, ConsentChange),
 )
 DATABASE = "database"

@@ -20,6 +20,7 @@ from serving.database.tables import (
     AuditRow,
     CrisisOverride,
     Prediction,
+    PredictionLabel,
     ReviewItem,
     ShadowPrediction,
 )
@@ -104,6 +105,16 @@ class ShadowWord(PassportPart):
     error: str | None
 
 
+class Label(PassportPart):
+    """What became of the prediction (outcome), or what the reviewer found right (review)."""
+
+    kind: str
+    source: str
+    deteriorated: bool | None
+    reviewed_band: str | None
+    settled_at: datetime
+
+
 class Viewing(PassportPart):
     created_at: datetime
     user_id: str
@@ -124,6 +135,7 @@ class Passport(PassportPart):
     review: ReviewOutcome | None
     crisis_overrides: list[Override]
     shadow: ShadowWord | None
+    labels: list[Label] = Field(description="Empty until data or a reviewer say more.")
     viewed: list[Viewing] = Field(description="Who opened the prediction since, oldest first.")
 
 
@@ -146,6 +158,7 @@ def issue_passport(
         review=_find_one(session, ReviewOutcome, ReviewItem, number),
         crisis_overrides=list_overrides(session, number),
         shadow=_find_one(session, ShadowWord, ShadowPrediction, number),
+        labels=list_labels(session, number),
         viewed=list_viewings(session, prediction),
     )
 
@@ -211,6 +224,12 @@ def list_overrides(session: Session, prediction_id: UUID) -> list[Override]:
     table = CrisisOverride
     statement = select(table).where(table.prediction_id == prediction_id).order_by(table.created_at)
     return [Override.model_validate(row) for row in session.scalars(statement)]
+
+
+def list_labels(session: Session, prediction_id: UUID) -> list[Label]:
+    table = PredictionLabel
+    statement = select(table).where(table.prediction_id == prediction_id).order_by(table.kind)
+    return [Label.model_validate(row) for row in session.scalars(statement)]
 
 
 def list_viewings(session: Session, prediction: Prediction) -> list[Viewing]:

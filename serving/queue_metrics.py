@@ -13,13 +13,16 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring.metrics import (
+    CALIBRATION_RATIO,
     CONSENTS_EXPIRING,
     DRIFT_SCORE,
+    OUTCOME_AUROC,
     REVIEW_QUEUE_OVERDUE,
     REVIEW_QUEUE_SIZE,
 )
 from serving.consent_changes import count_expiring
 from serving.database.sessions import open_session
+from serving.database.tables import DriftReport
 from serving.drift_records import SCREENINGS, find_newest
 from serving.reviews import OPEN, PRIORITIES, QueueCount, count_open
 
@@ -55,8 +58,14 @@ class QueueMetrics:
                 show_queue(counts)
                 CONSENTS_EXPIRING.set(expiring)
                 if report is not None:
-                    DRIFT_SCORE.labels(SCREENINGS).set(report.drift_score)
+                    show_drift(report)
             self._refreshed_at = time.monotonic()
+
+
+def show_drift(report: DriftReport) -> None:
+    DRIFT_SCORE.labels(SCREENINGS).set(report.drift_score)
+    for gauge, name in ((OUTCOME_AUROC, "auroc"), (CALIBRATION_RATIO, "ratio")):
+        gauge.labels(SCREENINGS).set(report.outcomes.get(name, UNKNOWN))
 
 
 def show_queue(counts: list[QueueCount]) -> None:

@@ -16,6 +16,7 @@ from serving.database.tables import (
     Consent,
     CrisisOverride,
     Prediction,
+    PredictionLabel,
     ReviewEvent,
     ReviewItem,
 )
@@ -70,6 +71,7 @@ def collect_everything(session: Session, anonymized_id: str) -> dict[str, Any]:
         "reviews": _collect(session, ReviewItem, anonymized_id, "created_at"),
         "review_events": _collect(session, ReviewEvent, anonymized_id, "created_at"),
         "crisis_overrides": _collect(session, CrisisOverride, anonymized_id, "created_at"),
+        "labels": _collect(session, PredictionLabel, anonymized_id, "settled_at"),
     }
 
 

@@ -4,28 +4,51 @@ from collections.abc import Mapping
 
 import mlflow
 import numpy as np
+import polars as pl
 
 from feature_repo.catalogue import list_model_inputs
+from flows.evaluation.fairness import PROTECTED, name_groups
 from flows.models.lightgbm import BoostedTrees
 from flows.models.logistic_regression import FoldedRegression
 from flows.models.member import FittedMember
 from flows.models.release import predict_release
 from flows.training_set import TrainingSet
 from mlruns_config.release import ReleaseManifest
-from monitoring.drift_reference import REFERENCE_FILE, DriftReference, make_reference
+from monitoring.drift_reference import (
+    FEWEST_ROWS,
+    REFERENCE_FILE,
+    DriftReference,
+    make_reference,
+)
 
 
 def summarise_training(
-    training_set: TrainingSet, members: Mapping[str, FittedMember], manifest: ReleaseManifest
+    training_set: TrainingSet,
+    people: pl.DataFrame,
+    members: Mapping[str, FittedMember],
+    manifest: ReleaseManifest,
 ) -> DriftReference:
-    """Summarise every labelled row, and the scores of the held-out ones."""
+    """Summarise every labelled row and who they are of, and the scores of the held-out ones."""
     names = [column.name for column in list_model_inputs()]
     unseen = training_set.rows.select(training_set.split.held_out)
     return make_reference(
         dict(zip(names, training_set.rows.features.T, strict=True)),
         predict_release(members, manifest, unseen),
         weigh_columns(members, manifest),
+        share_groups(name_groups(training_set.frame, people)),
     )
+
+
+def share_groups(groups: pl.DataFrame) -> dict[str, dict[str, float]]:
+    """Return each group's share of the rows by attribute; one of a few rows is left out."""
+    return {
+        attribute: {
+            str(group): rows / groups.height
+            for group, rows in groups[attribute].value_counts().iter_rows()
+            if rows >= FEWEST_ROWS
+        }
+        for attribute in PROTECTED
+    }
 
 
 def weigh_columns(

@@ -36,7 +36,14 @@ GROUP_ROUNDS = 100
 
 def describe_groups(found: HeldOut, people: pl.DataFrame) -> pl.DataFrame:
     """Return PROTECTED and MISSING of each held-out row, "unknown" where not stated."""
-    joined = found.frame.select("anonymized_id", "age").join(
+    return name_groups(found.frame, people).with_columns(
+        pl.Series(MISSING, name_missing_data(found))
+    )
+
+
+def name_groups(rows: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
+    """Return PROTECTED of each row of (anonymized_id, age), "unknown" where not stated."""
+    joined = rows.select("anonymized_id", "age").join(
         people.select("anonymized_id", "sex", "ethnicity"),
         on="anonymized_id",
         how="left",
@@ -46,7 +53,7 @@ def describe_groups(found: HeldOut, people: pl.DataFrame) -> pl.DataFrame:
         pl.col("sex").fill_null("unknown"),
         name_age_band(pl.col("age")).alias("age_band"),
         pl.col("ethnicity").fill_null("unknown"),
-    ).with_columns(pl.Series(MISSING, name_missing_data(found)))
+    )
 
 
 def name_missing_data(found: HeldOut) -> list[str]:

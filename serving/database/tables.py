@@ -98,6 +98,32 @@ class Prediction(Base):
     inputs: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+class PredictionLabel(Base):
+    """What became of a prediction, or what a reviewer found right: one row of each kind at most.
+
+    An `outcome` is learnt from and measured by; a `review` is a person's word on the inputs and
+    the band, and no outcome.
+    """
+
+    __tablename__ = "prediction_labels"
+    __table_args__ = (Index("idx_prediction_labels_anonymized_id", "anonymized_id"),)
+
+    prediction_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True
+    )
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    anonymized_id: Mapped[str] = mapped_column(String(32))
+    #: observed in later data, adjudicated elsewhere, or a clinician's review.
+    source: Mapped[str] = mapped_column(String(16))
+    #: Of an outcome: whether the individual deteriorated within the horizon.
+    deteriorated: Mapped[bool | None]
+    #: Of a review: the band that the clinician left or put the individual in, and why.
+    reviewed_band: Mapped[str | None] = mapped_column(String(16))
+    reason_code: Mapped[str | None] = mapped_column(String(32))
+    #: When the outcome was collected; when the review was decided.
+    settled_at: Mapped[datetime]
+
+
 class ShadowPrediction(Base):
     """What the release that did not answer would have said, for the comparison of a rollout."""
 
@@ -275,6 +301,10 @@ class DriftReport(Base):
     run_id: Mapped[str] = mapped_column(String(64))
     #: Column -> its test and its missing values.
     columns: Mapped[dict[str, Any]]
+    #: Discrimination and calibration on labelled screenings, or that there are too few.
+    outcomes: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    #: Each group's share, and how the release did on it.
+    groups: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default="[]")
 
 
 class TokenRevocation(Base):

@@ -31,11 +31,17 @@ class DriftSummary(BaseModel):
     missing_drifted_share: float
     scores_drifted: bool | None = Field(description="null: the release has answered too few.")
     threshold: float = Field(description="Drift score from which on it acted.")
+    outcomes: dict[str, Any] = Field(
+        description="Discrimination and calibration in use; is_known is false on too few labels."
+    )
     run_id: str
 
 
 class DriftReportAnswer(DriftSummary):
     columns: dict[str, Any] = Field(description="By feature: test, value, missing shares.")
+    groups: list[dict[str, Any]] = Field(
+        description="By sex, age band and ethnicity: share now and at training, performance."
+    )
 
 
 class DriftAnswer(BaseModel):

@@ -2,20 +2,20 @@
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import mlflow
 import numpy as np
 import pytest
-from sqlalchemy import delete, insert
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from flows import drift
 from flows.drift import EXPERIMENT, watch_drift
 from mlruns_config.release import RELEASE_MODEL
 from monitoring.drift_reference import REFERENCE_FILE, DriftReference, draw
-from serving.database.tables import DriftReport, Prediction
+from serving.database.tables import DriftReport, Prediction, PredictionLabel
 from serving.drift_records import list_newest, sample_screenings
 from serving.settings import get_settings
 from tests.fixtures.trained_world import TrainedWorld
@@ -87,6 +87,23 @@ def make_prediction(columns, row: int, score: float, version: str) -> dict[str, 
     }
 
 
+def label(world: TrainedWorld, happened: Callable[[int], bool], rows: int = SCREENINGS) -> None:
+    """Let the outcome of some screenings be known."""
+    with Session(world.engine) as session, session.begin():
+        found = session.execute(select(Prediction.id, Prediction.anonymized_id).limit(rows)).all()
+        for number, (prediction_id, person) in enumerate(found):
+            session.add(
+                PredictionLabel(
+                    prediction_id=prediction_id,
+                    kind="outcome",
+                    anonymized_id=person,
+                    source="observed",
+                    deteriorated=happened(number),
+                    settled_at=datetime.now(UTC),
+                )
+            )
+
+
 def list_reports(world: TrainedWorld) -> list[DriftReport]:
     with Session(world.engine) as session:
         return list(list_newest(session, 9))
@@ -123,6 +140,37 @@ def test_people_like_those_of_the_training_are_no_drift(watched, reference, emit
     assert report.release_version == watched.report.release_version
     assert (report.rows_screened, report.rows_tested) == (SCREENINGS, SCREENINGS)
     assert report.scores_drifted is False
+    assert report.outcomes["is_known"] is False
+    assert {one["attribute"] for one in report.groups} == {"sex", "age_band", "ethnicity"}
+    assert emitted == webhook.messages == []
+
+
+def test_a_release_that_outcomes_prove_wrong_is_told_of(watched, reference, emitted, webhook):
+    screen(watched, reference)
+    label(watched, lambda number: number % 2 == 0)
+    watch_drift()
+    (report,) = list_reports(watched)
+
+    assert report.outcomes["is_known"]
+    assert (report.outcomes["labels"], report.outcomes["outcomes"]) == (SCREENINGS, SCREENINGS / 2)
+    assert report.outcomes["calibration_drifted"]
+    assert report.outcomes["auroc_at_training"] == watched.report.metrics["auroc"]
+    ((event, facts),), (message,) = emitted, webhook.messages
+    assert event == "performance.degraded"
+    assert facts["payload"]["run_id"] == report.run_id
+    assert "as many outcomes as expected" in message
+    run = mlflow.get_run(report.run_id)
+    assert run.data.metrics["outcomes_auroc"] == pytest.approx(report.outcomes["auroc"])
+
+
+def test_too_few_outcomes_prove_nothing(watched, reference, emitted, webhook):
+    screen(watched, reference)
+    label(watched, lambda _: True, rows=50)
+    watch_drift()
+    (report,) = list_reports(watched)
+
+    assert (report.outcomes["is_known"], report.outcomes["labels"]) == (False, 50)
+    assert "too few" in report.outcomes["says"]
     assert emitted == webhook.messages == []
 
 
@@ -153,7 +201,7 @@ def test_a_report_is_in_mlflow_and_holds_no_pseudonym(watched, reference, tmp_pa
     files = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
 
     assert folder
-    assert set(files) == {"drift.html", "drift.json", "columns.json", "summary.md"}
+    assert set(files) == {"drift.html", "drift.json", "columns.json", "outcomes.json", "summary.md"}
     assert json.loads(files["columns.json"]) == report.columns
     assert run.data.params["rows_screened"] == str(SCREENINGS)
     assert run.data.params["sampling"].startswith("random, about 5000 rows")

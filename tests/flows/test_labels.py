@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from flows.labels import derive_labels
+from flows.labels import derive_labels, label_index
 from flows.sources.contract import EMR_EVENTS, OUTCOMES, SURVEYS
 
 SOMEONE, OTHER = "a" * 32, "b" * 32
@@ -167,3 +167,20 @@ def test_an_index_carries_the_time_of_its_answers():
     labels = derive_labels(surveys, *empty, LONG_AFTER)
 
     assert labels["index_time"].to_list() == [at(INDEX, 17)]
+
+
+def test_a_label_tells_where_it_comes_from():
+    index = pl.DataFrame(
+        {"anonymized_id": [SOMEONE] * 2, "index_date": [INDEX, after(10)], "total": [5.0, None]}
+    )
+    events = pl.DataFrame(
+        [encounter(after(40), "psychiatric_inpatient")], schema=dict(EMR_EVENTS.schema)
+    )
+    adjudicated = pl.DataFrame([outcome(INDEX, False)], schema=dict(OUTCOMES.schema))
+    nothing = pl.DataFrame(schema=dict(SURVEYS.schema))
+    found = label_index(index, nothing, events, adjudicated, LONG_AFTER)
+
+    assert found.select("index_date", "deteriorated", "source").rows() == [
+        (INDEX, False, "adjudicated"),
+        (after(10), True, "observed"),
+    ]

@@ -93,6 +93,7 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
@@ -152,8 +153,8 @@ def make_consents(people: pl.DataFrame) -> pl.DataFrame:
     return people.select(
         "anonymized_id",
         "key_id",
-        pl.lit([["survey", "wearable", "emr"]]).first().alias("data_types"),
-        pl.lit([["screening", "training"]]).first().alias("purposes"),
+        pl.lit(["survey", "wearable", "emr"], dtype=pl.List(pl.String)).alias("data_types"),
+        pl.lit(["screening", "training"], dtype=pl.List(pl.String)).alias("purposes"),
         pl.lit(now - timedelta(days=400)).alias("granted_at"),
         pl.lit(now + timedelta(days=400)).alias("expires_at"),
     )

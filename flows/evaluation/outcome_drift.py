@@ -1,0 +1,137 @@
+"""Discrimination and calibration of a release in use, overall and by group."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from feature_repo.individual import JOIN_KEY
+from flows.evaluation.fairness import GROUP_ROUNDS, PROTECTED, name_groups
+from flows.evaluation.metrics import (
+    BOOTSTRAP_ROUNDS,
+    auroc,
+    bootstrap_interval,
+    draw_bootstrap_rows,
+    measure_slope,
+)
+from flows.models.member import Labels, Probabilities
+from monitoring.outcome_drift import GroupDrift, OutcomeDrift, Performance, is_enough
+from serving.drift_records import LabelledSample
+
+SEED = 0
+Mix = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled screenings as arrays of one length."""
+
+    labels: Labels
+    probabilities: Probabilities
+    individuals: NDArray[np.str_]
+
+    @classmethod
+    def of(cls, sample: LabelledSample) -> "Labelled":
+        return cls(
+            np.array(sample.deteriorated, dtype=np.bool_),
+            np.array(sample.probabilities, dtype=np.float64),
+            np.array(sample.individuals, dtype=np.str_),
+        )
+
+    def select(self, rows: NDArray[np.bool_]) -> "Labelled":
+        return Labelled(self.labels[rows], self.probabilities[rows], self.individuals[rows])
+
+    @property
+    def outcomes(self) -> int:
+        return int(self.labels.sum())
+
+
+def measure_outcomes(sample: LabelledSample, metrics_then: Mapping[str, float]) -> OutcomeDrift:
+    """Compare labelled screenings with the metrics of the release's training run."""
+    labelled = Labelled.of(sample)
+    return OutcomeDrift(
+        labels=len(labelled.labels),
+        outcomes=labelled.outcomes,
+        performance=measure_performance(labelled),
+        auroc_then=metrics_then.get("auroc"),
+        auroc_low_then=metrics_then.get("auroc_interval_low"),
+    )
+
+
+def measure_performance(found: Labelled, rounds: int = BOOTSTRAP_ROUNDS) -> Performance | None:
+    """Return how a release did, None where there are too few labels to tell."""
+    labels, probabilities = found.labels, found.probabilities
+    if not is_enough(len(labels), found.outcomes):
+        return None
+    drawn = draw_bootstrap_rows(found.individuals, SEED, rounds)
+    low, high = bootstrap_interval(auroc, labels, probabilities, drawn)
+    ratio_low, ratio_high = bootstrap_interval(measure_ratio, labels, probabilities, drawn)
+    return Performance(
+        auroc=auroc(labels, probabilities),
+        auroc_low=low,
+        auroc_high=high,
+        observed=float(labels.mean()),
+        expected=float(probabilities.mean()),
+        ratio_low=ratio_low,
+        ratio_high=ratio_high,
+        calibration_slope=measure_slope(labels, probabilities),
+    )
+
+
+def measure_ratio(labels: Labels, probabilities: Probabilities) -> float:
+    """Return observed over expected outcomes."""
+    return float(labels.mean() / max(probabilities.mean(), 1e-9))
+
+
+def measure_groups(
+    screened: pl.DataFrame, sample: LabelledSample, people: pl.DataFrame, then: Mix
+) -> list[GroupDrift]:
+    """Describe every group of those screened, by attribute and name.
+
+    `screened` has anonymized_id and age of a sample of the window's screenings; `people` sex and
+    ethnicity; `then` the share of each group at training.
+    """
+    now = name_groups(screened, people)
+    frame = pl.DataFrame(
+        {JOIN_KEY: sample.individuals, "age": sample.ages},
+        schema={JOIN_KEY: pl.String, "age": pl.Float64},
+    )
+    labelled = name_groups(frame, people)
+    everybody = Labelled.of(sample)
+    return [
+        GroupDrift(
+            attribute=attribute,
+            group=group,
+            share=(now[attribute] == group).sum() / max(now.height, 1),
+            share_then=then[attribute].get(group, 0.0) if attribute in then else None,
+            rows=now.height,
+            labels=len(found.labels),
+            outcomes=found.outcomes,
+            performance=measure_performance(found, GROUP_ROUNDS),
+        )
+        for attribute in PROTECTED
+        for group in sorted({*now[attribute], *labelled[attribute], *then.get(attribute, {})})
+        for found in [everybody.select((labelled[attribute] == group).to_numpy())]
+    ]
+
+
+def describe_outcomes(found: OutcomeDrift, groups: Sequence[GroupDrift]) -> str:
+    """Return outcomes and groups as Markdown."""
+    lines = [
+        f"Outcomes: {found.describe()}.",
+        "",
+        "| group | share | at training | labels | AUROC | observed / expected | drifted |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for one in groups:
+        then = "" if one.share_then is None else f"{one.share_then:.0%}"
+        known = one.performance
+        measured = f"{known.auroc:.3f} | {known.ratio:.2f}" if known else "too few labels | "
+        drifted = [name for name in ("mix", "calibration") if getattr(one, f"{name}_drifted")]
+        lines.append(
+            f"| {one.attribute}: {one.group} | {one.share:.0%} | {then} | {one.labels} | "
+            f"{measured} | {', '.join(drifted)} |"
+        )
+    return "\n".join(lines)
