@@ -20,7 +20,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from sqlalchemy import ColumnElement, Engine, Float, cast, func, select
+from sqlalchemy import ColumnElement, Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from feature_repo.answer_features import INDEX_DAY
@@ -117,7 +117,7 @@ def read_predictions(engine: Engine, bucket: int, span: Span, since: datetime) -
 
     The index date is the day that the answers are of; `total` the PHQ-9 that the release saw.
     """
-    total = cast(Prediction.inputs["features"]["phq9_total"].astext, Float)
+    total = Prediction.inputs["features"]["phq9_total"].as_float()
     statement = select(
         Prediction.id, Prediction.anonymized_id, Prediction.created_at, index_day(), total
     ).where(
@@ -137,7 +137,7 @@ def read_predictions(engine: Engine, bucket: int, span: Span, since: datetime) -
 
 def index_day() -> ColumnElement[float]:
     """Return the SQL of the day (days since 1970) that the answers of a prediction are of."""
-    return cast(Prediction.inputs["request"][INDEX_DAY].astext, Float)
+    return Prediction.inputs["request"][INDEX_DAY].as_float()
 
 
 def find_index_date(created_at: datetime, day: float | None) -> date:

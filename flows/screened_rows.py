@@ -50,7 +50,7 @@ def read_screened_rows(engine: Engine, bucket: int) -> pl.DataFrame:
         .join(PredictionLabel, PredictionLabel.prediction_id == Prediction.id)
         .where(
             PredictionLabel.kind == OUTCOME,
-            Prediction.inputs.has_key("request"),
+            Prediction.inputs["request"].is_not(None),
             is_in_bucket(Prediction.anonymized_id, bucket),
         )
         .order_by(Prediction.anonymized_id, Prediction.created_at)

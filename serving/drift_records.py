@@ -74,7 +74,7 @@ def sample_outcomes(session: Session, since: datetime, version: int, rows: int) 
         PredictionLabel.kind == "outcome",
     )
     count = session.scalar(select(func.count()).where(*labelled)) or 0
-    age = cast(Prediction.inputs["features"]["age"].astext, Float)
+    age = Prediction.inputs["features"]["age"].as_float()
     drawn = select(
         Prediction.anonymized_id, age, Prediction.probability, PredictionLabel.deteriorated
     ).where(*labelled)
