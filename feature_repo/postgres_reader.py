@@ -164,8 +164,8 @@ def make_value_type() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("mhras.Value"))
 
 
-def erase_online_rows(views: Sequence[str], anonymized_id: str) -> dict[str, int]:
-    """Remove an individual from the online store; return the rows of each view.
+def erase_online_rows(views: Sequence[str], *individuals: str) -> dict[str, int]:
+    """Remove individuals from views of the online store; return the rows of each view.
 
     A view that nobody has served yet has no table, and nobody in it. Feast has no deletion of an
     entity. Raises FeatureStoreUnavailableError for a store other than PostgreSQL, which has to be
@@ -175,23 +175,23 @@ def erase_online_rows(views: Sequence[str], anonymized_id: str) -> dict[str, int
     if configuration["online_store"]["type"] != "postgres":
         raise FeatureStoreUnavailableError("only a PostgreSQL online store can be erased from")
     engine = _connect(ERASURE_SECONDS)
-    key = {"key": serialise_entity_key(anonymized_id)}
+    keys = {"keys": [serialise_entity_key(one) for one in individuals]}
     try:
         with engine.connect() as connection:
             return {
-                view: _erase_rows(connection, f"{configuration['project']}_{view}", key)
+                view: _erase_rows(connection, f"{configuration['project']}_{view}", keys)
                 for view in views
             }
     finally:
         engine.dispose()
 
 
-def _erase_rows(connection: Connection, table: str, key: dict[str, bytes]) -> int:
+def _erase_rows(connection: Connection, table: str, keys: dict[str, list[bytes]]) -> int:
     known = connection.exec_driver_sql("SELECT to_regclass(%(name)s)", {"name": f'"{table}"'})
     if known.scalar() is None:
         return 0
-    statement = f'DELETE FROM "{table}" WHERE entity_key = %(key)s'
-    return connection.exec_driver_sql(statement, key).rowcount
+    statement = f'DELETE FROM "{table}" WHERE entity_key = ANY(%(keys)s)'
+    return connection.exec_driver_sql(statement, keys).rowcount
 
 
 def _connect(deadline_seconds: float) -> Engine:

@@ -36,7 +36,7 @@ from serving.consent import SCREENING, combine_consents, read_consents_of
 from serving.crisis import read_stored_signal
 from serving.database.sessions import create_database_engine, create_single_engine, open_session
 from serving.database.tables import Prediction
-from serving.errors import ScoringFailedError
+from serving.errors import FlowActor, ScoringFailedError
 from serving.judgement import Case, Judgement, Wanted, describe_inputs, read_wanted
 from serving.recorder import Record, write_records
 from serving.records import Caller, make_record
@@ -46,6 +46,7 @@ from serving.release_watcher import Choice
 from serving.screening import apply_release
 from serving.settings import get_settings
 
+ACTOR = FlowActor("batch screening flow")
 BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: Individuals read, scored and written together: bounds memory, and the time in which a
 #: withdrawal could come between the reading of a consent and the record.
@@ -61,14 +62,6 @@ class BatchNameError(ValueError):
 
 class BatchIncompleteError(RuntimeError):
     """Some individuals have no answer; the same batch, run again, tries them again."""
-
-
-@dataclass(frozen=True)
-class FlowActor:
-    """Who is on record for what a flow did."""
-
-    user_id: str = "batch screening flow"
-    role: str = "flow"
 
 
 @dataclass(frozen=True)
@@ -271,7 +264,7 @@ def describe_record(
     answer: ScreeningAnswer, case: Case, judgement: Judgement | None, batch: str
 ) -> Record:
     inputs = describe_inputs(judgement, case.answers) if judgement else {}
-    caller = Caller(FlowActor(), f"batch:{batch}", deadline=float("inf"), batch=batch)
+    caller = Caller(ACTOR, f"batch:{batch}", deadline=float("inf"), batch=batch)
     return make_record(answer, caller, case.consented, "production", inputs)
 
 

@@ -19,6 +19,7 @@ from feature_repo.catalogue import STORED_VIEWS, TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY
 from feature_repo.online import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.weekly_sequence import weekly_sequence
 from flows.buckets import list_spans, run_buckets
 from flows.features.care import compute_care_history
 from flows.features.demographics import ALWAYS, compute_demographics
@@ -30,7 +31,7 @@ from flows.features.tables import ensure_table, get_table_version, merge_rows, r
 from flows.features.wearables import compute_wearable_windows
 from flows.lake import scan_table
 from flows.notify import TOLD
-from flows.sequence_scoring import find_midnight, score_sequences
+from flows.sequence_scoring import blank_channels, find_midnight, score_sequences
 from flows.sources.consent_store import keep_consented
 from serving.settings import get_settings
 
@@ -133,6 +134,8 @@ def serve_bucket(bucket: int, lake_url: str, snapshot: date) -> int:
             moment = ALWAYS if not view.ttl else find_midnight(snapshot)
             rows = read_latest(view, bucket, span, moment)
             allowed = keep_consented(rows, view.tags.get("data_type"), consented)
+            if view is weekly_sequence:
+                allowed = blank_channels(allowed.join(consented, on=JOIN_KEY))
             written += write_online(store, view, allowed)
     return written
 

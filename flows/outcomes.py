@@ -29,6 +29,7 @@ from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.buckets import Span, list_spans, run_buckets
 from flows.labels import ADJUDICATED, INDEX_DATE, LABEL, SOURCE, find_last_day, label_index
 from flows.lake import scan_table
+from flows.notify import TOLD
 from flows.sources.consent_store import is_in_bucket, keep_consented, read_consented_types
 from flows.sources.contract import TABLES, ColumnTypes
 from serving.database.sessions import create_database_engine, open_session
@@ -66,7 +67,7 @@ class LabelCounts:
         return LabelCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-@flow(name="outcomes", timeout_seconds=6 * 3600)
+@flow(name="outcomes", timeout_seconds=6 * 3600, **TOLD)
 def collect_outcomes(look_back_days: int = LOOK_BACK_DAYS) -> LabelCounts:
     """Join outcomes and review decisions to the predictions they belong to.
 

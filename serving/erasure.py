@@ -17,6 +17,7 @@ from serving.database.tables import (
     Base,
     Consent,
     ConsentChange,
+    ConsentNotice,
     CrisisOverride,
     Erasure,
     ErasureStore,
@@ -37,7 +38,7 @@ DONE = "done"
 #: history, which their removal adds to.
 ERASED_TABLES: tuple[type[Base], ...] = (
     *(CrisisOverride, ReviewEvent, ReviewItem, PredictionLabel, Prediction),
-    *(Consent, ConsentChange),
+    *(Consent, ConsentChange, ConsentNotice),
 )
 DATABASE = "database"
 #: Stores that the erasure flow empties; it reports each by `report_store`.

@@ -27,6 +27,14 @@ class Principal:
     role: Role
 
 
+@dataclass(frozen=True)
+class FlowActor:
+    """A flow that does something of its own accord."""
+
+    user_id: str
+    role: str = "flow"
+
+
 class ProblemError(Exception):
     """An answer other than success; `kind` becomes the problem's type."""
 

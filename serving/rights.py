@@ -14,6 +14,7 @@ from serving.database.tables import (
     AuditRow,
     Base,
     Consent,
+    ConsentNotice,
     CrisisOverride,
     Prediction,
     PredictionLabel,
@@ -66,6 +67,7 @@ def collect_everything(session: Session, anonymized_id: str) -> dict[str, Any]:
     """Return every row of this database about an individual, by kind."""
     return {
         "consents": _collect(session, Consent, anonymized_id, "granted_at"),
+        "consent_notices": _collect(session, ConsentNotice, anonymized_id, "noticed_at"),
         "consent_history": [_to_dict(row) for row in list_history(session, anonymized_id)],
         "predictions": _collect(session, Prediction, anonymized_id, "created_at"),
         "reviews": _collect(session, ReviewItem, anonymized_id, "created_at"),

@@ -247,6 +247,21 @@ class ConsentChange(Base):
     withdrawn_at: Mapped[datetime | None]
 
 
+class ConsentNotice(Base):
+    """That a consent is about to end (`expiring`) or has ended (`expired`): said once."""
+
+    __tablename__ = "consent_notices"
+    __table_args__ = (Index("idx_consent_notices_noticed_at", "noticed_at"),)
+
+    anonymized_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    granted_at: Mapped[datetime] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    data_types: Mapped[list[str]]
+    purposes: Mapped[list[str]]
+    expires_at: Mapped[datetime]
+    noticed_at: Mapped[datetime]
+
+
 class Erasure(Base):
     """That an individual was erased, when and by whom, with the signed receipt; append-only."""
 

@@ -3,16 +3,17 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from sqlalchemy.orm import Session
 
 from feature_repo.consent_terms import PURPOSES
 from feature_repo.pseudonyms import derive_key_id
 from serving import audit
-from serving.audit.trail import CONSENT_CHANGE, CONSENT_VIEW
+from serving.audit.trail import CONSENT_CHANGE, CONSENT_VIEW, REVIEW_LIST
 from serving.consent import combine_consents, read_consents
 from serving.consent_changes import Grant, list_current, list_history, record_grants, withdraw
+from serving.consent_notices import list_expiring, list_notices
 from serving.parameters import EXAMPLE_ID, AnonymizedId
 from serving.problems import GUARDED, describe_problems, read_request_id
 from serving.requests import StrictBody
@@ -93,6 +94,21 @@ class ConsentChangePart(ConsentPart):
     withdrawn_at: datetime | None
 
 
+class ConsentNoticePart(ConsentPart):
+    kind: Literal["expiring", "expired"]
+    noticed_at: datetime
+
+
+class ExpiringConsent(ConsentNoticePart):
+    anonymized_id: str = Field(examples=[EXAMPLE_ID])
+
+
+class ExpiringConsents(BaseModel):
+    """Consents that end within a week; asking again in time is a person's work."""
+
+    items: list[ExpiringConsent]
+
+
 class ConsentState(BaseModel):
     """What is allowed now, by purpose; the consents it rests on; and how it came about."""
 
@@ -102,6 +118,22 @@ class ConsentState(BaseModel):
     allowed: dict[str, list[str]] = Field(description="Data types by purpose.")
     in_force: list[ConsentPart]
     history: list[ConsentChangePart]
+    notices: list[ConsentNoticePart] = Field(description="Of consents that end or have ended.")
+
+
+@router.get("/consents", responses=describe_problems(*GUARDED))
+def get_expiring_consents(
+    request: Request,
+    principal: ConsentManager,
+    session: DbSession,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> ExpiringConsents:
+    """List the consents that end within a week, as the nightly flow found them, soonest first."""
+    found = list_expiring(session, limit)
+    individuals = sorted({one.anonymized_id for one in found})
+    event = audit.Event(REVIEW_LIST, "list_expiring", details={"individuals": individuals})
+    audit.record(session, principal, read_request_id(request), event)
+    return ExpiringConsents(items=[ExpiringConsent.model_validate(one) for one in found])
 
 
 @router.get("/consents/{anonymized_id}", responses=describe_problems(*GUARDED))
@@ -171,5 +203,8 @@ def describe_consents(session: Session, anonymized_id: str) -> ConsentState:
         ],
         history=[
             ConsentChangePart.model_validate(one) for one in list_history(session, anonymized_id)
+        ],
+        notices=[
+            ConsentNoticePart.model_validate(one) for one in list_notices(session, anonymized_id)
         ],
     )

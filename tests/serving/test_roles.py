@@ -30,6 +30,7 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("delete", "/reviews/{review_id}/claim"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/reviews/{review_id}/decision"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/reviews/{review_id}/notes"): frozenset({ADMIN, CLINICIAN}),
+    ("get", "/consents"): frozenset({ADMIN, CLINICIAN}),
     ("get", "/consents/{anonymized_id}"): frozenset({ADMIN, CLINICIAN}),
     ("put", "/consents/{anonymized_id}"): frozenset({ADMIN, CLINICIAN}),
     ("delete", "/consents/{anonymized_id}"): frozenset({ADMIN, CLINICIAN}),

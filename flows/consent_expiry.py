@@ -1,0 +1,134 @@
+"""The consent flow: warns a week before a consent ends, and clears away when it has.
+
+Use stops at the instant itself: whatever screens or trains asks for consents in force. This flow
+makes it known, once, and takes what is no longer allowed out of the online store.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from sqlalchemy.orm import Session
+
+from feature_repo.catalogue import TABLED_VIEWS
+from feature_repo.consent_terms import DATA_TYPES
+from feature_repo.postgres_reader import erase_online_rows
+from flows.notify import TOLD, notify
+from serving.consent import SCREENING, combine_consents, read_consents_of
+from serving.consent_notices import (
+    EXPIRED,
+    EXPIRING,
+    find_lost_types,
+    find_unnoticed,
+    give_notices,
+)
+from serving.database.sessions import create_database_engine, open_session
+from serving.database.tables import Consent
+from serving.errors import FlowActor
+from serving.settings import get_settings
+
+ACTOR = FlowActor("consent expiry flow")
+#: Consents noticed in one transaction.
+PAGE_SIZE = 200
+IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
+
+
+@dataclass(frozen=True)
+class ExpiryCounts:
+    """Notices given by this run, and individuals of whom something left the online store."""
+
+    expiring: int
+    expired: int
+    cleared: int
+
+
+@flow(name="consent-expiry", timeout_seconds=3600, **TOLD)
+def watch_consents() -> ExpiryCounts:
+    """Warn of consents that end within seven days; record and clear away those that have ended.
+
+    Every consent is warned of once and ended once, whenever the flow runs. What people are told
+    holds counts alone; whom to ask again is in GET /consents.
+    """
+    expiring = warn()
+    expired, cleared = end()
+    counts = ExpiryCounts(expiring, expired, cleared)
+    create_table_artifact([asdict(counts)], key="consent-expiry", description="Notices of this run")
+    get_run_logger().info("%s", counts)
+    if expiring or expired:
+        notify(
+            f"{expiring} consents end within 7 days, {expired} have ended; "
+            "GET /consents names whom to ask again"
+        )
+    return counts
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def warn() -> int:
+    """Give notice of every consent that ends within a week; return how many."""
+    return _notice_all(EXPIRING, lambda _session, _consents: None)
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def end() -> tuple[int, int]:
+    """Clear away what ended consents allowed, then give notice; return notices and individuals.
+
+    In this order: what is noticed has been cleared away, also when a run is cut off.
+    """
+    cleared: set[str] = set()
+
+    def clear(session: Session, consents: Sequence[Consent]) -> None:
+        lost = find_lost_types(session, consents)
+        clear_online(lost, _find_left(session, lost))
+        cleared.update(lost)
+
+    noticed = _notice_all(EXPIRED, clear)
+    return noticed, len(cleared)
+
+
+def _notice_all(kind: str, before: Callable[[Session, Sequence[Consent]], None]) -> int:
+    """Go through the unnoticed consents a page at a time; return how many there were."""
+    engine = create_database_engine(get_settings().database_url.get_secret_value())
+    noticed = 0
+    try:
+        while True:
+            now = datetime.now(UTC)
+            with open_session(engine) as session:
+                consents = find_unnoticed(session, kind, now, PAGE_SIZE)
+                before(session, consents)
+                give_notices(session, kind, consents, ACTOR, now)
+            noticed += len(consents)
+            if len(consents) < PAGE_SIZE:
+                return noticed
+    finally:
+        engine.dispose()
+
+
+def _find_left(session: Session, people: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    known = read_consents_of(session, list(people))
+    now = datetime.now(UTC)
+    return {one: combine_consents(terms, SCREENING, now) for one, terms in known.items()}
+
+
+def clear_online(
+    lost: Mapping[str, frozenset[str]], left: Mapping[str, frozenset[str]]
+) -> dict[str, int]:
+    """Take views of lost data types offline; of whom no type is left, every view.
+
+    The weekly sequence is of several types: serving blanks the channels without consent, and the
+    next features leave them out.
+    """
+    removed: dict[str, int] = {}
+    gone = [one for one in lost if not left[one]]
+    if gone:
+        removed |= erase_online_rows([view.name for view in TABLED_VIEWS], *gone)
+    for data_type in DATA_TYPES:
+        some = [one for one, kinds in lost.items() if left[one] and data_type in kinds]
+        views = [view.name for view in TABLED_VIEWS if view.tags.get("data_type") == data_type]
+        if some and views:
+            for name, rows in erase_online_rows(views, *some).items():
+                removed[name] = removed.get(name, 0) + rows
+    return removed
