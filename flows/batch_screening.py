@@ -103,7 +103,6 @@ def screen_everybody(batch: str | None = None) -> BatchCounts:
     Args:
         batch: Name of the batch, by default today's date (UTC). One answer about each individual
             is recorded under it. Letters, digits, dots, dashes and underscores.
-
     """
     name = name_batch(batch)
     version = find_release()

@@ -53,7 +53,6 @@ def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
 
     Args:
         window_days: Length in days of the window of screenings that ends now.
-
     """
     settings = get_settings()
     reference = load_reference() if settings.enable_drift_monitoring else None

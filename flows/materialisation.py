@@ -50,9 +50,12 @@ class ViewReport:
 
 @flow(name="features", **TOLD)
 def materialise_features(as_of: date | None = None) -> list[ViewReport]:
-    """Compute the features of every individual and serve those of `as_of` (default: today).
+    """Compute the features of every individual and serve those of one day.
 
     Idempotent: rows that are already there are not written again.
+
+    Args:
+        as_of: Day whose start the served features stand for; nothing: today (UTC).
     """
     snapshot = as_of or datetime.now(UTC).date()
     lake_url = get_settings().lake_url

@@ -76,7 +76,6 @@ def collect_outcomes(look_back_days: int = LOOK_BACK_DAYS) -> LabelCounts:
     Args:
         look_back_days: Age in days up to which predictions are looked at. An outcome needs 90 days
             of follow-up, and data may land late.
-
     """
     reviews = collect_reviews()
     progress: Any = create_progress_artifact(0.0, key="outcome-progress")

@@ -45,9 +45,12 @@ Pins = Sequence[MemberPin]
 
 @flow(name="sequence-scoring", **TOLD)
 def score_sequences(as_of: date | None = None) -> int:
-    """Score the stored weeks of `as_of` (default: today) and serve the outputs; return how many.
+    """Score the stored weeks of one day and serve the outputs; return how many.
 
     Nothing is scored without a Production release that has sequence members.
+
+    Args:
+        as_of: Day whose weeks are scored; nothing: today (UTC).
     """
     snapshot = as_of or datetime.now(UTC).date()
     pins = find_sequence_members()

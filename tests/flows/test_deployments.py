@@ -53,6 +53,26 @@ def test_a_schedule_that_looks_often_does_not_catch_up(deployment: dict[str, Any
     assert not often or limit["collision_strategy"] == "CANCEL_NEW"
 
 
+@pytest.mark.parametrize("deployment", DECLARED, ids=lambda deployment: deployment["name"])
+def test_a_form_explains_every_parameter_and_asks_for_no_more_than_it_must(
+    deployment: dict[str, Any],
+) -> None:
+    schema = load_flow(deployment).parameters
+    for name, field in schema.properties.items():
+        assert field.get("title"), name
+        assert len(field.get("description", "")) > 10, name
+        assert {"type", "anyOf", "enum", "$ref"} & set(field), name
+    # What the run is about, and nothing that has a sensible default.
+    assert set(schema.required) <= {"drop", "version", "begin", "end"}
+
+
+@pytest.mark.parametrize("name", ["ingestion", "validation", "training", "drift", "retraining"])
+def test_the_five_core_flows_can_be_started_from_a_form(name: str) -> None:
+    (deployment,) = (one for one in DECLARED if one["name"] == name)
+
+    assert set(load_flow(deployment).parameters.required) <= {"drop"}
+
+
 def _require(flow: Flow[..., Any]) -> dict[str, Any]:
     """Return a value for each parameter that whoever starts the run must give."""
     values = {"integer": 1, "string": "a folder"}

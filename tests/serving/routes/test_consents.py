@@ -7,11 +7,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
 from serving.consent_changes import Grant, subtract
-from serving.database.tables import Consent, ConsentChange
+from serving.consent_notices import EXPIRING, find_unnoticed, give_notices
+from serving.database.tables import AuditRow, Consent, ConsentChange
+from serving.errors import FlowActor
 from tests.serving.conftest import (
     AT_COMMIT,
     AT_INSERT,
@@ -272,6 +275,28 @@ def test_consents_about_to_expire_are_counted(client, engine, grant, settings):
     QueueMetrics(engine).refresh()
 
     assert "mhras_consents_expiring 1.0" in client.get("/metrics").text
+
+
+def test_whom_to_ask_again_is_listed_audited_and_no_longer_once_asked(client, engine, grant):
+    individual = grant("survey", expires_at=datetime.now(UTC) + timedelta(days=3))
+    now = datetime.now(UTC)
+    with Session(engine) as session, session.begin():
+        found = find_unnoticed(session, EXPIRING, now, 1000)
+        give_notices(session, EXPIRING, found, FlowActor("a flow"), now)
+
+    def list_people():
+        found = client.get("/consents", headers=make_headers(), params={"limit": 500}).json()
+        return {item["anonymized_id"] for item in found["items"]}
+
+    assert individual in list_people()
+    state = client.get(f"/consents/{individual}", headers=make_headers()).json()
+    assert [notice["kind"] for notice in state["notices"]] == ["expiring"]
+    with Session(engine) as session:
+        listed = AuditRow.details.contains({"individuals": [individual]})
+        rows = session.scalars(select(AuditRow).where(AuditRow.action == "list_expiring", listed))
+        assert len(rows.all()) == 1
+    put(client, individual, EVERYTHING)
+    assert individual not in list_people()
 
 
 def test_without_a_database_consents_cannot_be_changed(mlflow_url, individual):

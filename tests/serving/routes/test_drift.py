@@ -22,7 +22,7 @@ def no_reports(engine):
         session.execute(delete(DriftReport))
 
 
-def report(engine, drift_score: float, days_ago: int = 0) -> None:
+def report(engine, drift_score: float, days_ago: int = 0, **changes) -> None:
     found = DriftReport(
         id=uuid.uuid4(),
         created_at=NOW - timedelta(days=days_ago),
@@ -38,6 +38,7 @@ def report(engine, drift_score: float, days_ago: int = 0) -> None:
         threshold=0.3,
         run_id="a" * 32,
         columns={"steps": {"value": 0.4, "drifted": True}},
+        **changes,
     )
     with Session(engine) as session, session.begin():
         session.add(found)
@@ -79,6 +80,26 @@ def test_the_metric_is_the_newest_score(client, engine):
     QueueMetrics(engine).refresh()  # the worker's own looks every few seconds
 
     assert 'mhras_drift_score{dataset="screenings"} 0.45' in client.get("/metrics").text
+
+
+def test_outcomes_and_groups_are_told(client, engine):
+    group = {"attribute": "sex", "group": "female", "share": 0.6, "mix_drifted": True}
+    found = {"is_known": True, "auroc": 0.712, "ratio": 1.31}
+    report(engine, 0.1, outcomes=found, groups=[group])
+    QueueMetrics(engine).refresh()
+    latest = ask(client).json()["latest"]
+    metrics = client.get("/metrics").text
+
+    assert (latest["outcomes"], latest["groups"]) == (found, [group])
+    assert 'mhras_outcome_auroc{dataset="screenings"} 0.712' in metrics
+    assert 'mhras_calibration_ratio{dataset="screenings"} 1.31' in metrics
+
+
+def test_what_outcomes_do_not_say_yet_is_no_number(client, engine):
+    report(engine, 0.1, outcomes={"is_known": False})
+    QueueMetrics(engine).refresh()
+
+    assert 'mhras_outcome_auroc{dataset="screenings"} NaN' in client.get("/metrics").text
 
 
 def test_where_drift_is_not_watched_the_metric_says_nothing_new(client, engine):
