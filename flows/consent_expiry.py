@@ -45,6 +45,10 @@ class ExpiryCounts:
     expired: int
     cleared: int
 
+    def __bool__(self) -> bool:
+        """Whether there was anything to do: nobody needs to hear of every quiet hour."""
+        return bool(self.expiring or self.expired or self.cleared)
+
 
 @flow(name="consent-expiry", timeout_seconds=3600, **TOLD)
 def watch_consents() -> ExpiryCounts:
@@ -58,7 +62,7 @@ def watch_consents() -> ExpiryCounts:
     counts = ExpiryCounts(expiring, expired, cleared)
     create_table_artifact([asdict(counts)], key="consent-expiry", description="Notices of this run")
     get_run_logger().info("%s", counts)
-    if expiring or expired:
+    if counts:
         notify(
             f"{expiring} consents end within 7 days, {expired} have ended; "
             "GET /consents names whom to ask again"
