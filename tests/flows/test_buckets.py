@@ -152,6 +152,7 @@ def compute_features(patch: pytest.MonkeyPatch, folder: Path, tables: Tables) ->
     return rows.sort("anonymized_id", "event_timestamp", "created_timestamp")
 
 
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")  # what a cluster warns of while it starts and stops
 def test_a_dask_cluster_gives_equal_results(variables, prefect_server, tmp_path):
     from distributed import LocalCluster
