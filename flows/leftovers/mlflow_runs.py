@@ -26,8 +26,18 @@ def find_dead_runs(client: MlflowClient, silent_since: datetime) -> list[Run]:
     return sorted(dead, key=lambda run: MLFLOW_PARENT_RUN_ID in run.data.tags)
 
 
+def list_children(client: MlflowClient, run_id: str) -> list[str]:
+    """Return the ids of a run's children, however they ended."""
+    found = _search(client, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'")
+    return [run.info.run_id for run in found]
+
+
 def list_runs(client: MlflowClient, status: str) -> list[Run]:
     """Return the newest runs of our experiments with a status."""
+    return _search(client, f"attributes.status = '{status}'")
+
+
+def _search(client: MlflowClient, asked: str) -> list[Run]:
     ours = [
         experiment.experiment_id
         for experiment in client.search_experiments()
@@ -35,7 +45,6 @@ def list_runs(client: MlflowClient, status: str) -> list[Run]:
     ]
     if not ours:
         return []
-    asked = f"attributes.status = '{status}'"
     return list(client.search_runs(ours, asked, max_results=MOST_RUNS))
 
 

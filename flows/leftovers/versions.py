@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from flows.leftovers.flow_runs import has_ended
-from flows.leftovers.mlflow_runs import list_runs
+from flows.leftovers.mlflow_runs import list_children, list_runs
 from flows.lineage import FLOW_RUN_TAG
 from mlruns_config.release import MANIFEST_HASH_TAG, MEMBER_MODELS, RELEASE_MODEL
 
@@ -26,13 +26,15 @@ class BrokenVersion:
 
 def list_broken(client: MlflowClient) -> list[BrokenVersion]:
     """Return the half-registered versions that are not marked as such yet."""
-    dead = {one.info.run_id for state in ("KILLED", "FAILED") for one in list_runs(client, state)}
+    dead = [run for state in ("KILLED", "FAILED") for run in list_runs(client, state)]
     releases = client.search_model_versions(f"name='{RELEASE_MODEL}'")
-    whole = {str(one.run_id) for one in releases}
+    made = {str(one.run_id) for one in releases}
+    unfinished = [run.info.run_id for run in dead if run.info.run_id not in made]
+    orphans = {child for run_id in unfinished for child in list_children(client, run_id)}
     found = [(one, why) for one in releases if (why := _judge_release(client, one, dead))]
     for model in MEMBER_MODELS.values():
         for one in client.search_model_versions(f"name='{model}'"):
-            if one.run_id in dead and _find_parent(client, one) not in whole:
+            if one.run_id in orphans:
                 found.append((one, "its training ended before there was a release of it"))
     return [
         BrokenVersion(one.name, int(one.version), why)
@@ -41,11 +43,12 @@ def list_broken(client: MlflowClient) -> list[BrokenVersion]:
     ]
 
 
-def _judge_release(client: MlflowClient, version: ModelVersion, dead: set[str]) -> str | None:
+def _judge_release(client: MlflowClient, version: ModelVersion, dead: list[Run]) -> str | None:
     is_whole = MANIFEST_HASH_TAG in version.tags
     if is_whole and version.current_stage != "None":
         return None
-    if version.run_id not in dead and not _has_ended(client, version):
+    ended = version.run_id in {run.info.run_id for run in dead}
+    if not ended and not _has_ended(client, version):
         return None  # its training is still at it
     if not is_whole:
         return "nothing says what its manifest was"
@@ -55,10 +58,6 @@ def _judge_release(client: MlflowClient, version: ModelVersion, dead: set[str]) 
 def _has_ended(client: MlflowClient, version: ModelVersion) -> bool:
     named = client.get_run(str(version.run_id)).data.tags.get(FLOW_RUN_TAG)
     return bool(named) and has_ended(str(named)) is True
-
-
-def _find_parent(client: MlflowClient, version: ModelVersion) -> str | None:
-    return client.get_run(str(version.run_id)).data.tags.get(MLFLOW_PARENT_RUN_ID)
 
 
 def mark_broken(client: MlflowClient, version: BrokenVersion) -> None:

@@ -20,7 +20,7 @@ from mlruns_config.registry import Registry, promote
 from mlruns_config.release import MANIFEST_HASH_TAG, RELEASE_MODEL
 from tests.fixtures.webhook import webhook
 from tests.flows.test_guardrails import candidate
-from tests.mlruns_config.test_registry import register, registry, tracking_uri
+from tests.mlruns_config.test_registry import MEMBER, register, registry, tracking_uri
 
 __all__ = ["candidate", "registry", "tracking_uri", "webhook"]
 
@@ -135,6 +135,21 @@ def test_a_run_that_names_nobody_is_killed_once_nobody_is_at_work(client: Mlflow
     reconcile_runs(silence_minutes=0)
     assert read(at_work).state.is_crashed()
     assert get_status(client, nobodys) == "KILLED"
+
+
+def test_a_member_whose_training_never_came_to_a_release_is_tagged(
+    client: MlflowClient, registry: Registry
+) -> None:
+    parent = begin_mlflow_run(client)
+    child = begin_mlflow_run(client, **{"mlflow.parentRunId": parent})
+    client.set_terminated(child)  # the member was done; what it was for was not
+    known = client.create_model_version(MEMBER, "runs:/nowhere", child)
+
+    found = [one for one in reconcile_runs(silence_minutes=0) if "half" in one]
+    assert found == [
+        f"{MEMBER} {known.version} is half registered: its training ended before there was a "
+        "release of it"
+    ]
 
 
 def test_versions_whose_registration_broke_off_are_tagged_and_told_once(
