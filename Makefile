@@ -7,7 +7,7 @@ STATE ?= .mhras
 PEOPLE ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-nightly lint types bench lock clean
+.PHONY: help install run story test test-nightly lint types bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 run: install ## start everything, train a release on DROP=folder (default: a simulated cohort), screen one individual
 	@$(BIN)/python -m infra.local $(if $(DROP),--drop "$(DROP)") --people $(PEOPLE) --state "$(STATE)" $(if $(ALL),--all-members) $(if $(ONCE),--once)
+
+story: install ## drift, a challenger, its way to Production and back, an erasure: told and checked in minutes
+	@$(BIN)/python -m infra.local.story $(if $(ONCE),--once)
 
 test: install ## run the tests
 	@$(BIN)/python -m pytest -m "not nightly" $(ARGS)

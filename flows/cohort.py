@@ -36,15 +36,20 @@ DEFAULT_YEARS = 3
 
 
 def simulate_cohort(
-    people: int, years: float, until: date, seed: int
+    people: int, years: float, until: date, seed: int, begin: int = 0, more_severe: float = 0.0
 ) -> Iterator[dict[str, pl.DataFrame]]:
     """Yield the tables of the input contract, one block of individuals at a time.
 
-    `until` is the last simulated day. The same arguments give the same rows.
+    `until` is the last simulated day. The same arguments give the same rows. Other individuals
+    come from another number to `begin` at (a multiple of BLOCK_SIZE); `more_severe` shifts them,
+    in units of logits, of which the trait has a standard deviation of 0.85.
     """
+    if begin % BLOCK_SIZE:
+        raise ValueError(f"a cohort begins at a multiple of {BLOCK_SIZE}, not at {begin}")
     days = int(years * 365)
-    for first in range(0, people, BLOCK_SIZE):
-        block = simulate_block(first, until - timedelta(days=days - 1), days, seed)
+    start = until - timedelta(days=days - 1)
+    for first in range(begin, begin + people, BLOCK_SIZE):
+        block = simulate_block(first, start, days, seed, more_severe)
         tables = {
             "people": simulate_people(block),
             "surveys": simulate_surveys(block),
@@ -53,7 +58,7 @@ def simulate_cohort(
             "consents": simulate_consents(block),
         }
         # A whole block is always drawn, so a smaller cohort is a prefix of a larger one.
-        beyond = name_person(people)
+        beyond = name_person(begin + people)
         yield {name: frame.filter(pl.col("person_id") < beyond) for name, frame in tables.items()}
 
 
@@ -84,12 +89,14 @@ def main(
         datetime | None, typer.Option(help="Last simulated day (default: yesterday).")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same cohort.")] = 7,
+    begin: Annotated[int, typer.Option(min=0, help="Number of the first individual.")] = 0,
+    more_severe: Annotated[float, typer.Option(help="Shift of severity, in logits.")] = 0.0,
     fhir: Annotated[bool, typer.Option("--fhir", help="FHIR R4 NDJSON, not Parquet.")] = False,
 ) -> None:
     """Write a simulated cohort as a drop of the input contract."""
     last_day = until.date() if until else datetime.now(UTC).date() - timedelta(days=1)
     write = write_fhir_drop if fhir else write_drop
-    counts = write(simulate_cohort(people, years, last_day, seed), folder)
+    counts = write(simulate_cohort(people, years, last_day, seed, begin, more_severe), folder)
     for name, count in counts.items():
         typer.echo(f"{name:15} {count:>12,} rows")
 

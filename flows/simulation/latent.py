@@ -43,11 +43,16 @@ def name_person(number: int) -> str:
     return f"sim-{number:09d}"
 
 
-def simulate_block(first: int, start: date, days: int, seed: int) -> Block:
-    """Draw the latent weekly severity of BLOCK_SIZE individuals from number `first`."""
+def simulate_block(
+    first: int, start: date, days: int, seed: int, more_severe: float = 0.0
+) -> Block:
+    """Draw the latent weekly severity of BLOCK_SIZE individuals from number `first`.
+
+    `more_severe` is added to everybody's trait: another population, not another system.
+    """
     rng = np.random.default_rng([seed, first // BLOCK_SIZE])
     weeks = days // 7 + 2
-    trait = rng.normal(0, TRAIT_SD, BLOCK_SIZE)
+    trait = rng.normal(more_severe, TRAIT_SD, BLOCK_SIZE)
     drift = _simulate_drift(rng, weeks + BURN_IN_WEEKS)
     prodrome, lift = _simulate_episodes(rng, trait, drift)
     severity = trait[:, None] + drift + lift

@@ -3,13 +3,13 @@
 import time
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import httpx
 import psycopg2
 from rich.console import Console
 from rich.markup import escape
 
+from infra.local.flow_runs import POLL_SECONDS, create_flow_run, follow, link_flow_run
 from infra.local.stack import LocalStack
 from serving.roles import Role
 from serving.tokens import issue_token
@@ -18,7 +18,6 @@ from serving.tokens import issue_token
 EXAMPLE_ANSWERS = {"phq9": [2, 2, 1, 2, 1, 1, 1, 0, 0], "gad7": [2, 1, 2, 1, 0, 1, 1]}
 PIPELINE = "pipeline/pipeline"
 BAND_COLOURS = {"low": "green", "moderate": "yellow", "high": "dark_orange", "critical": "red"}
-POLL_SECONDS = 1.0
 RELEASE_PATIENCE_SECONDS = 60
 
 
@@ -33,10 +32,10 @@ def has_release(stack: LocalStack) -> bool:
 
 def run_pipeline(stack: LocalStack, parameters: dict[str, Any], console: Console) -> None:
     """Run the parent flow as a deployment and follow its steps until it ends."""
-    run_id = _create_flow_run(stack, parameters)
-    link = f"{stack.url('prefect')}/runs/flow-run/{run_id}"
+    run_id = create_flow_run(stack, PIPELINE, parameters)
+    link = link_flow_run(stack, run_id)
     console.print(f"\npipeline: [cyan]{link}[/]", soft_wrap=True)
-    state = _follow(stack, run_id, console)
+    state = follow(stack, run_id, console)
     if state["type"] != "COMPLETED":
         raise PipelineFailedError(f"the pipeline ended {state['name']}: {state['message']}\n{link}")
     _print_verdict(stack, console)
@@ -53,56 +52,6 @@ def _print_verdict(stack: LocalStack, console: Console) -> None:
     sign = "[green]✓[/]" if result == "promoted" else "[yellow]![/]"
     verdict = f"release {version} to {stage}: {result} ({reason})"
     console.print(f"{sign} {escape(verdict)}", soft_wrap=True)
-
-
-def _create_flow_run(stack: LocalStack, parameters: dict[str, Any]) -> str:
-    deployment = _ask_prefect(stack, "GET", f"deployments/name/{PIPELINE}")
-    body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    path = f"deployments/{deployment['id']}/create_flow_run"
-    return str(UUID(_ask_prefect(stack, "POST", path, body)["id"]))
-
-
-def _follow(stack: LocalStack, run_id: str, console: Console) -> dict[str, Any]:
-    """Print every step as it starts and ends; return the final state of the run."""
-    seen: dict[str, str] = {}
-    with console.status("waiting for the worker"):
-        while True:
-            stack.check_alive()
-            for step in _list_steps(stack, run_id):
-                _report_step(step, seen, console)
-            state = _ask_prefect(stack, "GET", f"flow_runs/{run_id}")["state"]
-            if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-                return dict(state)
-            time.sleep(POLL_SECONDS)
-
-
-def _list_steps(stack: LocalStack, run_id: str) -> list[dict[str, Any]]:
-    query = {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}, "sort": "START_TIME_ASC"}
-    steps = _ask_prefect(stack, "POST", "flow_runs/filter", query)
-    flows = _ask_prefect(stack, "POST", "flows/filter", {})
-    names = {flow["id"]: flow["name"] for flow in flows}
-    return [step | {"flow": names[step["flow_id"]]} for step in steps]
-
-
-def _report_step(step: dict[str, Any], seen: dict[str, str], console: Console) -> None:
-    state = step["state"]["type"]
-    if seen.get(step["id"]) == state:
-        return
-    seen[step["id"]] = state
-    name = step["flow"]
-    if state == "COMPLETED":
-        console.print(f"[green]✓[/] {name:10} {step['total_run_time']:.0f} s")
-    elif state in ("FAILED", "CRASHED"):
-        console.print(f"[red]✗[/] {name:10} {escape(str(step['state']['message']))}")
-
-
-def _ask_prefect(
-    stack: LocalStack, method: str, path: str, body: dict[str, Any] | None = None
-) -> Any:
-    url = f"{stack.environment['PREFECT_API_URL']}/{path}"
-    response = httpx.request(method, url, json=body, timeout=30, trust_env=False)
-    response.raise_for_status()
-    return response.json()
 
 
 def screen_example(stack: LocalStack, console: Console) -> None:

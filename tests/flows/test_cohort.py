@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from feature_repo.instruments import PHQ9
 from flows.cohort import simulate_cohort, write_drop
 from flows.features.surveys import add_totals
 from flows.labels import derive_labels
@@ -58,6 +59,25 @@ def test_a_smaller_cohort_is_a_prefix_of_a_larger_one(fewer):
         assert small[name].equals(of_the_same), name
 
 
+def test_another_population_is_of_other_individuals_and_as_much_more_ill_as_asked_for():
+    usual = simulate(300)
+    shifted = list(simulate_cohort(300, 0.5, LAST_DAY, 3, begin=10 * BLOCK_SIZE, more_severe=0.7))
+    other = {name: pl.concat([block[name] for block in shifted]) for name in TABLES}
+
+    known = set(usual["people"]["person_id"])
+    assert known.isdisjoint(other["people"]["person_id"])
+    assert set(other["surveys"]["person_id"]) <= set(other["people"]["person_id"])
+    mean = [find_mean_phq9(one["surveys"]) for one in (usual, other)]
+    assert mean[1] - mean[0] > 1.5
+    with pytest.raises(ValueError, match="multiple of 1000"):
+        list(simulate_cohort(300, 0.5, LAST_DAY, 3, begin=10))
+
+
+def find_mean_phq9(surveys: pl.DataFrame) -> float:
+    totals = add_totals(surveys.filter(pl.col("instrument") == PHQ9.name))
+    return totals.select(pl.col("total").mean()).item()
+
+
 def test_blocks_come_one_at_a_time():
     cohort = simulate_cohort(3 * BLOCK_SIZE, 0.5, LAST_DAY, 1)
     assert next(cohort)["people"].height == BLOCK_SIZE
@@ -67,6 +87,7 @@ PEAK = """
 import resource, sys
 from datetime import date
 from pathlib import Path
+from feature_repo.instruments import PHQ9
 from flows.cohort import simulate_cohort, write_drop
 write_drop(simulate_cohort(int(sys.argv[1]), 0.5, date(2025, 12, 31), 1), Path(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

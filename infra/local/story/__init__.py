@@ -1,0 +1,1 @@
+"""`make story`: a month in which everything happens that the platform is there for."""

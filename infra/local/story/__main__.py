@@ -1,0 +1,120 @@
+"""`make story`: drift, a challenger, its way to Production and back, an erasure; in minutes.
+
+Everything runs in the real stack (infra/local) in a state folder of its own. Each step is a flow
+run in Prefect and shows in MLflow; what is told is checked, and a story that does not come true
+ends with exit code 1.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from infra.local.postgres import PostgresStartError, remove_root_state
+from infra.local.processes import ServiceFailedError
+from infra.local.stack import PROJECT, LocalStack, start_stack
+
+console = Console(highlight=False)
+
+#: The API looks at the registry every other second here, so that nobody has to wait.
+QUICK = {"RELEASE_POLL_SECONDS": "2"}
+
+
+def tell(
+    state: Annotated[Path, typer.Option(help="Where it is kept; what is there is removed.")] = (
+        PROJECT / ".mhras" / "story"
+    ),
+    once: Annotated[bool, typer.Option("--once", help="Stop after the story.")] = False,
+) -> None:
+    """Tell the story on a stack of its own, then leave it running to be looked at."""
+    state = state.resolve()
+    remove_root_state(state / "postgres")
+    shutil.rmtree(state, ignore_errors=True)
+    os.environ.update(QUICK)
+    signal.signal(signal.SIGTERM, _interrupt)
+    begun = time.monotonic()
+    try:
+        stack = start_stack(state, _announce)
+    except (ServiceFailedError, PostgresStartError) as error:
+        _fail(str(error))
+    try:
+        _tell_acts(stack, state, begun)
+        _linger(stack, once)
+    except KeyboardInterrupt:
+        console.print()
+    finally:
+        console.print("[dim]stopping[/]")
+        stack.stop()
+
+
+def _tell_acts(stack: LocalStack, state: Path, begun: float) -> None:
+    # Imported now: feature views take the lake's address from the environment at import.
+    os.environ.update(stack.environment)
+    from infra.local.story import acts
+    from infra.local.story.erasure import erase_somebody
+    from infra.local.story.stage import StoryFailedError, set_stage
+
+    stage = set_stage(stack, console)
+    try:
+        _name_act("1. A release")
+        acts.pause_schedules(stage)
+        acts.make_first_release(stage, state / "drops" / "first")
+        first = acts.find_newest(stage)
+        _name_act("2. A month of other people")
+        newcomers = acts.let_newcomers_arrive(stage, state / "drops" / "second")
+        _name_act("3. Drift, and a challenger")
+        version = acts.let_drift_be_found(stage)
+        acts.show_challenger(stage, version)
+        _name_act("4. Shadow, a share of individuals, Production")
+        acts.roll_out(stage, version, newcomers)
+        _name_act("5. Worse data, and back")
+        acts.let_data_go_bad(stage, version, newcomers)
+        _name_act("6. An erasure")
+        erase_somebody(stage, newcomers, [version])
+    except (StoryFailedError, ServiceFailedError) as error:
+        _fail(str(error))
+    finally:
+        stage.engine.dispose()
+    console.print(f"\n[green]✓[/] the story came true in {time.monotonic() - begun:.0f} s")
+    console.print(f"  release {first} is Production again. To look at:")
+    stage.show("flow runs", f"{stack.url('prefect')}/runs")
+    stage.show("events", f"{stack.url('prefect')}/events")
+    stage.show("models and lineage", f"{stack.url('mlflow')}/#/models/mhras-risk")
+
+
+def _linger(stack: LocalStack, once: bool) -> None:
+    if once:
+        return
+    console.print("\nCtrl-C stops everything.")
+    while True:
+        time.sleep(1)
+        stack.check_alive()
+
+
+def _name_act(title: str) -> None:
+    console.print(f"\n[bold]{title}[/]")
+
+
+def _announce(service: str, happened: str) -> None:
+    console.print(f"[green]✓[/] {service:10} {happened}", soft_wrap=True)
+
+
+def _fail(message: str) -> None:
+    console.print(f"[red]✗[/] {escape(message)}", soft_wrap=True)
+    sys.exit(1)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    typer.run(tell)
