@@ -18,6 +18,7 @@ from feature_repo import definitions
 from feature_repo.catalogue import STORED_VIEWS, TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY
 from feature_repo.online import REPOSITORY
+from feature_repo.postgres_reader import erase_online_rows
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import weekly_sequence
 from flows.buckets import list_spans, run_buckets
@@ -127,7 +128,7 @@ def serve_bucket(bucket: int, lake_url: str, snapshot: date) -> int:
     """Load one bucket of the snapshot, and what stands for all time, into the online store.
 
     Only rows of a data type whose use is consented to now; where no single type rules a view,
-    those of who consents to any. Returns the rows.
+    those of who consents to any. Rows of others leave the store. Returns the rows written.
     """
     consented = read_consents(bucket)
     store = FeatureStore(repo_path=str(REPOSITORY))
@@ -137,6 +138,9 @@ def serve_bucket(bucket: int, lake_url: str, snapshot: date) -> int:
             moment = ALWAYS if not view.ttl else find_midnight(snapshot)
             rows = read_latest(view, bucket, span, moment)
             allowed = keep_consented(rows, view.tags.get("data_type"), consented)
+            withheld = rows.join(allowed, on=JOIN_KEY, how="anti")[JOIN_KEY]
+            if not withheld.is_empty():
+                erase_online_rows([view.name], *withheld)
             if view is weekly_sequence:
                 allowed = blank_channels(allowed.join(consented, on=JOIN_KEY))
             written += write_online(store, view, allowed)

@@ -4,13 +4,19 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session
 
-from feature_repo.catalogue import STORED_VIEWS
+from feature_repo.catalogue import STORED_VIEWS, describe_stored_views
 from feature_repo.individual import locate_feature_table
+from feature_repo.online import open_reader
 from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.features.tables import ensure_table, get_table_version, merge_rows, read_bucket
-from flows.materialisation import compute_bucket, compute_views
+from flows.materialisation import compute_bucket, compute_views, serve_bucket
+from flows.sources.consent_store import read_consented_types
+from serving.database.tables import Consent
 from tests.fixtures.landed_tables import simulate_tables
+from tests.fixtures.trained_world import SNAPSHOT as WORLD_SNAPSHOT
 
 VIEWS = {view.name: view for view in STORED_VIEWS}
 LAST_DAY = date(2025, 12, 31)
@@ -98,6 +104,34 @@ def test_buckets_leave_each_other_alone(lake, tables):
 def test_an_empty_bucket_is_no_trouble(lake, tmp_path):
     counts = compute_bucket.fn(str(tmp_path / "lake"), BUCKET_COUNT - 1, SNAPSHOT)
     assert counts == dict.fromkeys(VIEWS, (0, 0))
+
+
+def find_online(person: str) -> set[str]:
+    reader = open_reader(10)
+    found = set(reader.fetch(describe_stored_views(), [person])[person].moments)
+    reader.close()
+    return found
+
+
+def test_who_withdraws_leaves_the_online_store_with_the_next_features(in_trained_world):
+    world, snapshot = in_trained_world, WORLD_SNAPSHOT
+    consented = read_consented_types(world.engine, datetime.now(UTC), ["screening"], bucket=3)
+    (person, other) = consented.filter("survey", "wearable")["anonymized_id"][:2]
+    before = find_online(person), find_online(other)
+    assert "survey_history" in before[0]
+    theirs = update(Consent).where(Consent.anonymized_id == person, Consent.withdrawn_at.is_(None))
+    now = datetime.now(UTC)
+    with Session(world.engine) as session, session.begin():
+        session.execute(theirs.values(withdrawn_at=now))
+    try:
+        serve_bucket.fn(3, world.lake_url, snapshot)
+        assert (find_online(person), find_online(other)) == (set(), before[1])
+    finally:
+        again = update(Consent).where(Consent.withdrawn_at == now).values(withdrawn_at=None)
+        with Session(world.engine) as session, session.begin():
+            session.execute(again)
+    serve_bucket.fn(3, world.lake_url, snapshot)
+    assert find_online(person) == before[0]
 
 
 def test_nobody_has_two_rows_of_one_moment(tables):
