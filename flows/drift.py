@@ -43,7 +43,7 @@ FEWEST_SCREENINGS = 200
 IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
-@flow(name="drift", **TOLD)
+@flow(name="drift", timeout_seconds=2 * 3600, **TOLD)
 def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
     """Compare the screenings of the last days with the Production release's training.
 
@@ -62,15 +62,22 @@ def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
     version, summary = reference
     end = datetime.now(UTC)
     window = Window(version, end - timedelta(days=window_days), end)
+    examined = examine(window, summary)
+    if examined is None:
+        return None
+    sample, found = examined
+    report_drift(window, sample, found, settings.drift_threshold)
+    return found.result.drift_score
+
+
+def examine(window: Window, reference: DriftReference) -> tuple[ScreenedSample, Found] | None:
+    """Compare what was screened in a window; None where that is too little."""
     sample = read_screenings(window)
     if sample.screened < FEWEST_SCREENINGS:
         get_run_logger().info("%d screenings are too few to compare", sample.screened)
         return None
-    found = Found(
-        compare(summary, sample), *judge_outcomes(window, sample, summary.groups, settings.lake_url)
-    )
-    report_drift(window, sample, found, settings.drift_threshold)
-    return found.result.drift_score
+    judged = judge_outcomes(window, sample, reference.groups, get_settings().lake_url)
+    return sample, Found(compare(reference, sample), *judged)
 
 
 def report_drift(window: Window, sample: ScreenedSample, found: Found, threshold: float) -> None:

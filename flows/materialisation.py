@@ -49,7 +49,7 @@ class ViewReport:
     table_version: int
 
 
-@flow(name="features", **TOLD)
+@flow(name="features", timeout_seconds=12 * 3600, **TOLD)
 def materialise_features(as_of: date | None = None) -> list[ViewReport]:
     """Compute the features of every individual and serve those of one day.
 

@@ -43,7 +43,7 @@ IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 Pins = Sequence[MemberPin]
 
 
-@flow(name="sequence-scoring", **TOLD)
+@flow(name="sequence-scoring", timeout_seconds=12 * 3600, **TOLD)
 def score_sequences(as_of: date | None = None) -> int:
     """Score the stored weeks of one day and serve the outputs; return how many.
 
@@ -76,8 +76,13 @@ def find_sequence_members() -> list[MemberPin]:
 
 
 @task(cache_policy=NO_CACHE, task_run_name="score-bucket-{bucket}", **IO_RETRIES)
-def score_bucket(pins: Pins, bucket: int, lake_url: str, snapshot: date) -> int:
-    """Score one bucket of individuals and serve the outputs; return the number of sequences."""
+def score_bucket(
+    pins: Pins, bucket: int, lake_url: str, snapshot: date, serves: bool = True
+) -> int:
+    """Score one bucket of individuals; return the number of sequences.
+
+    Outputs of a past day are kept and not served: the online store speaks of today.
+    """
     consented = read_consents(bucket)
     store = FeatureStore(repo_path=str(REPOSITORY))
     scored = 0
@@ -87,7 +92,9 @@ def score_bucket(pins: Pins, bucket: int, lake_url: str, snapshot: date) -> int:
         if not asked.is_empty():
             outputs = compute_outputs(pins, asked)
             merge_rows(sequence_outputs, bucket, outputs, span)
-            scored += write_online(store, sequence_outputs, outputs)
+            if serves:
+                write_online(store, sequence_outputs, outputs)
+            scored += outputs.height
     return scored
 
 

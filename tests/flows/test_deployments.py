@@ -46,6 +46,20 @@ def test_a_deployment_says_what_it_does(deployment: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("deployment", DECLARED, ids=lambda deployment: deployment["name"])
+def test_every_parameter_of_a_form_is_described(deployment: dict[str, Any]) -> None:
+    parameters = load_flow(deployment).parameters.properties
+
+    assert [name for name, one in parameters.items() if not one.get("description")] == []
+
+
+@pytest.mark.parametrize("deployment", DECLARED, ids=lambda deployment: deployment["name"])
+def test_a_run_ends_some_time_and_has_no_twin(deployment: dict[str, Any]) -> None:
+    assert load_flow(deployment).timeout_seconds is not None
+    limit = deployment["concurrency_limit"]
+    assert (limit if isinstance(limit, int) else limit["limit"]) == 1
+
+
+@pytest.mark.parametrize("deployment", DECLARED, ids=lambda deployment: deployment["name"])
 def test_a_schedule_that_looks_often_does_not_catch_up(deployment: dict[str, Any]) -> None:
     often = [one for one in deployment.get("schedules", []) if one.get("interval", 3600) < 3600]
     limit = deployment["concurrency_limit"]
@@ -75,6 +89,6 @@ def test_the_five_core_flows_can_be_started_from_a_form(name: str) -> None:
 
 def _require(flow: Flow[..., Any]) -> dict[str, Any]:
     """Return a value for each parameter that whoever starts the run must give."""
-    values = {"integer": 1, "string": "a folder"}
-    kinds = {name: flow.parameters.properties[name]["type"] for name in flow.parameters.required}
-    return {name: values[kind] for name, kind in kinds.items()}
+    values = {"integer": 1, "string": "a folder", "date": "2026-01-31"}
+    needed = {name: flow.parameters.properties[name] for name in flow.parameters.required}
+    return {name: values[one.get("format", one["type"])] for name, one in needed.items()}

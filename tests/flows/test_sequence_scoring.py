@@ -7,10 +7,12 @@ import mlflow
 import numpy as np
 import onnx
 import onnxruntime
+import polars as pl
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from feature_repo.catalogue import describe_stored_views
+from feature_repo.individual import locate_feature_table
 from feature_repo.online import Answers, combine_features, open_reader
 from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.stored_views import SEQUENCE_OUTPUTS, StoredRow
@@ -25,7 +27,7 @@ from flows.models.member import (
 )
 from flows.models.registration import register_member
 from flows.models.release import describe_sequence
-from flows.sequence_scoring import open_member, score_sequences
+from flows.sequence_scoring import find_midnight, open_member, score_bucket, score_sequences
 from mlruns_config.release import MemberPin
 from serving.release import Member, Release
 from serving.scoring import Inputs, assemble_sequence
@@ -172,6 +174,26 @@ def test_scoring_again_changes_nothing(pin, consents):
     for person, row in before.items():
         assert row.values.get("rnn_key") == after[person].values.get("rnn_key")
         assert row.values.get("rnn_output") == after[person].values.get("rnn_output")
+
+
+def test_a_past_day_is_scored_and_kept_and_not_served(pin, consents, in_trained_world):
+    score_sequences(SNAPSHOT)
+    served = read_rows(list(consents))
+    weeks = pl.read_delta(locate_feature_table("weekly_sequence"))
+    past = weeks.filter(pl.col("event_timestamp") < find_midnight(SNAPSHOT))
+    moment = past["event_timestamp"].max()
+    bucket = past.filter(pl.col("event_timestamp") == moment)["bucket"][0]
+    lake_url = in_trained_world.lake_url
+
+    assert score_bucket.fn([pin], bucket, lake_url, moment.date(), serves=False) > 0
+    kept = pl.read_delta(locate_feature_table("sequence_outputs"))
+    assert moment in kept["event_timestamp"]
+    again = read_rows(list(consents))
+    names = ("rnn_key", "rnn_output")
+    for person, row in served.items():
+        assert [again[person].values.get(one) for one in names] == [
+            row.values.get(one) for one in names
+        ]
 
 
 def test_every_way_of_not_knowing_is_the_same_key():

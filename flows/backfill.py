@@ -1,0 +1,163 @@
+"""The backfill flow: what the nightly flows would have made of past days, made now.
+
+Features of days on which nobody computed them (history that was ingested late), the sequence
+members' outputs of those days, and drift reports of past windows. The online store is left alone:
+it serves today. Done days are kept in the lake, so a run that was cut off does what is left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+
+from feature_repo.pseudonyms import BUCKET_COUNT
+from flows.backfilled import Done, Step, list_done, remember
+from flows.buckets import run_buckets
+from flows.drift import (
+    WINDOW_DAYS,
+    examine,
+    load_reference,
+    log_report,
+    store_summary,
+)
+from flows.drift_report import Window, make_summary
+from flows.materialisation import apply_definitions, compute_bucket
+from flows.notify import TOLD
+from flows.releases import hold_registry
+from flows.sequence_scoring import find_midnight, find_sequence_members, score_bucket
+from mlruns_config.registry import find_production
+from serving.settings import get_settings
+
+STEPS: tuple[Step, ...] = ("features", "sequences", "drift")
+#: A year and a month: more in one run is a mistake in a date.
+MOST_DAYS = 400
+IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
+
+
+class RangeError(ValueError):
+    """The days to fill are no range of past days."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What one day and step came to: rows, or None where there was nothing to do it with."""
+
+    day: date
+    step: Step
+    rows: int | None
+
+
+@flow(name="backfill", timeout_seconds=48 * 3600, **TOLD)
+def backfill(
+    begin: date,
+    end: date,
+    steps: Sequence[Step] = STEPS,
+    every_days: int = 1,
+    again: bool = False,
+) -> list[Filled]:
+    """Make features, sequence outputs and drift reports of past days; resumable.
+
+    A day that was filled before, by the same Production release where one takes part, is left
+    out. Raises RangeError.
+
+    Args:
+        begin: First day (UTC).
+        end: Last day, at the latest yesterday.
+        steps: What is made of each day, in this order.
+        every_days: Fill every so many days only, from the first on; drift windows of 30 days
+            overlap, and 7 tells as much.
+        again: Fill days, too, that were filled before: data of theirs came in since.
+    """
+    days = list_days(begin, end, every_days)
+    release = find_release()
+    done = set() if again else list_done(get_settings().lake_url)
+    wanted = [Done(day, step, name_release(step, release)) for day in days for step in steps]
+    left = [one for one in wanted if one not in done]
+    get_run_logger().info("%d of %d days and steps are left", len(left), len(wanted))
+    progress: Any = create_progress_artifact(0.0, key="backfill-progress")
+    if any(one.step == "features" for one in left):
+        apply_definitions()
+    filled = []
+    for number, one in enumerate(left, 1):
+        filled.append(Filled(one.day, one.step, fill(one)))
+        remember(get_settings().lake_url, one)
+        update_progress_artifact(progress, 100 * number / len(left))
+    create_table_artifact([vars(one) | {"day": str(one.day)} for one in filled], key="backfill")
+    return filled
+
+
+def list_days(begin: date, end: date, every_days: int) -> list[date]:
+    """Return the days of a range; raises RangeError for one that is none, or not past."""
+    if every_days < 1:
+        raise RangeError(f"every {every_days} days is no step")
+    if end < begin:
+        raise RangeError(f"the range ends on {end}, before it begins on {begin}")
+    if end >= datetime.now(UTC).date():
+        raise RangeError(f"{end} is not over yet: the nightly flows are for today")
+    if (end - begin).days >= MOST_DAYS:
+        raise RangeError(f"{(end - begin).days + 1} days are more than {MOST_DAYS} in one run")
+    return [begin + timedelta(days=n) for n in range(0, (end - begin).days + 1, every_days)]
+
+
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
+def find_release() -> int | None:
+    with hold_registry() as registry:
+        return find_production(registry)
+
+
+def name_release(step: Step, release: int | None) -> int | None:
+    """Return the release that a step's result depends on; features depend on none."""
+    return None if step == "features" else release
+
+
+def fill(one: Done) -> int | None:
+    """Do one step of one day; return the rows that came of it."""
+    if one.step == "features":
+        return fill_features(one.day)
+    if one.step == "sequences":
+        return fill_sequences(one.day)
+    return fill_drift(one.day)
+
+
+def fill_features(day: date) -> int:
+    """Compute the features as of the start of a day; return the rows that are new."""
+    lake_url, buckets = get_settings().lake_url, range(BUCKET_COUNT)
+    counts = run_buckets(compute_bucket, buckets, lake_url=lake_url, snapshot=day)
+    return sum(changed for bucket in counts for _, changed in bucket.values())
+
+
+def fill_sequences(day: date) -> int | None:
+    """Score the stored weeks of a day; None without sequence members in Production."""
+    pins = find_sequence_members()
+    if not pins:
+        return None
+    given: dict[str, Any] = {"lake_url": get_settings().lake_url, "snapshot": day}
+    return sum(run_buckets(score_bucket, range(BUCKET_COUNT), pins=pins, serves=False, **given))
+
+
+def fill_drift(day: date) -> int | None:
+    """Report on the window that ended with a day; None where too little was screened in it.
+
+    The report is kept as the drift flow keeps its own, and told to nobody: it is over.
+    """
+    reference = load_reference()
+    if reference is None:
+        return None
+    version, summary = reference
+    end = find_midnight(day) + timedelta(days=1)
+    window = Window(version, end - timedelta(days=WINDOW_DAYS), end)
+    if (examined := examine(window, summary)) is None:
+        return None
+    sample, found = examined
+    threshold = get_settings().drift_threshold
+    run_id = log_report(window, sample, found, threshold)
+    store_summary(make_summary(window, sample, found, threshold, run_id))
+    return sample.screened
