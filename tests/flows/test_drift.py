@@ -173,7 +173,8 @@ def test_another_population_is_drift_kept_reported_and_told(watched, reference, 
     assert score == report.drift_score
     assert 0.3 < sum(reference.importance[name] for name in heaviest) <= score + 1e-9
     assert {name for name, one in report.columns.items() if one["drifted"]} >= set(heaviest)
-    ((event, facts),), (message,) = emitted, webhook.messages
+    ((event, facts),), (message, ended) = emitted, webhook.messages
+    assert "flow drift completed" in ended
     version = watched.report.release_version
     assert event == "drift.detected"
     assert facts["resource"]["prefect.resource.id"] == f"model.{RELEASE_MODEL}.{version}"
