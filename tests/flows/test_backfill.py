@@ -73,6 +73,7 @@ def read_rows(day: date) -> pl.DataFrame:
     return rows.filter(pl.col(EVENT_TIMESTAMP) == find_midnight(day)).sort(JOIN_KEY)
 
 
+@pytest.mark.nightly
 def test_features_of_past_days_are_those_of_that_day_and_a_cut_off_run_is_continued(
     world: World, small_drop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ def test_without_a_release_there_is_no_drift_and_no_sequence_to_fill(world: Worl
     assert [one.rows for one in filled] == [None, None]
 
 
+@pytest.mark.nightly
 def test_a_past_window_is_reported_and_told_to_nobody(
     watched: TrainedWorld, reference: DriftReference, evidently: None, webhook: Any
 ) -> None:
