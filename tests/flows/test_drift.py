@@ -155,7 +155,7 @@ def test_a_release_that_outcomes_prove_wrong_is_told_of(watched, reference, emit
     assert (report.outcomes["labels"], report.outcomes["outcomes"]) == (SCREENINGS, SCREENINGS / 2)
     assert report.outcomes["calibration_drifted"]
     assert report.outcomes["auroc_at_training"] == watched.report.metrics["auroc"]
-    ((event, facts),), (message,) = emitted, webhook.messages
+    ((event, facts),), (message, *_) = emitted, webhook.messages
     assert event == "performance.degraded"
     assert facts["payload"]["run_id"] == report.run_id
     assert "as many outcomes as expected" in message
