@@ -122,16 +122,18 @@ def test_without_consent_nobody_is_screened(world, newcomer):
 
 def test_a_consent_withdrawn_during_the_run_binds(world, newcomer, monkeypatch):
     answer_today(newcomer)
-    score = batch_screening.apply_release
+    screen = batch_screening.screen_stored
 
-    def score_after_withdrawal(*arguments):
-        withdraw(world, newcomer)
-        return score(*arguments)
+    def screen_after_withdrawal(person, *arguments):
+        if person == newcomer:
+            withdraw(world, newcomer)
+        return screen(person, *arguments)
 
-    monkeypatch.setattr(batch_screening, "apply_release", score_after_withdrawal)
+    monkeypatch.setattr(batch_screening, "screen_stored", screen_after_withdrawal)
     counts = screen_everybody("a")
 
     assert newcomer not in find_people(world, "a")
+    assert counts.consent_changed == 1
     assert counts.screened > 0
 
 
