@@ -88,11 +88,12 @@ async def require_consent(
     """
     CONSENT_VERIFICATIONS.inc()
     known = services.accountability.consents.get_known(anonymized_id)
-    if known is None:
+    consented = find_consented(known or ())
+    if not suffices(consented, request):
+        # Nobody is refused on what a cache says: the consent may be a moment old.
         known = await run_in_threadpool(read_consents, services, anonymized_id)
-    consented = combine_consents(known, SCREENING, datetime.now(UTC))
-    lacks_survey = request.answers.has_answers and "survey" not in consented
-    if consented and not lacks_survey:
+        consented = find_consented(known)
+    if suffices(consented, request):
         return consented
     CONSENT_FAILURES.inc()
     what = "survey answers" if consented else "any data type"
@@ -102,6 +103,15 @@ async def require_consent(
         audit.GENERATE_RISK_SCORE,
         anonymized_id,
     )
+
+
+def find_consented(known: tuple[KnownConsent, ...]) -> frozenset[str]:
+    return combine_consents(known, SCREENING, datetime.now(UTC))
+
+
+def suffices(consented: frozenset[str], request: ScreeningRequest) -> bool:
+    """Tell whether anything may be used, and the answers that were sent among it."""
+    return bool(consented) and ("survey" in consented or not request.answers.has_answers)
 
 
 def read_consents(services: Services, anonymized_id: str) -> tuple[KnownConsent, ...]:

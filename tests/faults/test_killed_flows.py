@@ -99,6 +99,7 @@ def test_an_ingestion_that_was_killed_lands_everything_once_when_it_is_run_again
     assert (counts.inserted, counts.unchanged) == (expected["surveys"].height - left, left)
 
 
+@pytest.mark.nightly
 def test_an_erasure_that_was_killed_is_carried_out_when_it_is_run_again(
     world: World, small_drop: Path
 ) -> None:

@@ -33,6 +33,7 @@ def test_a_server_that_never_answers_is_named() -> None:
         wait_for("http://127.0.0.1:9/health", patience=0)
 
 
+@pytest.mark.nightly
 def test_every_deployment_of_the_project_goes_to_the_cluster_s_work_pool(
     environment: dict[str, str],
 ) -> None:

@@ -176,6 +176,7 @@ def test_a_foreign_host_and_a_foreign_page_are_refused(served):
         assert answer.status_code == 403
 
 
+@pytest.mark.nightly
 def test_artifacts_go_to_a_bucket_whose_key_only_the_server_has(postgres, tmp_path, monkeypatch):
     with run_object_store("models") as store:
         storage = {

@@ -81,6 +81,20 @@ def test_consent_to_training_alone_does_not_allow_a_screening(screen, grant):
     read_problem(screen(grant(purposes=("training",)), LOW_ANSWERS), 403)
 
 
+def test_nobody_is_refused_on_what_a_cache_says(screen, grant, engine):
+    individual = grant(purposes=("training",))
+    read_problem(screen(individual, LOW_ANSWERS), 403)
+    with engine.begin() as connection:
+        # Without triggers no worker is told.
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(
+            text("UPDATE consent SET purposes = '{screening}' WHERE anonymized_id = :one"),
+            {"one": individual},
+        )
+
+    assert screen(individual, LOW_ANSWERS).status_code == 200
+
+
 def test_survey_answers_are_refused_when_consent_covers_only_other_data(screen, grant):
     problem = read_problem(screen(grant("wearable"), LOW_ANSWERS), 403)
 
