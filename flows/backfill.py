@@ -32,6 +32,7 @@ from flows.drift_report import Window, make_summary
 from flows.materialisation import apply_definitions, compute_bucket
 from flows.notify import TOLD
 from flows.releases import hold_registry
+from flows.retries import IO_RETRIES
 from flows.sequence_scoring import find_midnight, find_sequence_members, score_bucket
 from mlruns_config.registry import find_production
 from serving.settings import get_settings
@@ -39,7 +40,6 @@ from serving.settings import get_settings
 STEPS: tuple[Step, ...] = ("features", "sequences", "drift")
 #: A year and a month: more in one run is a mistake in a date.
 MOST_DAYS = 400
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
 class RangeError(ValueError):

@@ -28,6 +28,7 @@ from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.stored_views import StoredRow
 from flows.buckets import run_buckets
 from flows.notify import TOLD
+from flows.retries import IO_RETRIES
 from flows.sources.consent_store import page_consenting
 from mlruns_config.release import RELEASE_MODEL
 from serving.answers import ScreeningAnswer
@@ -53,7 +54,6 @@ BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PAGE_SIZE = 200
 SECONDS_TO_READ = 30
 SECONDS_TO_WRITE = 60
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
 class BatchNameError(ValueError):

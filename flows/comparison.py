@@ -4,8 +4,6 @@ Training asks it of what it has just registered; by hand it is asked again where
 has become Production since, because the gates take no comparison with an earlier one.
 """
 
-from typing import Any
-
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -13,14 +11,13 @@ from prefect.cache_policies import NO_CACHE
 from flows.evaluation.comparison import Comparison, compare_releases, log_comparison
 from flows.models.registered import UnusableReleaseError, open_release
 from flows.notify import TOLD
+from flows.retries import IO_RETRIES
 from flows.training_data import load_training_set
 from flows.training_set import TrainingSet
 from mlruns_config.registry import find_production, find_version, open_registry
 from mlruns_config.release import RELEASE_MODEL
 from serving.database.sessions import create_database_engine
 from serving.settings import get_settings
-
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
 class UnknownReleaseError(ValueError):

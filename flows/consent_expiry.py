@@ -18,6 +18,7 @@ from feature_repo.catalogue import TABLED_VIEWS
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.postgres_reader import erase_online_rows
 from flows.notify import TOLD, notify
+from flows.retries import IO_RETRIES
 from serving.consent import SCREENING, combine_consents, read_consents_of
 from serving.consent_notices import (
     EXPIRED,
@@ -34,7 +35,6 @@ from serving.settings import get_settings
 ACTOR = FlowActor("consent expiry flow")
 #: Consents noticed in one transaction.
 PAGE_SIZE = 200
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The drift flow: what was screened lately against what the Production release learnt from."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import mlflow
 import pandas as pd
@@ -20,6 +19,7 @@ from flows.evaluation.outcome_drift import (
 )
 from flows.lake import scan_table
 from flows.notify import TOLD, notify
+from flows.retries import IO_RETRIES
 from mlruns_config.registry import find_production, open_registry, read_metrics
 from mlruns_config.release import RELEASE_MODEL
 from monitoring.drift import SAMPLE_ROWS, DriftResult, measure_drift
@@ -40,7 +40,6 @@ PERFORMANCE_DEGRADED = "performance.degraded"
 LABELLED_ROWS = 20_000
 #: Fewer screenings than this say nothing about a population.
 FEWEST_SCREENINGS = 200
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
 @flow(name="drift", timeout_seconds=2 * 3600, **TOLD)

@@ -22,6 +22,7 @@ from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.postgres_reader import erase_online_rows
 from flows.lake import SET_ASIDE, erase_rows, locate_table, scan_table
 from flows.notify import TOLD
+from flows.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
 from mlruns_config.release import RELEASE_MODEL
 from serving.database.sessions import create_database_engine, open_session
@@ -31,8 +32,6 @@ from serving.settings import get_settings
 FAILED = "failed"
 #: Tag of a release version: how many individuals whom its training had seen were erased since.
 ERASED_SINCE_TAG = "erasures.since_training"
-
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
 class ErasureIncompleteError(RuntimeError):

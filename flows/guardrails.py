@@ -15,6 +15,7 @@ from sqlalchemy import Row
 
 from flows.notify import TOLD
 from flows.releases import MODEL_ROLLED_BACK, ROLLOUT_STOPPED, announce, hold_registry
+from flows.retries import IO_RETRIES
 from mlruns_config.arms import Rollout
 from mlruns_config.guardrails import (
     Guardrail,
@@ -36,7 +37,6 @@ from serving.database.sessions import open_session
 from serving.rollout_evidence import observe_candidate, observe_production
 
 ACTOR = "guardrail flow"
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
 @dataclass(frozen=True)

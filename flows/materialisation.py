@@ -32,11 +32,10 @@ from flows.features.tables import ensure_table, get_table_version, merge_rows, r
 from flows.features.wearables import compute_wearable_windows
 from flows.lake import scan_table
 from flows.notify import TOLD
+from flows.retries import IO_RETRIES
 from flows.sequence_scoring import blank_channels, find_midnight, score_sequences
 from flows.sources.consent_store import keep_consented
 from serving.settings import get_settings
-
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
 @dataclass(frozen=True)

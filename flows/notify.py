@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging.loggers import flow_run_logger
 from prefect.utilities.urls import url_for
 
+from flows.retries import IO_RETRIES
 from serving.settings import get_settings
 
 SECONDS_TO_ANSWER = 10
@@ -36,7 +37,7 @@ def notify(message: str) -> bool:
         return False
 
 
-@task(cache_policy=NO_CACHE, task_run_name="notify", retries=2, retry_delay_seconds=[2, 10])
+@task(cache_policy=NO_CACHE, task_run_name="notify", **IO_RETRIES)
 def deliver(message: str) -> bool:
     """Post to the webhook; raises WebhookRefusedError."""
     posted = post(message)

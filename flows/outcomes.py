@@ -30,6 +30,7 @@ from flows.buckets import Span, list_spans, run_buckets
 from flows.labels import ADJUDICATED, INDEX_DATE, LABEL, SOURCE, find_last_day, label_index
 from flows.lake import scan_table
 from flows.notify import TOLD
+from flows.retries import IO_RETRIES
 from flows.sources.consent_store import is_in_bucket, keep_consented, read_consented_types
 from flows.sources.contract import TABLES, ColumnTypes
 from serving.database.sessions import create_database_engine, open_session
@@ -43,7 +44,6 @@ FOLLOW_UP = ("surveys", "emr_events", "outcomes")
 #: Predictions looked at: later than this nothing is expected to land any more.
 LOOK_BACK_DAYS = 400
 ROWS_PER_STATEMENT = 2_000
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 ASKED: ColumnTypes = {
     "prediction_id": pl.String,

@@ -5,7 +5,6 @@ too, and a version that was being registered stays half registered. ADR 27.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from mlflow import MlflowClient
 from prefect import flow, get_run_logger, task
@@ -19,13 +18,13 @@ from flows.leftovers.mlflow_runs import find_dead_runs, kill_run
 from flows.leftovers.versions import list_broken, mark_broken
 from flows.notify import TOLD, notify
 from flows.releases import hold_registry
+from flows.retries import IO_RETRIES
 from mlruns_config.reconcile import compare_productions
 from mlruns_config.release import RELEASE_MODEL
 from serving.settings import get_settings
 
 #: A flow gives a sign of life every three minutes; five of them missed is no slow network.
 SILENCE_MINUTES = 15
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
 @flow(name="reconciliation", timeout_seconds=600, **TOLD)

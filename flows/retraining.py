@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -10,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.models.families import FAMILIES
 from flows.notify import TOLD
 from flows.releases import MODEL_RETRAINED, announce, hold_registry
+from flows.retries import IO_RETRIES
 from flows.training import TrainingReport, train
 from mlruns_config.registry import Registry, find_production
 from mlruns_config.release import RELEASE_MODEL
@@ -23,7 +23,6 @@ ACTOR = "retraining flow"
 REPORTS, BREACHES = 5, 2
 #: A retraining changes what drift is measured against; a second one waits until that shows.
 COOL_DOWN_DAYS = 7
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 
 @flow(name="retraining", timeout_seconds=14 * 3600, **TOLD)

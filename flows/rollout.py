@@ -7,7 +7,7 @@ gates. ADR 26.
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -23,6 +23,7 @@ from flows.releases import (
     announce,
     hold_registry,
 )
+from flows.retries import IO_RETRIES
 from mlruns_config.arms import Rollout
 from mlruns_config.guardrails import Observed, find_breaches, load_guardrails
 from mlruns_config.registry import (
@@ -40,7 +41,6 @@ from serving.settings import get_settings
 
 ACTOR = "rollout flow"
 PRODUCTION = "Production"
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 ApprovedSteps = Literal["none", "production", "every step"]
 

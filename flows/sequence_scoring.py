@@ -29,6 +29,7 @@ from flows.features.tables import merge_rows, read_latest
 from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, Sequences, open_session
 from flows.models.registration import GRAPH_FILE
 from flows.notify import TOLD
+from flows.retries import IO_RETRIES
 from flows.training_set import stack_sequences
 from mlruns_config.registry import find_production, open_registry, read_manifest
 from mlruns_config.release import MemberPin
@@ -38,7 +39,6 @@ from serving.settings import get_settings
 
 #: Sequences scored in one call: bounds memory, and more in one are no faster.
 ROWS_PER_CALL = 500
-IO_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10]}
 
 Pins = Sequence[MemberPin]
 

@@ -20,6 +20,7 @@ from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.labels import INDEX_DATE, LABEL, derive_labels, find_last_day
 from flows.lake import scan_table
 from flows.models.member import Matrix, concatenate_rows
+from flows.retries import IO_RETRIES
 from flows.screened_rows import (
     add_screened_rows,
     read_doubted_dates,
@@ -52,7 +53,7 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
     return not isinstance(state.result(raise_on_failure=False), NotEnoughLabelsError)
 
 
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10], retry_condition_fn=_may_pass)
+@task(cache_policy=NO_CACHE, retry_condition_fn=_may_pass, **IO_RETRIES)
 def load_training_set(lake_url: str) -> TrainingSet:
     """Label the lake's index dates and join the features known at each of them."""
     engine = create_database_engine(get_settings().database_url.get_secret_value())

@@ -22,6 +22,7 @@ from prefect.cache_policies import NO_CACHE
 from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.lake import get_version, scan_table, set_rows_aside
 from flows.notify import TOLD
+from flows.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
 from flows.suites import list_expectations
 from flows.validation_page import render_page
@@ -192,7 +193,7 @@ def _list_broken_rows(found: dict[str, Any]) -> list[int]:
     return sorted(rows)
 
 
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[2, 10])
+@task(cache_policy=NO_CACHE, **IO_RETRIES)
 def log_results(results: list[TableResult], tracking_uri: str) -> str:
     """Log the results and their page to an MLflow run; link it; return the run's id."""
     mlflow.set_tracking_uri(tracking_uri)
