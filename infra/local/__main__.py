@@ -1,24 +1,25 @@
 """`make run`: the whole system on one machine, from a drop to an answered screening."""
 
 import shutil
-import signal
-import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from flows.models.families import FAMILIES, TABULAR_FAMILIES
 from infra.local.postgres import PostgresStartError, remove_root_state
 from infra.local.processes import ServiceFailedError
 from infra.local.stack import MLFLOW_REVIEWER, PROJECT, LocalStack, start_stack
+from infra.local.terminal import (
+    announce,
+    console,
+    end_like_ctrl_c_on_sigterm,
+    fail,
+    watch_until_ctrl_c,
+)
 from infra.local.tour import PipelineFailedError, has_release, run_pipeline, screen_example
-
-console = Console(highlight=False)
 
 #: File that marks a state whose lake holds simulated individuals.
 SIMULATED = "simulated-cohort"
@@ -41,24 +42,23 @@ def run(
         shutil.rmtree(state, ignore_errors=True)
         return
     if drop is not None and (state / SIMULATED).exists():
-        _fail(
+        fail(
             f"{state} holds a simulated cohort, and real people must not be mixed with it: "
             "`make clean` first, or keep them apart with STATE=folder"
         )
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_like_ctrl_c_on_sigterm()
     begun = time.monotonic()
     try:
-        stack = start_stack(state, _announce)
+        stack = start_stack(state, announce)
     except (ServiceFailedError, PostgresStartError) as error:
-        _fail(str(error))
-    _announce("stack", f"healthy after {time.monotonic() - begun:.0f} s")
+        fail(str(error))
+    announce("stack", f"healthy after {time.monotonic() - begun:.0f} s")
     try:
         _show_around(stack, drop, people, all_members)
         if not once:
-            console.print("\nCtrl-C stops everything.")
-            _watch(stack)
+            watch_until_ctrl_c(stack)
     except (ServiceFailedError, PipelineFailedError) as error:
-        _fail(str(error))
+        fail(str(error))
     except KeyboardInterrupt:
         console.print()
     finally:
@@ -95,25 +95,6 @@ def _print_links(stack: LocalStack) -> None:
     console.print()
     for what, where in links.items():
         console.print(f"  {what:28} [cyan]{where}[/]", soft_wrap=True)
-
-
-def _watch(stack: LocalStack) -> None:
-    while True:
-        time.sleep(1)
-        stack.check_alive()
-
-
-def _announce(service: str, happened: str) -> None:
-    console.print(f"[green]✓[/] {service:10} {happened}", soft_wrap=True)
-
-
-def _fail(message: str) -> None:
-    console.print(f"[red]✗[/] {escape(message)}", soft_wrap=True)
-    sys.exit(1)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -7,22 +7,22 @@ ends with exit code 1.
 
 import os
 import shutil
-import signal
-import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from infra.local.postgres import PostgresStartError, remove_root_state
 from infra.local.processes import ServiceFailedError
 from infra.local.stack import PROJECT, LocalStack, start_stack
-
-console = Console(highlight=False)
+from infra.local.terminal import (
+    announce,
+    console,
+    end_like_ctrl_c_on_sigterm,
+    fail,
+    watch_until_ctrl_c,
+)
 
 #: The API looks at the registry every other second here, so that nobody has to wait.
 QUICK = {"RELEASE_POLL_SECONDS": "2"}
@@ -39,15 +39,16 @@ def tell(
     remove_root_state(state / "postgres")
     shutil.rmtree(state, ignore_errors=True)
     os.environ.update(QUICK)
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_like_ctrl_c_on_sigterm()
     begun = time.monotonic()
     try:
-        stack = start_stack(state, _announce)
+        stack = start_stack(state, announce)
     except (ServiceFailedError, PostgresStartError) as error:
-        _fail(str(error))
+        fail(str(error))
     try:
         _tell_acts(stack, state, begun)
-        _linger(stack, once)
+        if not once:
+            watch_until_ctrl_c(stack)
     except KeyboardInterrupt:
         console.print()
     finally:
@@ -80,7 +81,7 @@ def _tell_acts(stack: LocalStack, state: Path, begun: float) -> None:
         _name_act("6. An erasure")
         erase_somebody(stage, newcomers, [version])
     except (StoryFailedError, ServiceFailedError) as error:
-        _fail(str(error))
+        fail(str(error))
     finally:
         stage.engine.dispose()
     console.print(f"\n[green]✓[/] the story came true in {time.monotonic() - begun:.0f} s")
@@ -90,30 +91,8 @@ def _tell_acts(stack: LocalStack, state: Path, begun: float) -> None:
     stage.show("models and lineage", f"{stack.url('mlflow')}/#/models/mhras-risk")
 
 
-def _linger(stack: LocalStack, once: bool) -> None:
-    if once:
-        return
-    console.print("\nCtrl-C stops everything.")
-    while True:
-        time.sleep(1)
-        stack.check_alive()
-
-
 def _name_act(title: str) -> None:
     console.print(f"\n[bold]{title}[/]")
-
-
-def _announce(service: str, happened: str) -> None:
-    console.print(f"[green]✓[/] {service:10} {happened}", soft_wrap=True)
-
-
-def _fail(message: str) -> None:
-    console.print(f"[red]✗[/] {escape(message)}", soft_wrap=True)
-    sys.exit(1)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
