@@ -33,7 +33,7 @@ from flows.sources.consent_store import page_consenting
 from mlruns_config.release import RELEASE_MODEL
 from serving.answers import ScreeningAnswer
 from serving.composition import Thresholds, compose_answer, read_thresholds
-from serving.consent import SCREENING, combine_consents, read_consents_of
+from serving.consent import SCREENING, read_allowed
 from serving.crisis import read_stored_signal
 from serving.database.sessions import create_database_engine, create_single_engine, open_session
 from serving.database.tables import Prediction
@@ -231,9 +231,7 @@ def find_screened(engine: Engine, batch: str, people: Sequence[str]) -> set[str]
 def read_consented(engine: Engine, people: Sequence[str]) -> dict[str, frozenset[str]]:
     """Return the data types that may be used now, of those who consent to screening at all."""
     with open_session(engine) as session:
-        known = read_consents_of(session, people)
-    now = datetime.now(UTC)
-    allowed = {one: combine_consents(terms, SCREENING, now) for one, terms in known.items()}
+        allowed = read_allowed(session, people, SCREENING)
     return {one: data_types for one, data_types in allowed.items() if data_types}
 
 

@@ -7,7 +7,6 @@ makes it known, once, and takes what is no longer allowed out of the online stor
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
@@ -19,7 +18,7 @@ from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.postgres_reader import erase_online_rows
 from flows.notify import TOLD, notify
 from flows.retries import IO_RETRIES
-from serving.consent import SCREENING, combine_consents, read_consents_of
+from serving.consent import SCREENING, read_allowed
 from serving.consent_notices import (
     EXPIRED,
     EXPIRING,
@@ -86,7 +85,7 @@ def end() -> tuple[int, int]:
 
     def clear(session: Session, consents: Sequence[Consent]) -> None:
         lost = find_lost_types(session, consents)
-        clear_online(lost, _find_left(session, lost))
+        clear_online(lost, read_allowed(session, list(lost), SCREENING))
         cleared.update(lost)
 
     noticed = _notice_all(EXPIRED, clear)
@@ -109,12 +108,6 @@ def _notice_all(kind: str, before: Callable[[Session, Sequence[Consent]], None])
                 return noticed
     finally:
         engine.dispose()
-
-
-def _find_left(session: Session, people: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    known = read_consents_of(session, list(people))
-    now = datetime.now(UTC)
-    return {one: combine_consents(terms, SCREENING, now) for one, terms in known.items()}
 
 
 def clear_online(

@@ -6,7 +6,7 @@ Verified on every screening; a caller's own statement never replaces it.
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from cachetools import TTLCache
@@ -73,6 +73,14 @@ def combine_consents(
     """Return what the consents in force allow together."""
     in_force = [row for row in consents if is_in_force(row, at) and purpose in row.purposes]
     return frozenset(data_type for row in in_force for data_type in row.data_types)
+
+
+def read_allowed(
+    session: Session, individuals: Sequence[str], purpose: str
+) -> dict[str, frozenset[str]]:
+    """Return the data types whose use each individual allows now, empty for none."""
+    known, now = read_consents_of(session, individuals), datetime.now(UTC)
+    return {one: combine_consents(terms, purpose, now) for one, terms in known.items()}
 
 
 def is_in_force(consent: ConsentTerms, at: datetime) -> bool:
