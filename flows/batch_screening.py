@@ -6,9 +6,9 @@ individual: a run that was cut off, or is started again, does what is left. ADR 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -36,14 +36,15 @@ from serving.composition import Thresholds, compose_answer, read_thresholds
 from serving.consent import SCREENING, read_allowed
 from serving.crisis import read_stored_signal
 from serving.database.sessions import create_database_engine, create_single_engine, open_session
-from serving.database.tables import Prediction
+from serving.database.tables import Prediction, ReviewItem
 from serving.errors import FlowActor, ScoringFailedError
 from serving.judgement import Case, Judgement, Wanted, describe_inputs, read_wanted
-from serving.recorder import Record, write_records
+from serving.recorder import Record, Row, write_records
 from serving.records import Caller, make_record
 from serving.registry import Registry
 from serving.release import Release, load_release
 from serving.release_watcher import Choice
+from serving.reviews import find_rank, list_open
 from serving.screening import apply_release
 from serving.settings import get_settings
 
@@ -66,7 +67,7 @@ class BatchIncompleteError(RuntimeError):
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """What became of the individuals a run came to; every one of them is in one count."""
+    """What became of the individuals a run came to; `waiting_already` is a part of `screened`."""
 
     screened: int = 0
     screened_before: int = 0
@@ -74,6 +75,8 @@ class BatchCounts:
     without_data: int = 0
     #: Their consent changed between reading it and recording.
     consent_changed: int = 0
+    #: Of those screened, who waits for a person already: see `waits_already`.
+    waiting_already: int = 0
     not_scored: int = 0
 
     def __add__(self, other: "BatchCounts") -> "BatchCounts":
@@ -208,15 +211,48 @@ def screen_page(people: Sequence[str], batch: str, tools: Tools) -> BatchCounts:
             records[person] = record
     still = read_consented(tools.engine, list(records))
     kept = [record for person, record in records.items() if still.get(person) == consented[person]]
-    if kept:
-        write_records(tools.writer, kept)
+    queued = queue_nobody_twice(tools.engine, kept)
+    if queued:
+        write_records(tools.writer, queued)
     return BatchCounts(
         screened=len(kept),
         screened_before=len(known),
         without_data=without_data,
         consent_changed=len(left) - without_data - not_scored - len(kept),
+        waiting_already=count_reviews(kept) - count_reviews(queued),
         not_scored=not_scored,
     )
+
+
+def queue_nobody_twice(engine: Engine, records: Sequence[Record]) -> list[Record]:
+    """Return the records without the review items of those who wait for a person already.
+
+    A batch each night would otherwise fill the queue with the same individuals.
+    """
+    with open_session(engine) as session:
+        found = list_open(session, [one.prediction["anonymized_id"] for one in records])
+    waiting: dict[str, list[ReviewItem]] = {}
+    for item in found:
+        waiting.setdefault(item.anonymized_id, []).append(item)
+    return [
+        replace(one, review_item=None)
+        if one.review_item and waits_already(one.review_item, waiting)
+        else one
+        for one in records
+    ]
+
+
+def waits_already(item: Row, waiting: Mapping[str, Sequence[ReviewItem]]) -> bool:
+    """Tell whether an open item is no less urgent, and open for every reason of the new one."""
+    return any(
+        find_rank(known.priority) <= find_rank(item["priority"])
+        and set(item["reasons"]) <= set(known.reasons)
+        for known in waiting.get(item["anonymized_id"], ())
+    )
+
+
+def count_reviews(records: Sequence[Record]) -> int:
+    return sum(record.review_item is not None for record in records)
 
 
 def find_screened(engine: Engine, batch: str, people: Sequence[str]) -> set[str]:

@@ -85,8 +85,12 @@ def _make_conditions(wanted: QueueFilter, now: datetime) -> Iterator[ColumnEleme
 
 def find_position(item: ReviewItem) -> tuple[int, datetime, UUID]:
     """Return where an item stands in the queue's order."""
-    rank = PRIORITIES.index(item.priority) if item.priority in PRIORITIES else 0
-    return rank, item.created_at, item.id
+    return find_rank(item.priority), item.created_at, item.id
+
+
+def find_rank(priority: str) -> int:
+    """Return how urgent a priority is, as RANK does."""
+    return PRIORITIES.index(priority) if priority in PRIORITIES else 0
 
 
 def find_item(session: Session, review_id: UUID) -> ReviewItem:
@@ -101,6 +105,14 @@ def find_prediction(session: Session, prediction_id: UUID) -> Prediction:
     if prediction is None:
         raise NotFoundError("there is no such prediction; it may have been erased")
     return prediction
+
+
+def list_open(session: Session, individuals: Sequence[str]) -> Sequence[ReviewItem]:
+    """Return the open items of any of the individuals."""
+    statement = select(ReviewItem).where(
+        ReviewItem.anonymized_id.in_(individuals), ReviewItem.status.in_(OPEN)
+    )
+    return session.scalars(statement).all()
 
 
 def list_events(session: Session, review_id: UUID) -> Sequence[ReviewEvent]:

@@ -81,6 +81,11 @@ def find_people(world: TrainedWorld, batch: str) -> set[str]:
     return {one.anonymized_id for one in read_predictions(world, batch)}
 
 
+def list_items(world: TrainedWorld, person: str) -> list[ReviewItem]:
+    with Session(world.engine) as session:
+        return list(session.scalars(select(ReviewItem).where(ReviewItem.anonymized_id == person)))
+
+
 def withdraw(world: TrainedWorld, person: str) -> None:
     with Session(world.engine) as session, session.begin():
         ended = update(Consent).where(Consent.anonymized_id == person)
@@ -220,6 +225,31 @@ def test_an_answer_to_item_9_that_landed_lately_goes_to_a_person(world, newcomer
     assert prediction.risk_band == "critical"
     assert "crisis_item" in prediction.review_reasons
     assert set(prediction.inputs["request"]) == {"index_day"}
+
+
+def test_who_waits_for_a_person_already_is_answered_and_not_queued_again(world, newcomer):
+    answer_today(newcomer, stored_phq9_item_9=1.0)
+    first, again = screen_everybody("a"), screen_everybody("b")
+
+    assert newcomer in find_people(world, "b")
+    assert len(list_items(world, newcomer)) == 1
+    assert first.waiting_already == 0 < again.waiting_already <= again.screened
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [{"priority": "high"}, {"reasons": ["score"]}, {"status": "decided"}],
+    ids=["less urgent", "for another reason", "decided"],
+)
+def test_what_no_open_item_covers_is_queued_again(world, newcomer, otherwise):
+    answer_today(newcomer, stored_phq9_item_9=1.0)
+    screen_everybody("a")
+    with Session(world.engine) as session, session.begin():
+        (item,) = list_items(world, newcomer)
+        session.execute(update(ReviewItem).where(ReviewItem.id == item.id).values(**otherwise))
+    screen_everybody("b")
+
+    assert len(list_items(world, newcomer)) == 2
 
 
 def test_who_cannot_be_scored_is_told_of_and_tried_again(world, monkeypatch):
