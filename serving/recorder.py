@@ -16,10 +16,11 @@ from typing import Any
 
 import orjson
 import structlog
-from sqlalchemy import Engine, Table, text
+from sqlalchemy import Engine, Table
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from feature_repo.prepared import PreparedStatement, Rows
 from serving.database.tables import AuditRow, Base, Prediction, ReviewItem
 from serving.errors import DeadlineExceededError
 
@@ -150,35 +151,34 @@ def write_records(engine: Engine, records: Sequence[Record]) -> list[list[PastPr
     A connection that died may have committed or not: the rows are written again, and if their
     numbers are taken, by themselves, then it had (and nothing is known of the trend).
     """
-    parameters = {
-        "predictions": _dump([record.prediction for record in records]),
-        "reviews": _dump([one.review_item for one in records if one.review_item is not None]),
-        "audit": _dump([record.audit_row for record in records]),
-        "keys": _dump([one.idempotency for one in records if one.idempotency is not None]),
-        "individuals": [record.prediction["anonymized_id"] for record in records],
-        "trend": TREND_LENGTH,
-    }
+    arguments = (
+        _dump([record.prediction for record in records]),
+        _dump([one.review_item for one in records if one.review_item is not None]),
+        _dump([record.audit_row for record in records]),
+        _dump([one.idempotency for one in records if one.idempotency is not None]),
+        [record.prediction["anonymized_id"] for record in records],
+    )
     try:
-        found = _execute(engine, parameters)
+        found = _execute(engine, arguments)
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
-        found = _execute_again(engine, parameters)
+        found = _execute_again(engine, arguments)
     trends: list[list[PastPrediction]] = [[] for _ in records]
     for position, *point in found:
         trends[position - 1].append(PastPrediction(*point))
     return trends
 
 
-def _execute(engine: Engine, parameters: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
+def _execute(engine: Engine, arguments: Sequence[Any]) -> Rows:
     # One statement is one transaction: the engine commits it by itself.
     with engine.connect() as connection:
-        return list(map(tuple, connection.execute(WRITE_AND_LOOK_BACK, parameters)))
+        return WRITE_AND_LOOK_BACK.execute(connection, *arguments)
 
 
-def _execute_again(engine: Engine, parameters: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
+def _execute_again(engine: Engine, arguments: Sequence[Any]) -> Rows:
     try:
-        return _execute(engine, parameters)
+        return _execute(engine, arguments)
     except IntegrityError as error:
         told = getattr(error.orig, "diag", None)
         if told is None or told.constraint_name not in TAKEN:
@@ -192,11 +192,11 @@ def get_table(mapped: type[Base]) -> Table:
     return table
 
 
-def _insert(table: Table, parameter: str) -> str:
+def _insert(table: Table, argument: str) -> str:
     names = ", ".join(list_columns(table))
     return (
         f"INSERT INTO {table.name} ({names}) SELECT {names} "
-        f"FROM json_populate_recordset(NULL::{table.name}, :{parameter})"
+        f"FROM json_populate_recordset(NULL::{table.name}, {argument})"
     )
 
 
@@ -207,26 +207,27 @@ def list_columns(table: Table) -> list[str]:
 
 #: Every row of every record, and what was answered about the individuals before, which the
 #: statement sees as it was when it began.
-WRITE_AND_LOOK_BACK = text(
+WRITE_AND_LOOK_BACK = PreparedStatement(
     f"""
-WITH new_predictions AS ({_insert(get_table(Prediction), "predictions")}),
-new_review_items AS ({_insert(get_table(ReviewItem), "reviews")}),
-new_audit_rows AS ({_insert(get_table(AuditRow), "audit")}),
+WITH new_predictions AS ({_insert(get_table(Prediction), "$1")}),
+new_review_items AS ({_insert(get_table(ReviewItem), "$2")}),
+new_audit_rows AS ({_insert(get_table(AuditRow), "$3")}),
 answered_keys AS (
     UPDATE idempotency_keys AS known
     SET prediction_id = given.prediction_id, answer = given.answer
-    FROM json_populate_recordset(NULL::idempotency_keys, :keys) AS given
+    FROM json_populate_recordset(NULL::idempotency_keys, $4) AS given
     WHERE known.user_id = given.user_id AND known.key = given.key
 )
 SELECT asked.position, past.created_at, past.risk_score, past.risk_band, past.probability
-FROM unnest(CAST(:individuals AS text[])) WITH ORDINALITY AS asked (anonymized_id, position),
+FROM unnest($5) WITH ORDINALITY AS asked (anonymized_id, position),
 LATERAL (
     SELECT created_at, risk_score, risk_band, probability FROM predictions
     WHERE predictions.anonymized_id = asked.anonymized_id
-    ORDER BY created_at DESC LIMIT :trend
+    ORDER BY created_at DESC LIMIT {TREND_LENGTH}
 ) AS past
 ORDER BY asked.position, past.created_at
-"""
+""",
+    ("json", "json", "json", "json", "text[]"),
 )
 
 
