@@ -112,6 +112,7 @@ def test_drift_that_has_lasted_waits_for_the_cool_down(world, caplog):
     assert "less than 7 days ago" in caplog.text
 
 
+@pytest.mark.nightly
 def test_a_challenger_shadows_production_and_is_announced(world, emitted, webhook):
     report = retrain(reason="a test", force=True, members=TABULAR_MEMBERS, seed=SEED + 1)
     registry = open_registry(world.tracking_uri, world.engine)

@@ -18,7 +18,7 @@ from flows.models.forecast_inputs import WEARABLE
 from flows.models.forecasting import ForecastingMember
 from flows.models.member import FittingData, Labels, Matrix, ModelRows, check_parity
 from flows.training_set import collect_futures, make_entity_frame, stack_sequences
-from tests.fixtures.brief_networks import BRIEFLY, fit_network
+from tests.fixtures.brief_networks import fit_network
 from tests.fixtures.ingestion import World, world
 from tests.load.bench_features import mark_landed
 from tests.real_data.test_lifesnaps_ingestion import convert_lifesnaps
@@ -66,7 +66,11 @@ def divide(joined: pl.DataFrame, weeks: Matrix, futures: Matrix) -> FittingData:
     )
 
 
-@pytest.fixture(scope="module", params=sorted(BRIEFLY))
+#: The default run fits both on simulated weeks (tests/flows/models/test_forecasting.py).
+FAMILIES = ["rnn", pytest.param("tft", marks=pytest.mark.nightly)]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def member(request: pytest.FixtureRequest, simulated: FittingData) -> ForecastingMember:
     return fit_network(request.param, simulated)
 

@@ -62,7 +62,7 @@ def count_requests(address: str) -> int:
 
 @pytest.mark.parametrize(
     ("examples", "requests"),
-    [(6, 500), pytest.param(1000, 20_000, marks=pytest.mark.nightly)],
+    [(3, 250), pytest.param(1000, 20_000, marks=pytest.mark.nightly)],
 )
 def test_no_request_is_answered_by_an_error_of_ours_or_undocumented(
     address, tmp_path, examples, requests
