@@ -34,7 +34,6 @@ from mlruns_config.release import RELEASE_MODEL
 from serving.answers import ScreeningAnswer
 from serving.composition import Thresholds, compose_answer, read_thresholds
 from serving.consent import SCREENING, read_allowed
-from serving.crisis import read_stored_signal
 from serving.database.sessions import create_database_engine, create_single_engine, open_session
 from serving.database.tables import Prediction, ReviewItem
 from serving.errors import FlowActor, ScoringFailedError
@@ -279,7 +278,7 @@ def screen_stored(
     Raises ScoringFailedError unless the crisis rule decides without the release.
     """
     case = Case(Answers(datetime.now(UTC)), consented, row)
-    signal = read_stored_signal(case.see_features(tools.release).values)
+    signal = case.read_signal(tools.release)
     judgement: Judgement | None = None
     try:
         judgement = apply_release(tools.release, case, tools.wanted)

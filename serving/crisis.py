@@ -56,8 +56,7 @@ def read_signal(phq9: Sequence[int | None] | None, phq9_total: int | None) -> Se
 def read_stored_signal(values: Mapping[str, float]) -> SelfHarmSignal:
     """Return what the last stored PHQ-9 says, by the features it was made into.
 
-    For screenings that nobody sent answers with: where the questionnaire landed with other data,
-    no caller has seen item 9. One of more than two weeks ago says nothing.
+    One of more than two weeks ago says nothing.
     """
     days = values.get("days_since_phq9", math.nan)
     items = [values.get(f"phq9_item_{n}", math.nan) for n in range(1, PHQ9.item_count + 1)]

@@ -16,6 +16,7 @@ from feature_repo.online import (
 from feature_repo.stored_views import StoredRow
 from monitoring.metrics import MODEL_INFERENCE_DURATION
 from serving.counterfactuals import Counterfactual, find_counterfactuals
+from serving.crisis import SelfHarmSignal, read_signal, read_stored_signal
 from serving.reasons import Reason, combine_attributions, explain
 from serving.release import Release
 from serving.rules import MatchedRule, match_rule
@@ -93,6 +94,16 @@ class Case:
         """Return the features as a release's contract defines them."""
         row = self.row or StoredRow()
         return combine_features(release.manifest.stored_views, row, self.answers, self.consented)
+
+    def read_signal(self, release: Release) -> SelfHarmSignal:
+        """Return what is known of thoughts of self-harm, before any model is asked.
+
+        Where no PHQ-9 was sent, nobody has just seen item 9: the last stored one speaks.
+        """
+        sent = read_signal(self.answers.phq9, self.answers.phq9_total)
+        if sent is not SelfHarmSignal.NOT_ASKED:
+            return sent
+        return read_stored_signal(self.see_features(release).values)
 
 
 def judge(release: Release, case: Case, wanted: Wanted) -> Judgement:

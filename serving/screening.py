@@ -46,6 +46,7 @@ class Judged:
     """What the chosen release said of a case, None where it said nothing."""
 
     case: Case
+    signal: SelfHarmSignal
     choice: Choice | None = None
     judgement: Judgement | None = None
 
@@ -70,7 +71,7 @@ async def screen(
         consented = await require_consent(request, anonymized_id, caller.principal, services)
         judged = await judge_individual(request, anonymized_id, signal, consented, services)
         answer = compose_answer(
-            anonymized_id, signal, judged.judgement, judged.degraded, services.thresholds
+            anonymized_id, judged.signal, judged.judgement, judged.degraded, services.thresholds
         )
         answer = await record_answer(answer, caller, judged, services)
         count_screening(answer)
@@ -135,19 +136,21 @@ async def judge_individual(
     case = Case(make_answers(request), consented)
     if choice is None:
         require_crisis(signal)
-        return Judged(case)
+        return Judged(case, signal)
     stored = await services.features.fetch(choice.list_views(), [anonymized_id])
     row = None if stored is None else stored[anonymized_id]
     case = replace(case, row=row, store_is_away=stored is None)
+    signal = case.read_signal(choice.release)
     for attempt in (choice, *choice.list_fallbacks()):
         try:
-            return Judged(case, attempt, apply_release(attempt.release, case, services.wanted))
+            judgement = apply_release(attempt.release, case, services.wanted)
+            return Judged(case, signal, attempt, judgement)
         except ScoringFailedError as error:
             failure = error
             log.error("release could not score", arm=attempt.arm, error=describe_error(error))
     if not signal.forces_top_band:
         raise failure
-    return Judged(case, choice)
+    return Judged(case, signal, choice)
 
 
 def apply_release(release: Release, case: Case, wanted: Wanted) -> Judgement:

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxmltools.convert.common.data_types import FloatTensorType
 from sklearn.linear_model import LogisticRegression
 
+from feature_repo.answer_features import STORED_PHQ9_ITEMS
 from feature_repo.stored_views import StoredFeature, StoredView
 from mlruns_config.release import (
     MANIFEST_FILE,
@@ -79,6 +80,7 @@ STORED_VIEWS = [
     describe_view("windows", "wearable", "steps_mean_28", "sleep_minutes_mean_28"),
     describe_view("care", "emr", "emergency_visits_365"),
     describe_view("demographics", None, "birth_year"),
+    describe_view("surveys", "survey", "stored_phq9_total", "stored_phq9_at", *STORED_PHQ9_ITEMS),
 ]
 
 

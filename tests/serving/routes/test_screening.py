@@ -1,6 +1,10 @@
+import math
+import time
+
 import pytest
 from sqlalchemy import text
 
+from feature_repo.answer_features import SECONDS_PER_DAY, STORED_PHQ9_ITEMS
 from feature_repo.pseudonyms import pseudonymise
 from serving.crisis import GUIDANCE
 from serving.database.tables import Prediction, ReviewItem
@@ -291,6 +295,39 @@ def test_an_unreadable_item_9_counts_as_present(screen, grant):
 
     assert answer["risk_band"] == "critical"
     assert "unreadable_crisis_item" in [reason["code"] for reason in answer["review_reasons"]]
+
+
+@pytest.mark.parametrize(("item_9", "code"), [(1, "crisis_item"), (None, "unreadable_crisis_item")])
+def test_without_a_phq9_in_the_request_the_stored_one_speaks(screen, grant, reader, item_9, code):
+    individual = grant()
+    reader.stored[individual] = store_phq9(item_9, days_ago=13)
+    answer = screen(individual).json()
+
+    assert (answer["risk_band"], answer["decided_by"]) == ("critical", "crisis_rule")
+    assert code in [reason["code"] for reason in answer["review_reasons"]]
+    assert answer["model_score"] is not None
+
+
+def test_a_stored_item_9_of_long_ago_or_without_consent_says_nothing(screen, grant, reader):
+    old, unconsented = grant(), grant("wearable", "emr")
+    reader.stored |= {old: store_phq9(3, days_ago=16), unconsented: store_phq9(3, days_ago=1)}
+
+    for individual in (old, unconsented):
+        assert screen(individual).json()["decided_by"] == "release"
+
+
+def test_a_negative_item_9_that_was_sent_stands_before_a_stored_one(screen, grant, reader):
+    individual = grant()
+    reader.stored[individual] = store_phq9(3, days_ago=1)
+
+    assert screen(individual, LOW_ANSWERS).json()["decided_by"] == "release"
+
+
+def store_phq9(item_9: int | None, days_ago: int) -> dict[str, float]:
+    """Return what a features run stores of a PHQ-9 with all but the last item answered 0."""
+    items = dict.fromkeys(STORED_PHQ9_ITEMS, 0.0)
+    items[STORED_PHQ9_ITEMS[-1]] = math.nan if item_9 is None else float(item_9)
+    return items | {"stored_phq9_at": time.time() // SECONDS_PER_DAY - days_ago}
 
 
 def test_a_total_alone_asks_a_person_to_read_item_9(screen, grant):
