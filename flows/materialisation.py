@@ -28,7 +28,13 @@ from flows.features.moments import list_moments
 from flows.features.online import read_consents, write_online
 from flows.features.sequences import compute_weekly_sequence
 from flows.features.surveys import compute_survey_history
-from flows.features.tables import ensure_table, get_table_version, merge_rows, read_latest
+from flows.features.tables import (
+    ensure_table,
+    get_table_version,
+    merge_rows,
+    read_latest,
+    scan_bucket,
+)
 from flows.features.wearables import compute_wearable_windows
 from flows.lake import scan_table
 from flows.notify import TOLD
@@ -131,11 +137,12 @@ def serve_bucket(bucket: int, lake_url: str, snapshot: date) -> int:
     """
     consented = read_consents(bucket)
     store = FeatureStore(repo_path=str(REPOSITORY))
+    stored = {view.name: scan_bucket(view, bucket) for view in STORED_VIEWS}
     written = 0
     for span in list_spans(lake_url, bucket):
         for view in STORED_VIEWS:
             moment = ALWAYS if not view.ttl else find_midnight(snapshot)
-            rows = read_latest(view, bucket, span, moment)
+            rows = read_latest(view, stored[view.name], span, moment)
             allowed = keep_consented(rows, view.tags.get("data_type"), consented)
             withheld = rows.join(allowed, on=JOIN_KEY, how="anti")[JOIN_KEY]
             if not withheld.is_empty():

@@ -25,7 +25,7 @@ from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, weekly_sequence
 from flows.buckets import list_spans, run_buckets
 from flows.features.online import read_consents, write_online
-from flows.features.tables import merge_rows, read_latest
+from flows.features.tables import merge_rows, read_latest, scan_bucket
 from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, Sequences, open_session
 from flows.models.registration import GRAPH_FILE
 from flows.notify import TOLD
@@ -85,9 +85,10 @@ def score_bucket(
     """
     consented = read_consents(bucket)
     store = FeatureStore(repo_path=str(REPOSITORY))
+    stored, midnight = scan_bucket(weekly_sequence, bucket), find_midnight(snapshot)
     scored = 0
     for span in list_spans(lake_url, bucket):
-        latest = read_latest(weekly_sequence, bucket, span, find_midnight(snapshot))
+        latest = read_latest(weekly_sequence, stored, span, midnight)
         asked = latest.join(consented, on=JOIN_KEY, how="inner", maintain_order="left")
         if not asked.is_empty():
             outputs = compute_outputs(pins, asked)

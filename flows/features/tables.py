@@ -1,7 +1,6 @@
 """The Delta tables behind the feature views: one partition per hash bucket, versions kept."""
 
 from datetime import datetime
-from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
@@ -89,27 +88,32 @@ def _write_predicate(bucket: int, span: Span) -> str:
     return f"{whole} AND {JOIN_KEY} >= '{span.first}' AND {JOIN_KEY} < '{span.beyond}'"
 
 
-def read_bucket(
-    view: FeatureView, bucket: int, span: Span = EVERYBODY, moment: datetime | None = None
+def scan_bucket(view: FeatureView, bucket: int) -> pl.LazyFrame:
+    """Return the rows of one bucket, of every version, as the table is now.
+
+    Opening a table reads what its log says of all files of all buckets: whoever goes through a
+    bucket by spans opens it once.
+    """
+    rows = pl.scan_delta(locate_feature_table(view.name), storage_options=storage_options())
+    return rows.filter(pl.col(BUCKET) == bucket)
+
+
+def read_bucket(view: FeatureView, bucket: int, span: Span = EVERYBODY) -> pl.DataFrame:
+    """Return the rows of one bucket, or of a span of it; every version."""
+    return _collect(view, scan_bucket(view, bucket).filter(span.holds()))
+
+
+def read_latest(
+    view: FeatureView, rows: pl.LazyFrame, span: Span, moment: datetime
 ) -> pl.DataFrame:
-    """Return the rows of one bucket, of a span of it, of one moment; every version."""
-    table = _open(view)
-    filters: list[Any] = [(BUCKET, "=", bucket)]
-    if span != EVERYBODY:
-        filters += [(JOIN_KEY, ">=", span.first), (JOIN_KEY, "<", span.beyond)]
-    if moment is not None:
-        filters.append((EVENT_TIMESTAMP, "=", moment))
-    arrow = table.to_pyarrow_table(filters=filters)
-    columns = list_columns(view)
-    frame = pl.from_arrow(arrow)
-    assert isinstance(frame, pl.DataFrame)
-    return frame.select(pl.col(name).cast(dtype) for name, dtype in columns.items())
-
-
-def read_latest(view: FeatureView, bucket: int, span: Span, moment: datetime) -> pl.DataFrame:
     """Return what stands for a moment: of several rows of an individual the one created last."""
-    rows = read_bucket(view, bucket, span, moment).sort(JOIN_KEY, CREATED_TIMESTAMP)
-    return rows.unique(JOIN_KEY, keep="last", maintain_order=True)
+    told = _collect(view, rows.filter(span.holds(), pl.col(EVENT_TIMESTAMP) == moment))
+    latest = told.sort(JOIN_KEY, CREATED_TIMESTAMP)
+    return latest.unique(JOIN_KEY, keep="last", maintain_order=True)
+
+
+def _collect(view: FeatureView, rows: pl.LazyFrame) -> pl.DataFrame:
+    return rows.select(list(list_columns(view))).collect()
 
 
 def get_table_version(view: FeatureView) -> int:

@@ -40,10 +40,17 @@ def start(state: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def list_leftovers(state: Path) -> list[str]:
+    """Return the processes that were told of the folder; most are by their environment alone."""
     return [
-        " ".join(process.info["cmdline"])
-        for process in psutil.process_iter(["cmdline"])
-        if any(str(state) in part for part in process.info["cmdline"] or [])
+        " ".join(process.info["cmdline"] or [])
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if any(
+            str(state) in word
+            for word in [
+                *(process.info["cmdline"] or []),
+                *(process.info["environ"] or {}).values(),
+            ]
+        )
     ]
 
 
