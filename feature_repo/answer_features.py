@@ -4,7 +4,7 @@
 Feast's on-demand view, `online.py` to serving, which does without Feast.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,19 +50,19 @@ def compute_answer_features(inputs: Mapping[str, Any]) -> dict[str, Numbers]:
     Without answers in the request the stored ones stand in for them, compared with the
     questionnaire before.
     """
-    given = {name: _numbers(inputs, name) for name in REQUEST_FIELDS}
-    answers = np.array([given[name] for name in PHQ9_ANSWERS])
+    answers = _together(inputs, PHQ9_ANSWERS)
     asked = ~np.isnan(answers).all(axis=0)
-    current = asked | ~np.isnan(given[REPORTED_PHQ9_TOTAL])
-    stored = np.array([_numbers(inputs, name) for name in STORED_PHQ9_ITEMS])
+    reported = _numbers(inputs, REPORTED_PHQ9_TOTAL)
+    current = asked | ~np.isnan(reported)
+    stored = _together(inputs, STORED_PHQ9_ITEMS)
     stored_total = _numbers(inputs, "stored_phq9_total")
-    given_total = np.where(asked, answers.sum(axis=0), given[REPORTED_PHQ9_TOTAL])
+    given_total = np.where(asked, answers.sum(axis=0), reported)
     phq9 = np.where(current, given_total, stored_total)
     before = np.where(current, stored_total, _numbers(inputs, "previous_phq9_total"))
-    given_gad7 = np.array([given[name] for name in GAD7_ANSWERS]).sum(axis=0)
+    given_gad7 = _together(inputs, GAD7_ANSWERS).sum(axis=0)
     gad7 = np.where(np.isnan(given_gad7), _numbers(inputs, "stored_gad7_total"), given_gad7)
     items = np.where(current, answers, stored)
-    index_day = given[INDEX_DAY]
+    index_day = _numbers(inputs, INDEX_DAY)
     return {
         **{f"phq9_item_{n}": item for n, item in enumerate(items, 1)},
         "phq9_total": phq9,
@@ -73,6 +73,11 @@ def compute_answer_features(inputs: Mapping[str, Any]) -> dict[str, Numbers]:
         "days_since_phq9": np.floor(index_day) - _numbers(inputs, "stored_phq9_at"),
         "age": 1970 + index_day / DAYS_PER_YEAR - _numbers(inputs, "birth_year"),
     }
+
+
+def _together(inputs: Mapping[str, Any], names: Sequence[str]) -> Numbers:
+    # NumPy reads None as NaN where it is told to expect numbers.
+    return np.array([inputs.get(name) for name in names], dtype=np.float64)
 
 
 def _numbers(inputs: Mapping[str, Any], name: str) -> Numbers:

@@ -16,6 +16,10 @@ INTENDED_USE = (
 )
 
 
+Direction = Literal["raises", "lowers"]
+Size = Literal["large", "moderate", "small"]
+
+
 class ReviewReason(StrEnum):
     """Why a person must look at a screening."""
 
@@ -53,14 +57,16 @@ class IntervalPart(AnswerPart):
 
 
 class ReasonPart(AnswerPart):
+    """One feature's part in the score."""
+
     feature: str
     label: str
-    value: float | None
+    value: float | None = Field(description="Null when missing.")
     unit: str
     usual_low: float | None
     usual_high: float | None
-    direction: Literal["raises", "lowers"]
-    size: Literal["large", "moderate", "small"]
+    direction: Direction
+    size: Size
     effect: float = Field(description="Contribution to the log-odds.")
     text: str
 

@@ -8,14 +8,11 @@ from feature_repo.consent_terms import DATA_TYPES
 from mlruns_config.release import RELEASE_MODEL
 from serving.answers import (
     REVIEW_TEXTS,
-    CounterfactualPart,
     IntervalPart,
     MemberPart,
-    ReasonPart,
     ReleasePart,
     ReviewReason,
     ReviewReasonPart,
-    RulePart,
     ScreeningAnswer,
 )
 from serving.crisis import GUIDANCE, SelfHarmSignal
@@ -72,9 +69,9 @@ def compose_answer(
         probability=found.probability if found else None,
         interval=describe_interval(judgement),
         confidence=found.confidence if found else 0.0,
-        reasons=[ReasonPart.model_validate(one) for one in explained.reasons],
-        counterfactuals=list(map(CounterfactualPart.model_validate, explained.counterfactuals)),
-        rule=RulePart.model_validate(explained.rule) if explained.rule else None,
+        reasons=explained.reasons,
+        counterfactuals=explained.counterfactuals,
+        rule=explained.rule,
         needs_review=bool(reasons),
         review_reasons=[ReviewReasonPart(code=code, text=REVIEW_TEXTS[code]) for code in reasons],
         crisis_guidance=GUIDANCE if crisis or band is Band.CRITICAL else None,

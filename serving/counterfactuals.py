@@ -6,12 +6,12 @@ scoring graph. It says what the release would answer, not what would happen.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlruns_config.release import Lever, ReleaseManifest
+from serving.answers import ChangePart, CounterfactualPart
 from serving.release import Release
 from serving.scoring import Estimate, Inputs, estimate_probabilities, map_to_score
 
@@ -23,30 +23,12 @@ SMALLEST_GAIN = 0.01
 CHANGED_WEEKS = 8
 
 
-@dataclass(frozen=True)
-class Change:
-    """One lever at another value."""
-
-    label: str
-    unit: str
-    value: float
-    instead_of: float
-
-
-@dataclass(frozen=True)
-class Counterfactual:
-    """Changes, and what the release would say with them."""
-
-    changes: list[Change]
-    probability: float
-    risk_score: float
-    text: str
-
-
 Setting = Mapping[str, float]
 
 
-def find_counterfactuals(release: Release, inputs: Inputs, said: Estimate) -> list[Counterfactual]:
+def find_counterfactuals(
+    release: Release, inputs: Inputs, said: Estimate
+) -> list[CounterfactualPart]:
     """Return up to two ways to a lower estimate, the smallest change first.
 
     None for a score in the lowest band, and none that gains less than SMALLEST_GAIN.
@@ -55,7 +37,7 @@ def find_counterfactuals(release: Release, inputs: Inputs, said: Estimate) -> li
     levers = list_known_levers(manifest, inputs)
     if not levers or said.score <= manifest.score_map.scores[1]:
         return []
-    found: list[Counterfactual] = []
+    found: list[CounterfactualPart] = []
     best: Setting = {}
     reached = said.probability
     for _ in range(2):
@@ -88,8 +70,9 @@ def extend_setting(base: Setting, levers: Iterable[Lever]) -> Iterable[Setting]:
     """Yield `base` with each lever that it does not move at each of its values."""
     for lever in levers:
         if lever.name not in base:
-            for value in np.linspace(lever.low, lever.high, STEPS):
-                yield {**base, lever.name: float(value)}
+            for step in range(STEPS):
+                value = lever.low + (lever.high - lever.low) * step / (STEPS - 1)
+                yield {**base, lever.name: value}
 
 
 def try_settings(
@@ -99,11 +82,14 @@ def try_settings(
     settings: list[Setting],
 ) -> NDArray[np.float64]:
     """Return the release's probability for the individual under each setting."""
+    weighed = [release.members[name] for name in release.manifest.stacker.coefficients]
+    if all(member.pin.input == "features" for member in weighed):
+        inputs = Inputs(inputs.vector)  # nobody asks for the weeks
     changed = change_inputs(release.manifest, inputs, levers, settings)
     tried: dict[str, NDArray[np.float64]] = {}
-    for name in release.manifest.stacker.coefficients:
-        member = release.members[name]
-        tried[name] = member.predict_many(changed.pick(member.pin.input)).astype(np.float64)
+    for member in weighed:
+        given = changed.pick(member.pin.input)
+        tried[member.pin.name] = member.predict_many(given).astype(np.float64)
     return estimate_probabilities(release.manifest, tried)
 
 
@@ -115,11 +101,13 @@ def change_inputs(
     weeks = None
     if inputs.sequence is not None:
         weeks = np.repeat(inputs.sequence, len(settings), axis=0)
-    for row, setting in enumerate(settings):
-        for name, value in setting.items():
-            vectors[row, [manifest.find_column(column) for column in levers[name].columns]] = value
-            if weeks is not None and (channel := manifest.find_channel(name)) is not None:
-                weeks[row, -CHANGED_WEEKS:, channel] = value
+    for name, lever in levers.items():
+        rows = [row for row, setting in enumerate(settings) if name in setting]
+        values = np.array([[settings[row][name]] for row in rows], dtype=np.float32)
+        columns = [manifest.find_column(column) for column in lever.columns]
+        vectors[np.ix_(rows, columns)] = values
+        if weeks is not None and (channel := manifest.find_channel(name)) is not None:
+            weeks[rows, -CHANGED_WEEKS:, channel] = values
     return Inputs(vectors, weeks)
 
 
@@ -129,9 +117,9 @@ def describe(
     levers: Mapping[str, Lever],
     setting: Setting,
     probability: float,
-) -> Counterfactual:
+) -> CounterfactualPart:
     changes = [
-        Change(
+        ChangePart(
             label=levers[name].label,
             unit=levers[name].unit,
             value=round(value, 1),
@@ -140,7 +128,7 @@ def describe(
         for name, value in setting.items()
     ]
     parts = [f"{one.label} {one.value:g} {one.unit} (not {one.instead_of:g})" for one in changes]
-    return Counterfactual(
+    return CounterfactualPart(
         changes=changes,
         probability=probability,
         risk_score=map_to_score(manifest.score_map, probability),

@@ -15,11 +15,12 @@ from feature_repo.online import (
 )
 from feature_repo.stored_views import StoredRow
 from monitoring.metrics import MODEL_INFERENCE_DURATION
-from serving.counterfactuals import Counterfactual, find_counterfactuals
+from serving.answers import CounterfactualPart, ReasonPart, RulePart
+from serving.counterfactuals import find_counterfactuals
 from serving.crisis import SelfHarmSignal, read_signal, read_stored_signal
-from serving.reasons import Reason, combine_attributions, explain
+from serving.reasons import combine_attributions, explain
 from serving.release import Release
-from serving.rules import MatchedRule, match_rule
+from serving.rules import match_rule
 from serving.scoring import (
     Estimate,
     Inputs,
@@ -54,9 +55,9 @@ def read_wanted(settings: Settings) -> Wanted:
 class Explanations:
     """Why the estimate is what it is, and what would lower it."""
 
-    reasons: list[Reason] = field(default_factory=list)
-    counterfactuals: list[Counterfactual] = field(default_factory=list)
-    rule: MatchedRule | None = None
+    reasons: list[ReasonPart] = field(default_factory=list)
+    counterfactuals: list[CounterfactualPart] = field(default_factory=list)
+    rule: RulePart | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def weigh(release: Release, outputs: dict[str, float]) -> list[MemberOutput]:
     ]
 
 
-def explain_release(release: Release, vector: Vector) -> list[Reason]:
+def explain_release(release: Release, vector: Vector) -> list[ReasonPart]:
     stacker = release.manifest.stacker
     attributions = {
         name: member.explainer.explain(vector)

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
 
 import numpy as np
 
@@ -55,7 +54,9 @@ class RateLimiter:
         self._file = Path(path).open("r+b") if path else TemporaryFile()  # noqa: SIM115
         if self._file.seek(0, os.SEEK_END) < SLOTS * kind.itemsize:
             self._file.truncate(SLOTS * kind.itemsize)
-        self._slots: Any = np.memmap(self._file, kind, "r+", shape=(SLOTS,))
+        # Plain arrays over the same memory: a memmap is made anew by every look into it.
+        slots = np.asarray(np.memmap(self._file, kind, "r+", shape=(SLOTS,)))
+        self._callers, self._next, self._times = slots["caller"], slots["next"], slots["times"]
         self._lock = threading.Lock()
 
     def admit(self, user_id: str) -> None:
@@ -71,35 +72,34 @@ class RateLimiter:
     def close(self) -> None:
         self._file.close()
 
-    def _find_wait(self, slot: Any, now: float) -> float:
+    def _find_wait(self, slot: int, now: float) -> float:
         """Return the seconds until there is room; take the room when it is now."""
-        times, position = slot["times"], int(slot["next"])
+        times, position = self._times[slot], int(self._next[slot])
         size = len(times)
         minute = times[position % size] + MINUTE - now
         second = times[(position - self._allowance.per_second) % size] + SECOND - now
         if (wait := max(minute, second)) > 0:
             return float(wait)
         times[position % size] = now
-        slot["next"] = (position + 1) % size
+        self._next[slot] = (position + 1) % size
         return 0.0
 
-    def _find_slot(self, user_id: str) -> Any:
+    def _find_slot(self, user_id: str) -> int:
         caller = hashlib.sha256(user_id.encode()).hexdigest()[:16].encode()
         start = int(caller[:8], 16)
         numbers = [(start + step) % SLOTS for step in range(PROBES)]
         for number in numbers:
-            held = self._slots["caller"][number]
+            held = self._callers[number]
             if held == caller:
-                return self._slots[number]
+                return number
             if not held:
                 return self._take_over(number, caller)
-        silent = min(numbers, key=lambda number: self._slots["times"][number].max())
+        silent = min(numbers, key=lambda number: self._times[number].max())
         return self._take_over(silent, caller)
 
-    def _take_over(self, number: int, caller: bytes) -> Any:
-        slot = self._slots[number]
-        slot["caller"], slot["next"] = caller, 0
-        slot["times"] = -np.inf
+    def _take_over(self, slot: int, caller: bytes) -> int:
+        self._callers[slot], self._next[slot] = caller, 0
+        self._times[slot] = -np.inf
         return slot
 
     @contextmanager

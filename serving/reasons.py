@@ -5,13 +5,12 @@ log-odds exactly; calibration and score map are monotone, so directions hold.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlruns_config.release import FeatureDescription, Stacker
+from serving.answers import Direction, ReasonPart, Size
 from serving.explainers import Attribution
 from serving.scoring import Vector
 
@@ -22,25 +21,6 @@ SMALLEST_EFFECT = 0.02
 #: An effect that multiplies the odds by 2, or by 1.25, or divides them.
 LARGE_EFFECT = float(np.log(2))
 MODERATE_EFFECT = float(np.log(1.25))
-
-Direction = Literal["raises", "lowers"]
-Size = Literal["large", "moderate", "small"]
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One feature's part in the score; `effect` in log-odds, `value` None when missing."""
-
-    feature: str
-    label: str
-    value: float | None
-    unit: str
-    usual_low: float | None
-    usual_high: float | None
-    direction: Direction
-    size: Size
-    effect: float
-    text: str
 
 
 def combine_attributions(
@@ -58,26 +38,26 @@ def combine_attributions(
 
 def explain(
     features: list[FeatureDescription], vector: Vector, attribution: Attribution
-) -> list[Reason]:
+) -> list[ReasonPart]:
     """Return the strongest reasons, up to five that raise and five that lower, strongest first."""
-    effects = attribution.contributions
-    strongest = np.argsort(-np.abs(effects), kind="stable")
-    raising = [column for column in strongest if effects[column] >= SMALLEST_EFFECT]
-    lowering = [column for column in strongest if effects[column] <= -SMALLEST_EFFECT]
-    told = {*raising[:REASONS_PER_DIRECTION], *lowering[:REASONS_PER_DIRECTION]}
+    effects, sizes = attribution.contributions, np.abs(attribution.contributions)
+    told = np.flatnonzero(sizes >= SMALLEST_EFFECT)
+    strongest = told[np.argsort(-sizes[told], kind="stable")]
+    raising, lowering = strongest[effects[strongest] > 0], strongest[effects[strongest] < 0]
+    kept = {*raising[:REASONS_PER_DIRECTION].tolist(), *lowering[:REASONS_PER_DIRECTION].tolist()}
     return [
         describe_reason(features[column], float(vector[0, column]), float(effects[column]))
-        for column in strongest
-        if column in told
+        for column in strongest.tolist()
+        if column in kept
     ]
 
 
-def describe_reason(feature: FeatureDescription, value: float, effect: float) -> Reason:
+def describe_reason(feature: FeatureDescription, value: float, effect: float) -> ReasonPart:
     known = None if np.isnan(value) else value
     direction: Direction = "raises" if effect > 0 else "lowers"
     size = name_size(effect)
     finding = _describe_finding(feature, known)
-    return Reason(
+    return ReasonPart(
         feature=feature.name,
         label=feature.label,
         value=None if known is None else round(known, 3),

@@ -4,25 +4,14 @@ A rule says of an individual what the release says of people like this on averag
 of the release the rules tell is their fidelity.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from mlruns_config.release import BEYOND_ALL, Condition, ReleaseManifest, Rule
+from serving.answers import RulePart
 from serving.scoring import Vector
 
 
-@dataclass(frozen=True)
-class MatchedRule:
-    """The rule that holds for an individual; `share` of training rows for which it holds."""
-
-    text: str
-    probability: float
-    share: float
-    fidelity: float
-
-
-def match_rule(manifest: ReleaseManifest, vector: Vector) -> MatchedRule | None:
+def match_rule(manifest: ReleaseManifest, vector: Vector) -> RulePart | None:
     """Return the rule that holds, None where the release came without rules."""
     if manifest.surrogate is None:
         return None
@@ -33,8 +22,12 @@ def match_rule(manifest: ReleaseManifest, vector: Vector) -> MatchedRule | None:
         for rule in manifest.surrogate.rules
         if all(holds(condition, row[condition.feature]) for condition in rule.conditions)
     ]
-    text = describe(manifest, rule)
-    return MatchedRule(text, rule.probability, rule.share, manifest.surrogate.fidelity)
+    return RulePart(
+        text=describe(manifest, rule),
+        probability=rule.probability,
+        share=rule.share,
+        fidelity=manifest.surrogate.fidelity,
+    )
 
 
 def holds(condition: Condition, value: float) -> bool:
