@@ -22,7 +22,6 @@ SMALLEST_GAIN = 0.01
 #: Weeks of a sequence that a change of habits of two months would reach.
 CHANGED_WEEKS = 8
 
-
 Setting = Mapping[str, float]
 
 
@@ -103,7 +102,7 @@ def change_inputs(
         weeks = np.repeat(inputs.sequence, len(settings), axis=0)
     for name, lever in levers.items():
         rows = [row for row, setting in enumerate(settings) if name in setting]
-        values = np.array([[settings[row][name]] for row in rows], dtype=np.float32)
+        values = np.array([settings[row][name] for row in rows], dtype=np.float32)[:, None]
         columns = [manifest.find_column(column) for column in lever.columns]
         vectors[np.ix_(rows, columns)] = values
         if weeks is not None and (channel := manifest.find_channel(name)) is not None:
