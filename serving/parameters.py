@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Path, Query
@@ -34,7 +34,12 @@ def _lie_in_our_time(moment: datetime) -> datetime:
     # Far from it, a change of time zone leaves the calendar.
     if not 2000 <= moment.year < 2200:
         raise ValueError("must lie in the years 2000 to 2199")
-    return moment
+    return in_utc(moment)
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return the same instant; PostgreSQL reads no time zone 16 hours away, ISO 8601 writes 23."""
+    return moment.astimezone(UTC)
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_lie_in_our_time)]

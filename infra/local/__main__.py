@@ -21,8 +21,8 @@ from infra.local.terminal import (
 )
 from infra.local.tour import PipelineFailedError, has_release, run_pipeline, screen_example
 
-#: File that marks a state whose lake holds simulated individuals.
-SIMULATED = "simulated-cohort"
+#: Files that tell whose data the lake of a state holds.
+SIMULATED, DROPPED = "holds-simulated-people", "holds-people-of-a-drop"
 
 
 def run(
@@ -41,11 +41,8 @@ def run(
         remove_root_state(state / "postgres")
         shutil.rmtree(state, ignore_errors=True)
         return
-    if drop is not None and (state / SIMULATED).exists():
-        fail(
-            f"{state} holds a simulated cohort, and real people must not be mixed with it: "
-            "`make clean` first, or keep them apart with STATE=folder"
-        )
+    if drop is not None:
+        keep_apart(state, DROPPED, SIMULATED)
     end_like_ctrl_c_on_sigterm()
     begun = time.monotonic()
     try:
@@ -66,8 +63,21 @@ def run(
         stack.stop()
 
 
+def keep_apart(state: Path, coming: str, other: str) -> None:
+    """Note whose data are about to come into a state; end where it holds the other kind."""
+    if (state / other).exists():
+        fail(
+            f"{state} {other.replace('-', ' ')}, and real people must not be mixed with simulated "
+            "ones: `make clean` first, or keep them apart with STATE=folder"
+        )
+    state.mkdir(parents=True, exist_ok=True)
+    (state / coming).touch()
+
+
 def _show_around(stack: LocalStack, drop: str | None, people: int, all_members: bool) -> None:
     released = has_release(stack)
+    if drop is None and not released:
+        keep_apart(stack.state, SIMULATED, DROPPED)
     if drop is not None or not released:
         try:
             members = FAMILIES if all_members else TABULAR_FAMILIES

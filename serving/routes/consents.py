@@ -14,7 +14,7 @@ from serving.audit.trail import CONSENT_CHANGE, CONSENT_VIEW, REVIEW_LIST
 from serving.consent import combine_consents, read_consents
 from serving.consent_changes import Grant, list_current, list_history, record_grants, withdraw
 from serving.consent_notices import list_expiring, list_notices
-from serving.parameters import EXAMPLE_ID, AnonymizedId
+from serving.parameters import EXAMPLE_ID, AnonymizedId, in_utc
 from serving.problems import GUARDED, describe_problems, read_request_id
 from serving.requests import StrictBody
 from serving.services import ConsentManager, DbSession, WorkerServices
@@ -40,7 +40,7 @@ def _be_text(value: Any) -> Any:
 def _be_ahead(moment: datetime) -> datetime:
     if not datetime.now(UTC) < moment or moment.year >= LAST_YEAR:
         raise ValueError(f"must lie in the future, before {LAST_YEAR}")
-    return moment
+    return in_utc(moment)
 
 
 class GrantBody(StrictBody):

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra.local.__main__ import DROPPED, SIMULATED, keep_apart
 from infra.local.ports import choose_port
 from infra.local.processes import (
     ServiceFailedError,
@@ -48,6 +49,22 @@ def test_a_shell_reads_the_same_variables(tmp_path: Path) -> None:
     told = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
 
     assert told.stdout == "postgresql://a:b%3D@127.0.0.1/x?y=1&z=2"
+
+
+@pytest.mark.parametrize(
+    ("held", "coming"), [(SIMULATED, DROPPED), (DROPPED, SIMULATED)], ids=["simulated", "real"]
+)
+def test_a_state_holds_simulated_people_or_those_of_a_drop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], held: str, coming: str
+) -> None:
+    state = tmp_path / "state"
+    for _ in range(2):
+        keep_apart(state, held, coming)
+
+    with pytest.raises(SystemExit) as ended:
+        keep_apart(state, coming, held)
+    assert ended.value.code == 1
+    assert "must not be mixed" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_taken_port_is_passed_over() -> None:

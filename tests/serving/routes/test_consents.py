@@ -111,6 +111,13 @@ def test_nothing_is_allowed_of_whom_nothing_is_known(client, individual):
     assert (state["in_force"], state["history"]) == ([], [])
 
 
+def test_an_end_in_any_time_zone_is_recorded(client, individual, engine):
+    put(client, individual, EVERYTHING | {"expires_at": "2099-01-01T00:00:00+21:28"})
+
+    (consent,) = read_rows(engine, Consent, individual)
+    assert consent.expires_at == datetime(2098, 12, 31, 2, 32, tzinfo=UTC)
+
+
 def test_what_is_recorded_is_allowed_and_replaces_what_was(client, individual, engine):
     put(client, individual, EVERYTHING)
     survey = EVERYTHING | {"data_types": ["survey"], "purposes": ["screening"]}
