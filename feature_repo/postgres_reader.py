@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from feature_repo.online import FeatureStoreUnavailableError, read_store_configuration
-from feature_repo.prepared import PreparedStatement, Rows
+from feature_repo.postgres_sessions import PreparedStatement, Rows, begin_sessions_with
 from feature_repo.stored_views import StoredRow, StoredView
 
 #: The entity's join key; the Feast entity itself is feature_repo.individual.
@@ -35,7 +35,7 @@ _LENGTH, _FLOAT, _FLOAT_TAG = struct.Struct(">i"), struct.Struct("<f"), 6 << 3 |
 
 #: One plan for any number of individuals. A few at once look to the planner like reason to read
 #: whole tables, and to start workers: ten milliseconds for what takes a tenth of one.
-PLANNING = {
+PLANNING: dict[str, str | int] = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "max_parallel_workers_per_gather": 0,
@@ -214,7 +214,7 @@ def _connect(deadline_seconds: float) -> Engine:
         database=os.environ["FEAST_ONLINE_DATABASE"],
         query={"sslmode": os.environ.get("FEAST_ONLINE_SSLMODE", "require")},
     )
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=POOL_SIZE,
         max_overflow=0,
@@ -224,9 +224,10 @@ def _connect(deadline_seconds: float) -> Engine:
         pool_reset_on_return=None,
         connect_args={
             "connect_timeout": max(2, int(deadline_seconds)),
-            "options": " ".join(f"-c {name}={value}" for name, value in PLANNING.items())
-            + f" -c statement_timeout={int(deadline_seconds * 1000)}",
             "tcp_user_timeout": int(deadline_seconds * 1000),
         },
         hide_parameters=True,
+    )
+    return begin_sessions_with(
+        engine, PLANNING | {"statement_timeout": int(deadline_seconds * 1000)}
     )

@@ -16,6 +16,8 @@ import structlog
 from sqlalchemy import URL, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from feature_repo.postgres_sessions import begin_sessions_with
+
 log = structlog.get_logger("serving.changes")
 
 CHANNEL = "mhras_changes"
@@ -41,19 +43,19 @@ class ChangeListener:
 
     def __init__(self, url: URL) -> None:
         # Not from the pool: the connection is kept, and ends with the thread.
-        self._engine = create_engine(
+        engine = create_engine(
             url,
             poolclass=NullPool,
             hide_parameters=True,
             isolation_level="AUTOCOMMIT",
             connect_args={
                 "connect_timeout": 2,
-                "options": "-c statement_timeout=1000",
                 # A peer that vanished is given up, so that listening begins anew.
                 "tcp_user_timeout": 5_000,
                 "keepalives_idle": 5,
             },
         )
+        self._engine = begin_sessions_with(engine, {"statement_timeout": 1000})
         self._receivers: list[Receive] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="change-listener", daemon=True)

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, Table
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from feature_repo.prepared import PreparedStatement, Rows
+from feature_repo.postgres_sessions import PreparedStatement, Rows
 from serving.database.tables import AuditRow, Base, Prediction, ReviewItem
 from serving.errors import DeadlineExceededError
 

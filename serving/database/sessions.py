@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session
 
+from feature_repo.postgres_sessions import begin_sessions_with
+
 
 def create_database_engine(database_url: str, deadline_seconds: float | None = None) -> Engine:
     """Return an engine with the deployment guide's pool: 20 + 10 connections, pre-ping.
@@ -14,7 +16,7 @@ def create_database_engine(database_url: str, deadline_seconds: float | None = N
     With `deadline_seconds` no connection attempt and no statement takes longer than that.
     Errors never show parameters: they are data about individuals.
     """
-    return create_engine(
+    engine = create_engine(
         database_url,
         pool_size=20,
         max_overflow=10,
@@ -22,18 +24,18 @@ def create_database_engine(database_url: str, deadline_seconds: float | None = N
         pool_recycle=3600,
         pool_pre_ping=True,
         hide_parameters=True,
-        connect_args=_limit_time(deadline_seconds),
+        connect_args=_limit_connecting(deadline_seconds) if deadline_seconds else {},
     )
+    return _limit_statements(engine, deadline_seconds) if deadline_seconds else engine
 
 
-def _limit_time(deadline_seconds: float | None) -> dict[str, Any]:
-    if deadline_seconds is None:
-        return {}
-    return {
-        # libpq counts whole seconds and reads 1 as 2.
-        "connect_timeout": max(2, int(deadline_seconds)),
-        "options": f"-c statement_timeout={int(deadline_seconds * 1000)}",
-    }
+def _limit_connecting(deadline_seconds: float) -> dict[str, Any]:
+    # libpq counts whole seconds and reads 1 as 2.
+    return {"connect_timeout": max(2, int(deadline_seconds))}
+
+
+def _limit_statements(engine: Engine, deadline_seconds: float) -> Engine:
+    return begin_sessions_with(engine, {"statement_timeout": int(deadline_seconds * 1000)})
 
 
 def create_single_engine(database_url: str, deadline_seconds: float) -> Engine:
@@ -42,15 +44,16 @@ def create_single_engine(database_url: str, deadline_seconds: float) -> Engine:
     It is not asked whether it lives before each of them, which would double their time: who
     uses it repeats a statement whose connection turns out to have died.
     """
-    return create_engine(
+    engine = create_engine(
         database_url,
         pool_size=1,
         max_overflow=0,
         isolation_level="AUTOCOMMIT",
         pool_reset_on_return=None,
         hide_parameters=True,
-        connect_args=_limit_time(deadline_seconds),
+        connect_args=_limit_connecting(deadline_seconds),
     )
+    return _limit_statements(engine, deadline_seconds)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A prepared statement is planned once for each connection, and another connection starts anew."""
+"""Sessions begin as they were told to; each plans a prepared statement once."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from feature_repo.prepared import PreparedStatement
+from feature_repo.postgres_sessions import PreparedStatement, begin_sessions_with
 
 ADD = PreparedStatement("SELECT $1 + $2", ("bigint", "bigint"))
 JOIN = PreparedStatement("SELECT $1 || $2", ("text", "text"))
@@ -35,6 +35,20 @@ def test_a_statement_that_fails_to_be_prepared_is_prepared_the_next_time(engine)
             missing.execute(connection, 1)
         connection.exec_driver_sql("CREATE TEMPORARY TABLE prepared_later AS SELECT 1")
         assert missing.execute(connection, 5) == [(5,)]
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
+def test_every_session_begins_with_the_settings_and_keeps_them(database_url, isolation):
+    engine = create_engine(database_url, pool_size=1, max_overflow=0, isolation_level=isolation)
+    begin_sessions_with(engine, {"statement_timeout": 100, "enable_seqscan": "off"})
+    for _ in range(2):
+        with engine.connect() as connection:
+            for name, value in (("statement_timeout", "100ms"), ("enable_seqscan", "off")):
+                assert connection.exec_driver_sql(f"SHOW {name}").scalar() == value
+            with pytest.raises(DBAPIError, match="statement timeout"):
+                connection.exec_driver_sql("SELECT pg_sleep(5)")
+            connection.invalidate()
+    engine.dispose()
 
 
 def test_each_statement_is_prepared_once_for_a_connection(engine):

@@ -1,21 +1,39 @@
-"""Statements that PostgreSQL parses and plans once for each connection, not at every call.
+"""What a session of PostgreSQL begins with, and what it is told once instead of at every call.
 
 What a screening reads and writes is asked in the same words each time, and planning the words
-costs PostgreSQL more than following them. psycopg2 leaves that to PREPARE and EXECUTE.
+costs PostgreSQL as much as following them. psycopg2 leaves that to PREPARE and EXECUTE.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 
 #: Where a connection's own notes (SQLAlchemy keeps them until it is closed) name its statements.
 _NOTES = "mhras_prepared"
 
 Rows = Sequence[tuple[Any, ...]]
+
+
+def begin_sessions_with(engine: Engine, settings: Mapping[str, str | int]) -> Engine:
+    """Let every connection of an engine begin with these settings of PostgreSQL.
+
+    Not as options of the connection: a pooler (PgBouncer) refuses those or drops them without a
+    word, and with them a deadline.
+    """
+    calls = ", ".join(["set_config(%s, %s, false)"] * len(settings))
+    arguments = [word for name, value in settings.items() for word in (name, str(value))]
+
+    @event.listens_for(engine, "connect")
+    def _begin(connection: Any, _record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {calls}", arguments)
+        connection.commit()
+
+    return engine
 
 
 @dataclass(frozen=True)
