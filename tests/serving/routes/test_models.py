@@ -54,6 +54,7 @@ def test_a_service_that_may_only_read_the_registry_changes_nothing(
     assert read_ledger(engine) == before
 
 
+@pytest.mark.nightly
 def test_a_registry_that_is_away_is_said_so_without_its_address(database_url, engine):
     settings = make_settings(database_url, "http://127.0.0.1:1")
     with run_app(settings, None) as client:
@@ -64,6 +65,7 @@ def test_a_registry_that_is_away_is_said_so_without_its_address(database_url, en
     assert "127.0.0.1" not in response.text
 
 
+@pytest.mark.nightly
 def test_an_admin_rolls_a_candidate_out_and_stops_it(client, releases, engine):
     candidate = releases.publish(promote=False)
     releases.stage(candidate)
