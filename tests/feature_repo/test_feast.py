@@ -58,6 +58,7 @@ EVERYTHING = frozenset({"survey", "wearable", "emr"})
 PHQ9, GAD7 = [1, 2, 0, 3, 1, 0, 2, 1, 0], [1, 0, 2, 1, 3, 0, 1]
 
 
+@pytest.mark.nightly
 def test_definitions_are_applied_from_a_shell_once(postgres, tmp_path):
     database = f"feast_{uuid.uuid4().hex[:8]}"
     postgres.create_databases([database])

@@ -31,6 +31,7 @@ def test_a_change_that_is_not_whole_is_refused(client, body):
     assert client.post("/models/rollout", json=body, headers=ADMIN).status_code == 422
 
 
+@pytest.mark.nightly
 def test_a_refusal_of_the_registry_is_answered_and_kept_in_the_ledger(client, engine):
     body = {"action": "shadow", "version": 999, "reason": "-a reason with a dash"}
     response = client.post("/models/rollout", json=body, headers=ADMIN)
