@@ -228,8 +228,9 @@ def queue_nobody_twice(engine: Engine, records: Sequence[Record]) -> list[Record
 
     A batch each night would otherwise fill the queue with the same individuals.
     """
+    asked = [one.review_item["anonymized_id"] for one in records if one.review_item]
     with open_session(engine) as session:
-        found = list_open(session, [one.prediction["anonymized_id"] for one in records])
+        found = list_open(session, asked)
     waiting: dict[str, list[ReviewItem]] = {}
     for item in found:
         waiting.setdefault(item.anonymized_id, []).append(item)

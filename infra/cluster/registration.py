@@ -21,6 +21,7 @@ import typer
 import yaml
 from psycopg2 import sql
 
+from infra.local.processes import answers
 from mlruns_config.reviewers import LoginError, add_reviewer
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -135,12 +136,7 @@ def grant_reading(registry_url: str, reader: str) -> None:
 def wait_for(url: str, patience: float = PATIENCE_SECONDS) -> None:
     """Wait until `url` answers 200; raises RegistrationError when it does not in time."""
     until = time.monotonic() + patience
-    while True:
-        try:
-            if httpx.get(url, timeout=5, trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            pass  # asked again below, until the time is up
+    while not answers(url):
         if time.monotonic() > until:
             raise RegistrationError(f"{url} did not answer within {patience:.0f} s")
         time.sleep(2)

@@ -58,15 +58,15 @@ def write_configuration(folder: Path, api_port: int) -> Path:
 
 
 def wait_for(ask: Callable[[], Any], what: str, seconds: float = 90) -> Any:
-    until = time.monotonic() + seconds
+    until, seen = time.monotonic() + seconds, "no"
     while time.monotonic() < until:
         try:
             if found := ask():
                 return found
-        except httpx.TransportError:
-            pass  # not up yet
+        except httpx.TransportError as error:
+            seen = repr(error)
         time.sleep(0.5)
-    pytest.fail(f"{what} did not happen in {seconds} s")
+    pytest.fail(f"{what} did not happen in {seconds} s; last error: {seen}")
 
 
 def list_firing(port: int) -> set[str]:
