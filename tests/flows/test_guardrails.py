@@ -16,8 +16,8 @@ from mlruns_config.rollout import find_rollout, start_shadow, stop_rollout
 from mlruns_config.rollout_plan import load_plan
 from serving.database.tables import Prediction, ReviewItem, ShadowPrediction
 from serving.settings import get_settings
+from tests.fixtures.small_registry import go, list_ledger, register, registry, tracking_uri
 from tests.fixtures.webhook import webhook
-from tests.mlruns_config.test_registry import go, list_ledger, register, registry, tracking_uri
 
 __all__ = ["registry", "tracking_uri", "webhook"]
 

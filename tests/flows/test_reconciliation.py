@@ -18,9 +18,9 @@ from flows.lineage import FLOW_RUN_TAG
 from flows.reconciliation import reconcile_runs
 from mlruns_config.registry import Registry, promote
 from mlruns_config.release import MANIFEST_HASH_TAG, RELEASE_MODEL
+from tests.fixtures.small_registry import MEMBER, register, registry, tracking_uri
 from tests.fixtures.webhook import webhook
 from tests.flows.test_guardrails import candidate
-from tests.mlruns_config.test_registry import MEMBER, register, registry, tracking_uri
 
 __all__ = ["candidate", "registry", "tracking_uri", "webhook"]
 

@@ -7,10 +7,9 @@ from typer.testing import CliRunner
 
 from mlruns_config.commands import app
 from mlruns_config.gates import load_gates
-from mlruns_config.registry import find_production
-from tests.mlruns_config.test_registry import (  # noqa: F401 # fixtures
+from mlruns_config.registry import find_production, read_ledger
+from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     go,
-    read_ledger,
     register,
     registry,
     tracking_uri,

@@ -15,7 +15,7 @@ from mlruns_config.registry import (
     override_gate,
     read_ledger,
 )
-from tests.mlruns_config.test_registry import (  # noqa: F401 # fixtures
+from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     AUROC,
     go,
     list_ledger,

@@ -10,21 +10,21 @@ from mlruns_config.registry import (
     PromotionRefusedError,
     Registry,
     find_production,
+    read_ledger,
     roll_back,
 )
 from mlruns_config.release import RELEASE_MODEL
-from tests.mlruns_config.test_commands import run  # noqa: F401 # fixture
-from tests.mlruns_config.test_registry import (  # noqa: F401 # fixtures
+from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     BrokenClient,
     find_folder,
     get_stage,
     go,
     list_ledger,
-    read_ledger,
     register,
     registry,
     tracking_uri,
 )
+from tests.mlruns_config.test_commands import run  # noqa: F401 # fixture
 
 
 def end_connections(registry: Registry) -> None:  # noqa: F811

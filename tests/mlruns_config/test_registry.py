@@ -1,10 +1,7 @@
 """Transitions on real MLflow and PostgreSQL: stage, alias and ledger move together or not."""
 
-import hashlib
 import json
-import uuid
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -18,97 +15,26 @@ from mlruns_config.registry import (
     PromotionRefusedError,
     Registry,
     find_production,
-    promote,
     read_ledger,
     read_manifest,
     roll_back,
 )
-from mlruns_config.release import MANIFEST_HASH_TAG, RELEASE_MODEL, MemberPin
-from serving.database.migrate import upgrade
-from tests.fixtures.manifests import make_manifest
+from mlruns_config.release import MANIFEST_HASH_TAG, RELEASE_MODEL
+from tests.fixtures.small_registry import (
+    AUROC,
+    GRAPH,
+    MEMBER,
+    BrokenClient,
+    find_folder,
+    get_stage,
+    go,
+    list_ledger,
+    register,
+    registry,
+    tracking_uri,
+)
 
-MEMBER = "mhras-lightgbm"
-GRAPH = "what stands for a graph"
-AUROC = Gate(metric="auroc", minimum=0.65, reason="a test", decided=date(2026, 1, 1))
-
-
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    MlflowClient(uri).create_experiment("releases", (folder / "artifacts").as_uri())
-    return uri
-
-
-@pytest.fixture
-def registry(tracking_uri, postgres, monkeypatch):
-    """An empty registry and an empty ledger."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
-    client = MlflowClient(tracking_uri)
-    for model in (RELEASE_MODEL, MEMBER):
-        if client.search_registered_models(f"name='{model}'"):
-            client.delete_registered_model(model)
-        client.create_registered_model(model)
-    name = f"ledger_{uuid.uuid4().hex[:8]}"
-    postgres.create_databases([name])
-    upgrade(postgres.url(name))
-    engine = create_engine(postgres.url(name))
-    yield Registry(client, engine, (AUROC,))
-    engine.dispose()
-
-
-def register(registry: Registry, auroc: float | None = 0.8, member_version: int = 1) -> int:
-    """Register a release whose manifest pins one member version; return its number."""
-    client = registry.client
-    experiment = client.get_experiment_by_name("releases").experiment_id
-    run = client.create_run(experiment)
-    if auroc is not None:
-        client.log_metric(run.info.run_id, "auroc", auroc)
-    client.log_text(run.info.run_id, GRAPH, "member/model.onnx")
-    if not client.search_model_versions(f"name='{MEMBER}'"):
-        client.create_model_version(MEMBER, f"{run.info.artifact_uri}/member", run.info.run_id)
-    pin = MemberPin(
-        name="lightgbm",
-        registered_model=MEMBER,
-        version=member_version,
-        run_id=run.info.run_id,
-        artifacts={"model.onnx": hash_text(GRAPH)},
-    )
-    manifest = make_manifest(members=[pin], training_run_id=run.info.run_id)
-    written = manifest.model_dump_json()
-    client.log_text(run.info.run_id, written, "release/release.json")
-    created = client.create_model_version(
-        RELEASE_MODEL,
-        f"{run.info.artifact_uri}/release",
-        run.info.run_id,
-        tags={MANIFEST_HASH_TAG: hash_text(written)},
-    )
-    return int(created.version)
-
-
-def hash_text(written: str) -> str:
-    return hashlib.sha256(written.encode()).hexdigest()
-
-
-def find_folder(registry: Registry, model: str, version: int) -> Path:
-    """Return where the artifacts of a version's run lie."""
-    run_id = registry.client.get_model_version(model, str(version)).run_id
-    uri = registry.client.get_run(run_id).info.artifact_uri
-    return Path(uri.removeprefix("file://"))
-
-
-def go(registry: Registry, version: int, stage="Production"):
-    return promote(registry, version, stage, "ada", "a test")
-
-
-def get_stage(registry: Registry, version: int) -> str:
-    return registry.client.get_model_version(RELEASE_MODEL, str(version)).current_stage
-
-
-def list_ledger(registry: Registry) -> list[tuple[int, str, str, str]]:
-    return [
-        (row.version, row.from_stage, row.to_stage, row.result) for row in read_ledger(registry)
-    ]
+__all__ = ["registry", "tracking_uri"]
 
 
 def test_a_version_nobody_registered_is_refused_and_recorded(registry):
@@ -250,13 +176,6 @@ def test_without_a_database_nothing_moves(registry):
     with pytest.raises(OperationalError):
         go(Registry(registry.client, nowhere, registry.gates), version)
     assert get_stage(registry, version) == "None"
-
-
-class BrokenClient(MlflowClient):
-    """MLflow that goes away in the middle of a transition."""
-
-    def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
-        raise MlflowException("gone")
 
 
 def test_a_transition_that_mlflow_breaks_off_is_recorded_as_failed(registry, tracking_uri):

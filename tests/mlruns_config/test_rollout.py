@@ -27,7 +27,7 @@ from mlruns_config.rollout import (
     start_shadow,
     stop_rollout,
 )
-from tests.mlruns_config.test_registry import (  # noqa: F401 # fixtures
+from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     go,
     list_ledger,
     register,
