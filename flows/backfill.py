@@ -19,8 +19,6 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 
 from feature_repo.pseudonyms import BUCKET_COUNT
-from flows.backfilled import Done, Step, list_done, remember
-from flows.buckets import run_buckets
 from flows.drift import (
     WINDOW_DAYS,
     examine,
@@ -28,13 +26,15 @@ from flows.drift import (
     log_report,
     store_summary,
 )
-from flows.drift_report import Window, make_summary
+from flows.evaluation.drift_report import Window, make_summary
+from flows.features.backfilled import Done, Step, list_done, remember
 from flows.materialisation import apply_definitions, compute_bucket
-from flows.notify import TOLD
-from flows.releases import hold_registry
-from flows.retries import IO_RETRIES
+from flows.runtime.buckets import run_buckets
+from flows.runtime.notifications import TOLD
+from flows.runtime.releases import hold_registry
+from flows.runtime.retries import IO_RETRIES
 from flows.sequence_scoring import find_midnight, find_sequence_members, score_bucket
-from mlruns_config.registry import find_production
+from mlruns_config.registry.transitions import find_production
 from serving.settings import get_settings
 
 STEPS: tuple[Step, ...] = ("features", "sequences", "drift")

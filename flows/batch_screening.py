@@ -23,28 +23,29 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy import Engine, func, select
 
 from feature_repo.consent_terms import DATA_TYPES
-from feature_repo.online import Answers, OnlineReader, open_reader
+from feature_repo.online import Answers, open_reader
+from feature_repo.online_store import OnlineReader
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.stored_views import StoredRow
-from flows.buckets import run_buckets
-from flows.notify import TOLD
-from flows.retries import IO_RETRIES
-from flows.sources.consent_store import page_consenting
+from flows.lake.consents import page_consenting
+from flows.runtime.buckets import run_buckets
+from flows.runtime.notifications import TOLD
+from flows.runtime.retries import IO_RETRIES
 from mlruns_config.release import RELEASE_MODEL
-from serving.answers import ScreeningAnswer
-from serving.composition import Thresholds, compose_answer, read_thresholds
-from serving.consent import SCREENING, read_allowed
+from serving.consent.in_force import SCREENING, read_allowed
 from serving.database.sessions import create_database_engine, create_single_engine, open_session
 from serving.database.tables import Prediction, ReviewItem
 from serving.errors import FlowActor, ScoringFailedError
-from serving.judgement import Case, Judgement, Wanted, describe_inputs, read_wanted
-from serving.recorder import Record, Row, write_records
-from serving.records import Caller, make_record
-from serving.registry import Registry
-from serving.release import Release, load_release
-from serving.release_watcher import Choice
-from serving.reviews import find_rank, list_open
-from serving.screening import apply_release
+from serving.releases.registry import Registry
+from serving.releases.watcher import Choice
+from serving.reviews.queue import find_rank, list_open
+from serving.scoring.assessment import Case, Judgement, Wanted, describe_inputs, read_wanted
+from serving.scoring.release import Release, load_release
+from serving.screening.answers import ScreeningAnswer
+from serving.screening.composition import Thresholds, compose_answer, read_thresholds
+from serving.screening.recorder import Record, Row, write_records
+from serving.screening.records import Caller, make_record
+from serving.screening.screen import apply_release
 from serving.settings import get_settings
 
 ACTOR = FlowActor("batch screening flow")

@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 from feature_repo.catalogue import TABLED_VIEWS
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.postgres_reader import erase_online_rows
-from flows.notify import TOLD, notify
-from flows.retries import IO_RETRIES
-from serving.consent import SCREENING, read_allowed
-from serving.consent_notices import (
+from flows.runtime.notifications import TOLD, notify
+from flows.runtime.retries import IO_RETRIES
+from serving.consent.in_force import SCREENING, read_allowed
+from serving.consent.notices import (
     EXPIRED,
     EXPIRING,
     find_lost_types,

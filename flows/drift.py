@@ -11,23 +11,23 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from feature_repo.individual import JOIN_KEY
-from flows.drift_report import Found, Window, log_files, make_summary
+from flows.evaluation.drift_report import Found, Window, log_files, make_summary
 from flows.evaluation.outcome_drift import (
     Mix,
     measure_groups,
     measure_outcomes,
 )
-from flows.lake import scan_table
-from flows.notify import TOLD, notify
-from flows.retries import IO_RETRIES
-from mlruns_config.registry import find_production, open_registry, read_metrics
+from flows.lake.tables import scan_table
+from flows.runtime.notifications import TOLD, notify
+from flows.runtime.retries import IO_RETRIES
+from mlruns_config.registry.transitions import find_production, open_registry, read_metrics
 from mlruns_config.release import RELEASE_MODEL
 from monitoring.drift import SAMPLE_ROWS, DriftResult, measure_drift
 from monitoring.drift_reference import REFERENCE_FILE, DriftReference
 from monitoring.outcome_drift import GroupDrift, OutcomeDrift, describe_performance
 from serving.database.sessions import create_database_engine, open_session
 from serving.database.tables import DriftReport
-from serving.drift_records import ScreenedSample, sample_outcomes, sample_screenings
+from serving.predictions.drift_records import ScreenedSample, sample_outcomes, sample_screenings
 from serving.settings import get_settings
 
 EXPERIMENT = "mhras-drift"

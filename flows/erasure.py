@@ -1,6 +1,6 @@
 """The erasure flow: whoever was erased from the database leaves every other store too.
 
-Its work is what the API has queued (`serving/erasure.py`). Each store is emptied by itself and
+Its work is what the API has queued (`serving/individuals/erasure.py`). Each store is emptied and
 reported by itself; a run that is cut off, or is asked for again, does what is left.
 """
 
@@ -20,13 +20,13 @@ from sqlalchemy import Engine
 from feature_repo.catalogue import TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.postgres_reader import erase_online_rows
-from flows.lake import SET_ASIDE, erase_rows, locate_table, scan_table
-from flows.notify import TOLD
-from flows.retries import IO_RETRIES
+from flows.lake.tables import SET_ASIDE, erase_rows, locate_table, scan_table
+from flows.runtime.notifications import TOLD
+from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
 from mlruns_config.release import RELEASE_MODEL
 from serving.database.sessions import create_database_engine, open_session
-from serving.erasure import DONE, list_queued, remove_again, report_store
+from serving.individuals.erasure import DONE, list_queued, remove_again, report_store
 from serving.settings import get_settings
 
 FAILED = "failed"

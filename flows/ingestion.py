@@ -27,26 +27,26 @@ from prefect.runtime import flow_run
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from flows.lake import QUARANTINE_SCHEMA, append_quarantine, describe_table, merge_rows
-from flows.notify import TOLD
-from flows.sources.batch import Batch, UnreadableFileError
-from flows.sources.clean import WITHDRAWALS, check_rows
-from flows.sources.consent_store import (
+from flows.lake.consents import (
     hold_ingestion_lock,
     keep_consented,
     read_consented_types,
     upsert_consents,
     withdraw_consents,
 )
+from flows.lake.report import IngestionFailedError, IngestionReport
+from flows.lake.settling import settle_rows
+from flows.lake.staging import list_staged_buckets, open_staging, read_staged, stage_rows
+from flows.lake.tables import QUARANTINE_SCHEMA, append_quarantine, describe_table, merge_rows
+from flows.runtime.notifications import TOLD
+from flows.sources.batch import Batch, UnreadableFileError
+from flows.sources.clean import WITHDRAWALS, check_rows
 from flows.sources.contract import CONSENTS, INSTANT, TABLES, Table
 from flows.sources.delimited import list_unknown_columns, read_delimited
 from flows.sources.drop import Drop, SourceFile, find_files
 from flows.sources.fhir import find_medications, read_fhir
 from flows.sources.fhir_values import Context
 from flows.sources.pseudonymise import PersonKey
-from flows.sources.report import IngestionFailedError, IngestionReport
-from flows.sources.settle import settle_rows
-from flows.sources.staging import list_staged_buckets, open_staging, read_staged, stage_rows
 from serving.database.sessions import create_database_engine
 from serving.settings import Settings, get_settings
 

@@ -26,16 +26,16 @@ from sqlalchemy.dialects.postgresql import insert
 from feature_repo.answer_features import INDEX_DAY
 from feature_repo.individual import JOIN_KEY
 from feature_repo.pseudonyms import BUCKET_COUNT
-from flows.buckets import Span, list_spans, run_buckets
-from flows.labels import ADJUDICATED, INDEX_DATE, LABEL, SOURCE, find_last_day, label_index
-from flows.lake import scan_table
-from flows.notify import TOLD
-from flows.retries import IO_RETRIES
-from flows.sources.consent_store import is_in_bucket, keep_consented, read_consented_types
+from flows.datasets.labels import ADJUDICATED, INDEX_DATE, LABEL, SOURCE, find_last_day, label_index
+from flows.lake.consents import is_in_bucket, keep_consented, read_consented_types
+from flows.lake.tables import scan_table
+from flows.runtime.buckets import Span, list_spans, run_buckets
+from flows.runtime.notifications import TOLD
+from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import TABLES, ColumnTypes
 from serving.database.sessions import create_database_engine, open_session
 from serving.database.tables import Prediction, PredictionLabel
-from serving.review_labels import ReviewLabel, read_review_labels
+from serving.reviews.labels import ReviewLabel, read_review_labels
 from serving.settings import get_settings
 
 OUTCOME, REVIEW = "outcome", "review"

@@ -12,7 +12,7 @@ from flows.cohort import DEFAULT_PEOPLE, DEFAULT_YEARS, simulate_cohort, write_d
 from flows.ingestion import ingest
 from flows.materialisation import materialise_features
 from flows.models.families import TABULAR_FAMILIES
-from flows.notify import TOLD
+from flows.runtime.notifications import TOLD
 from flows.sequence_scoring import score_sequences
 from flows.training import TrainingReport, train
 from flows.validation import validate_lake

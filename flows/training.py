@@ -16,24 +16,24 @@ from prefect.cache_policies import NO_CACHE
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.individual import JOIN_KEY
 from flows.comparison import compare_with_production
+from flows.datasets.lineage import describe_lineage, log_data_inputs, log_environment, name_flow_run
+from flows.datasets.loading import load_training_set
+from flows.datasets.training_set import TrainingSet
 from flows.evaluation.comparison import Comparison
 from flows.evaluation.drift_reference import log_drift_reference, summarise_training
 from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_evaluation
-from flows.lake import scan_table
-from flows.lineage import describe_lineage, log_data_inputs, log_environment, name_flow_run
-from flows.locks import run_alone
+from flows.evaluation.selection import YARDSTICK, Decision, select_members
+from flows.lake.tables import scan_table
 from flows.models.families import FAMILIES, load_families
 from flows.models.member import FitMember, FittedMember, FittingData
 from flows.models.out_of_fold import CrossFitted, cross_fit
 from flows.models.registration import register_member, register_release
 from flows.models.release import assemble_release, gather_unseen, predict_all
-from flows.models.selection import YARDSTICK, Decision, select_members
 from flows.models.stacking import fit_stacker
 from flows.models.surrogate import explain_manifest
-from flows.notify import TOLD
-from flows.training_data import load_training_set
-from flows.training_set import TrainingSet
-from mlruns_config.registry import PromotionRefusedError, open_registry, promote
+from flows.runtime.locks import run_alone
+from flows.runtime.notifications import TOLD
+from mlruns_config.registry.transitions import PromotionRefusedError, open_registry, promote
 from mlruns_config.release import MemberPin, Stacker
 from serving.database.sessions import create_database_engine
 from serving.settings import get_settings

@@ -6,7 +6,6 @@ as it is until it is ingested anew.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,12 +19,13 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from feature_repo.pseudonyms import BUCKET_COUNT
-from flows.lake import get_version, scan_table, set_rows_aside
-from flows.notify import TOLD
-from flows.retries import IO_RETRIES
+from flows.lake.tables import get_version, scan_table, set_rows_aside
+from flows.quality.page import render_page
+from flows.quality.results import ExpectationResult, TableResult
+from flows.quality.suites import list_expectations
+from flows.runtime.notifications import TOLD
+from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
-from flows.suites import list_expectations
-from flows.validation_page import render_page
 from serving.settings import get_settings
 
 EXPERIMENT = "mhras-validation"
@@ -36,43 +36,6 @@ ROWS_PER_CHECKPOINT = 1_000_000
 
 class ValidationFailedError(RuntimeError):
     """A table breaks an expectation beyond its tolerance; the message says which."""
-
-
-@dataclass
-class ExpectationResult:
-    """One expectation over all of a table."""
-
-    description: str
-    kind: str
-    rows: int = 0
-    unexpected: int = 0
-    success: bool = True
-
-    @property
-    def share(self) -> float:
-        return self.unexpected / self.rows if self.rows else 0.0
-
-
-@dataclass
-class TableResult:
-    """The results of a table's suite; `set_aside` rows left the lake.
-
-    `version` is the table's after that: the one that holds only rows that passed.
-    """
-
-    table: str
-    version: int | None = None
-    rows: int = 0
-    set_aside: int = 0
-    results: list[ExpectationResult] = field(default_factory=list)
-
-    @property
-    def failures(self) -> list[str]:
-        return [
-            f"{self.table}: {result.description} ({result.unexpected} of {result.rows} rows do not)"
-            for result in self.results
-            if not result.success
-        ]
 
 
 @flow(name="validation", timeout_seconds=6 * 3600, **TOLD)

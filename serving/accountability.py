@@ -7,14 +7,14 @@ from sqlalchemy import Engine
 
 from serving.audit.checkpoints import CheckpointStore
 from serving.audit.sealer import Sealer
+from serving.audit.signing import KeyRing, Signer
 from serving.audit.trail import UnauthenticatedBudget
-from serving.changes import ChangeListener
-from serving.consent import ConsentCache
+from serving.auth.revocations import Revocations
+from serving.auth.verifier import TokenVerifier
+from serving.consent.in_force import ConsentCache
+from serving.database.changes import ChangeListener
 from serving.queue_metrics import QueueMetrics
 from serving.settings import Settings, split_keys
-from serving.signing import KeyRing, Signer
-from serving.token_revocations import Revocations
-from serving.token_verifier import TokenVerifier
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,18 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from feature_repo.online import OnlineReader, open_reader
+from feature_repo.online import open_reader
+from feature_repo.online_store import OnlineReader
 from monitoring.logging import configure_logging
 from serving.accountability import Accountability
-from serving.answers import INTENDED_USE
-from serving.composition import read_thresholds
 from serving.database.sessions import create_database_engine, create_single_engine
-from serving.features import FeatureGateway
-from serving.judgement import read_wanted
-from serving.lineage import ManifestReader
-from serving.load import LoadLimit
-from serving.middleware import RequestContext
-from serving.problems import install_problem_handlers
-from serving.rate_limit import BURST, Allowance, open_rate_limiter
-from serving.recorder import Recorder
-from serving.registry import Registry
-from serving.release_watcher import ReleaseWatcher
+from serving.http.load import LoadLimit
+from serving.http.middleware import RequestContext
+from serving.http.problems import install_problem_handlers
+from serving.http.rate_limit import BURST, Allowance, open_rate_limiter
+from serving.releases.lineage import ManifestReader
+from serving.releases.registry import Registry
+from serving.releases.watcher import ReleaseWatcher
 from serving.routes import (
     audit_trail,
     compliance,
@@ -42,9 +38,14 @@ from serving.routes import (
     screening,
     tokens,
 )
+from serving.scoring.assessment import read_wanted
+from serving.scoring.features import FeatureGateway
+from serving.screening.answers import INTENDED_USE
+from serving.screening.composition import read_thresholds
+from serving.screening.recorder import Recorder
+from serving.screening.shadow import ShadowScorer
 from serving.services import Services
 from serving.settings import Settings, get_settings
-from serving.shadow import ShadowScorer
 
 #: Part of SCREENING_TIMEOUT that the feature store may use; the rest is for the record.
 FEATURE_SHARE = 0.4

@@ -11,19 +11,19 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from serving.accountability import Accountability
-from serving.composition import Thresholds
 from serving.database.sessions import open_session
 from serving.errors import Principal, RoleRefusedError, UnauthenticatedError
-from serving.features import FeatureGateway
-from serving.judgement import Wanted
-from serving.lineage import ManifestReader
-from serving.load import LoadLimit
-from serving.rate_limit import RateLimiter
-from serving.recorder import Recorder
-from serving.release_watcher import ReleaseWatcher
+from serving.http.load import LoadLimit
+from serving.http.rate_limit import RateLimiter
+from serving.releases.lineage import ManifestReader
+from serving.releases.watcher import ReleaseWatcher
 from serving.roles import PERMISSIONS, Permission
+from serving.scoring.assessment import Wanted
+from serving.scoring.features import FeatureGateway
+from serving.screening.composition import Thresholds
+from serving.screening.recorder import Recorder
+from serving.screening.shadow import ShadowScorer
 from serving.settings import Settings
-from serving.shadow import ShadowScorer
 
 
 @dataclass(frozen=True)

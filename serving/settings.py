@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from serving.signing import KeyRing, Signer
+from serving.audit.signing import KeyRing, Signer
 
 SECRET_HINTS = {
     "database_url": "postgresql+psycopg2://user:password@host:5432/mhras",

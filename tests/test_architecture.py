@@ -72,7 +72,7 @@ def test_a_room_imports_only_the_rooms_it_may(room):
 @pytest.mark.parametrize(
     ("room", "source"),
     [
-        ("serving", "from flows.lake import scan_table"),
+        ("serving", "from flows.lake.tables import scan_table"),
         ("feature_repo", "def late():\n    import serving.settings"),
         ("mlruns_config", "import monitoring"),
         ("flows", "from infra.local import stack"),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.individual import JOIN_KEY
+from flows.datasets.training_set import TrainingSet
 from flows.evaluation.metrics import (
     TOP_SHARES,
     Interval,
@@ -26,12 +27,11 @@ from flows.evaluation.metrics import (
     measure_sensitivity,
     measure_slope,
 )
+from flows.evaluation.selection import YARDSTICK
 from flows.models.data_types import blank_data_types, find_missing
 from flows.models.interval import COVERAGE, compare_rates
 from flows.models.member import FittedMember, Labels, ModelRows, Probabilities
 from flows.models.release import predict_all, predict_release
-from flows.models.selection import YARDSTICK
-from flows.training_set import TrainingSet
 from mlruns_config.release import ReleaseManifest
 
 #: Index of the score map's edge 75, the default review threshold.

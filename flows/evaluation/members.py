@@ -9,8 +9,8 @@ import polars as pl
 
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.metrics import auprc, auroc
+from flows.evaluation.selection import Decision
 from flows.models.member import FittedMember, ModelRows, open_graph, score_graph
-from flows.models.selection import Decision
 from mlruns_config.release import ReleaseManifest
 
 SCORING_ROUNDS = 50

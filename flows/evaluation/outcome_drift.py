@@ -18,7 +18,7 @@ from flows.evaluation.metrics import (
 )
 from flows.models.member import Labels, Probabilities
 from monitoring.outcome_drift import GroupDrift, OutcomeDrift, Performance, is_enough
-from serving.drift_records import LabelledSample
+from serving.predictions.drift_records import LabelledSample
 
 SEED = 0
 Mix = Mapping[str, Mapping[str, float]]

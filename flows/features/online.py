@@ -9,8 +9,8 @@ import polars as pl
 from feast import FeatureStore, FeatureView
 
 from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
-from flows.sources.consent_store import read_consented_types
-from serving.consent import SCREENING
+from flows.lake.consents import read_consented_types
+from serving.consent.in_force import SCREENING
 from serving.database.sessions import create_database_engine
 from serving.settings import get_settings
 

@@ -7,8 +7,8 @@ tabular members alone need not pay.
 from collections.abc import Iterable
 from importlib import import_module
 
+from flows.evaluation.selection import YARDSTICK
 from flows.models.member import FitMember
-from flows.models.selection import YARDSTICK
 
 FAMILIES = ("logistic_regression", "lightgbm", "isolation_forest", "rnn", "tft")
 #: What fits in seconds: the members of a first release.

@@ -13,7 +13,7 @@ from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.models.member import ModelRows, Probabilities, open_session, score_graph
 from flows.models.registration import GRAPH_FILE
 from flows.models.release import predict_release
-from mlruns_config.registry import Registry, read_manifest
+from mlruns_config.registry.transitions import Registry, read_manifest
 from mlruns_config.release import MemberPin, ReleaseManifest, hash_file
 
 

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 
 from flows.models.member import Labels, Probabilities
 from mlruns_config.release import ScoreMap, Stacker
-from serving.scoring import PROBABILITY_MARGIN
+from serving.scoring.estimate import PROBABILITY_MARGIN
 
 #: A pull to equal weights where the members cannot be told apart.
 STACKER_RIDGE = 1e-3

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from sklearn.tree import DecisionTreeRegressor
 
+from flows.datasets.training_set import TrainingSet
 from flows.models.levers import describe_levers
 from flows.models.member import FittedMember, Matrix, Probabilities
 from flows.models.release import predict_release
-from flows.training_set import TrainingSet
 from mlruns_config.release import BEYOND_ALL, Condition, ReleaseManifest, Rule, Surrogate
 
 Step = tuple[int, bool]  # node, whether to its right

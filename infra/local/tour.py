@@ -11,8 +11,8 @@ from rich.markup import escape
 
 from infra.local.flow_runs import POLL_SECONDS, create_flow_run, follow, link_flow_run
 from infra.local.stack import LocalStack
+from serving.auth.tokens import issue_token
 from serving.roles import Role
-from serving.tokens import issue_token
 
 #: The answers of the example: moderate symptoms, nothing on item 9.
 EXAMPLE_ANSWERS = {"phq9": [2, 2, 1, 2, 1, 1, 1, 0, 0], "gad7": [2, 1, 2, 1, 0, 1, 1]}

@@ -15,10 +15,10 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from serving.answers import ScreeningAnswer
 from serving.database.sessions import open_session
 from serving.database.tables import AuditRow
 from serving.errors import Actor, RefusedError
+from serving.screening.answers import ScreeningAnswer
 
 SCREENING_REQUEST = "screening_request"
 GENERATE_RISK_SCORE = "generate_risk_score"

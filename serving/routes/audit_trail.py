@@ -14,7 +14,7 @@ from serving.audit.trail import AUDIT_ACCESS
 from serving.audit.verification import Verification, verify_trail
 from serving.database.sessions import open_session
 from serving.errors import Principal
-from serving.parameters import (
+from serving.http.parameters import (
     Cursor,
     Page,
     PageSize,
@@ -25,7 +25,7 @@ from serving.parameters import (
     read_number,
     write_cursor,
 )
-from serving.problems import GUARDED, describe_problems, read_request_id
+from serving.http.problems import GUARDED, describe_problems, read_request_id
 from serving.services import AuditReader, DbSession, WorkerServices
 
 router = APIRouter(tags=["audit"])

@@ -8,11 +8,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from serving import audit
 from serving.audit.trail import COMPLIANCE_ACCESS
-from serving.compliance import ComplianceReport, make_report
-from serving.compliance_page import render_page
+from serving.compliance.page import render_page
+from serving.compliance.report import ComplianceReport, make_report
 from serving.errors import UnusableError
-from serving.parameters import Since, Until
-from serving.problems import GUARDED, describe_problems, read_request_id
+from serving.http.parameters import Since, Until
+from serving.http.problems import GUARDED, describe_problems, read_request_id
 from serving.services import ComplianceReader, DbSession
 
 router = APIRouter(tags=["audit"])

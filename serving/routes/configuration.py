@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, SecretStr
 
-from serving.problems import GUARDED, describe_problems
+from serving.http.problems import GUARDED, describe_problems
 from serving.services import ConfigurationReader, WorkerServices
 from serving.settings import Settings
 

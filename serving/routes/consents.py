@@ -11,14 +11,14 @@ from feature_repo.consent_terms import PURPOSES
 from feature_repo.pseudonyms import derive_key_id
 from serving import audit
 from serving.audit.trail import CONSENT_CHANGE, CONSENT_VIEW, REVIEW_LIST
-from serving.consent import combine_consents, read_consents
-from serving.consent_changes import Grant, list_current, list_history, record_grants, withdraw
-from serving.consent_notices import list_expiring, list_notices
-from serving.parameters import EXAMPLE_ID, AnonymizedId, in_utc
-from serving.problems import GUARDED, describe_problems, read_request_id
-from serving.requests import StrictBody
+from serving.consent.changes import Grant, list_current, list_history, record_grants, withdraw
+from serving.consent.in_force import combine_consents, read_consents
+from serving.consent.notices import list_expiring, list_notices
+from serving.http.parameters import EXAMPLE_ID, AnonymizedId, in_utc
+from serving.http.problems import GUARDED, describe_problems, read_request_id
+from serving.http.strict_json import StrictJsonRoute
+from serving.screening.requests import StrictBody
 from serving.services import ConsentManager, DbSession, WorkerServices
-from serving.strict_json import StrictJsonRoute
 
 router = APIRouter(tags=["consent"], route_class=StrictJsonRoute)
 

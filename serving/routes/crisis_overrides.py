@@ -7,15 +7,15 @@ from fastapi import APIRouter, Request
 from monitoring.metrics import ALERTS_TRIGGERED, CRISIS_OVERRIDES
 from serving import audit
 from serving.audit.trail import CRISIS_OVERRIDE
-from serving.crisis import GUIDANCE
-from serving.crisis_overrides import override
 from serving.database.sessions import run_after_commit
 from serving.errors import FeatureDisabledError
-from serving.problems import GUARDED, describe_problems, read_request_id
-from serving.review_answers import OverrideAnswer, OverrideBody
-from serving.reviews import find_prediction
+from serving.http.problems import GUARDED, describe_problems, read_request_id
+from serving.http.strict_json import StrictJsonRoute
+from serving.reviews.answers import OverrideAnswer, OverrideBody
+from serving.reviews.crisis_overrides import override
+from serving.reviews.queue import find_prediction
+from serving.scoring.crisis import GUIDANCE
 from serving.services import CrisisOverrider, DbSession, WorkerServices
-from serving.strict_json import StrictJsonRoute
 
 router = APIRouter(tags=["screening"], route_class=StrictJsonRoute)
 

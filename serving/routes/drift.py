@@ -7,8 +7,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.drift_records import list_newest
-from serving.problems import GUARDED, describe_problems
+from serving.http.problems import GUARDED, describe_problems
+from serving.predictions.drift_records import list_newest
 from serving.services import DbSession, DriftReader, WorkerServices
 
 router = APIRouter(tags=["service"])

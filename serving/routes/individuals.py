@@ -16,9 +16,8 @@ from serving.audit.trail import (
     INDIVIDUAL_EXPORT,
     PREDICTION_VIEW,
 )
-from serving.erasure import ErasureState, erase_individual, list_erasures
-from serving.fhir_export import make_bundle
-from serving.parameters import (
+from serving.fhir.export import make_bundle
+from serving.http.parameters import (
     EXAMPLE_ID,
     AnonymizedId,
     Cursor,
@@ -29,15 +28,16 @@ from serving.parameters import (
     read_number,
     write_cursor,
 )
-from serving.problems import GUARDED, describe_problems, read_request_id
-from serving.review_answers import PredictionSummary
-from serving.rights import (
+from serving.http.problems import GUARDED, describe_problems, read_request_id
+from serving.individuals.erasure import ErasureState, erase_individual, list_erasures
+from serving.individuals.rights import (
     ELSEWHERE,
     collect_everything,
     list_accesses,
     list_overridden,
     list_predictions,
 )
+from serving.reviews.answers import PredictionSummary
 from serving.services import (
     AccessHistoryReader,
     DbSession,

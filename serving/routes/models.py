@@ -15,16 +15,16 @@ from serving import audit
 from serving.audit.trail import MODEL_CHANGE, MODEL_VIEW
 from serving.database.sessions import open_session
 from serving.errors import Principal
-from serving.middleware import extend_deadline
-from serving.parameters import FreeText
-from serving.problems import GUARDED, describe_problems, read_request_id
-from serving.registry_commands import PATIENCE_SECONDS, Change, change_registry
-from serving.release import Release
-from serving.release_watcher import Candidate
-from serving.requests import StrictBody
-from serving.rollout_evidence import observe_candidate
+from serving.http.middleware import extend_deadline
+from serving.http.parameters import FreeText
+from serving.http.problems import GUARDED, describe_problems, read_request_id
+from serving.http.strict_json import StrictJsonRoute
+from serving.releases.registry_commands import PATIENCE_SECONDS, Change, change_registry
+from serving.releases.rollout_evidence import observe_candidate
+from serving.releases.watcher import Candidate
+from serving.scoring.release import Release
+from serving.screening.requests import StrictBody
 from serving.services import DbSession, ModelManager, ModelReader, Services, WorkerServices
-from serving.strict_json import StrictJsonRoute
 
 router = APIRouter(tags=["models"], route_class=StrictJsonRoute)
 

@@ -7,16 +7,16 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from serving import audit
-from serving.answers import ScreeningAnswer
 from serving.audit.trail import PREDICTION_VIEW
-from serving.crisis_overrides import find_override
 from serving.database.tables import Prediction
 from serving.errors import Principal
-from serving.lineage import RegisteredManifest
-from serving.passport import Passport, issue_passport
-from serving.problems import GUARDED, describe_problems, read_request_id
-from serving.reviews import find_prediction
-from serving.scoring import Band
+from serving.http.problems import GUARDED, describe_problems, read_request_id
+from serving.predictions.passport import Passport, issue_passport
+from serving.releases.lineage import RegisteredManifest
+from serving.reviews.crisis_overrides import find_override
+from serving.reviews.queue import find_prediction
+from serving.scoring.estimate import Band
+from serving.screening.answers import ScreeningAnswer
 from serving.services import (
     DbSession,
     PassportReader,

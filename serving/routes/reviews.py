@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 from monitoring.metrics import REVIEW_DECISIONS
 from serving import audit
 from serving.audit.trail import REVIEW_CHANGE, REVIEW_LIST, REVIEW_VIEW
-from serving.crisis_overrides import find_override
+from serving.database.review_terms import ReviewStatus
 from serving.database.sessions import run_after_commit
 from serving.database.tables import Prediction, ReviewItem
 from serving.errors import Principal
-from serving.parameters import (
+from serving.http.parameters import (
     Cursor,
     PageSize,
     Word,
@@ -22,8 +22,9 @@ from serving.parameters import (
     read_number,
     write_cursor,
 )
-from serving.problems import GUARDED, describe_problems, read_request_id
-from serving.review_answers import (
+from serving.http.problems import GUARDED, describe_problems, read_request_id
+from serving.http.strict_json import StrictJsonRoute
+from serving.reviews.answers import (
     DecisionBody,
     NoteBody,
     PredictionSummary,
@@ -31,8 +32,8 @@ from serving.review_answers import (
     ReviewEntry,
     ReviewPage,
 )
-from serving.review_terms import ReviewStatus
-from serving.reviews import (
+from serving.reviews.crisis_overrides import find_override
+from serving.reviews.queue import (
     QueueFilter,
     add_note,
     claim,
@@ -43,9 +44,8 @@ from serving.reviews import (
     list_items,
     release,
 )
-from serving.scoring import Band
+from serving.scoring.estimate import Band
 from serving.services import DbSession, Reviewer
-from serving.strict_json import StrictJsonRoute
 
 router = APIRouter(tags=["review"], route_class=StrictJsonRoute)
 

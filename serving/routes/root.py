@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
-from serving.answers import INTENDED_USE, INTENDED_USE_PATH
-from serving.crisis import GUIDANCE
-from serving.problems import describe_problems
+from serving.http.problems import describe_problems
+from serving.scoring.crisis import GUIDANCE
+from serving.screening.answers import INTENDED_USE, INTENDED_USE_PATH
 from serving.services import ServiceReader, WorkerServices
 
 router = APIRouter(tags=["service"])

@@ -6,15 +6,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from serving.answers import ScreeningAnswer
-from serving.batch import BatchAnswer, BatchRequest, screen_batch
-from serving.idempotency import claim_key, give_up_key, hash_body
-from serving.problems import describe_problems, read_request_id
-from serving.records import Caller
-from serving.requests import IDEMPOTENCY_KEY, ScreeningRequest
-from serving.screening import find_deadline, resolve_individual, screen
+from serving.http.problems import describe_problems, read_request_id
+from serving.http.strict_json import StrictJsonRoute
+from serving.screening.answers import ScreeningAnswer
+from serving.screening.batch import BatchAnswer, BatchRequest, screen_batch
+from serving.screening.idempotency import claim_key, give_up_key, hash_body
+from serving.screening.records import Caller
+from serving.screening.requests import IDEMPOTENCY_KEY, ScreeningRequest
+from serving.screening.screen import find_deadline, resolve_individual, screen
 from serving.services import Screener, Services, WorkerServices
-from serving.strict_json import StrictJsonRoute
 
 router = APIRouter(tags=["screening"], route_class=StrictJsonRoute)
 

@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serving import audit
 from serving.audit.trail import TOKENS_REVOKED
-from serving.parameters import FreeText
-from serving.problems import GUARDED, describe_problems, read_request_id
-from serving.requests import StrictBody
+from serving.auth.revocations import revoke
+from serving.auth.tokens import TOKEN_ID_PATTERN, USER_PATTERN
+from serving.http.parameters import FreeText
+from serving.http.problems import GUARDED, describe_problems, read_request_id
+from serving.http.strict_json import StrictJsonRoute
+from serving.screening.requests import StrictBody
 from serving.services import DbSession, TokenRevoker
-from serving.strict_json import StrictJsonRoute
-from serving.token_revocations import revoke
-from serving.tokens import TOKEN_ID_PATTERN, USER_PATTERN
 
 router = APIRouter(tags=["access"], route_class=StrictJsonRoute)
 

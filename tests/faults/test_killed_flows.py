@@ -17,15 +17,15 @@ from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.online import open_reader
 from flows.erasure import erase_queued
 from flows.ingestion import LANDED_TABLES, ingest
-from flows.lake import QUARANTINE, locate_table, scan_table
+from flows.lake.tables import QUARANTINE, locate_table, scan_table
 from flows.materialisation import materialise_features
 from flows.reconciliation import reconcile_runs
-from mlruns_config.reconcile import compare_productions
-from mlruns_config.registry import find_production, open_registry, roll_back
+from mlruns_config.registry.reconcile import compare_productions
+from mlruns_config.registry.transitions import find_production, open_registry, roll_back
 from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL
+from serving.audit.signing import Signer
 from serving.database.tables import ErasureStore, Prediction
-from serving.erasure import erase_individual, list_queued
-from serving.signing import Signer
+from serving.individuals.erasure import erase_individual, list_queued
 from tests.faults.conftest import World
 from tests.faults.killed_flows import start_flow
 from tests.fixtures.trained_world import (

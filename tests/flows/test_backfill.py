@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY, locate_feature_table
 from flows import backfill as backfill_flow
 from flows.backfill import MOST_DAYS, RangeError, backfill, list_days
-from flows.backfilled import Done, list_done, remember
+from flows.features.backfilled import Done, list_done, remember
 from flows.ingestion import ingest
-from flows.lake import scan_table
+from flows.lake.tables import scan_table
 from flows.materialisation import compute_views
 from flows.sequence_scoring import find_midnight
 from monitoring.drift_reference import DriftReference

@@ -16,7 +16,7 @@ from flows.drift import EXPERIMENT, watch_drift
 from mlruns_config.release import RELEASE_MODEL
 from monitoring.drift_reference import REFERENCE_FILE, DriftReference, draw
 from serving.database.tables import DriftReport, Prediction, PredictionLabel
-from serving.drift_records import list_newest, sample_screenings
+from serving.predictions.drift_records import list_newest, sample_screenings
 from serving.settings import get_settings
 from tests.fixtures.trained_world import TrainedWorld
 from tests.fixtures.webhook import webhook

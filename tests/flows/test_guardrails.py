@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from flows import notify
 from flows.guardrails import ACTOR, watch_releases
-from mlruns_config.registry import Registry, find_production, read_ledger
-from mlruns_config.rollout import find_rollout, start_shadow, stop_rollout
+from flows.runtime import notifications as notify
+from mlruns_config.registry.rollout import find_rollout, start_shadow, stop_rollout
+from mlruns_config.registry.transitions import Registry, find_production, read_ledger
 from mlruns_config.rollout_plan import load_plan
 from serving.database.tables import Prediction, ReviewItem, ShadowPrediction
 from serving.settings import get_settings
@@ -41,7 +41,7 @@ def candidate(
         "MHRAS_ENV": "development",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("mlruns_config.registry.load_gates", lambda: registry.gates)
+    monkeypatch.setattr("mlruns_config.registry.transitions.load_gates", lambda: registry.gates)
     get_settings.cache_clear()
     go(registry, register(registry))
     version = register(registry)

@@ -15,11 +15,12 @@ from time import process_time
 
 from feature_repo.online import Answers, open_reader
 from mlruns_config.release import RELEASE_MODEL
-from serving.composition import compose_answer, read_thresholds
-from serving.crisis import SelfHarmSignal
+from serving.auth.tokens import issue_token, read_token
 from serving.database.sessions import create_single_engine
 from serving.errors import Principal
-from serving.judgement import (
+from serving.releases.registry import Registry
+from serving.roles import Role
+from serving.scoring.assessment import (
     Case,
     Wanted,
     assemble_inputs,
@@ -28,13 +29,12 @@ from serving.judgement import (
     judge,
     predict_members,
 )
-from serving.recorder import write_records
-from serving.records import Caller, make_record
-from serving.registry import Registry
-from serving.release import load_release
-from serving.roles import Role
+from serving.scoring.crisis import SelfHarmSignal
+from serving.scoring.release import load_release
+from serving.screening.composition import compose_answer, read_thresholds
+from serving.screening.recorder import write_records
+from serving.screening.records import Caller, make_record
 from serving.settings import load_settings
-from serving.tokens import issue_token, read_token
 
 ROUNDS = 300
 EVERYTHING = frozenset({"survey", "wearable", "emr"})

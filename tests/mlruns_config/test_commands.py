@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
-from mlruns_config.commands import app
 from mlruns_config.gates import load_gates
-from mlruns_config.registry import find_production, read_ledger
+from mlruns_config.registry.commands import app
+from mlruns_config.registry.transitions import find_production, read_ledger
 from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     go,
     register,

@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from mlruns_config.reconcile import Productions, compare_productions, reconcile
-from mlruns_config.registry import (
+from mlruns_config.registry.reconcile import Productions, compare_productions, reconcile
+from mlruns_config.registry.transitions import (
     PromotionFailedError,
     PromotionRefusedError,
     Registry,
@@ -126,7 +126,7 @@ def test_list_and_show_name_it_and_the_command_mends_it(registry, run, monkeypat
         assert f"MLflow's stage says {version}" in output
         assert "`reconcile` mends it" in output
 
-    monkeypatch.setattr("mlruns_config.registry.load_gates", lambda: registry.gates)
+    monkeypatch.setattr("mlruns_config.registry.transitions.load_gates", lambda: registry.gates)
     code, output = run("reconcile", "--actor", "ada", "--reason", "the database died")
     assert code == 0, output
     assert "in doubt" not in run("list")[1]

@@ -12,12 +12,12 @@ import pytest
 
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.cohort import simulate_cohort
-from flows.labels import LABEL, derive_labels
+from flows.datasets.labels import LABEL, derive_labels
+from flows.datasets.training_set import collect_futures, make_entity_frame, stack_sequences
 from flows.materialisation import LANDED, compute_views
 from flows.models.forecast_inputs import WEARABLE
 from flows.models.forecasting import ForecastingMember
 from flows.models.member import FittingData, Labels, Matrix, ModelRows, check_parity
-from flows.training_set import collect_futures, make_entity_frame, stack_sequences
 from tests.fixtures.brief_networks import fit_network
 from tests.fixtures.ingestion import World, world
 from tests.load.bench_features import mark_landed

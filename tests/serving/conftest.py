@@ -11,16 +11,16 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.orm import Session
 
-from feature_repo.online import FeatureStoreUnavailableError
+from feature_repo.online_store import FeatureStoreUnavailableError
 from feature_repo.stored_views import StoredRow, StoredView
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer
 from serving.app import create_app
+from serving.auth.tokens import issue_token
 from serving.database.access import ensure_application_login
 from serving.database.tables import AuditRow, Base, Consent
 from serving.roles import Role
 from serving.settings import Settings
-from serving.tokens import issue_token
 from tests.serving.mlflow_fixture import run_mlflow_server
 from tests.serving.release_fixture import ReleaseFactory
 

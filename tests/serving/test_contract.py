@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from infra.local.ports import choose_port
+from serving.auth.tokens import issue_token
 from serving.roles import Role
-from serving.tokens import issue_token
 from tests.serving.conftest import JWT_SECRET
 from tests.serving.test_main import make_environment, wait_until_alive
 

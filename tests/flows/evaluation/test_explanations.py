@@ -11,7 +11,7 @@ from flows.evaluation.explanations import draw_bar, draw_beeswarm, explain_trees
 from flows.models.lightgbm import BoostedTrees, fit
 from flows.models.member import ModelRows
 from flows.models.stacking import to_log_odds
-from serving.explainers import TreeExplainer
+from serving.scoring.explainers import TreeExplainer
 from tests.flows.models.drawn_rows import NAMES, draw_fitting_data, draw_rows
 
 WORDS = [column.label for column in list_model_inputs()]

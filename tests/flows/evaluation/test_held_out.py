@@ -10,6 +10,7 @@ import pytest
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from flows.datasets.training_set import Split, TrainingSet
 from flows.evaluation.held_out import (
     HeldOut,
     compare_with_yardstick,
@@ -21,10 +22,9 @@ from flows.evaluation.held_out import (
     score_held_out,
 )
 from flows.evaluation.metrics import OneSidedLabelsError, compute_metrics, draw_bootstrap_rows
+from flows.evaluation.selection import YARDSTICK
 from flows.models.data_types import blank_data_types
 from flows.models.member import ModelRows, concatenate_rows
-from flows.models.selection import YARDSTICK
-from flows.training_set import Split, TrainingSet
 from mlruns_config.release import ScoreMap, Stacker
 from tests.fixtures.manifests import make_conformal, make_manifest
 

@@ -7,10 +7,10 @@ import pytest
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.members import compare_members, name_member_metrics
 from flows.evaluation.metrics import auroc
+from flows.evaluation.selection import YARDSTICK, Decision
 from flows.models.lightgbm import fit as fit_trees
 from flows.models.logistic_regression import fit as fit_linear
 from flows.models.release import predict_all
-from flows.models.selection import YARDSTICK, Decision
 from tests.fixtures.manifests import make_manifest
 from tests.flows.models.drawn_rows import draw_fitting_data
 

@@ -6,7 +6,7 @@ import pytest
 
 from flows.evaluation.outcome_drift import describe_outcomes, measure_groups, measure_outcomes
 from monitoring.outcome_drift import FEWEST_LABELS, FEWEST_OUTCOMES
-from serving.drift_records import LabelledSample
+from serving.predictions.drift_records import LabelledSample
 
 ROWS = 1500
 #: Enough to see who is screened, too few to judge a release by.

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from flows.datasets.training_set import FUTURE_WEEKS
 from flows.models.member import FittingData, Matrix, ModelRows, Sequences
-from flows.training_set import FUTURE_WEEKS
 
 CHANNELS = list(SEQUENCE_CHANNELS)
 COLUMNS = 12

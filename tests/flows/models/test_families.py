@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.evaluation.selection import YARDSTICK
 from flows.models import isolation_forest, lightgbm, logistic_regression
 from flows.models.families import FAMILIES, TABULAR_FAMILIES, UnknownFamilyError, load_families
-from flows.models.selection import YARDSTICK
 from mlruns_config.release import MEMBER_MODELS
 
 ROOT = Path(__file__).resolve().parents[3]

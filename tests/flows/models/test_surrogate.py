@@ -9,7 +9,7 @@ from feature_repo.catalogue import list_model_inputs
 from flows.models.levers import describe_levers
 from flows.models.surrogate import MOST_RULES, describe_surrogate, fit_surrogate
 from mlruns_config.release import FeatureDescription, ReleaseManifest
-from serving.rules import match_rule
+from serving.scoring.rules import match_rule
 from tests.fixtures.manifests import make_manifest
 
 NAMES = ("a", "b", "c", "d")

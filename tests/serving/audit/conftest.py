@@ -11,10 +11,10 @@ from sqlalchemy import Engine, create_engine, text
 from serving.audit import Event
 from serving.audit.checkpoints import CheckpointStore
 from serving.audit.sealer import seal_rows, sign_checkpoint
+from serving.audit.signing import KeyRing, Signer
 from serving.audit.trail import make_row
 from serving.audit.verification import Verification, verify_trail
 from serving.database.sessions import open_session
-from serving.signing import KeyRing, Signer
 from tests.serving.conftest import SIGNING_KEY
 
 SIGNER = Signer(SIGNING_KEY)

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from serving.audit.chain import COLUMNS
 from serving.audit.sealer import make_links
-from serving.signing import Signer
+from serving.audit.signing import Signer
 from tests.serving.audit.conftest import Trail
 
 ROWS = 9

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.orm import Session
 
-from serving.crisis import GUIDANCE
 from serving.database.tables import CrisisOverride, Prediction, ReviewItem
+from serving.scoring.crisis import GUIDANCE
 from tests.serving.conftest import (
     AT_COMMIT,
     AT_INSERT,

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from serving.database.review_terms import REVIEW_WITHIN
 from serving.database.tables import Prediction, ReviewEvent, ReviewItem
-from serving.parameters import write_cursor
+from serving.http.parameters import write_cursor
 from serving.queue_metrics import QueueMetrics
-from serving.review_labels import read_review_labels
-from serving.review_terms import REVIEW_WITHIN
+from serving.reviews.labels import read_review_labels
 from serving.roles import Role
 from tests.serving.conftest import (
     AT_COMMIT,
