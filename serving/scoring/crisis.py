@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from feature_repo.instruments import MAX_ANSWER, PHQ9, PHQ9_SELF_HARM_ITEM
+from feature_repo.instruments import PHQ9
 
 GUIDANCE = (
     "If this person may be in immediate danger, act now on your own judgement: follow your "
@@ -20,8 +20,10 @@ GUIDANCE = (
 #: PHQ-9 asks about the last two weeks; a stored answer to item 9 speaks for as long.
 STORED_ANSWER_SPEAKS_DAYS = 14
 
+_SELF_HARM_ITEM = PHQ9.self_harm_item or PHQ9.item_count
+
 #: The highest total that leaves item 9 open; above it, item 9 must have been above 0.
-_MAX_TOTAL_WITHOUT_ITEM_9 = MAX_ANSWER * (PHQ9.item_count - 1)
+_MAX_TOTAL_WITHOUT_ITEM_9 = PHQ9.max_total - PHQ9.max_answer
 
 
 class SelfHarmSignal(StrEnum):
@@ -45,7 +47,7 @@ class SelfHarmSignal(StrEnum):
 def read_signal(phq9: Sequence[int | None] | None, phq9_total: int | None) -> SelfHarmSignal:
     """Return what checked PHQ-9 answers, or a total without them, say about self-harm."""
     if phq9 is not None:
-        return _read_item(phq9[PHQ9_SELF_HARM_ITEM - 1])
+        return _read_item(phq9[_SELF_HARM_ITEM - 1])
     if phq9_total is None:
         return SelfHarmSignal.NOT_ASKED
     if phq9_total > _MAX_TOTAL_WITHOUT_ITEM_9:
@@ -62,7 +64,7 @@ def read_stored_signal(values: Mapping[str, float]) -> SelfHarmSignal:
     items = [values.get(f"phq9_item_{n}", math.nan) for n in range(1, PHQ9.item_count + 1)]
     if not days <= STORED_ANSWER_SPEAKS_DAYS or all(map(math.isnan, items)):
         return SelfHarmSignal.NOT_ASKED
-    asked = items[PHQ9_SELF_HARM_ITEM - 1]
+    asked = items[_SELF_HARM_ITEM - 1]
     return _read_item(None if math.isnan(asked) else int(asked))
 
 

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from feature_repo.instruments import GAD7, MAX_ANSWER, PHQ9
+from feature_repo.instruments import GAD7, PHQ9
 from feature_repo.pseudonyms import PSEUDONYM_PATTERN
 
 #: What an idempotency key may look like: it is kept, and must not carry anybody's name.
@@ -42,15 +42,16 @@ def _be_past(moment: datetime) -> datetime:
     return moment
 
 
-Answer = Annotated[int, Field(ge=0, le=MAX_ANSWER)]
+Phq9Answer = Annotated[int, Field(ge=0, le=PHQ9.max_answer)]
+Gad7Answer = Annotated[int, Field(ge=0, le=GAD7.max_answer)]
 Instant = Annotated[
     AwareDatetime, BeforeValidator(_be_text), AfterValidator(_be_past), Field(strict=False)
 ]
 Phq9Items = Annotated[
-    list[Answer | None], Field(min_length=PHQ9.item_count, max_length=PHQ9.item_count)
+    list[Phq9Answer | None], Field(min_length=PHQ9.item_count, max_length=PHQ9.item_count)
 ]
 Gad7Items = Annotated[
-    list[Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)
+    list[Gad7Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)
 ]
 PatientId = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
 
