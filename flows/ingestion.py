@@ -20,13 +20,12 @@ from prefect.states import Completed, State
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.lake.checking import Run, iterate_checked, quarantine_by_source
 from flows.lake.code_coverage import count_unmapped
 from flows.lake.consent_landing import land_consents
 from flows.lake.consents import hold_ingestion_lock, keep_consented, read_consented_types
 from flows.lake.landing import land_records
-from flows.lake.parts import date_retractions, read_retractions
+from flows.lake.parts import date_retractions, find_retracted_buckets, read_retractions
 from flows.lake.people import move_consents, take_records
 from flows.lake.quarantine import publish_outcome
 from flows.lake.report import IngestionFailedError, IngestionReport
@@ -206,7 +205,8 @@ def land_table(run: Run, table: Table, retracted: pl.Series) -> IngestionReport:
     counts = report.count(table.name)
     retractions = read_retractions(run.lake_url)
     staged = set(list_staged_buckets(run.staging, table.name))
-    for bucket in range(BUCKET_COUNT) if retracted.len() else sorted(staged):
+    hit = find_retracted_buckets(run.lake_url, table, retracted)
+    for bucket in sorted(staged | hit):
         rows = read_staged(run.staging, table, bucket)
         landing = land_records(run.lake_url, table, bucket, rows, retractions, retracted, run.now)
         counts.add_landing(landing)

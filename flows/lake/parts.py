@@ -73,6 +73,15 @@ def read_parts(
     return known.join(concerned, on="anonymized_id", how="semi").collect()
 
 
+def find_retracted_buckets(lake_url: str, table: Table, retracted: pl.Series) -> set[int]:
+    """Return the buckets in which a record of a retracted resource is kept."""
+    if retracted.is_empty():
+        return set()
+    known = scan_records(lake_url, name_parts(table.name), schema_of_parts(table))
+    hit = known.filter(pl.col("source_id").is_in(retracted.implode())).select("bucket")
+    return set(hit.unique().collect()["bucket"])
+
+
 def write_parts(
     lake_url: str, table: Table, bucket: int, before: pl.DataFrame, now: pl.DataFrame
 ) -> None:
