@@ -1,6 +1,6 @@
 """The batch screening flow: everybody who consents, screened once a batch on what is stored.
 
-An answer is what POST /screen would give without new questionnaires: serving's own judgement,
+An answer is what POST /screen would give without new questionnaires: serving's own assessment,
 composition and record. A batch has a name, and the database holds one answer of it about each
 individual: a run that was cut off, or is started again, does what is left. ADR 0023.
 """
@@ -36,11 +36,18 @@ from serving.consent.in_force import SCREENING, read_allowed
 from serving.database.sessions import create_database_engine, create_single_engine, open_session
 from serving.database.tables import Prediction, ReviewItem
 from serving.errors import FlowActor, ScoringFailedError
+from serving.releases.loading import load_release
 from serving.releases.registry import Registry
 from serving.releases.watcher import Choice
 from serving.reviews.queue import find_rank, list_open
-from serving.scoring.assessment import Case, Judgement, Wanted, describe_inputs, read_wanted
-from serving.scoring.release import Release, load_release
+from serving.scoring.assessment import (
+    Assessment,
+    Case,
+    ExplanationOptions,
+    describe_inputs,
+    read_explanation_options,
+)
+from serving.scoring.release import Release
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.composition import Thresholds, compose_answer, read_thresholds
 from serving.screening.recorder import Record, Row, write_records
@@ -93,7 +100,7 @@ class Tools:
     #: Commits each statement by itself.
     writer: Engine
     thresholds: Thresholds
-    wanted: Wanted
+    wanted: ExplanationOptions
 
 
 @flow(name="batch-screening", timeout_seconds=12 * 3600, **TOLD)
@@ -179,7 +186,7 @@ def open_tools(version: int) -> Iterator[Tools]:
     url = settings.database_url.get_secret_value()
     engine, writer = create_database_engine(url), create_single_engine(url, SECONDS_TO_WRITE)
     reader = open_reader(SECONDS_TO_READ)
-    thresholds, wanted = read_thresholds(settings), read_wanted(settings)
+    thresholds, wanted = read_thresholds(settings), read_explanation_options(settings)
     try:
         yield Tools(load_verified(version), reader, engine, writer, thresholds, wanted)
     finally:
@@ -281,23 +288,23 @@ def screen_stored(
     """
     case = Case(Answers(datetime.now(UTC)), consented, row)
     signal = case.read_signal(tools.release)
-    judgement: Judgement | None = None
+    assessment: Assessment | None = None
     try:
-        judgement = apply_release(tools.release, case, tools.wanted)
+        assessment = apply_release(tools.release, case, tools.wanted)
     except ScoringFailedError:
         if not signal.forces_top_band:
             raise
-    if judgement is not None and set(judgement.missing_data) == set(DATA_TYPES):
+    if assessment is not None and set(assessment.missing_data) == set(DATA_TYPES):
         return None
-    degraded = ["release"] if judgement is None else []
-    answer = compose_answer(person, signal, judgement, degraded, tools.thresholds)
-    return describe_record(answer, case, judgement, batch)
+    degraded = ["release"] if assessment is None else []
+    answer = compose_answer(person, signal, assessment, degraded, tools.thresholds)
+    return describe_record(answer, case, assessment, batch)
 
 
 def describe_record(
-    answer: ScreeningAnswer, case: Case, judgement: Judgement | None, batch: str
+    answer: ScreeningAnswer, case: Case, assessment: Assessment | None, batch: str
 ) -> Record:
-    inputs = describe_inputs(judgement, case.answers) if judgement else {}
+    inputs = describe_inputs(assessment, case.answers) if assessment else {}
     caller = Caller(ACTOR, f"batch:{batch}", deadline=float("inf"), batch=batch)
     return make_record(answer, caller, case.consented, "production", inputs)
 

@@ -48,7 +48,7 @@ Until = Annotated[Moment | None, Query(description="Instants before this one.")]
 Word = Annotated[str | None, Query(pattern=r"^[\x21-\x7e]{1,128}$")]
 
 
-def _be_printable(text: str) -> str:
+def _validate_printable(text: str) -> str:
     # PostgreSQL cannot hold NUL, and control characters forge lines of an export.
     if any(not sign.isprintable() and sign not in "\n\t" for sign in text):
         raise ValueError("must not hold control characters")
@@ -59,7 +59,7 @@ def _be_printable(text: str) -> str:
 FreeText = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=2000),
-    AfterValidator(_be_printable),
+    AfterValidator(_validate_printable),
 ]
 
 

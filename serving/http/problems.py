@@ -20,7 +20,7 @@ from serving.errors import (
     RefusedError,
     UnauthenticatedError,
 )
-from serving.scoring.crisis import GUIDANCE
+from serving.http.guidance import GUIDANCE
 
 log = structlog.get_logger("serving.problems")
 

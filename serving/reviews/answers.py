@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from serving.database.review_terms import Decision, OverrideReason, ReviewStatus
 from serving.database.tables import Prediction, ReviewEvent, ReviewItem
 from serving.http.parameters import EXAMPLE_ID, FreeText, Page
+from serving.http.strict_json import StrictBody
 from serving.reviews.queue import OPEN, Verdict
 from serving.scoring.estimate import Band
-from serving.screening.requests import StrictBody
 
 
 class ReviewPart(BaseModel):
@@ -129,7 +129,7 @@ class DecisionBody(StrictBody):
     reason_code: Annotated[OverrideReason, Field(strict=False)] | None = None
 
     @model_validator(mode="after")
-    def _be_complete(self) -> Self:
+    def _validate_complete(self) -> Self:
         given = (self.new_band is not None, self.reason_code is not None)
         if self.decision is Decision.OVERRIDE:
             if not all(given) or self.comment is None:

@@ -13,6 +13,7 @@ from serving.audit.reading import TrailFilter, list_rows, stream_lines
 from serving.audit.trail import AUDIT_ACCESS
 from serving.audit.verification import Verification, verify_trail
 from serving.database.sessions import open_session
+from serving.dependencies import AuditReader, DbSession, WorkerServices
 from serving.errors import Principal
 from serving.http.parameters import (
     Cursor,
@@ -26,7 +27,6 @@ from serving.http.parameters import (
     write_cursor,
 )
 from serving.http.problems import GUARDED, describe_problems, read_request_id
-from serving.services import AuditReader, DbSession, WorkerServices
 
 router = APIRouter(tags=["audit"])
 

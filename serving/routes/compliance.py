@@ -10,10 +10,10 @@ from serving import audit
 from serving.audit.trail import COMPLIANCE_ACCESS
 from serving.compliance.page import render_page
 from serving.compliance.report import ComplianceReport, make_report
+from serving.dependencies import ComplianceReader, DbSession
 from serving.errors import UnusableError
 from serving.http.parameters import Since, Until
 from serving.http.problems import GUARDED, describe_problems, read_request_id
-from serving.services import ComplianceReader, DbSession
 
 router = APIRouter(tags=["audit"])
 

@@ -14,11 +14,10 @@ from serving.audit.trail import CONSENT_CHANGE, CONSENT_VIEW, REVIEW_LIST
 from serving.consent.changes import Grant, list_current, list_history, record_grants, withdraw
 from serving.consent.in_force import combine_consents, read_consents
 from serving.consent.notices import list_expiring, list_notices
+from serving.dependencies import ConsentManager, DbSession, WorkerServices
 from serving.http.parameters import EXAMPLE_ID, AnonymizedId, in_utc
 from serving.http.problems import GUARDED, describe_problems, read_request_id
-from serving.http.strict_json import StrictJsonRoute
-from serving.screening.requests import StrictBody
-from serving.services import ConsentManager, DbSession, WorkerServices
+from serving.http.strict_json import StrictBody, StrictJsonRoute
 
 router = APIRouter(tags=["consent"], route_class=StrictJsonRoute)
 
@@ -31,13 +30,13 @@ Purpose = Literal["training", "screening"]
 LAST_YEAR = 2200
 
 
-def _be_text(value: Any) -> Any:
+def _validate_text(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError("must be an ISO 8601 instant with a time zone")
     return value
 
 
-def _be_ahead(moment: datetime) -> datetime:
+def _validate_ahead(moment: datetime) -> datetime:
     if not datetime.now(UTC) < moment or moment.year >= LAST_YEAR:
         raise ValueError(f"must lie in the future, before {LAST_YEAR}")
     return in_utc(moment)
@@ -48,12 +47,12 @@ class GrantBody(StrictBody):
 
     data_types: Annotated[list[DataType], Field(min_length=1, max_length=3)]
     purposes: Annotated[list[Purpose], Field(min_length=1, max_length=2)]
-    expires_at: Annotated[AwareDatetime, BeforeValidator(_be_text), Field(strict=False)]
+    expires_at: Annotated[AwareDatetime, BeforeValidator(_validate_text), Field(strict=False)]
 
     @field_validator("expires_at")
     @classmethod
     def _lie_ahead(cls, moment: datetime) -> datetime:
-        return _be_ahead(moment)
+        return _validate_ahead(moment)
 
 
 class ConsentBody(StrictBody):

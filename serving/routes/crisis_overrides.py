@@ -8,14 +8,14 @@ from monitoring.metrics import ALERTS_TRIGGERED, CRISIS_OVERRIDES
 from serving import audit
 from serving.audit.trail import CRISIS_OVERRIDE
 from serving.database.sessions import run_after_commit
+from serving.dependencies import CrisisOverrider, DbSession, WorkerServices
 from serving.errors import FeatureDisabledError
+from serving.http.guidance import GUIDANCE
 from serving.http.problems import GUARDED, describe_problems, read_request_id
 from serving.http.strict_json import StrictJsonRoute
 from serving.reviews.answers import OverrideAnswer, OverrideBody
 from serving.reviews.crisis_overrides import override
 from serving.reviews.queue import find_prediction
-from serving.scoring.crisis import GUIDANCE
-from serving.services import CrisisOverrider, DbSession, WorkerServices
 
 router = APIRouter(tags=["screening"], route_class=StrictJsonRoute)
 

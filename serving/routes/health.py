@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.services import Services, WorkerServices
+from serving.dependencies import WorkerServices
+from serving.services import Services
 
 log = structlog.get_logger("serving.health")
 
@@ -40,7 +41,7 @@ class Readiness(BaseModel):
 
 @router.get("/health")
 def get_health(services: WorkerServices) -> Health:
-    releases = services.releases
+    releases = services.screening.releases
     well = releases.current is not None and releases.problem is None
     return Health(status="healthy" if well else "degraded", timestamp=time.time())
 
@@ -63,12 +64,12 @@ def get_readiness(services: WorkerServices, response: Response) -> Readiness:
 
 def list_degraded(services: Services) -> list[str]:
     """Name what does not keep screenings from being answered, but from being complete."""
-    releases = services.releases
+    releases = services.screening.releases
     checks = {
         "release: the loaded one is not what the registry names": releases.current is not None
         and releases.problem is not None,
         "candidate: it could not be taken up": releases.candidate_problem is not None,
-        "feature store: the last read got no answer": services.features.is_away,
+        "feature store: the last read got no answer": services.screening.features.is_away,
         "caches: changes are not heard of, the database is asked each time": not (
             services.accountability.changes.is_fresh
         ),
@@ -77,7 +78,7 @@ def list_degraded(services: Services) -> list[str]:
 
 
 def describe_release_state(services: Services) -> ReleaseState:
-    current, problem = services.releases.current, services.releases.problem
+    current, problem = services.screening.releases.current, services.screening.releases.problem
     return ReleaseState(
         version=current.version if current else None, problem=problem.reason if problem else None
     )

@@ -16,6 +16,14 @@ from serving.audit.trail import (
     INDIVIDUAL_EXPORT,
     PREDICTION_VIEW,
 )
+from serving.dependencies import (
+    AccessHistoryReader,
+    DbSession,
+    Eraser,
+    Exporter,
+    PredictionReader,
+    WorkerServices,
+)
 from serving.fhir.export import make_bundle
 from serving.http.parameters import (
     EXAMPLE_ID,
@@ -38,14 +46,6 @@ from serving.individuals.rights import (
     list_predictions,
 )
 from serving.reviews.answers import PredictionSummary
-from serving.services import (
-    AccessHistoryReader,
-    DbSession,
-    Eraser,
-    Exporter,
-    PredictionReader,
-    WorkerServices,
-)
 
 router = APIRouter(tags=["individual"])
 

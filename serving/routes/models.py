@@ -14,17 +14,17 @@ from mlruns_config.ledger import promotion_ledger
 from serving import audit
 from serving.audit.trail import MODEL_CHANGE, MODEL_VIEW
 from serving.database.sessions import open_session
+from serving.dependencies import DbSession, ModelManager, ModelReader, WorkerServices
 from serving.errors import Principal
 from serving.http.middleware import extend_deadline
 from serving.http.parameters import FreeText
 from serving.http.problems import GUARDED, describe_problems, read_request_id
-from serving.http.strict_json import StrictJsonRoute
+from serving.http.strict_json import StrictBody, StrictJsonRoute
 from serving.releases.registry_commands import PATIENCE_SECONDS, Change, change_registry
 from serving.releases.rollout_evidence import observe_candidate
 from serving.releases.watcher import Candidate
 from serving.scoring.release import Release
-from serving.screening.requests import StrictBody
-from serving.services import DbSession, ModelManager, ModelReader, Services, WorkerServices
+from serving.services import Services
 
 router = APIRouter(tags=["models"], route_class=StrictJsonRoute)
 
@@ -125,7 +125,7 @@ def get_models(
     request: Request, principal: ModelReader, session: DbSession, services: WorkerServices
 ) -> ModelsAnswer:
     """Tell which releases this worker answers with, and what is seen of a candidate."""
-    releases = services.releases
+    releases = services.screening.releases
     found = (releases.problem, releases.candidate_problem)
     record_access(session, principal, request, MODEL_VIEW, "view_models", {})
     return ModelsAnswer(

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from serving import audit
 from serving.audit.trail import PREDICTION_VIEW
 from serving.database.tables import Prediction
+from serving.dependencies import DbSession, PassportReader, PredictionReader, WorkerServices
 from serving.errors import Principal
 from serving.http.problems import GUARDED, describe_problems, read_request_id
 from serving.predictions.passport import Passport, issue_passport
@@ -17,13 +18,7 @@ from serving.reviews.crisis_overrides import find_override
 from serving.reviews.queue import find_prediction
 from serving.scoring.estimate import Band
 from serving.screening.answers import ScreeningAnswer
-from serving.services import (
-    DbSession,
-    PassportReader,
-    PredictionReader,
-    Services,
-    WorkerServices,
-)
+from serving.services import Services
 
 router = APIRouter(tags=["prediction"])
 

@@ -12,6 +12,7 @@ from serving.audit.trail import REVIEW_CHANGE, REVIEW_LIST, REVIEW_VIEW
 from serving.database.review_terms import ReviewStatus
 from serving.database.sessions import run_after_commit
 from serving.database.tables import Prediction, ReviewItem
+from serving.dependencies import DbSession, Reviewer
 from serving.errors import Principal
 from serving.http.parameters import (
     Cursor,
@@ -45,7 +46,6 @@ from serving.reviews.queue import (
     release,
 )
 from serving.scoring.estimate import Band
-from serving.services import DbSession, Reviewer
 
 router = APIRouter(tags=["review"], route_class=StrictJsonRoute)
 

@@ -9,11 +9,10 @@ from serving import audit
 from serving.audit.trail import TOKENS_REVOKED
 from serving.auth.revocations import revoke
 from serving.auth.tokens import TOKEN_ID_PATTERN, USER_PATTERN
+from serving.dependencies import DbSession, TokenRevoker
 from serving.http.parameters import FreeText
 from serving.http.problems import GUARDED, describe_problems, read_request_id
-from serving.http.strict_json import StrictJsonRoute
-from serving.screening.requests import StrictBody
-from serving.services import DbSession, TokenRevoker
+from serving.http.strict_json import StrictBody, StrictJsonRoute
 
 router = APIRouter(tags=["access"], route_class=StrictJsonRoute)
 

@@ -26,25 +26,25 @@ from serving.scoring.estimate import (
     estimate,
     list_missing_data,
 )
+from serving.scoring.parts import CounterfactualPart, ReasonPart, RulePart
 from serving.scoring.reasons import combine_attributions, explain
 from serving.scoring.release import Release
 from serving.scoring.rules import match_rule
 from serving.scoring.sequence_outputs import find_stored_outputs
-from serving.screening.answers import CounterfactualPart, ReasonPart, RulePart
 from serving.settings import Settings
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which explanations are wanted; the feature flags of the deployment guide."""
+class ExplanationOptions:
+    """Which explanations an answer carries: the feature flags of the deployment guide."""
 
     reasons: bool = True
     counterfactuals: bool = True
     rules: bool = False
 
 
-def read_wanted(settings: Settings) -> Wanted:
-    return Wanted(
+def read_explanation_options(settings: Settings) -> ExplanationOptions:
+    return ExplanationOptions(
         reasons=settings.enable_shap_explanations,
         counterfactuals=settings.enable_counterfactuals,
         rules=settings.enable_rule_extraction,
@@ -70,7 +70,7 @@ class MemberOutput:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Assessment:
     """A release's word on one individual; `inputs` are what the models saw."""
 
     release: Release
@@ -107,32 +107,32 @@ class Case:
         return read_stored_signal(self.see_features(release).values)
 
 
-def judge(release: Release, case: Case, wanted: Wanted) -> Judgement:
+def assess(release: Release, case: Case, options: ExplanationOptions) -> Assessment:
     """Score and explain one individual with a release; raises ScoringFailedError."""
     features = case.see_features(release)
     inputs = assemble_inputs(release, features, case.consented)
     missing = list_missing_data(release.manifest.features, inputs.vector)
     outputs = score(release, inputs, case)
     said = estimate(release.manifest, outputs, missing)
-    return Judgement(
+    return Assessment(
         release=release,
         features=features,
         estimate=said,
         members=weigh(release, outputs),
         inputs=inputs,
         missing_data=missing,
-        explanations=explain_estimate(release, inputs, said, wanted),
+        explanations=explain_estimate(release, inputs, said, options),
     )
 
 
 def explain_estimate(
-    release: Release, inputs: Inputs, said: Estimate, wanted: Wanted
+    release: Release, inputs: Inputs, said: Estimate, options: ExplanationOptions
 ) -> Explanations:
-    ways = find_counterfactuals(release, inputs, said) if wanted.counterfactuals else []
+    ways = find_counterfactuals(release, inputs, said) if options.counterfactuals else []
     return Explanations(
-        reasons=explain_release(release, inputs.vector) if wanted.reasons else [],
+        reasons=explain_release(release, inputs.vector) if options.reasons else [],
         counterfactuals=ways,
-        rule=match_rule(release.manifest, inputs.vector) if wanted.rules else None,
+        rule=match_rule(release.manifest, inputs.vector) if options.rules else None,
     )
 
 
@@ -186,13 +186,13 @@ def explain_release(release: Release, vector: Vector) -> list[ReasonPart]:
     return explain(features, vector, combined)
 
 
-def describe_inputs(judgement: Judgement, answers: Answers) -> dict[str, Any]:
+def describe_inputs(assessment: Assessment, answers: Answers) -> dict[str, Any]:
     """Return what the models saw by name, NaN where missing, with the age of each view.
 
     `request` holds what was sent: index day and answers, by the names that training gives them.
     The numbers are the models' float32, which a record writes with no more digits than they have.
     """
-    manifest, inputs = judgement.release.manifest, judgement.inputs
+    manifest, inputs = assessment.release.manifest, assessment.inputs
     channels = manifest.sequence.channels if manifest.sequence else []
     weeks: list[NDArray[np.float32]] = (
         [] if inputs.sequence is None else list(inputs.sequence[0].T.copy())
@@ -200,7 +200,7 @@ def describe_inputs(judgement: Judgement, answers: Answers) -> dict[str, Any]:
     return {
         "features": dict(zip(manifest.columns, inputs.vector[0], strict=True)),
         "sequences": {one.name: known for one, known in zip(channels, weeks, strict=False)},
-        "timestamps": judgement.features.timestamps,
+        "timestamps": assessment.features.timestamps,
         "request": {
             name: value for name, value in make_request_fields(answers).items() if value is not None
         },

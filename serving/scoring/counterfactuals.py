@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from mlruns_config.release import Lever, ReleaseManifest
 from serving.scoring.estimate import Estimate, Inputs, estimate_probabilities, map_to_score
+from serving.scoring.parts import ChangePart, CounterfactualPart
 from serving.scoring.release import Release
-from serving.screening.answers import ChangePart, CounterfactualPart
 
 #: Values tried of each lever.
 STEPS = 5

@@ -11,12 +11,6 @@ from enum import StrEnum
 
 from feature_repo.instruments import MAX_ANSWER, PHQ9, PHQ9_SELF_HARM_ITEM
 
-GUIDANCE = (
-    "If this person may be in immediate danger, act now on your own judgement: follow your "
-    "service's crisis procedure or call the emergency number (112, 911; crisis line 988 in the "
-    "USA and Canada). Do not wait for this system."
-)
-
 #: PHQ-9 asks about the last two weeks; a stored answer to item 9 speaks for as long.
 STORED_ANSWER_SPEAKS_DAYS = 14
 

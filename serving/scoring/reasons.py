@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlruns_config.release import FeatureDescription, Stacker
 from serving.scoring.estimate import Vector
 from serving.scoring.explainers import Attribution
-from serving.screening.answers import Direction, ReasonPart, Size
+from serving.scoring.parts import Direction, ReasonPart, Size
 
 REASONS_PER_DIRECTION = 5
 

@@ -5,19 +5,16 @@ from enum import StrEnum
 from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serving.scoring.estimate import Band
+from serving.scoring.parts import AnswerPart, CounterfactualPart, ReasonPart, RulePart
 
 INTENDED_USE_PATH = "/intended-use"
 INTENDED_USE = (
     "Puts individuals in order for review by a clinician. Not a diagnosis, not a prediction of "
     "suicide, never a ground to deny, delay or end care. Low priority is not low risk."
 )
-
-
-Direction = Literal["raises", "lowers"]
-Size = Literal["large", "moderate", "small"]
 
 
 class ReviewReason(StrEnum):
@@ -41,10 +38,6 @@ REVIEW_TEXTS = {
 }
 
 
-class AnswerPart(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
-
 class ReviewReasonPart(AnswerPart):
     code: ReviewReason
     text: str
@@ -54,42 +47,6 @@ class IntervalPart(AnswerPart):
     low: float
     high: float
     coverage: float = Field(description="Share of cases the interval is built to hold.")
-
-
-class ReasonPart(AnswerPart):
-    """One feature's part in the score."""
-
-    feature: str
-    label: str
-    value: float | None = Field(description="Null when missing.")
-    unit: str
-    usual_low: float | None
-    usual_high: float | None
-    direction: Direction
-    size: Size
-    effect: float = Field(description="Contribution to the log-odds.")
-    text: str
-
-
-class ChangePart(AnswerPart):
-    label: str
-    unit: str
-    value: float
-    instead_of: float
-
-
-class CounterfactualPart(AnswerPart):
-    changes: list[ChangePart] = Field(description="Only what a person can change.")
-    probability: float
-    risk_score: float
-    text: str = Field(description="What the release would answer; not what would happen.")
-
-
-class RulePart(AnswerPart):
-    text: str
-    probability: float = Field(description="Mean estimate of people the rule holds for.")
-    share: float = Field(description="Share of people the rule holds for.")
-    fidelity: float = Field(description="Share of the release's variance the rules tell.")
 
 
 class TrendPart(AnswerPart):

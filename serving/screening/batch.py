@@ -16,12 +16,13 @@ from serving.http.problems import (
     leaves_unanswered,
     list_field_problems,
 )
+from serving.http.strict_json import StrictBody
 from serving.screening.answers import ScreeningAnswer
+from serving.screening.dependencies import ScreeningDependencies
 from serving.screening.recorder import OUTAGES
 from serving.screening.records import Caller
-from serving.screening.requests import EXAMPLE, ScreeningRequest, StrictBody
+from serving.screening.requests import EXAMPLE, ScreeningRequest
 from serving.screening.screen import find_deadline, resolve_individual, screen
-from serving.services import Services
 
 log = structlog.get_logger("serving.screening")
 
@@ -54,14 +55,17 @@ class BatchAnswer(BaseModel):
 
 
 async def screen_batch(
-    items: Sequence[JsonValue], principal: Principal, request_id: str | None, services: Services
+    items: Sequence[JsonValue],
+    principal: Principal,
+    request_id: str | None,
+    dependencies: ScreeningDependencies,
 ) -> BatchAnswer:
     """Screen every item; one that cannot be answered says why and stops no other."""
     room = asyncio.Semaphore(TOGETHER)
 
     async def screen_in_turn(position: int, item: JsonValue) -> BatchResult:
         async with room:
-            return await screen_item(position, item, principal, request_id, services)
+            return await screen_item(position, item, principal, request_id, dependencies)
 
     results = await asyncio.gather(*(screen_in_turn(n, item) for n, item in enumerate(items)))
     failed = sum(result.problem is not None for result in results)
@@ -73,15 +77,15 @@ async def screen_item(
     item: JsonValue,
     principal: Principal,
     request_id: str | None,
-    services: Services,
+    dependencies: ScreeningDependencies,
 ) -> BatchResult:
-    caller = Caller(principal, request_id, find_deadline(services.settings))
+    caller = Caller(principal, request_id, find_deadline(dependencies.settings))
     try:
         request = read_item(item)
-        anonymized_id = resolve_individual(request, services.settings)
-        answer = await screen(request, anonymized_id, caller, services)
+        anonymized_id = resolve_individual(request, dependencies.settings)
+        answer = await screen(request, anonymized_id, caller, dependencies)
     except (ProblemError, *OUTAGES) as error:
-        problem = await explain_failure(error, request_id, services)
+        problem = await explain_failure(error, request_id, dependencies)
         return BatchResult(position=position, problem=problem)
     return BatchResult(position=position, answer=answer)
 
@@ -96,12 +100,14 @@ def read_item(item: JsonValue) -> ScreeningRequest:
         raise InvalidRequestError(list_field_problems(located)) from None
 
 
-async def explain_failure(error: Exception, request_id: str | None, services: Services) -> Problem:
+async def explain_failure(
+    error: Exception, request_id: str | None, dependencies: ScreeningDependencies
+) -> Problem:
     """Return why an item has no answer; a refusal is audited first."""
     problem = error if isinstance(error, ProblemError) else NOTHING_RECORDED
     if isinstance(error, RefusedError):
         try:
-            await run_in_threadpool(audit.record_refusal, services.engine, error, request_id)
+            await run_in_threadpool(audit.record_refusal, dependencies.engine, error, request_id)
         except OUTAGES as failure:
             log.error("refusal not audited", cause=type(failure).__name__)
             problem = NOTHING_RECORDED

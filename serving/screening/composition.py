@@ -1,4 +1,4 @@
-"""From a judgement to an answer, in the words of a review queue: pure functions."""
+"""From a assessment to an answer, in the words of a review queue: pure functions."""
 
 import uuid
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from feature_repo.consent_terms import DATA_TYPES
 from mlruns_config.release import RELEASE_MODEL
-from serving.scoring.assessment import Explanations, Judgement
-from serving.scoring.crisis import GUIDANCE, SelfHarmSignal
+from serving.http.guidance import GUIDANCE
+from serving.scoring.assessment import Assessment, Explanations
+from serving.scoring.crisis import SelfHarmSignal
 from serving.scoring.estimate import Band, BandEdges, Estimate
 from serving.screening.answers import (
     REVIEW_TEXTS,
@@ -45,14 +46,14 @@ def read_thresholds(settings: Settings) -> Thresholds:
 def compose_answer(
     anonymized_id: str,
     signal: SelfHarmSignal,
-    judgement: Judgement | None,
+    assessment: Assessment | None,
     degraded: list[str],
     thresholds: Thresholds,
 ) -> ScreeningAnswer:
     """Return the answer; `degraded` names the dependencies that were away."""
-    features = judgement.features if judgement and "feature_store" not in degraded else None
-    found = judgement.estimate if judgement else None
-    explained = judgement.explanations if judgement else Explanations()
+    features = assessment.features if assessment and "feature_store" not in degraded else None
+    found = assessment.estimate if assessment else None
+    explained = assessment.explanations if assessment else Explanations()
     crisis = signal.forces_top_band
     score = CRISIS_SCORE if crisis or found is None else found.score
     band = Band.CRITICAL if crisis else thresholds.bands.find_band(score)
@@ -67,7 +68,7 @@ def compose_answer(
         decided_by="crisis_rule" if crisis else "release",
         model_score=found.score if found else None,
         probability=found.probability if found else None,
-        interval=describe_interval(judgement),
+        interval=describe_interval(assessment),
         confidence=found.confidence if found else 0.0,
         reasons=explained.reasons,
         counterfactuals=explained.counterfactuals,
@@ -75,11 +76,11 @@ def compose_answer(
         needs_review=bool(reasons),
         review_reasons=[ReviewReasonPart(code=code, text=REVIEW_TEXTS[code]) for code in reasons],
         crisis_guidance=GUIDANCE if crisis or band is Band.CRITICAL else None,
-        missing_data=judgement.missing_data if judgement else list(DATA_TYPES),
+        missing_data=assessment.missing_data if assessment else list(DATA_TYPES),
         data_as_of=features.timestamps if features else {},
         degraded=degraded,
         known_individual=features.is_known if features else None,
-        release=describe_release(judgement) if judgement else None,
+        release=describe_release(assessment) if assessment else None,
     )
 
 
@@ -110,16 +111,16 @@ def summarise(signal: SelfHarmSignal, band: Band, found: Estimate | None) -> str
     return f"{band.capitalize()} review priority: {chance} chance of worsening within 90 days."
 
 
-def describe_interval(judgement: Judgement | None) -> IntervalPart | None:
-    if judgement is None:
+def describe_interval(assessment: Assessment | None) -> IntervalPart | None:
+    if assessment is None:
         return None
-    interval = judgement.estimate.interval
-    coverage = judgement.release.manifest.conformal.coverage
+    interval = assessment.estimate.interval
+    coverage = assessment.release.manifest.conformal.coverage
     return IntervalPart(low=interval.low, high=interval.high, coverage=coverage)
 
 
-def describe_release(judgement: Judgement) -> ReleasePart:
-    release = judgement.release
+def describe_release(assessment: Assessment) -> ReleasePart:
+    release = assessment.release
     members = [
         MemberPart(
             name=output.name,
@@ -128,7 +129,7 @@ def describe_release(judgement: Judgement) -> ReleasePart:
             probability=output.probability,
             weight=output.weight,
         )
-        for output in judgement.members
+        for output in assessment.members
     ]
     return ReleasePart(
         name=RELEASE_MODEL,

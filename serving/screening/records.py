@@ -1,13 +1,13 @@
 """The rows of an answered screening: prediction, review item, audit row."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from orjson import Fragment
 
-from serving.audit import describe_screening
+from serving.audit.trail import GENERATE_RISK_SCORE, SCREENING_REQUEST, Event, make_columns
 from serving.database.review_terms import REVIEW_WITHIN, ReviewStatus
 from serving.errors import Actor
 from serving.screening.answers import ScreeningAnswer
@@ -43,7 +43,7 @@ def make_record(
     return Record(
         prediction=make_prediction(answer, caller, arm, given, inputs),
         review_item=make_review_item(answer) if answer.needs_review else None,
-        audit_row=describe_screening(caller.principal, answer, used, caller.request_id),
+        audit_row=make_audit_row(answer, caller, used),
         deadline=caller.deadline,
         idempotency=make_key_row(answer, caller, given),
     )
@@ -73,6 +73,22 @@ def make_prediction(
         "answer": given,
         "inputs": inputs,
     }
+
+
+def make_audit_row(answer: ScreeningAnswer, caller: Caller, data_types: Iterable[str]) -> Row:
+    event = Event(
+        SCREENING_REQUEST,
+        GENERATE_RISK_SCORE,
+        answer.anonymized_id,
+        data_types,
+        {
+            "prediction_id": answer.prediction_id,
+            "risk_score": answer.risk_score,
+            "release_version": answer.release.version if answer.release else None,
+        },
+    )
+    principal = caller.principal
+    return make_columns(principal.user_id, str(principal.role), "success", caller.request_id, event)
 
 
 def make_review_item(answer: ScreeningAnswer) -> Row:

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Self
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -16,6 +15,7 @@ from pydantic import (
 
 from feature_repo.instruments import GAD7, MAX_ANSWER, PHQ9
 from feature_repo.pseudonyms import PSEUDONYM_PATTERN
+from serving.http.strict_json import StrictBody
 
 #: What an idempotency key may look like: it is kept, and must not carry anybody's name.
 IDEMPOTENCY_KEY = r"^[A-Za-z0-9_-]{8,64}$"
@@ -29,14 +29,14 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
-def _be_text(value: Any) -> Any:
+def _validate_text(value: Any) -> Any:
     # Otherwise a number would pass as seconds since 1970.
     if value is not None and not isinstance(value, str | datetime):
         raise ValueError("must be an ISO 8601 instant with a time zone")
     return value
 
 
-def _be_past(moment: datetime) -> datetime:
+def _validate_past(moment: datetime) -> datetime:
     if moment > datetime.now(UTC) + CLOCK_TOLERANCE:
         raise ValueError("must not lie in the future")
     return moment
@@ -44,7 +44,10 @@ def _be_past(moment: datetime) -> datetime:
 
 Answer = Annotated[int, Field(ge=0, le=MAX_ANSWER)]
 Instant = Annotated[
-    AwareDatetime, BeforeValidator(_be_text), AfterValidator(_be_past), Field(strict=False)
+    AwareDatetime,
+    BeforeValidator(_validate_text),
+    AfterValidator(_validate_past),
+    Field(strict=False),
 ]
 Phq9Items = Annotated[
     list[Answer | None], Field(min_length=PHQ9.item_count, max_length=PHQ9.item_count)
@@ -53,10 +56,6 @@ Gad7Items = Annotated[
     list[Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)
 ]
 PatientId = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
-
-
-class StrictBody(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class SurveyData(StrictBody):

@@ -27,38 +27,41 @@ from serving.errors import (
     ScoringFailedError,
 )
 from serving.releases.watcher import Choice
-from serving.scoring.assessment import Case, Judgement, Wanted, describe_inputs, judge
+from serving.scoring.assessment import Assessment, Case, ExplanationOptions, assess, describe_inputs
 from serving.scoring.crisis import SelfHarmSignal, read_signal
 from serving.scoring.release import Release
 from serving.screening.answers import ScreeningAnswer, TrendPart
 from serving.screening.composition import compose_answer
+from serving.screening.dependencies import ScreeningDependencies
 from serving.screening.records import Caller, make_record
 from serving.screening.reporting import count_screening
 from serving.screening.requests import ScreeningRequest, SurveyData
-from serving.services import Services
 from serving.settings import Settings
 
 log = structlog.get_logger("serving.screening")
 
 
 @dataclass(frozen=True)
-class Judged:
+class AssessedCase:
     """What the chosen release said of a case, None where it said nothing."""
 
     case: Case
     signal: SelfHarmSignal
     choice: Choice | None = None
-    judgement: Judgement | None = None
+    assessment: Assessment | None = None
 
     @property
     def degraded(self) -> list[str]:
         """Dependencies that the answer had to do without."""
-        down = {"release": self.judgement is None, "feature_store": self.case.store_is_away}
+        down = {"release": self.assessment is None, "feature_store": self.case.store_is_away}
         return [name for name, is_down in down.items() if is_down]
 
 
 async def screen(
-    request: ScreeningRequest, anonymized_id: str, caller: Caller, services: Services
+    request: ScreeningRequest,
+    anonymized_id: str,
+    caller: Caller,
+    dependencies: ScreeningDependencies,
 ) -> ScreeningAnswer:
     """Answer one screening once its records are durable.
 
@@ -67,32 +70,39 @@ async def screen(
     recorded then.
     """
     signal = read_signal(request.answers.phq9, request.answers.phq9_score)
-    with services.load.admit(urgent=signal.forces_top_band):
-        consented = await require_consent(request, anonymized_id, caller.principal, services)
-        judged = await judge_individual(request, anonymized_id, signal, consented, services)
+    with dependencies.load.admit(urgent=signal.forces_top_band):
+        consented = await require_consent(request, anonymized_id, caller.principal, dependencies)
+        assessed = await assess_individual(request, anonymized_id, signal, consented, dependencies)
         answer = compose_answer(
-            anonymized_id, judged.signal, judged.judgement, judged.degraded, services.thresholds
+            anonymized_id,
+            assessed.signal,
+            assessed.assessment,
+            assessed.degraded,
+            dependencies.thresholds,
         )
-        answer = await record_answer(answer, caller, judged, services)
+        answer = await record_answer(answer, caller, assessed, dependencies)
         count_screening(answer)
-        if judged.choice is not None:
-            services.shadow.submit(answer, judged.choice, judged.case)
+        if assessed.choice is not None:
+            dependencies.shadow.submit(answer, assessed.choice, assessed.case)
         return answer
 
 
 async def require_consent(
-    request: ScreeningRequest, anonymized_id: str, principal: Actor, services: Services
+    request: ScreeningRequest,
+    anonymized_id: str,
+    principal: Actor,
+    dependencies: ScreeningDependencies,
 ) -> frozenset[str]:
     """Return the data types that may be used, or raise ConsentMissingError.
 
-    Consent is judged now, not at the index time: a withdrawal binds for what was answered before.
+    Consent is checked now, not at the index time: a withdrawal binds for what was answered before.
     """
     CONSENT_VERIFICATIONS.inc()
-    known = services.accountability.consents.get_known(anonymized_id)
+    known = dependencies.consents.get_known(anonymized_id)
     consented = find_consented(known or ())
     if not suffices(consented, request):
         # Nobody is refused on what a cache says: the consent may be a moment old.
-        known = await run_in_threadpool(read_consents, services, anonymized_id)
+        known = await run_in_threadpool(read_consents, dependencies, anonymized_id)
         consented = find_consented(known)
     if suffices(consented, request):
         return consented
@@ -115,48 +125,50 @@ def suffices(consented: frozenset[str], request: ScreeningRequest) -> bool:
     return bool(consented) and ("survey" in consented or not request.answers.has_answers)
 
 
-def read_consents(services: Services, anonymized_id: str) -> tuple[KnownConsent, ...]:
-    with open_session(services.engine) as session:
-        return services.accountability.consents.read(session, anonymized_id)
+def read_consents(
+    dependencies: ScreeningDependencies, anonymized_id: str
+) -> tuple[KnownConsent, ...]:
+    with open_session(dependencies.engine) as session:
+        return dependencies.consents.read(session, anonymized_id)
 
 
-async def judge_individual(
+async def assess_individual(
     request: ScreeningRequest,
     anonymized_id: str,
     signal: SelfHarmSignal,
     consented: frozenset[str],
-    services: Services,
-) -> Judged:
+    dependencies: ScreeningDependencies,
+) -> AssessedCase:
     """Return what the release for this individual says.
 
     Where a candidate cannot score, Production answers; where nothing can, only the crisis rule
     does, which needs nobody's word.
     """
-    choice = services.releases.choose(anonymized_id)
+    choice = dependencies.releases.choose(anonymized_id)
     case = Case(make_answers(request), consented)
     if choice is None:
         require_crisis(signal)
-        return Judged(case, signal)
-    stored = await services.features.fetch(choice.list_views(), [anonymized_id])
+        return AssessedCase(case, signal)
+    stored = await dependencies.features.fetch(choice.list_views(), [anonymized_id])
     row = None if stored is None else stored[anonymized_id]
     case = replace(case, row=row, store_is_away=stored is None)
     signal = case.read_signal(choice.release)
     for attempt in (choice, *choice.list_fallbacks()):
         try:
-            judgement = apply_release(attempt.release, case, services.wanted)
-            return Judged(case, signal, attempt, judgement)
+            assessment = apply_release(attempt.release, case, dependencies.explanations)
+            return AssessedCase(case, signal, attempt, assessment)
         except ScoringFailedError as error:
             failure = error
             log.error("release could not score", arm=attempt.arm, error=describe_error(error))
     if not signal.forces_top_band:
         raise failure
-    return Judged(case, signal, choice)
+    return AssessedCase(case, signal, choice)
 
 
-def apply_release(release: Release, case: Case, wanted: Wanted) -> Judgement:
+def apply_release(release: Release, case: Case, options: ExplanationOptions) -> Assessment:
     """Return a release's judgement; raises ScoringFailedError whatever goes wrong."""
     try:
-        return judge(release, case, wanted)
+        return assess(release, case, options)
     except ScoringFailedError:
         raise
     # Production answers for a candidate, and the crisis rule for everybody, whichever part of a
@@ -196,12 +208,15 @@ def make_answers(request: ScreeningRequest) -> Answers:
 
 
 async def record_answer(
-    answer: ScreeningAnswer, caller: Caller, judged: Judged, services: Services
+    answer: ScreeningAnswer,
+    caller: Caller,
+    assessed: AssessedCase,
+    dependencies: ScreeningDependencies,
 ) -> ScreeningAnswer:
     """Make an answer durable; return it with the trend of what was answered before."""
-    judgement = judged.judgement
-    inputs = describe_inputs(judgement, judged.case.answers) if judgement else {}
-    arm = judged.choice.arm if judged.choice else "production"
-    record = make_record(answer, caller, judged.case.consented, arm, inputs)
-    past = await asyncio.wrap_future(services.recorder.submit(record))
+    assessment = assessed.assessment
+    inputs = describe_inputs(assessment, assessed.case.answers) if assessment else {}
+    arm = assessed.choice.arm if assessed.choice else "production"
+    record = make_record(answer, caller, assessed.case.consented, arm, inputs)
+    past = await asyncio.wrap_future(dependencies.recorder.submit(record))
     return answer.model_copy(update={"trend": [TrendPart.model_validate(one) for one in past]})

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from flows.evaluation.selection import YARDSTICK, Decision, select_members, stack_subset
 from flows.evaluation import selection
+from flows.evaluation.selection import YARDSTICK, Decision, select_members, stack_subset
 from flows.models.stacking import to_log_odds
 
 PEOPLE, EACH = 500, 3

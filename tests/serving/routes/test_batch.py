@@ -3,7 +3,7 @@
 import pytest
 
 from serving.database.tables import Prediction
-from serving.scoring.crisis import GUIDANCE
+from serving.http.guidance import GUIDANCE
 from serving.screening.batch import MOST_ITEMS
 from tests.serving.conftest import LOW_ANSWERS, make_headers, read_audit, read_rows
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from serving.database.tables import CrisisOverride, Prediction, ReviewItem
-from serving.scoring.crisis import GUIDANCE
+from serving.http.guidance import GUIDANCE
 from tests.serving.conftest import (
     AT_COMMIT,
     AT_INSERT,

@@ -7,8 +7,8 @@ from sqlalchemy import text
 from feature_repo.answer_features import SECONDS_PER_DAY, STORED_PHQ9_ITEMS
 from feature_repo.pseudonyms import pseudonymise
 from serving.database.tables import Prediction, ReviewItem
+from serving.http.guidance import GUIDANCE
 from serving.roles import Role
-from serving.scoring.crisis import GUIDANCE
 from tests.serving.conftest import (
     AT_COMMIT,
     AT_INSERT,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from feature_repo.online import OnlineFeatures
-from serving.scoring.assessment import Explanations, Judgement
+from serving.scoring.assessment import Assessment, Explanations
 from serving.scoring.crisis import SelfHarmSignal, read_signal, read_stored_signal
 from serving.scoring.estimate import Band, BandEdges, Estimate, Inputs, Interval
 from serving.scoring.release import Release
@@ -53,11 +53,11 @@ def test_without_phq9_nothing_is_said():
 @pytest.mark.nightly
 def test_every_answer_vector_above_zero_on_item_9_is_answered_as_critical_and_reviewed():
     """Whole answers, of a case the models think nothing of: all 262,144."""
-    judgement = make_calm_judgement()
+    assessment = make_calm_judgement()
     crises = 0
     for answers in product(range(4), repeat=9):
         signal = read_signal(answers, None)
-        answer = compose_answer("a" * 32, signal, judgement, [], THRESHOLDS)
+        answer = compose_answer("a" * 32, signal, assessment, [], THRESHOLDS)
         crisis = answers[8] > 0
         assert (answer.risk_band is Band.CRITICAL) is crisis
         assert answer.needs_review is crisis
@@ -81,10 +81,10 @@ def test_without_any_model_the_crisis_rule_still_answers(answers, item_9, queues
     assert answer.crisis_guidance
 
 
-def make_calm_judgement() -> Judgement:
+def make_calm_judgement() -> Assessment:
     interval = Interval(0.0, 0.02)
     said = Estimate(probability=0.01, score=1.0, interval=interval, confidence=1.0, abstains=False)
-    return Judgement(
+    return Assessment(
         release=Release(1, make_manifest(), {}, datetime.now(UTC)),
         features=OnlineFeatures({}),
         estimate=said,

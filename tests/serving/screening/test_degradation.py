@@ -8,7 +8,7 @@ import pytest
 
 from feature_repo.stored_views import StoredRow, StoredView
 from serving.database.tables import Prediction
-from serving.scoring.crisis import GUIDANCE
+from serving.http.guidance import GUIDANCE
 from tests.serving.conftest import (
     HIGH_ANSWERS,
     LOW_ANSWERS,
