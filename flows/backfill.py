@@ -30,7 +30,7 @@ from flows.evaluation.drift_report import Window, make_summary
 from flows.features.backfilled import Done, Step, list_done, remember
 from flows.materialisation import apply_definitions, compute_bucket
 from flows.runtime.buckets import run_buckets
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.releases import hold_registry
 from flows.runtime.retries import IO_RETRIES
 from flows.sequence_scoring import find_midnight, find_sequence_members, score_bucket
@@ -55,7 +55,7 @@ class Filled:
     rows: int | None
 
 
-@flow(name="backfill", timeout_seconds=48 * 3600, **TOLD)
+@flow(name="backfill", timeout_seconds=48 * 3600, **NOTIFICATION_HOOKS)
 def backfill(
     begin: date,
     end: date,

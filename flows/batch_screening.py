@@ -29,7 +29,7 @@ from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.stored_views import StoredRow
 from flows.lake.consents import page_consenting
 from flows.runtime.buckets import run_buckets
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from mlruns_config.release import RELEASE_MODEL
 from serving.consent.in_force import SCREENING, read_allowed
@@ -103,7 +103,7 @@ class Tools:
     wanted: ExplanationOptions
 
 
-@flow(name="batch-screening", timeout_seconds=12 * 3600, **TOLD)
+@flow(name="batch-screening", timeout_seconds=12 * 3600, **NOTIFICATION_HOOKS)
 def screen_everybody(batch: str | None = None) -> BatchCounts:
     """Screen every individual with a consent in force on what is stored of them.
 

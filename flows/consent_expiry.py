@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from feature_repo.catalogue import TABLED_VIEWS
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.postgres_reader import erase_online_rows
-from flows.runtime.notifications import TOLD, notify
+from flows.runtime.notifications import NOTIFICATION_HOOKS, notify
 from flows.runtime.retries import IO_RETRIES
 from serving.consent.in_force import SCREENING, read_allowed
 from serving.consent.notices import (
@@ -49,7 +49,7 @@ class ExpiryCounts:
         return bool(self.expiring or self.expired or self.cleared)
 
 
-@flow(name="consent-expiry", timeout_seconds=3600, **TOLD)
+@flow(name="consent-expiry", timeout_seconds=3600, **NOTIFICATION_HOOKS)
 def watch_consents() -> ExpiryCounts:
     """Warn of consents that end within seven days; record and clear away those that have ended.
 

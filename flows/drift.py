@@ -18,7 +18,7 @@ from flows.evaluation.outcome_drift import (
     measure_outcomes,
 )
 from flows.lake.tables import scan_table
-from flows.runtime.notifications import TOLD, notify
+from flows.runtime.notifications import NOTIFICATION_HOOKS, notify
 from flows.runtime.retries import IO_RETRIES
 from mlruns_config.registry.transitions import find_production, open_registry, read_metrics
 from mlruns_config.release import RELEASE_MODEL
@@ -42,7 +42,7 @@ LABELLED_ROWS = 20_000
 FEWEST_SCREENINGS = 200
 
 
-@flow(name="drift", timeout_seconds=2 * 3600, **TOLD)
+@flow(name="drift", timeout_seconds=2 * 3600, **NOTIFICATION_HOOKS)
 def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
     """Compare the screenings of the last days with the Production release's training.
 

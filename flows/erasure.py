@@ -21,7 +21,7 @@ from feature_repo.catalogue import TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.postgres_reader import erase_online_rows
 from flows.lake.tables import SET_ASIDE, erase_rows, locate_table, scan_table
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
 from mlruns_config.release import RELEASE_MODEL
@@ -48,7 +48,7 @@ class StoreReport:
     details: dict[str, Any]
 
 
-@flow(name="erasure", timeout_seconds=6 * 3600, **TOLD)
+@flow(name="erasure", timeout_seconds=6 * 3600, **NOTIFICATION_HOOKS)
 def erase_queued() -> list[StoreReport]:
     """Empty every store of every erasure that is queued; return what was done.
 

@@ -38,7 +38,7 @@ from flows.lake.report import IngestionFailedError, IngestionReport
 from flows.lake.settling import settle_rows
 from flows.lake.staging import list_staged_buckets, open_staging, read_staged, stage_rows
 from flows.lake.tables import QUARANTINE_SCHEMA, append_quarantine, describe_table, merge_rows
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.sources.batch import Batch, UnreadableFileError
 from flows.sources.clean import WITHDRAWALS, check_rows
 from flows.sources.contract import CONSENTS, INSTANT, TABLES, Table
@@ -74,7 +74,7 @@ class Run:
     context: Context
 
 
-@flow(name="ingestion", timeout_seconds=12 * 3600, **TOLD)
+@flow(name="ingestion", timeout_seconds=12 * 3600, **NOTIFICATION_HOOKS)
 def ingest(drop: str, max_quarantined_share: float = MAX_QUARANTINED_SHARE) -> IngestionReport:
     """Ingest a drop of the input contract; idempotent.
 

@@ -20,17 +20,17 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from sqlalchemy import ColumnElement, Engine, func, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from feature_repo.answer_features import INDEX_DAY
 from feature_repo.individual import JOIN_KEY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.datasets.labels import ADJUDICATED, INDEX_DATE, LABEL, SOURCE, find_last_day, label_index
+from flows.datasets.screenings import OUTCOME, REVIEW, find_index_date, index_day
 from flows.lake.consents import is_in_bucket, keep_consented, read_consented_types
 from flows.lake.tables import scan_table
 from flows.runtime.buckets import Span, list_spans, run_buckets
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import TABLES, ColumnTypes
 from serving.database.sessions import create_database_engine, open_session
@@ -38,7 +38,6 @@ from serving.database.tables import Prediction, PredictionLabel
 from serving.reviews.labels import ReviewLabel, read_review_labels
 from serving.settings import get_settings
 
-OUTCOME, REVIEW = "outcome", "review"
 #: Tables that labels are derived from.
 FOLLOW_UP = ("surveys", "emr_events", "outcomes")
 #: Predictions looked at: later than this nothing is expected to land any more.
@@ -67,7 +66,7 @@ class LabelCounts:
         return LabelCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-@flow(name="outcomes", timeout_seconds=6 * 3600, **TOLD)
+@flow(name="outcomes", timeout_seconds=6 * 3600, **NOTIFICATION_HOOKS)
 def collect_outcomes(look_back_days: int = LOOK_BACK_DAYS) -> LabelCounts:
     """Join outcomes and review decisions to the predictions they belong to.
 
@@ -133,17 +132,6 @@ def read_predictions(engine: Engine, bucket: int, span: Span, since: datetime) -
             for number, person, created_at, day, known in session.execute(statement)
         ]
     return pl.DataFrame(rows, schema=ASKED, orient="row")
-
-
-def index_day() -> ColumnElement[float]:
-    """Return the SQL of the day (days since 1970) that the answers of a prediction are of."""
-    return Prediction.inputs["request"][INDEX_DAY].as_float()
-
-
-def find_index_date(created_at: datetime, day: float | None) -> date:
-    if day is None:  # of before requests were kept with the inputs
-        return created_at.astimezone(UTC).date()
-    return date(1970, 1, 1) + timedelta(days=int(day))
 
 
 def read_follow_up(

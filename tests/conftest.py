@@ -23,14 +23,12 @@ import pytest
 import monitoring.metrics  # noqa: F401
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
+from tests.fixtures.postgres_options import FAST_AND_LOOSE
 from tests.fixtures.trained_world import in_trained_world, trained_world
 
 __all__ = ["in_trained_world", "trained_world"]  # fixtures of the session
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-#: A test database may lose its last second in a power cut.
-FAST_AND_LOOSE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from feature_repo.online_store import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.datasets.labels import INDEX_DATE, LABEL, derive_labels, find_last_day
+from flows.datasets.rows import Matrix, concatenate_rows
 from flows.datasets.screened_rows import (
     add_screened_rows,
     read_doubted_dates,
@@ -33,7 +34,6 @@ from flows.datasets.training_set import (
 )
 from flows.lake.consents import read_consented_types
 from flows.lake.tables import scan_table
-from flows.models.member import Matrix, concatenate_rows
 from flows.runtime.retries import IO_RETRIES
 from serving.database.sessions import create_database_engine
 from serving.settings import get_settings

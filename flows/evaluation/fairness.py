@@ -11,11 +11,11 @@ from fairlearn.metrics import MetricFrame
 from numpy.typing import NDArray
 
 from feature_repo.consent_terms import DATA_TYPES
+from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.metrics import auprc, auroc, bootstrap_interval, measure_ece
 from flows.models.data_types import find_missing
 from flows.models.interval import COVERAGE, compare_rates
-from flows.models.member import Labels, Probabilities
 from mlruns_config.interval import name_missing
 
 #: Smaller groups, or groups with fewer outcomes, are not judged: with 15 outcomes the recall of

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from flows.models.member import Labels, Probabilities
+from flows.datasets.rows import Labels, Probabilities
 from mlruns_config.release import ScoreMap, Stacker
 from serving.scoring.estimate import PROBABILITY_MARGIN
 

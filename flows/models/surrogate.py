@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from sklearn.tree import DecisionTreeRegressor
 
+from flows.datasets.rows import Matrix, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.models.levers import describe_levers
-from flows.models.member import FittedMember, Matrix, Probabilities
+from flows.models.member import FittedMember
 from flows.models.release import predict_release
 from mlruns_config.release import BEYOND_ALL, Condition, ReleaseManifest, Rule, Surrogate
 

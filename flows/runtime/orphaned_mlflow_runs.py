@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from flows.datasets.lineage import FLOW_RUN_TAG
+from flows.runtime.flow_run import FLOW_RUN_TAG
 from flows.runtime.orphaned_flow_runs import has_ended, list_unfinished
 
 #: How our experiments begin; what others keep on the same server is theirs.

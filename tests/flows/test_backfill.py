@@ -19,10 +19,10 @@ from flows.lake.tables import scan_table
 from flows.materialisation import compute_views
 from flows.sequence_scoring import find_midnight
 from monitoring.drift_reference import DriftReference
-from tests.faults.conftest import World, make_empty_world, small_drop, world
+from tests.fixtures.drift_world import SCREENINGS, list_reports, reference, screen, watched
+from tests.fixtures.fault_world import World, make_empty_world, small_drop, world
 from tests.fixtures.trained_world import LAST_DAY, TrainedWorld
 from tests.fixtures.webhook import webhook
-from tests.flows.test_drift import SCREENINGS, list_reports, reference, screen, watched
 
 __all__ = ["make_empty_world", "reference", "small_drop", "watched", "webhook", "world"]
 

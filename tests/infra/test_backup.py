@@ -33,7 +33,7 @@ from serving.database.migrate import upgrade
 from serving.database.sessions import open_session
 from serving.database.tables import Consent
 from serving.individuals.erasure import erase_individual
-from tests.serving.conftest import SIGNING_KEY
+from tests.fixtures.api import SIGNING_KEY
 
 STAYS, LEFT_BEFORE, LEAVES_AFTER = "1" * 32, "2" * 32, "3" * 32
 SIGNER = Signer(SIGNING_KEY)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.monitoring.test_dashboards import RULES, list_rules
+from tests.fixtures.alert_rules import RULES, list_rules
 
 MONITORING = RULES.parents[1]
 RUNBOOKS = MONITORING.parent / "infra" / "runbooks"

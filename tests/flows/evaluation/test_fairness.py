@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from feature_repo.catalogue import list_model_inputs
+from flows.datasets.rows import ModelRows
 from flows.evaluation.fairness import (
     FEWEST_OUTCOMES,
     MISSING,
@@ -19,7 +20,6 @@ from flows.evaluation.fairness import (
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.metrics import draw_bootstrap_rows
 from flows.models.data_types import find_columns
-from flows.models.member import ModelRows
 from tests.fixtures.manifests import make_conformal
 
 

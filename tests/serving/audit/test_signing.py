@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from serving.audit.signing import KeyRing, Signer, canonicalise
 from serving.settings import UnusableKeyError
-from tests.serving.conftest import SIGNING_KEY
+from tests.fixtures.api import SIGNING_KEY
 
 OTHER_KEY = base64.b64encode(bytes(range(32))).decode()
 SIGNER = Signer(SIGNING_KEY)

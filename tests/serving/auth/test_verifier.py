@@ -17,7 +17,7 @@ from serving.auth.revocations import RevocationList
 from serving.auth.tokens import issue_token
 from serving.auth.verifier import choose_algorithm
 from serving.roles import Role
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     AT_INSERT,
     JWT_SECRET,
     MemoryReader,
@@ -304,7 +304,7 @@ def test_everybody_is_locked_out_by_one_command(database_url, client, engine):
     import subprocess
     import sys
 
-    from tests.serving.conftest import SALT, SIGNING_KEY
+    from tests.fixtures.api import SALT, SIGNING_KEY
 
     token = make_token(user="anybody")
     command = [sys.executable, "-m", "serving.tokens", "revoke", "--everyone"]

@@ -7,7 +7,7 @@ import pytest
 
 from serving.errors import OverloadedError
 from serving.http.load import LoadLimit
-from tests.serving.conftest import LOW_ANSWERS, MemoryReader, make_headers, make_settings, run_app
+from tests.fixtures.api import LOW_ANSWERS, MemoryReader, make_headers, make_settings, run_app
 
 CRISIS_ANSWERS = [*LOW_ANSWERS[:8], 1]
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from serving.http.middleware import ANSWER_POLICY, DOCUMENTATION_POLICY, MOST_BODY_BYTES
-from tests.serving.conftest import MemoryReader, make_headers, make_settings, run_app
+from tests.fixtures.api import MemoryReader, make_headers, make_settings, run_app
 
 JSON = {"Content-Type": "application/json"}
 

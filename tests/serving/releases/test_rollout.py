@@ -17,7 +17,7 @@ from serving.releases.rollout_evidence import observe_candidate
 from serving.releases.watcher import ReleaseWatcher
 from serving.scoring import assessment
 from serving.scoring.release import Member
-from tests.serving.conftest import HIGH_ANSWERS, LOW_ANSWERS, MemoryReader, make_headers, run_app
+from tests.fixtures.api import HIGH_ANSWERS, LOW_ANSWERS, MemoryReader, make_headers, run_app
 
 PATIENCE_SECONDS = 20
 #: Its word differs from Production's on everybody.

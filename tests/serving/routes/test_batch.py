@@ -5,7 +5,7 @@ import pytest
 from serving.database.tables import Prediction
 from serving.http.guidance import GUIDANCE
 from serving.screening.batch import MOST_ITEMS
-from tests.serving.conftest import LOW_ANSWERS, make_headers, read_audit, read_rows
+from tests.fixtures.api import LOW_ANSWERS, make_headers, read_audit, read_rows
 
 
 def post(client, items):

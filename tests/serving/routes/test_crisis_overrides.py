@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from serving.database.tables import CrisisOverride, Prediction, ReviewItem
 from serving.http.guidance import GUIDANCE
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
     LOW_ANSWERS,

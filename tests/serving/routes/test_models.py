@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from serving.roles import Role
-from tests.serving.conftest import make_headers, make_settings, run_app
+from tests.fixtures.api import make_headers, make_settings, run_app
 
 ADMIN = make_headers(Role.ADMIN)
 

@@ -6,7 +6,7 @@ import pytest
 
 from mlruns_config.release import RELEASE_MODEL
 from serving.roles import Role
-from tests.serving.conftest import LOW_ANSWERS, make_headers, make_settings, read_audit, run_app
+from tests.fixtures.api import LOW_ANSWERS, make_headers, make_settings, read_audit, run_app
 
 CRISIS_ANSWERS = [*LOW_ANSWERS[:8], 1]
 LINEAGE = {

@@ -14,7 +14,7 @@ from serving.http.parameters import write_cursor
 from serving.queue_metrics import QueueMetrics
 from serving.reviews.labels import read_review_labels
 from serving.roles import Role
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
     make_headers,

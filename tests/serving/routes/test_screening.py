@@ -9,7 +9,7 @@ from feature_repo.pseudonyms import pseudonymise
 from serving.database.tables import Prediction, ReviewItem
 from serving.http.guidance import GUIDANCE
 from serving.roles import Role
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
     HIGH_ANSWERS,

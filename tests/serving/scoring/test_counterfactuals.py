@@ -8,7 +8,7 @@ from serving.releases.registry import Registry
 from serving.scoring.assessment import predict_members
 from serving.scoring.counterfactuals import SMALLEST_GAIN, find_counterfactuals, try_settings
 from serving.scoring.estimate import Inputs, assemble_vector, estimate
-from tests.serving.release_fixture import FEATURES, SLEEP, STEPS
+from tests.fixtures.releases import FEATURES, SLEEP, STEPS
 
 SLEEPLESS = {
     "phq9_total": 14,

@@ -9,7 +9,7 @@ import pytest
 from feature_repo.stored_views import StoredRow, StoredView
 from serving.database.tables import Prediction
 from serving.http.guidance import GUIDANCE
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     HIGH_ANSWERS,
     LOW_ANSWERS,
     MemoryReader,

@@ -3,7 +3,7 @@
 import pytest
 
 from mlruns_config.release import Condition, Rule, Surrogate
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     HIGH_ANSWERS,
     LOW_ANSWERS,
     MemoryReader,
@@ -11,7 +11,7 @@ from tests.serving.conftest import (
     make_settings,
     run_app,
 )
-from tests.serving.release_fixture import SLEEP
+from tests.fixtures.releases import SLEEP
 
 SPLIT = {"feature": "phq9_total", "threshold": 9.5, "if_missing": False}
 SURROGATE = Surrogate(
