@@ -21,11 +21,12 @@ from feature_repo.catalogue import TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.postgres_reader import erase_online_rows
 from flows.lake.tables import SET_ASIDE, erase_rows, locate_table, scan_table
+from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
 from mlruns_config.release import RELEASE_MODEL
-from serving.database.sessions import create_database_engine, open_session
+from serving.database.sessions import open_session
 from serving.individuals.erasure import DONE, list_queued, remove_again, report_store
 from serving.settings import get_settings
 
@@ -54,15 +55,12 @@ def erase_queued() -> list[StoreReport]:
 
     Raises ErasureIncompleteError, after trying all, when a store could not be emptied.
     """
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    try:
+    with open_database() as engine:
         reports = [
             report
             for erasure_id, person in find_queued(engine)
             for report in _erase_everywhere(engine, erasure_id, person)
         ]
-    finally:
-        engine.dispose()
     if reports:
         rows = [asdict(report) | {"details": str(report.details)} for report in reports]
         create_table_artifact(rows, key="erasures")

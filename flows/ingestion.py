@@ -38,6 +38,7 @@ from flows.lake.report import IngestionFailedError, IngestionReport
 from flows.lake.settling import settle_rows
 from flows.lake.staging import list_staged_buckets, open_staging, read_staged, stage_rows
 from flows.lake.tables import QUARANTINE_SCHEMA, append_quarantine, describe_table, merge_rows
+from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.sources.batch import Batch, UnreadableFileError
 from flows.sources.clean import WITHDRAWALS, check_rows
@@ -47,7 +48,6 @@ from flows.sources.drop import Drop, SourceFile, find_files
 from flows.sources.fhir import find_medications, read_fhir
 from flows.sources.fhir_values import Context
 from flows.sources.pseudonymise import PersonKey
-from serving.database.sessions import create_database_engine
 from serving.settings import Settings, get_settings
 
 #: Share of a table's records that may be bad before a run fails. A few bad rows are usual;
@@ -87,12 +87,8 @@ def ingest(drop: str, max_quarantined_share: float = MAX_QUARANTINED_SHARE) -> I
         max_quarantined_share: Share of a table's records that may be bad before the run fails.
     """
     settings = get_settings()
-    engine = create_database_engine(settings.database_url.get_secret_value())
-    try:
-        with hold_ingestion_lock(engine):
-            report = _ingest_files(_prepare(drop, settings), engine)
-    finally:
-        engine.dispose()
+    with open_database() as engine, hold_ingestion_lock(engine):
+        report = _ingest_files(_prepare(drop, settings), engine)
     return _conclude(report, max_quarantined_share)
 
 

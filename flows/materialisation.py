@@ -36,8 +36,9 @@ from flows.features.tables import (
 )
 from flows.features.wearables import compute_wearable_windows
 from flows.lake.consents import keep_consented
+from flows.lake.spans import list_spans
 from flows.lake.tables import scan_table
-from flows.runtime.buckets import list_spans, run_buckets
+from flows.runtime.buckets import run_buckets
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sequence_scoring import blank_channels, find_midnight, score_sequences

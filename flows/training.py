@@ -215,8 +215,8 @@ def _leave_artifacts(
     experiment = mlflow.get_run(report.run_id).info.experiment_id
     link = f"{uri}/#/experiments/{experiment}/runs/{report.run_id}"
     create_link_artifact(link, link_text="MLflow run of this training", key="training-run")
-    verdict = report.refused or f"release {report.release_version} is {report.stage}"
+    outcome = report.refused or f"release {report.release_version} is {report.stage}"
     rival = comparison.to_markdown() if comparison else "No other release is in Production."
     create_markdown_artifact(
-        f"{verdict}\n\n{rival}\n\n{evaluation.to_markdown()}", key="training-metrics"
+        f"{outcome}\n\n{rival}\n\n{evaluation.to_markdown()}", key="training-metrics"
     )

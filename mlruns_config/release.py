@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from feature_repo.consent_terms import DataType
 from feature_repo.stored_views import StoredView
 from mlruns_config.interval import ConformalInterval
 
@@ -49,7 +50,7 @@ class FeatureDescription(ManifestPart):
     name: str
     label: str
     unit: str
-    data_type: Literal["survey", "wearable", "emr"] | None
+    data_type: DataType | None
     usual_low: float | None
     usual_high: float | None
 
@@ -60,7 +61,7 @@ class ChannelDescription(ManifestPart):
     name: str
     label: str
     unit: str
-    data_type: Literal["survey", "wearable", "emr"]
+    data_type: DataType
 
 
 class SequenceDescription(ManifestPart):

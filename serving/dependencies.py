@@ -8,8 +8,10 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
+from serving.audit import Event, record
 from serving.database.sessions import open_session
 from serving.errors import Principal, RoleRefusedError, UnauthenticatedError
+from serving.http.problems import read_request_id
 from serving.roles import PERMISSIONS, Permission
 from serving.services import Services
 
@@ -45,6 +47,26 @@ async def authenticate(
     return principal
 
 
+class RequestTrail:
+    """The audit trail of one request: its rows join the request's transaction."""
+
+    def __init__(self, request: Request, session: Session) -> None:
+        self._request = request
+        self._session = session
+
+    def record(self, event: Event) -> None:
+        """Add the row of a change or viewing, under the caller whom PermissionCheck admitted."""
+        principal: Principal = self._request.state.principal
+        record(self._session, principal, read_request_id(self._request), event)
+
+
+def get_trail(request: Request, session: DbSession) -> RequestTrail:
+    return RequestTrail(request, session)
+
+
+Trail = Annotated[RequestTrail, Depends(get_trail, scope="function")]
+
+
 class PermissionCheck(HTTPBearer):
     """The dependency that lets only roles with `permission` pass, and the scheme OpenAPI names.
 
@@ -66,6 +88,7 @@ class PermissionCheck(HTTPBearer):
                 principal,
                 self._permission,
             )
+        request.state.principal = principal
         return principal
 
 

@@ -31,6 +31,18 @@ __all__ = ["in_trained_world", "trained_world"]  # fixtures of the session
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+#: Fixtures of the session that take minutes: the tests that use one share a worker.
+SHARED_WORLDS = ("trained_world", "in_trained_world", "served_world", "world_server")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each worker whole files, and all the tests of a shared world to one worker."""
+    for item in items:
+        used = getattr(item, "fixturenames", ())
+        group = "trained world" if set(used) & set(SHARED_WORLDS) else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """An embedded PostgreSQL server of this test session."""

@@ -45,7 +45,7 @@ WIRING_MODULES = {"app", "__main__", "__init__"}
 #: Packages of flows/, lowest first: each may import those before it (ADR 28). The deployed
 #: flows beside them import all; no package imports a flow.
 FLOW_PACKAGES = (
-    *("sources", "lake", "runtime", "quality", "features", "datasets", "models", "evaluation"),
+    *("runtime", "sources", "lake", "quality", "features", "datasets", "models", "evaluation"),
     "simulation",
 )
 

@@ -68,7 +68,7 @@ def log_environment() -> None:
 
 
 def find_validation(versions: Mapping[str, int | None]) -> dict[str, str]:
-    """Return run, experiment and verdict of the newest validation of these very versions.
+    """Return run, experiment and result of the newest validation of these very versions.
 
     Empty if they were never validated: a reviewer must be able to see that.
     """

@@ -30,9 +30,9 @@ class Decision:
     gain_high: float
 
     def describe(self) -> str:
-        verdict = "joins" if self.joins else "is left out"
+        standing = "joins" if self.joins else "is left out"
         interval = f"{self.gain_low:+.4f} to {self.gain_high:+.4f}"
-        return f"{self.member} {verdict}: {self.gain:+.4f} ({interval})"
+        return f"{self.member} {standing}: {self.gain:+.4f} ({interval})"
 
 
 def select_members(

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 
 from feature_repo.catalogue import ModelInput, describe_stored_views, list_model_inputs
+from feature_repo.consent_terms import DataType
 from feature_repo.individual import JOIN_KEY
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
@@ -28,8 +29,6 @@ from mlruns_config.release import (
     SequenceDescription,
     Stacker,
 )
-
-DataType = Literal["survey", "wearable", "emr"]
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from mlruns_config.release import BEYOND_ALL, Condition, ReleaseManifest, Rule, 
 Step = tuple[int, bool]  # node, whether to its right
 
 #: More rules than this nobody reads.
-MOST_RULES = 12
+MAX_RULES = 12
 #: A rule speaks of at least this share of the rows it was made from.
-SMALLEST_SHARE = 0.02
+MIN_SHARE = 0.02
 
 
 def explain_manifest(
@@ -47,7 +47,7 @@ def explain_manifest(
 def fit_surrogate(features: Matrix, said: Probabilities, seed: int) -> DecisionTreeRegressor:
     """Fit the tree to the release's probabilities of these rows."""
     tree = DecisionTreeRegressor(
-        max_leaf_nodes=MOST_RULES, min_samples_leaf=SMALLEST_SHARE, random_state=seed
+        max_leaf_nodes=MAX_RULES, min_samples_leaf=MIN_SHARE, random_state=seed
     )
     return tree.fit(features, said)
 

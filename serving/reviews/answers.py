@@ -10,7 +10,7 @@ from serving.database.review_terms import Decision, OverrideReason, ReviewStatus
 from serving.database.tables import Prediction, ReviewEvent, ReviewItem
 from serving.http.parameters import EXAMPLE_ID, FreeText, Page
 from serving.http.strict_json import StrictBody
-from serving.reviews.queue import OPEN, Verdict
+from serving.reviews.queue import OPEN, ReviewDecision
 from serving.scoring.estimate import Band
 
 
@@ -140,8 +140,8 @@ class DecisionBody(StrictBody):
             raise ValueError("a referral needs a comment: to whom, and why")
         return self
 
-    def to_verdict(self) -> Verdict:
-        return Verdict(self.decision, self.comment, self.new_band, self.reason_code)
+    def to_decision(self) -> ReviewDecision:
+        return ReviewDecision(self.decision, self.comment, self.new_band, self.reason_code)
 
 
 class NoteBody(StrictBody):

@@ -18,7 +18,7 @@ from serving.reviews.queue import OPEN
 from serving.scoring.estimate import Band
 
 #: Code of the review reason that an override leaves.
-CLINICIANS_WORD = "clinicians_word"
+CLINICIAN_OVERRIDE = "clinician_override"
 
 
 def override(
@@ -30,8 +30,8 @@ def override(
     if item.priority != Band.CRITICAL:
         item.priority = Band.CRITICAL
         item.due_at = min(item.due_at, now + REVIEW_WITHIN[Band.CRITICAL])
-    if CLINICIANS_WORD not in item.reasons:
-        item.reasons = [*item.reasons, CLINICIANS_WORD]
+    if CLINICIAN_OVERRIDE not in item.reasons:
+        item.reasons = [*item.reasons, CLINICIAN_OVERRIDE]
     session.add(_make_event(item, principal, comment, now))
     made = CrisisOverride(
         id=uuid.uuid4(),
@@ -72,7 +72,7 @@ def _make_item(session: Session, prediction: Prediction, now: datetime) -> Revie
         anonymized_id=prediction.anonymized_id,
         created_at=now,
         priority=Band.CRITICAL,
-        reasons=[CLINICIANS_WORD],
+        reasons=[CLINICIAN_OVERRIDE],
         status=ReviewStatus.PENDING,
         due_at=now + REVIEW_WITHIN[Band.CRITICAL],
     )

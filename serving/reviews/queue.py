@@ -45,7 +45,7 @@ class QueueFilter:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReviewDecision:
     """A decision as a clinician gives it; an override has a band, a reason and a comment."""
 
     decision: Decision
@@ -157,7 +157,9 @@ def release(session: Session, review_id: UUID, principal: Principal) -> ReviewIt
     return _note(session, review_id, principal, "released")
 
 
-def decide(session: Session, review_id: UUID, principal: Principal, verdict: Verdict) -> ReviewItem:
+def decide(
+    session: Session, review_id: UUID, principal: Principal, decision: ReviewDecision
+) -> ReviewItem:
     """Close an item that nobody else has claimed.
 
     Raises NotFoundError, ClaimedByAnotherError (audited), ConflictError when it is decided.
@@ -171,14 +173,14 @@ def decide(session: Session, review_id: UUID, principal: Principal, verdict: Ver
         claimed_by=principal.user_id,
         decided_by=principal.user_id,
         decided_at=now,
-        decision=verdict.decision,
-        new_band=verdict.new_band,
-        reason_code=verdict.reason_code,
-        comment=verdict.comment,
+        decision=decision.decision,
+        new_band=decision.new_band,
+        reason_code=decision.reason_code,
+        comment=decision.comment,
     )
     if not changed:
         raise _explain(session, review_id, principal, "decide_review")
-    return _note(session, review_id, principal, verdict.decision, verdict.comment)
+    return _note(session, review_id, principal, decision.decision, decision.comment)
 
 
 def add_note(session: Session, review_id: UUID, principal: Principal, note: str) -> ReviewItem:

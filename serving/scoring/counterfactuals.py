@@ -18,7 +18,7 @@ from serving.scoring.release import Release
 #: Values tried of each lever.
 STEPS = 5
 #: A smaller gain in probability is not worth telling anybody.
-SMALLEST_GAIN = 0.01
+MIN_GAIN = 0.01
 #: Weeks of a sequence that a change of habits of two months would reach.
 CHANGED_WEEKS = 8
 
@@ -30,7 +30,7 @@ def find_counterfactuals(
 ) -> list[CounterfactualPart]:
     """Return up to two ways to a lower estimate, the smallest change first.
 
-    None for a score in the lowest band, and none that gains less than SMALLEST_GAIN.
+    None for a score in the lowest band, and none that gains less than MIN_GAIN.
     """
     manifest = release.manifest
     levers = list_known_levers(manifest, inputs)
@@ -45,7 +45,7 @@ def find_counterfactuals(
             break
         probabilities = try_settings(release, inputs, levers, settings)
         chosen = int(np.argmin(probabilities))
-        if reached - probabilities[chosen] < SMALLEST_GAIN:
+        if reached - probabilities[chosen] < MIN_GAIN:
             break
         best, reached = settings[chosen], float(probabilities[chosen])
         found.append(describe(manifest, inputs, levers, best, reached))

@@ -26,7 +26,7 @@ from serving.screening.screen import find_deadline, resolve_individual, screen
 
 log = structlog.get_logger("serving.screening")
 
-MOST_ITEMS = 1000
+MAX_ITEMS = 1000
 #: Items under way at once: enough to share commits, few enough to leave others room.
 TOGETHER = 16
 
@@ -36,7 +36,7 @@ NOTHING_RECORDED = DatabaseUnavailableError("nothing was recorded; try again")
 class BatchRequest(StrictBody):
     items: list[JsonValue] = Field(
         min_length=1,
-        max_length=MOST_ITEMS,
+        max_length=MAX_ITEMS,
         description="Each as the body of POST /screen; judged one by one.",
         examples=[[EXAMPLE]],
     )

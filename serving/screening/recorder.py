@@ -27,7 +27,7 @@ from serving.errors import DeadlineExceededError
 log = structlog.get_logger("serving.screening")
 
 #: Screenings that may share one commit.
-MOST_TOGETHER = 64
+MAX_TOGETHER = 64
 #: Past predictions an answer shows.
 TREND_LENGTH = 10
 
@@ -101,7 +101,7 @@ class Recorder:
 
     def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
         batch = [first]
-        while len(batch) < MOST_TOGETHER:
+        while len(batch) < MAX_TOGETHER:
             try:
                 following = self._queue.get_nowait()
             except queue.Empty:

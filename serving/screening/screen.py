@@ -7,18 +7,20 @@ in between: one individual takes about a millisecond.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
 from starlette.concurrency import run_in_threadpool
 
+from feature_repo.consent_terms import SCREENING
 from feature_repo.online import Answers
 from feature_repo.pseudonyms import pseudonymise
 from monitoring.logging import describe_error
 from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
 from serving import audit
-from serving.consent.in_force import SCREENING, KnownConsent, combine_consents
+from serving.consent.in_force import KnownConsent, combine_consents
 from serving.database.sessions import open_session
 from serving.errors import (
     Actor,
@@ -153,16 +155,33 @@ async def assess_individual(
     row = None if stored is None else stored[anonymized_id]
     case = replace(case, row=row, store_is_away=stored is None)
     signal = case.read_signal(choice.release)
-    for attempt in (choice, *choice.list_fallbacks()):
+    attempts = [choice, *choice.list_fallbacks()]
+    release, assessment = assess_or_leave_to_crisis_rule(
+        [attempt.release for attempt in attempts], case, signal, dependencies.explanations
+    )
+    answering = next((one for one in attempts if one.release is release), choice)
+    return AssessedCase(case, signal, answering, assessment)
+
+
+def assess_or_leave_to_crisis_rule(
+    releases: Sequence[Release], case: Case, signal: SelfHarmSignal, options: ExplanationOptions
+) -> tuple[Release | None, Assessment | None]:
+    """Return the first release that can score a case, with its assessment.
+
+    Both are None where none can and the crisis rule decides without a model. Raises
+    ScoringFailedError where none can and the crisis rule does not apply.
+    """
+    for release in releases:
         try:
-            assessment = apply_release(attempt.release, case, dependencies.explanations)
-            return AssessedCase(case, signal, attempt, assessment)
+            return release, apply_release(release, case, options)
         except ScoringFailedError as error:
             failure = error
-            log.error("release could not score", arm=attempt.arm, error=describe_error(error))
+            log.error(
+                "release could not score", version=release.version, error=describe_error(error)
+            )
     if not signal.forces_top_band:
         raise failure
-    return AssessedCase(case, signal, choice)
+    return None, None
 
 
 def apply_release(release: Release, case: Case, options: ExplanationOptions) -> Assessment:

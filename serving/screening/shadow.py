@@ -25,7 +25,7 @@ from serving.screening.composition import Thresholds
 log = structlog.get_logger("serving.screening")
 
 #: Scorings that may wait; beyond it they are dropped and counted.
-MOST_WAITING = 200
+MAX_WAITING = 200
 
 
 class ShadowScorer:
@@ -35,7 +35,7 @@ class ShadowScorer:
         self._engine = engine
         self._thresholds = thresholds
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="shadow")
-        self._room = threading.BoundedSemaphore(MOST_WAITING)
+        self._room = threading.BoundedSemaphore(MAX_WAITING)
 
     def submit(self, answer: ScreeningAnswer, choice: Choice, case: Case) -> None:
         """Score a case with the release that did not answer it, later."""

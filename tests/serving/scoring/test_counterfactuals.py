@@ -6,7 +6,7 @@ import pytest
 from serving.releases.loading import load_release
 from serving.releases.registry import Registry
 from serving.scoring.assessment import predict_members
-from serving.scoring.counterfactuals import SMALLEST_GAIN, find_counterfactuals, try_settings
+from serving.scoring.counterfactuals import MIN_GAIN, find_counterfactuals, try_settings
 from serving.scoring.estimate import Inputs, assemble_vector, estimate
 from tests.fixtures.releases import FEATURES, SLEEP, STEPS
 
@@ -68,7 +68,7 @@ def test_a_way_down_is_what_the_release_itself_would_say(release):
         assert estimate(release.manifest, outputs, []).probability == pytest.approx(
             way.probability, abs=2e-3
         )
-        assert way.probability <= said.probability - SMALLEST_GAIN
+        assert way.probability <= said.probability - MIN_GAIN
         assert f"{way.probability:.0%}" in way.text
     assert inputs.vector[0, 4] == 330  # what was given is left as it was
 

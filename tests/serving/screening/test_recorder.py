@@ -14,7 +14,7 @@ from serving.database.sessions import create_single_engine
 from serving.database.tables import AuditRow, Prediction, ReviewItem
 from serving.errors import DeadlineExceededError
 from serving.screening import recorder as recorder_module
-from serving.screening.recorder import MOST_TOGETHER, TREND_LENGTH, Record, Recorder
+from serving.screening.recorder import MAX_TOGETHER, TREND_LENGTH, Record, Recorder
 
 PATIENCE_SECONDS = 20
 
@@ -168,7 +168,7 @@ def test_those_who_wait_share_a_commit(recorder, engine):
             )
         )
     assert transactions < 20
-    assert MOST_TOGETHER >= 20
+    assert MAX_TOGETHER >= 20
 
 
 def test_the_trend_is_of_earlier_answers_oldest_first_and_of_nobody_else(recorder):
