@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from feature_repo.instruments import ANSWER_POINTS, INSTRUMENTS, LOINC_SYSTEM, Instrument
-from flows.lake.settling import SURVEY_ITEM
-from flows.sources.contract import ITEM_COLUMNS
+from flows.sources.contract import ITEM_COLUMNS, SURVEY_ITEM
 from flows.sources.fhir_values import (
     Context,
     IgnoredResourceError,

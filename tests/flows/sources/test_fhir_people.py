@@ -13,12 +13,12 @@ from tests.fixtures.fhir import (
     KEY,
     SUBJECT,
     consent,
+    join,
     medication_request,
     observation,
     read,
     reasons,
     rows_of,
-    settle,
     write,
 )
 
@@ -110,8 +110,8 @@ def test_a_diagnosis_is_known_since_it_was_recorded(tmp_path: Path) -> None:
         "onsetDateTime": "2020-05-01",
         "recordedDate": "2021-06-01T08:00:00Z",
     }
-    settled = settle(write(tmp_path, condition), "emr_events")
-    (row,) = settled.rows.to_dicts()
+    joined = join(write(tmp_path, condition), "emr_events")
+    (row,) = joined.rows.to_dicts()
     assert (row["code"], row["started_at"].year) == ("F32.1", 2020)
     assert row["available_at"] == datetime(2021, 6, 1, 8, tzinfo=UTC)
 

@@ -13,13 +13,13 @@ from tests.fixtures.fhir import (
     KEY,
     LOINC,
     code,
+    join,
     observation,
     quantity,
     read,
     reasons,
     response,
     rows_of,
-    settle,
     write,
 )
 
@@ -76,24 +76,24 @@ def test_single_answers_of_one_time_make_one_survey(tmp_path: Path) -> None:
     items = [observation(loinc, valueInteger=1) for loinc in PHQ9.item_loincs]
     other = observation(PHQ9.item_loincs[0], at="2025-02-01", valueInteger=3)
     panel = observation(PHQ9.panel_loinc, hasMember=[{"reference": "Observation/x"}])
-    settled = settle(write(tmp_path, *items, panel, other), "surveys")
-    totals = settled.rows.sort("answered_at").select(pl.sum_horizontal(ITEM_COLUMNS)).to_series()
+    joined = join(write(tmp_path, *items, panel, other), "surveys")
+    totals = joined.rows.sort("answered_at").select(pl.sum_horizontal(ITEM_COLUMNS)).to_series()
     assert totals.to_list() == [9, 3]
-    assert (settled.combined, settled.duplicate, settled.rejected.height) == (9, 0, 0)
+    assert (joined.combined, joined.duplicate, joined.rejected.height) == (9, 0, 0)
 
 
 def test_a_panel_may_hold_its_answers_as_components(tmp_path: Path) -> None:
     parts = [{"code": code(loinc), "valueInteger": 2} for loinc in GAD7.item_loincs]
-    settled = settle(write(tmp_path, observation(GAD7.panel_loinc, component=parts)), "surveys")
-    assert settled.rows.select(ITEM_COLUMNS).row(0) == (*[2] * 7, None, None)
+    joined = join(write(tmp_path, observation(GAD7.panel_loinc, component=parts)), "surveys")
+    assert joined.rows.select(ITEM_COLUMNS).row(0) == (*[2] * 7, None, None)
 
 
 def test_contradicting_or_absent_answers_are_not_guessed(tmp_path: Path) -> None:
     twice = [observation("44260-8", valueInteger=answer) for answer in (0, 3)]
     empty = observation("44249-1", at="2025-02-01", dataAbsentReason=code("x"))
-    settled = settle(write(tmp_path, *twice, empty), "surveys")
-    assert settled.rows.is_empty()
-    assert sorted(settled.rejected["reason"]) == [
+    joined = join(write(tmp_path, *twice, empty), "surveys")
+    assert joined.rows.is_empty()
+    assert sorted(joined.rejected["reason"]) == [
         "different answers to one item at one time",
         "different answers to one item at one time",
         "no item of this survey has an answer",
@@ -119,22 +119,22 @@ def test_readings_of_a_day_become_one_row_in_the_units_of_the_contract(tmp_path:
         )
         for hour in range(4)
     ]
-    settled = settle(write(tmp_path, sleep, nap, hrv, *pulse, *steps, steps[0]), "wearable_days")
-    (row,) = settled.rows.to_dicts()
+    joined = join(write(tmp_path, sleep, nap, hrv, *pulse, *steps, steps[0]), "wearable_days")
+    (row,) = joined.rows.to_dicts()
     assert str(row["date"]) == "2025-01-01"
     assert row["sleep_minutes"] == 420
     assert row["hrv_rmssd"] == 40
     assert row["resting_heart_rate"] == 62
     assert row["steps"] == 2000
     assert row["wear_minutes"] is None
-    assert (settled.combined, settled.duplicate) == (8, 1)
+    assert (joined.combined, joined.duplicate) == (8, 1)
 
 
 def test_the_devices_own_total_of_the_day_goes_before_the_sum(tmp_path: Path) -> None:
     part = observation("55423-8", valueQuantity=quantity(500, "{steps}"))
     total = observation("41950-7", at="2025-01-01", valueQuantity=quantity(9000, "{steps}/(24.h)"))
-    settled = settle(write(tmp_path, part, total), "wearable_days")
-    assert settled.rows["steps"].to_list() == [9000]
+    joined = join(write(tmp_path, part, total), "wearable_days")
+    assert joined.rows["steps"].to_list() == [9000]
 
 
 def test_a_unit_that_is_not_known_is_never_guessed(tmp_path: Path) -> None:
@@ -154,9 +154,9 @@ def test_a_day_whose_sum_is_impossible_is_refused_whole(tmp_path: Path) -> None:
         observation("93832-4", at=f"2025-01-01T0{hour}:00:00Z", valueQuantity=quantity(16, "h"))
         for hour in (1, 2)
     ]
-    settled = settle(write(tmp_path, *naps), "wearable_days")
-    assert settled.rows.is_empty()
-    assert settled.rejected["reason"].unique().to_list() == [
+    joined = join(write(tmp_path, *naps), "wearable_days")
+    assert joined.rows.is_empty()
+    assert joined.rejected["reason"].unique().to_list() == [
         "sleep_minutes: is outside 0 to 1440 minutes"
     ]
-    assert settled.rejected.height == 2
+    assert joined.rejected.height == 2

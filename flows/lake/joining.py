@@ -5,20 +5,22 @@ from dataclasses import dataclass
 import polars as pl
 
 from flows.sources.clean import find_implausible
-from flows.sources.contract import EMR_EVENTS, ITEM_COLUMNS, SURVEYS, WEARABLE_CHANNELS, Table
-
-#: Kinds of `part` (see clean.ORIGIN): an answer of a survey; a reading of a span within a
-#: day; a total that the device itself made for the day.
-SURVEY_ITEM = "item"
-DAY_SPAN = "span"
-DAY_TOTAL = "total"
+from flows.sources.contract import (
+    DAY_SPAN,
+    DAY_TOTAL,
+    EMR_EVENTS,
+    ITEM_COLUMNS,
+    SURVEYS,
+    WEARABLE_CHANNELS,
+    Table,
+)
 
 #: Channels that add up over a day; the others are averaged.
 ADDITIVE_CHANNELS = ("steps", "active_minutes", "sleep_minutes")
 
 
 @dataclass(frozen=True)
-class Settled:
+class Joined:
     """`rows` with one per key, and what became of the others.
 
     `combined`: records that are part of another's row. `duplicate`: repetitions.
@@ -31,7 +33,7 @@ class Settled:
     rejected: pl.DataFrame
 
 
-def settle_rows(table: Table, staged: pl.DataFrame) -> Settled:
+def join_records(table: Table, staged: pl.DataFrame) -> Joined:
     """Put parts together, drop repetitions, refuse rows that contradict each other.
 
     An event of care that is there open and ended is one event, which ended. Other than that,
@@ -44,7 +46,7 @@ def settle_rows(table: Table, staged: pl.DataFrame) -> Settled:
     distinct = joined.rows.unique([*key, *values], keep="first", maintain_order=True)
     contradicting = pl.len().over(key) > 1
     reason = f"the drop has different rows for one person{_name_key(table)}"
-    return Settled(
+    return Joined(
         rows=distinct.filter(~contradicting),
         combined=joined.combined,
         duplicate=joined.duplicate + joined.rows.height - distinct.height,
@@ -52,7 +54,7 @@ def settle_rows(table: Table, staged: pl.DataFrame) -> Settled:
     )
 
 
-def _join(table: Table, staged: pl.DataFrame) -> Settled:
+def _join(table: Table, staged: pl.DataFrame) -> Joined:
     if table is EMR_EVENTS:
         return _join_events(table, staged)
     if staged["part"].is_null().all():
@@ -60,8 +62,8 @@ def _join(table: Table, staged: pl.DataFrame) -> Settled:
     return (_join_survey_items if table is SURVEYS else _join_readings)(table, staged)
 
 
-def _leave(staged: pl.DataFrame) -> Settled:
-    return Settled(staged, 0, 0, _reject(staged.clear(), ""))
+def _leave(staged: pl.DataFrame) -> Joined:
+    return Joined(staged, 0, 0, _reject(staged.clear(), ""))
 
 
 def _name_key(table: Table) -> str:
@@ -72,7 +74,7 @@ def _reject(rows: pl.DataFrame, reason: str) -> pl.DataFrame:
     return rows.select("source", "row_number", reason=pl.lit(reason))
 
 
-def _join_survey_items(table: Table, staged: pl.DataFrame) -> Settled:
+def _join_survey_items(table: Table, staged: pl.DataFrame) -> Joined:
     """Make a survey of the answers that one person gave at one time.
 
     A questionnaire sent whole beside its single answers is the same survey.
@@ -88,7 +90,7 @@ def _join_survey_items(table: Table, staged: pl.DataFrame) -> Settled:
     surveys = good.group_by(key, maintain_order=True).agg(
         pl.exclude(*ITEM_COLUMNS).first(), *(answers.first() for answers in given)
     )
-    return Settled(
+    return Joined(
         rows=pl.concat([whole, surveys.select(whole.columns)]),
         combined=good.height - surveys.height,
         duplicate=0,
@@ -104,7 +106,7 @@ def _join_survey_items(table: Table, staged: pl.DataFrame) -> Settled:
     )
 
 
-def _join_readings(table: Table, staged: pl.DataFrame) -> Settled:
+def _join_readings(table: Table, staged: pl.DataFrame) -> Joined:
     """Make a wearable day of the readings that one person's devices took on it."""
     key = ["anonymized_id", *table.key]
     is_part = pl.col("part").is_not_null()
@@ -119,7 +121,7 @@ def _join_readings(table: Table, staged: pl.DataFrame) -> Settled:
     bad = judged.filter(pl.col("reason").is_not_null())
     refused = once.join(bad.select(*key, "reason"), on=key).select("source", "row_number", "reason")
     good = judged.filter(pl.col("reason").is_null()).drop("reason")
-    return Settled(
+    return Joined(
         rows=pl.concat([whole, good]),
         combined=once.height - refused.height - good.height,
         duplicate=pieces.height - once.height,
@@ -141,7 +143,7 @@ def _split_off(staged: pl.DataFrame, key: list[str]) -> tuple[pl.DataFrame, pl.D
     return staged.filter(has_part), staged.filter(~has_part)
 
 
-def _join_events(table: Table, staged: pl.DataFrame) -> Settled:
+def _join_events(table: Table, staged: pl.DataFrame) -> Joined:
     """Make one event of records of it that say more and less, as a condition before its end."""
     key = ["anonymized_id", *table.key]
     details = [name for name in table.columns if name not in table.key]
@@ -152,6 +154,6 @@ def _join_events(table: Table, staged: pl.DataFrame) -> Settled:
     )
     rows = pl.concat([staged.filter(~agree.over(key)), events.select(staged.columns)])
     repeated = joinable.height - joinable.unique([*key, *details]).height
-    return Settled(
+    return Joined(
         rows, staged.height - rows.height - repeated, repeated, _reject(staged.clear(), "")
     )
