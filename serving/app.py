@@ -1,5 +1,6 @@
 """The application: wires settings, database, release and routes."""
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,6 +42,7 @@ from serving.routes import (
 from serving.scoring.assessment import read_explanation_options
 from serving.scoring.features import FeatureGateway
 from serving.screening.answers import INTENDED_USE
+from serving.screening.batch import BATCH_ITEMS_UNDER_WAY
 from serving.screening.composition import read_thresholds
 from serving.screening.dependencies import ScreeningDependencies
 from serving.screening.recorder import Recorder
@@ -112,7 +114,11 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
                 registry, settings.release_poll_seconds, settings.model_cache_size
             ),
             features=FeatureGateway(reader, FEATURE_SHARE * settings.screening_timeout),
-            recorder=Recorder(create_single_engine(database_url, settings.screening_timeout)),
+            recorder=Recorder(
+                create_single_engine(database_url, settings.screening_timeout),
+                create_single_engine(database_url, settings.screening_timeout),
+            ),
+            batch_room=asyncio.Semaphore(BATCH_ITEMS_UNDER_WAY),
             shadow=ShadowScorer(engine, thresholds),
             load=LoadLimit(settings.max_concurrent_screenings),
             thresholds=thresholds,

@@ -19,3 +19,14 @@ class Services:
     rates: RateLimiter
     manifests: ManifestReader
     accountability: Accountability
+
+    def list_stopped_threads(self) -> list[str]:
+        """Return the background threads that should run and have ended."""
+        held = self.accountability
+        threads = {
+            **{lane.name: lane.is_alive for lane in self.screening.recorder.lanes},
+            "audit-sealer": held.sealer.is_alive,
+            "change-listener": held.changes.is_alive,
+            "release-watcher": self.screening.releases.is_alive,
+        }
+        return [name for name, is_alive in threads.items() if not is_alive]

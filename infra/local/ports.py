@@ -5,13 +5,12 @@ import os
 import socket
 import tempfile
 from pathlib import Path
-from typing import IO
 
 #: Above it ports are handed out for outgoing connections and clash now and then.
 FIRST_EPHEMERAL_PORT = 32768
 
-#: Ports that this process has chosen, each with the locked file that reserves it.
-_reserved: dict[int, IO[str]] = {}
+#: Ports that this process has chosen, each with the descriptor of the locked file that reserves it.
+_reserved: dict[int, int] = {}
 
 
 def choose_port(usual: int, taken: frozenset[int] = frozenset()) -> int:
@@ -42,11 +41,11 @@ def reserve(port: int) -> bool:
         return True
     folder = Path(tempfile.gettempdir()) / f"mhras-ports-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    file = (folder / str(port)).open("w")
+    file = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
+        os.close(file)
         return False
     _reserved[port] = file
     return True

@@ -76,7 +76,7 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         500: "Nothing was recorded.",
         503: "The database or the release is unavailable, or the service is overloaded; "
         "nothing was recorded.",
-        504: "It took too long; nothing was recorded.",
+        504: "It took too long; `detail` says whether anything may have been recorded.",
     }
     # `model` registers the schema; `content` gives the media type that is really sent.
     return {

@@ -80,6 +80,10 @@ class ReleaseWatcher:
         self.problem: ReleaseProblem | None = None
         self.candidate_problem: ReleaseProblem | None = None
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Load the releases once, so that the first request finds them, then keep watching."""
         self.refresh()

@@ -1,6 +1,7 @@
 """Many screenings in one request: each stands for itself, as if it had come alone."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -8,7 +9,13 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from serving import audit
-from serving.errors import DatabaseUnavailableError, Principal, ProblemError, RefusedError
+from serving.errors import (
+    DatabaseUnavailableError,
+    DeadlineExceededError,
+    Principal,
+    ProblemError,
+    RefusedError,
+)
 from serving.http.problems import (
     InvalidRequestError,
     Problem,
@@ -27,8 +34,9 @@ from serving.screening.screen import find_deadline, resolve_individual, screen
 log = structlog.get_logger("serving.screening")
 
 MAX_ITEMS = 1000
-#: Items under way at once: enough to share commits, few enough to leave others room.
-TOGETHER = 16
+#: Items of all batches of a worker under way at once: enough to share commits, few enough to
+#: leave single requests room.
+BATCH_ITEMS_UNDER_WAY = 16
 
 NOTHING_RECORDED = DatabaseUnavailableError("nothing was recorded; try again")
 
@@ -60,16 +68,29 @@ async def screen_batch(
     request_id: str | None,
     dependencies: ScreeningDependencies,
 ) -> BatchAnswer:
-    """Screen every item; one that cannot be answered says why and stops no other."""
-    room = asyncio.Semaphore(TOGETHER)
+    """Screen every item; one that cannot be answered carries its reason and stops no other.
+
+    An item whose turn comes too late for this request is not begun, and its result says so.
+    """
+    settings = dependencies.settings
+    begin_by = time.monotonic() + settings.request_timeout - settings.screening_timeout
 
     async def screen_in_turn(position: int, item: JsonValue) -> BatchResult:
-        async with room:
+        async with dependencies.batch_room:
+            if time.monotonic() > begin_by:
+                return BatchResult(position=position, problem=describe_unbegun(request_id))
             return await screen_item(position, item, principal, request_id, dependencies)
 
     results = await asyncio.gather(*(screen_in_turn(n, item) for n, item in enumerate(items)))
     failed = sum(result.problem is not None for result in results)
     return BatchAnswer(answered=len(results) - failed, failed=failed, results=list(results))
+
+
+def describe_unbegun(request_id: str | None) -> Problem:
+    error = DeadlineExceededError(
+        "the batch ran out of time before this item, which is not recorded; send the item again"
+    )
+    return describe_problem(error, request_id, guidance=True)
 
 
 async def screen_item(

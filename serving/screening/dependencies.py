@@ -1,5 +1,6 @@
 """What a screening uses of the worker that answers it."""
 
+import asyncio
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -25,5 +26,7 @@ class ScreeningDependencies:
     recorder: Recorder
     shadow: ShadowScorer
     load: LoadLimit
+    #: Shared by all batches of the worker, so that single requests keep their share.
+    batch_room: asyncio.Semaphore
     thresholds: Thresholds
     explanations: ExplanationOptions

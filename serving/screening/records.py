@@ -46,6 +46,7 @@ def make_record(
         audit_row=make_audit_row(answer, caller, used),
         deadline=caller.deadline,
         idempotency=make_key_row(answer, caller, given),
+        is_urgent=answer.decided_by == "crisis_rule",
     )
 
 

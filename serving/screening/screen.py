@@ -25,6 +25,7 @@ from serving.database.sessions import open_session
 from serving.errors import (
     Actor,
     ConsentMissingError,
+    DeadlineExceededError,
     ReleaseUnavailableError,
     ScoringFailedError,
 )
@@ -71,6 +72,22 @@ async def screen(
     crisis rule decides without models), OverloadedError and DeadlineExceededError; nothing is
     recorded then.
     """
+    try:
+        async with asyncio.timeout(caller.deadline - time.monotonic()):
+            return await screen_in_time(request, anonymized_id, caller, dependencies)
+    except TimeoutError:
+        raise DeadlineExceededError(
+            "the screening timed out; it may have been recorded. Send it again with the same "
+            "Idempotency-Key to get the recorded answer"
+        ) from None
+
+
+async def screen_in_time(
+    request: ScreeningRequest,
+    anonymized_id: str,
+    caller: Caller,
+    dependencies: ScreeningDependencies,
+) -> ScreeningAnswer:
     signal = read_signal(request.answers.phq9, request.answers.phq9_score)
     with dependencies.load.admit(urgent=signal.forces_top_band):
         consented = await require_consent(request, anonymized_id, caller.principal, dependencies)

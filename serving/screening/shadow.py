@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import SQLAlchemyError
 
+from monitoring.logging import describe_error
 from monitoring.metrics import SHADOW_SCORINGS
 from serving.database.tables import ShadowPrediction
 from serving.errors import ScoringFailedError
@@ -58,6 +59,9 @@ class ShadowScorer:
         except SQLAlchemyError as error:
             log.warning("shadow scoring not recorded", cause=type(error).__name__)
             SHADOW_SCORINGS.labels("not recorded").inc()
+        except Exception as error:
+            log.error("shadow scoring failed", error=describe_error(error))
+            SHADOW_SCORINGS.labels("failed").inc()
         else:
             SHADOW_SCORINGS.labels("failed" if row["error"] else "recorded").inc()
         finally:

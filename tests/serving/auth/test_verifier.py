@@ -135,7 +135,10 @@ def test_the_embedded_defaults_tokens_do_not_count_beside_a_provider(hospital):
         {"iat": timedelta(minutes=30)},
         {"nbf": timedelta(minutes=3)},
     ],
-    ids=str,
+    ids=lambda forged: (
+        " ".join(f"{name} {value}" for name, value in forged.items() if name != "key")
+        or "another key"
+    ),
 )
 def test_a_token_that_is_not_the_providers_or_not_for_us_is_refused(hospital, provider, forged):
     # Instants as of now, not as of when the tests were collected.
