@@ -10,7 +10,7 @@ from typing import Any
 from feast import FeatureStore
 
 from feature_repo.individual import JOIN_KEY
-from feature_repo.online import REPOSITORY, FeatureStoreUnavailableError
+from feature_repo.online_store import REPOSITORY, FeatureStoreUnavailableError
 from feature_repo.stored_views import StoredRow, StoredView
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from feast import Entity, FileSource, ValueType
 from feast.data_format import DeltaFormat
 
-JOIN_KEY = "anonymized_id"
+from feature_repo.stored_views import JOIN_KEY
+
 EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created_timestamp"
 

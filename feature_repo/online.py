@@ -8,10 +8,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Protocol
-
-import yaml
 
 from feature_repo.answer_features import (
     GAD7_ANSWERS,
@@ -21,25 +17,9 @@ from feature_repo.answer_features import (
     SECONDS_PER_DAY,
     compute_answer_features,
 )
+from feature_repo.online_store import OnlineReader, read_store_configuration
+from feature_repo.postgres_reader import PostgresReader
 from feature_repo.stored_views import SEQUENCE_WEEKS, StoredRow, StoredView
-
-REPOSITORY = Path(__file__).parent
-
-
-class FeatureStoreUnavailableError(RuntimeError):
-    """The online store did not answer; a screening goes on with what the request carries."""
-
-
-class OnlineReader(Protocol):
-    """Reads rows of the online store; safe to share between threads."""
-
-    def fetch(
-        self, views: Sequence[StoredView], individuals: Sequence[str]
-    ) -> dict[str, StoredRow]:
-        """Return what is stored of each individual; raises FeatureStoreUnavailableError."""
-        ...
-
-    def close(self) -> None: ...
 
 
 def open_reader(deadline_seconds: float) -> OnlineReader:
@@ -50,19 +30,11 @@ def open_reader(deadline_seconds: float) -> OnlineReader:
     """
     kind = read_store_configuration()["online_store"]["type"]
     if kind == "postgres":
-        from feature_repo.postgres_reader import PostgresReader
-
         return PostgresReader(deadline_seconds)
     # Here, not at the top: Feast takes seconds and 360 MB to import.
     from feature_repo.feast_reader import FeastReader
 
     return FeastReader()
-
-
-def read_store_configuration() -> dict[str, Any]:
-    """Return feature_store.yaml with the environment's values still to be filled in."""
-    configuration: dict[str, Any] = yaml.safe_load((REPOSITORY / "feature_store.yaml").read_text())
-    return configuration
 
 
 @dataclass(frozen=True)

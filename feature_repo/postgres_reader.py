@@ -16,12 +16,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from feature_repo.online import FeatureStoreUnavailableError, read_store_configuration
+from feature_repo.online_store import FeatureStoreUnavailableError, read_store_configuration
 from feature_repo.postgres_sessions import PreparedStatement, Rows, begin_sessions_with
-from feature_repo.stored_views import StoredRow, StoredView
+from feature_repo.stored_views import JOIN_KEY, StoredRow, StoredView
 
-#: The entity's join key; the Feast entity itself is feature_repo.individual.
-JOIN_KEY = "anonymized_id"
 #: feast.ValueType.STRING, as entity keys of serialization version 3 write it.
 _STRING = struct.pack("<I", 2)
 _KEY_HEAD = b"".join(

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+#: Names an individual in every view, table and key.
+JOIN_KEY = "anonymized_id"
+
 #: Length of every weekly array, oldest week first.
 SEQUENCE_WEEKS = 26
 

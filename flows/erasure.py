@@ -1,6 +1,6 @@
 """The erasure flow: whoever was erased from the database leaves every other store too.
 
-Its work is what the API has queued (`serving/erasure.py`). Each store is emptied by itself and
+Its work is what the API has queued (`serving/individuals/erasure.py`). Each store is emptied and
 reported by itself; a run that is cut off, or is asked for again, does what is left.
 """
 
@@ -20,13 +20,14 @@ from sqlalchemy import Engine
 from feature_repo.catalogue import TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.postgres_reader import erase_online_rows
-from flows.lake import SET_ASIDE, erase_rows, locate_table, scan_table
-from flows.notify import TOLD
-from flows.retries import IO_RETRIES
+from flows.lake.tables import SET_ASIDE, erase_rows, locate_table, scan_table
+from flows.runtime.database import open_database
+from flows.runtime.notifications import NOTIFICATION_HOOKS
+from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
 from mlruns_config.release import RELEASE_MODEL
-from serving.database.sessions import create_database_engine, open_session
-from serving.erasure import DONE, list_queued, remove_again, report_store
+from serving.database.sessions import open_session
+from serving.individuals.erasure import DONE, list_queued, remove_again, report_store
 from serving.settings import get_settings
 
 FAILED = "failed"
@@ -48,21 +49,18 @@ class StoreReport:
     details: dict[str, Any]
 
 
-@flow(name="erasure", timeout_seconds=6 * 3600, **TOLD)
+@flow(name="erasure", timeout_seconds=6 * 3600, **NOTIFICATION_HOOKS)
 def erase_queued() -> list[StoreReport]:
     """Empty every store of every erasure that is queued; return what was done.
 
     Raises ErasureIncompleteError, after trying all, when a store could not be emptied.
     """
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    try:
+    with open_database() as engine:
         reports = [
             report
             for erasure_id, person in find_queued(engine)
             for report in _erase_everywhere(engine, erasure_id, person)
         ]
-    finally:
-        engine.dispose()
     if reports:
         rows = [asdict(report) | {"details": str(report.details)} for report in reports]
         create_table_artifact(rows, key="erasures")

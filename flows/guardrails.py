@@ -13,9 +13,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy import Row
 
-from flows.notify import TOLD
-from flows.releases import MODEL_ROLLED_BACK, ROLLOUT_STOPPED, announce, hold_registry
-from flows.retries import IO_RETRIES
+from flows.runtime.notifications import NOTIFICATION_HOOKS
+from flows.runtime.releases import MODEL_ROLLED_BACK, ROLLOUT_STOPPED, announce, hold_registry
+from flows.runtime.retries import IO_RETRIES
 from mlruns_config.arms import Rollout
 from mlruns_config.guardrails import (
     Guardrail,
@@ -24,17 +24,17 @@ from mlruns_config.guardrails import (
     load_guardrails,
     load_watch_guardrails,
 )
-from mlruns_config.registry import (
+from mlruns_config.registry.rollout import find_rollout, stop_rollout
+from mlruns_config.registry.transitions import (
     Registry,
     find_predecessor,
     find_production,
     read_ledger,
     roll_back,
 )
-from mlruns_config.rollout import find_rollout, stop_rollout
 from mlruns_config.rollout_plan import load_plan
 from serving.database.sessions import open_session
-from serving.rollout_evidence import observe_candidate, observe_production
+from serving.releases.rollout_evidence import observe_candidate, observe_production
 
 ACTOR = "guardrail flow"
 
@@ -48,7 +48,7 @@ class Watched:
     since: datetime
 
 
-@flow(name="guardrails", timeout_seconds=600, **TOLD)
+@flow(name="guardrails", timeout_seconds=600, **NOTIFICATION_HOOKS)
 def watch_releases() -> list[str]:
     """Stop a candidate, or roll a new Production release back, on a breach; return the breaches.
 

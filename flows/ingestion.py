@@ -1,7 +1,7 @@
 """The ingestion flow: from a drop to the lake, by pseudonym, consent and contract.
 
 Consents go to PostgreSQL first and decide what may land. Then every file is read in batches,
-its rows checked, withheld or staged; then each table's staged rows are settled to one per key
+its rows checked, withheld or staged; then each table's staged rows are joined to one per key
 and merged into the lake bucket by bucket. Nothing is lost: what does not land is counted, and
 what is bad is in the quarantine with file, row and reason.
 """
@@ -27,27 +27,27 @@ from prefect.runtime import flow_run
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from flows.lake import QUARANTINE_SCHEMA, append_quarantine, describe_table, merge_rows
-from flows.notify import TOLD
-from flows.sources.batch import Batch, UnreadableFileError
-from flows.sources.clean import WITHDRAWALS, check_rows
-from flows.sources.consent_store import (
+from flows.lake.consents import (
     hold_ingestion_lock,
     keep_consented,
     read_consented_types,
     upsert_consents,
     withdraw_consents,
 )
+from flows.lake.joining import join_records
+from flows.lake.report import IngestionFailedError, IngestionReport
+from flows.lake.staging import list_staged_buckets, open_staging, read_staged, stage_rows
+from flows.lake.tables import QUARANTINE_SCHEMA, append_quarantine, describe_table, merge_rows
+from flows.runtime.database import open_database
+from flows.runtime.notifications import NOTIFICATION_HOOKS
+from flows.sources.batch import Batch, UnreadableFileError
+from flows.sources.clean import WITHDRAWALS, check_rows
 from flows.sources.contract import CONSENTS, INSTANT, TABLES, Table
 from flows.sources.delimited import list_unknown_columns, read_delimited
 from flows.sources.drop import Drop, SourceFile, find_files
 from flows.sources.fhir import find_medications, read_fhir
 from flows.sources.fhir_values import Context
 from flows.sources.pseudonymise import PersonKey
-from flows.sources.report import IngestionFailedError, IngestionReport
-from flows.sources.settle import settle_rows
-from flows.sources.staging import list_staged_buckets, open_staging, read_staged, stage_rows
-from serving.database.sessions import create_database_engine
 from serving.settings import Settings, get_settings
 
 #: Share of a table's records that may be bad before a run fails. A few bad rows are usual;
@@ -74,7 +74,7 @@ class Run:
     context: Context
 
 
-@flow(name="ingestion", timeout_seconds=12 * 3600, **TOLD)
+@flow(name="ingestion", timeout_seconds=12 * 3600, **NOTIFICATION_HOOKS)
 def ingest(drop: str, max_quarantined_share: float = MAX_QUARANTINED_SHARE) -> IngestionReport:
     """Ingest a drop of the input contract; idempotent.
 
@@ -87,12 +87,8 @@ def ingest(drop: str, max_quarantined_share: float = MAX_QUARANTINED_SHARE) -> I
         max_quarantined_share: Share of a table's records that may be bad before the run fails.
     """
     settings = get_settings()
-    engine = create_database_engine(settings.database_url.get_secret_value())
-    try:
-        with hold_ingestion_lock(engine):
-            report = _ingest_files(_prepare(drop, settings), engine)
-    finally:
-        engine.dispose()
+    with open_database() as engine, hold_ingestion_lock(engine):
+        report = _ingest_files(_prepare(drop, settings), engine)
     return _conclude(report, max_quarantined_share)
 
 
@@ -157,9 +153,9 @@ def ingest_consents(run: Run, engine: Engine) -> IngestionReport:
         if file.table in (CONSENTS.name, None):
             for table, rows in _iterate_checked(run, report, source, file, consents=True):
                 kept[table.name].append(rows)
-    granted = _settle_all(run, report, CONSENTS, kept[CONSENTS.name])
+    granted = _join_all(run, report, CONSENTS, kept[CONSENTS.name])
     report.count(CONSENTS.name).add_merge(upsert_consents(engine, granted))
-    ended = _settle_all(run, report, WITHDRAWALS, kept[WITHDRAWALS.name])
+    ended = _join_all(run, report, WITHDRAWALS, kept[WITHDRAWALS.name])
     report.count(WITHDRAWALS.name).add_merge(withdraw_consents(engine, ended, run.now))
     return report
 
@@ -186,7 +182,7 @@ def land_table(run: Run, table: Table) -> IngestionReport:
     report = IngestionReport(run.run_id)
     counts = report.count(table.name)
     for bucket in list_staged_buckets(run.staging, table.name):
-        rows = _settle_all(run, report, table, read_staged(run.staging, table.name, bucket))
+        rows = _join_all(run, report, table, read_staged(run.staging, table.name, bucket))
         ingested = rows.with_columns(ingested_at=pl.lit(run.now).cast(INSTANT))
         counts.add_merge(merge_rows(run.lake_url, table.name, ingested))
     report.states[table.name] = describe_table(run.lake_url, table.name)
@@ -242,20 +238,20 @@ def _quarantine(
     append_quarantine(run.lake_url, rows.select(QUARANTINE_SCHEMA.keys()))
 
 
-def _settle_all(
+def _join_all(
     run: Run, report: IngestionReport, table: Table, staged: list[pl.DataFrame]
 ) -> pl.DataFrame:
     """Return one row per key of all that a drop says, counting and quarantining the rest."""
     if not staged:
         return pl.DataFrame(schema=table.schema)
-    settled = settle_rows(table, pl.concat(staged))
+    joined = join_records(table, pl.concat(staged))
     counts = report.count(table.name)
-    counts.combined += settled.combined
-    counts.duplicate += settled.duplicate
-    for (source,), rows in settled.rejected.partition_by("source", as_dict=True).items():
+    counts.combined += joined.combined
+    counts.duplicate += joined.duplicate
+    for (source,), rows in joined.rejected.partition_by("source", as_dict=True).items():
         file = run.drop.files[source]
         _quarantine(run, report, file, table.name, rows.select("row_number", "reason"))
-    return settled.rows
+    return joined.rows
 
 
 def _describe_unknown_columns(file: SourceFile, report: IngestionReport) -> list[str]:

@@ -17,11 +17,10 @@ from prefect.cache_policies import NO_CACHE
 from feature_repo import definitions
 from feature_repo.catalogue import STORED_VIEWS, TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY
-from feature_repo.online import REPOSITORY
+from feature_repo.online_store import REPOSITORY
 from feature_repo.postgres_reader import erase_online_rows
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import weekly_sequence
-from flows.buckets import list_spans, run_buckets
 from flows.features.care import compute_care_history
 from flows.features.demographics import ALWAYS, compute_demographics
 from flows.features.moments import list_moments
@@ -36,11 +35,13 @@ from flows.features.tables import (
     scan_bucket,
 )
 from flows.features.wearables import compute_wearable_windows
-from flows.lake import scan_table
-from flows.notify import TOLD
-from flows.retries import IO_RETRIES
+from flows.lake.consents import keep_consented
+from flows.lake.spans import list_spans
+from flows.lake.tables import scan_table
+from flows.runtime.buckets import run_buckets
+from flows.runtime.notifications import NOTIFICATION_HOOKS
+from flows.runtime.retries import IO_RETRIES
 from flows.sequence_scoring import blank_channels, find_midnight, score_sequences
-from flows.sources.consent_store import keep_consented
 from serving.settings import get_settings
 
 
@@ -54,7 +55,7 @@ class ViewReport:
     table_version: int
 
 
-@flow(name="features", timeout_seconds=12 * 3600, **TOLD)
+@flow(name="features", timeout_seconds=12 * 3600, **NOTIFICATION_HOOKS)
 def materialise_features(as_of: date | None = None) -> list[ViewReport]:
     """Compute the features of every individual and serve those of one day.
 

@@ -7,16 +7,16 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.models.families import FAMILIES
-from flows.notify import TOLD
-from flows.releases import MODEL_RETRAINED, announce, hold_registry
-from flows.retries import IO_RETRIES
+from flows.runtime.notifications import NOTIFICATION_HOOKS
+from flows.runtime.releases import MODEL_RETRAINED, announce, hold_registry
+from flows.runtime.retries import IO_RETRIES
 from flows.training import TrainingReport, train
-from mlruns_config.registry import Registry, find_production
+from mlruns_config.registry.rollout import find_rollout, start_shadow
+from mlruns_config.registry.transitions import Registry, find_production
 from mlruns_config.release import RELEASE_MODEL
-from mlruns_config.rollout import find_rollout, start_shadow
 from serving.database.sessions import open_session
 from serving.database.tables import DriftReport
-from serving.drift_records import list_newest
+from serving.predictions.drift_records import list_newest
 
 ACTOR = "retraining flow"
 #: The newest report must breach, and this many of the last ones: one odd week is no drift.
@@ -25,7 +25,7 @@ REPORTS, BREACHES = 5, 2
 COOL_DOWN_DAYS = 7
 
 
-@flow(name="retraining", timeout_seconds=14 * 3600, **TOLD)
+@flow(name="retraining", timeout_seconds=14 * 3600, **NOTIFICATION_HOOKS)
 def retrain(
     reason: str = "by hand",
     force: bool = False,

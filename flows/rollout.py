@@ -14,29 +14,29 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from flows.approval import Approval, ask_for_approval, find_waiting_run
-from flows.notify import TOLD
-from flows.releases import (
+from flows.runtime.approval import Approval, ask_for_approval, find_waiting_run
+from flows.runtime.notifications import NOTIFICATION_HOOKS
+from flows.runtime.releases import (
     MODEL_PROMOTED,
     ROLLOUT_ADVANCED,
     ROLLOUT_STOPPED,
     announce,
     hold_registry,
 )
-from flows.retries import IO_RETRIES
+from flows.runtime.retries import IO_RETRIES
 from mlruns_config.arms import Rollout
 from mlruns_config.guardrails import Observed, find_breaches, load_guardrails
-from mlruns_config.registry import (
+from mlruns_config.registry.rollout import find_rollout, set_traffic_share, stop_rollout
+from mlruns_config.registry.transitions import (
     PromotionRefusedError,
     Registry,
     find_production,
     promote,
     read_ledger,
 )
-from mlruns_config.rollout import find_rollout, set_traffic_share, stop_rollout
 from mlruns_config.rollout_plan import Evidence, Step, find_shortfall, load_plan
 from serving.database.sessions import open_session
-from serving.rollout_evidence import count_scored_by_both, observe_candidate
+from serving.releases.rollout_evidence import count_scored_by_both, observe_candidate
 from serving.settings import get_settings
 
 ACTOR = "rollout flow"
@@ -69,7 +69,7 @@ class Position:
         return PRODUCTION if self.next_share is None else f"traffic {self.next_share:g}"
 
 
-@flow(name="rollout", timeout_seconds=600, **TOLD)
+@flow(name="rollout", timeout_seconds=600, **NOTIFICATION_HOOKS)
 def advance_rollout(approval: ApprovedSteps = "none", rehearsal: bool = False) -> str | None:
     """Take the candidate's next step if its evidence suffices; return the step, None if none.
 

@@ -6,7 +6,6 @@ as it is until it is ingested anew.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,15 +19,15 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from feature_repo.pseudonyms import BUCKET_COUNT
-from flows.lake import get_version, scan_table, set_rows_aside
-from flows.notify import TOLD
-from flows.retries import IO_RETRIES
+from flows.lake.tables import get_version, scan_table, set_rows_aside
+from flows.quality.page import render_page
+from flows.quality.results import VALIDATION_EXPERIMENT, ExpectationResult, TableResult
+from flows.quality.suites import list_expectations
+from flows.runtime.notifications import NOTIFICATION_HOOKS
+from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
-from flows.suites import list_expectations
-from flows.validation_page import render_page
 from serving.settings import get_settings
 
-EXPERIMENT = "mhras-validation"
 VALIDATED_TABLES = tuple(name for name in TABLES if name != CONSENTS.name)
 #: Rows handed to Great Expectations at a time (it takes pandas, all in memory).
 ROWS_PER_CHECKPOINT = 1_000_000
@@ -38,44 +37,7 @@ class ValidationFailedError(RuntimeError):
     """A table breaks an expectation beyond its tolerance; the message says which."""
 
 
-@dataclass
-class ExpectationResult:
-    """One expectation over all of a table."""
-
-    description: str
-    kind: str
-    rows: int = 0
-    unexpected: int = 0
-    success: bool = True
-
-    @property
-    def share(self) -> float:
-        return self.unexpected / self.rows if self.rows else 0.0
-
-
-@dataclass
-class TableResult:
-    """The results of a table's suite; `set_aside` rows left the lake.
-
-    `version` is the table's after that: the one that holds only rows that passed.
-    """
-
-    table: str
-    version: int | None = None
-    rows: int = 0
-    set_aside: int = 0
-    results: list[ExpectationResult] = field(default_factory=list)
-
-    @property
-    def failures(self) -> list[str]:
-        return [
-            f"{self.table}: {result.description} ({result.unexpected} of {result.rows} rows do not)"
-            for result in self.results
-            if not result.success
-        ]
-
-
-@flow(name="validation", timeout_seconds=6 * 3600, **TOLD)
+@flow(name="validation", timeout_seconds=6 * 3600, **NOTIFICATION_HOOKS)
 def validate_lake() -> str:
     """Validate every landed table; return the MLflow run that keeps the results.
 
@@ -197,7 +159,7 @@ def _list_broken_rows(found: dict[str, Any]) -> list[int]:
 def log_results(results: list[TableResult], tracking_uri: str) -> str:
     """Log the results and their page to an MLflow run; link it; return the run's id."""
     mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_experiment(EXPERIMENT)
+    mlflow.set_experiment(VALIDATION_EXPERIMENT)
     page = render_page(results, datetime.now(UTC))
     with mlflow.start_run(run_name=f"validation {datetime.now(UTC):%Y-%m-%d %H:%M}") as run:
         mlflow.log_text(page, "validation.html")

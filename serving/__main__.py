@@ -10,7 +10,7 @@ import typer
 import uvicorn
 
 from monitoring.metrics import MULTIPROCESS_FOLDER
-from serving.rate_limit import SHARED_FILE
+from serving.http.rate_limit import SHARED_FILE
 from serving.settings import MissingSettingError, get_settings
 
 #: Seconds that requests under way get when the server is told to stop.

@@ -1,5 +1,6 @@
 """The application: wires settings, database, release and routes."""
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,22 +9,18 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from feature_repo.online import OnlineReader, open_reader
+from feature_repo.online import open_reader
+from feature_repo.online_store import OnlineReader
 from monitoring.logging import configure_logging
 from serving.accountability import Accountability
-from serving.answers import INTENDED_USE
-from serving.composition import read_thresholds
 from serving.database.sessions import create_database_engine, create_single_engine
-from serving.features import FeatureGateway
-from serving.judgement import read_wanted
-from serving.lineage import ManifestReader
-from serving.load import LoadLimit
-from serving.middleware import RequestContext
-from serving.problems import install_problem_handlers
-from serving.rate_limit import BURST, Allowance, open_rate_limiter
-from serving.recorder import Recorder
-from serving.registry import Registry
-from serving.release_watcher import ReleaseWatcher
+from serving.http.load import LoadLimit
+from serving.http.middleware import RequestContext
+from serving.http.problems import install_problem_handlers
+from serving.http.rate_limit import BURST, Allowance, open_rate_limiter
+from serving.releases.lineage import ManifestReader
+from serving.releases.registry import Registry
+from serving.releases.watcher import ReleaseWatcher
 from serving.routes import (
     audit_trail,
     compliance,
@@ -42,9 +39,16 @@ from serving.routes import (
     screening,
     tokens,
 )
+from serving.scoring.assessment import read_explanation_options
+from serving.scoring.features import FeatureGateway
+from serving.screening.answers import INTENDED_USE
+from serving.screening.batch import BATCH_ITEMS_UNDER_WAY
+from serving.screening.composition import read_thresholds
+from serving.screening.dependencies import ScreeningDependencies
+from serving.screening.recorder import Recorder
+from serving.screening.shadow import ShadowScorer
 from serving.services import Services
 from serving.settings import Settings, get_settings
-from serving.shadow import ShadowScorer
 
 #: Part of SCREENING_TIMEOUT that the feature store may use; the rest is for the record.
 FEATURE_SHARE = 0.4
@@ -98,19 +102,31 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
     engine = create_database_engine(database_url, settings.screening_timeout)
     thresholds = read_thresholds(settings)
     registry = Registry(settings.mlflow_tracking_uri, settings.mlflow_login)
+    accountability = Accountability.make(settings, engine)
     return Services(
         settings=settings,
         engine=engine,
-        releases=ReleaseWatcher(registry, settings.release_poll_seconds, settings.model_cache_size),
+        screening=ScreeningDependencies(
+            settings=settings,
+            engine=engine,
+            consents=accountability.consents,
+            releases=ReleaseWatcher(
+                registry, settings.release_poll_seconds, settings.model_cache_size
+            ),
+            features=FeatureGateway(reader, FEATURE_SHARE * settings.screening_timeout),
+            recorder=Recorder(
+                create_single_engine(database_url, settings.screening_timeout),
+                create_single_engine(database_url, settings.screening_timeout),
+            ),
+            batch_room=asyncio.Semaphore(BATCH_ITEMS_UNDER_WAY),
+            shadow=ShadowScorer(engine, thresholds),
+            load=LoadLimit(settings.max_concurrent_screenings),
+            thresholds=thresholds,
+            explanations=read_explanation_options(settings),
+        ),
         manifests=ManifestReader(registry),
-        features=FeatureGateway(reader, FEATURE_SHARE * settings.screening_timeout),
-        recorder=Recorder(create_single_engine(database_url, settings.screening_timeout)),
-        shadow=ShadowScorer(engine, thresholds),
         rates=open_rate_limiter(read_allowance(settings)),
-        load=LoadLimit(settings.max_concurrent_screenings),
-        thresholds=thresholds,
-        wanted=read_wanted(settings),
-        accountability=Accountability.make(settings, engine),
+        accountability=accountability,
     )
 
 
@@ -120,11 +136,11 @@ def read_allowance(settings: Settings) -> Allowance:
 
 def start_services(services: Services) -> None:
     services.accountability.start()
-    services.releases.start()
-    spare_collector()
+    services.screening.releases.start()
+    tune_garbage_collection()
 
 
-def spare_collector() -> None:
+def tune_garbage_collection() -> None:
     """Leave what was loaded out of garbage collections: it lives as long as the worker."""
     gc.collect()
     gc.freeze()
@@ -133,10 +149,10 @@ def spare_collector() -> None:
 
 def stop_services(services: Services) -> None:
     """Stop in the order of need: what writes goes before what it writes to."""
-    services.releases.stop()
-    services.shadow.close()
-    services.recorder.close()
+    services.screening.releases.stop()
+    services.screening.shadow.close()
+    services.screening.recorder.close()
     services.accountability.stop()
-    services.features.close()
+    services.screening.features.close()
     services.rates.close()
     services.engine.dispose()

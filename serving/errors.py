@@ -181,4 +181,4 @@ class DatabaseUnavailableError(ProblemError):
 class DeadlineExceededError(ProblemError):
     status = 504
     kind = "deadline-exceeded"
-    title = "The answer took too long and nothing was recorded"
+    title = "The answer took too long"

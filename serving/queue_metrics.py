@@ -20,11 +20,11 @@ from monitoring.metrics import (
     REVIEW_QUEUE_OVERDUE,
     REVIEW_QUEUE_SIZE,
 )
-from serving.consent_changes import count_expiring
+from serving.consent.changes import count_expiring
 from serving.database.sessions import open_session
 from serving.database.tables import DriftReport
-from serving.drift_records import SCREENINGS, find_newest
-from serving.reviews import OPEN, PRIORITIES, QueueCount, count_open
+from serving.predictions.drift_records import SCREENINGS, find_newest
+from serving.reviews.queue import OPEN, PRIORITIES, QueueCount, count_open
 
 log = structlog.get_logger("serving.metrics")
 

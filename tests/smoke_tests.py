@@ -205,8 +205,8 @@ def read_tokens(environment: dict[str, str]) -> dict[str, str]:
         raise typer.BadParameter(f"set {names}, or JWT_SECRET_KEY")
     if missing and secret:
         # Here, not at the top: with tokens given, httpx and typer are all this file needs.
+        from serving.auth.tokens import issue_token
         from serving.roles import Role
-        from serving.tokens import issue_token
 
         lifetime = timedelta(minutes=10)
         given |= {r: issue_token(secret, "smoke", Role(r), lifetime) for r in missing}

@@ -12,6 +12,7 @@ import polars as pl
 from mlflow import MlflowClient
 
 from feature_repo.individual import JOIN_KEY
+from flows.datasets.training_set import TrainingSet
 from flows.evaluation.metrics import (
     Interval,
     Metric,
@@ -23,7 +24,6 @@ from flows.evaluation.metrics import (
     draw_bootstrap_rows,
 )
 from flows.models.registered import RegisteredRelease
-from flows.training_set import TrainingSet
 from mlruns_config.gates import COMPARED_WITH
 
 #: Of Brier less is better; of the others more.

@@ -7,15 +7,15 @@ import numpy as np
 import polars as pl
 
 from feature_repo.catalogue import list_model_inputs
+from flows.datasets.training_set import TrainingSet
 from flows.evaluation.fairness import PROTECTED, name_groups
 from flows.models.lightgbm import BoostedTrees
 from flows.models.logistic_regression import FoldedRegression
 from flows.models.member import FittedMember
 from flows.models.release import predict_release
-from flows.training_set import TrainingSet
 from mlruns_config.release import ReleaseManifest
 from monitoring.drift_reference import (
-    FEWEST_ROWS,
+    MIN_ROWS,
     REFERENCE_FILE,
     DriftReference,
     make_reference,
@@ -45,7 +45,7 @@ def share_groups(groups: pl.DataFrame) -> dict[str, dict[str, float]]:
         attribute: {
             str(group): rows / groups.height
             for group, rows in groups[attribute].value_counts().iter_rows()
-            if rows >= FEWEST_ROWS
+            if rows >= MIN_ROWS
         }
         for attribute in PROTECTED
     }

@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from feature_repo.individual import JOIN_KEY
+from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.fairness import GROUP_ROUNDS, PROTECTED, name_groups
 from flows.evaluation.metrics import (
     BOOTSTRAP_ROUNDS,
@@ -16,9 +17,8 @@ from flows.evaluation.metrics import (
     draw_bootstrap_rows,
     measure_slope,
 )
-from flows.models.member import Labels, Probabilities
 from monitoring.outcome_drift import GroupDrift, OutcomeDrift, Performance, is_enough
-from serving.drift_records import LabelledSample
+from serving.predictions.drift_records import LabelledSample
 
 SEED = 0
 Mix = Mapping[str, Mapping[str, float]]

@@ -13,6 +13,8 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from feature_repo.catalogue import list_model_inputs
+from flows.datasets.labels import HORIZON_DAYS, INDEX_DATE
+from flows.datasets.training_set import TrainingSet
 from flows.evaluation import plots
 from flows.evaluation.explanations import draw_bar, draw_beeswarm, explain_trees
 from flows.evaluation.fairness import compare_groups, describe_groups, find_worst
@@ -20,7 +22,7 @@ from flows.evaluation.held_out import (
     REVIEW_EDGE,
     HeldOut,
     compare_net_benefit,
-    compare_with_yardstick,
+    compare_with_baseline,
     measure_coverage,
     measure_intervals,
     measure_operating_points,
@@ -29,11 +31,9 @@ from flows.evaluation.held_out import (
 )
 from flows.evaluation.members import compare_members, name_member_metrics
 from flows.evaluation.metrics import Interval, compute_metrics, measure_decision_curve
-from flows.labels import HORIZON_DAYS, INDEX_DATE
+from flows.evaluation.selection import Decision
 from flows.models.lightgbm import BoostedTrees
 from flows.models.member import FittedMember
-from flows.models.selection import Decision
-from flows.training_set import TrainingSet
 from mlruns_config.model_card import CardFacts, render_card, render_page
 from mlruns_config.release import ReleaseManifest
 
@@ -84,7 +84,7 @@ def evaluate_release(
     intervals = measure_intervals(found)
     costs = compare_members(found, members, manifest, decisions)
     metrics = compute_metrics(found.labels, found.probabilities)
-    metrics |= measure_operating_points(found, manifest) | compare_with_yardstick(found)
+    metrics |= measure_operating_points(found, manifest) | compare_with_baseline(found)
     metrics |= find_worst(groups) | compare_net_benefit(found, manifest)
     metrics |= measure_without_data(found, members, manifest) | measure_coverage(found, seed)
     metrics |= name_member_metrics(costs)

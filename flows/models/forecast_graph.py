@@ -18,6 +18,7 @@ from pytorch_forecasting.models.nn import LSTM
 from torch import Tensor, nn
 
 from feature_repo.weekly_sequence import SEQUENCE_WEEKS
+from flows.datasets.training_set import FUTURE_WEEKS
 from flows.models.forecast_inputs import (
     CHANNELS,
     COUNTED,
@@ -28,12 +29,11 @@ from flows.models.forecast_inputs import (
     make_lengths,
 )
 from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT
-from flows.training_set import FUTURE_WEEKS
 
 QUANTILES = [0.1, 0.25, 0.5, 0.75, 0.9]
 MEDIAN, UPPER = QUANTILES.index(0.5), QUANTILES.index(0.9)
 
-#: The label's level and rise, in PHQ-9 points (see flows.labels).
+#: The label's level and rise, in PHQ-9 points (see flows.datasets.labels).
 SYMPTOMATIC, RISE = 10.0, 5.0
 #: Inputs of the logistic, in tens of points where they are points.
 HEAD_INPUTS = (

@@ -33,6 +33,12 @@ WEARABLE_CHANNELS = (
 )
 ITEM_COLUMNS = tuple(f"item_{number}" for number in range(1, PHQ9.item_count + 1))
 
+#: Kinds of `part`: an answer of a survey; a reading of a span within a
+#: day; a total that the device itself made for the day.
+SURVEY_ITEM = "item"
+DAY_SPAN = "span"
+DAY_TOTAL = "total"
+
 INSTANT = pl.Datetime("us", "UTC")
 
 #: Polars types by column.

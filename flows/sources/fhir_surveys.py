@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from feature_repo.instruments import ANSWER_POINTS, INSTRUMENTS, LOINC_SYSTEM, Instrument
-from flows.sources.contract import ITEM_COLUMNS
+from flows.sources.contract import ITEM_COLUMNS, SURVEY_ITEM
 from flows.sources.fhir_values import (
     Context,
     IgnoredResourceError,
@@ -19,7 +19,6 @@ from flows.sources.fhir_values import (
     require_date,
     to_float,
 )
-from flows.sources.settle import SURVEY_ITEM
 
 ITEMS = {
     loinc: (instrument.name, f"item_{number}")

@@ -7,6 +7,7 @@ says that the value is RMSSD, and otherwise ignored rather than passed off as on
 
 from typing import Any
 
+from flows.sources.contract import DAY_SPAN, DAY_TOTAL
 from flows.sources.fhir_surveys import FINAL_STATUSES
 from flows.sources.fhir_values import (
     MILLISECONDS_PER_UNIT,
@@ -23,7 +24,6 @@ from flows.sources.fhir_values import (
     require_date,
     to_float,
 )
-from flows.sources.settle import DAY_SPAN, DAY_TOTAL
 
 SDNN = "80404-7"
 

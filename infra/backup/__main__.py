@@ -27,8 +27,8 @@ from infra.backup.reading import (
 from infra.backup.settings import BackupSettings
 from infra.backup.store import BackupStore, BackupStoreError, name_moment, parse_stamp
 from infra.backup.taking import prune_backups, take_backup
+from serving.audit.signing import KeyRing, Signer
 from serving.settings import normalise_database_url, split_keys
-from serving.signing import KeyRing, Signer
 
 REFUSALS = (
     *(DatabaseError, EncryptionError, ForgedReceiptError, VerificationError, BackupStoreError),

@@ -7,10 +7,17 @@ from typing import Any
 
 from sqlalchemy import Engine, delete, update
 
+from serving.audit.signing import KeyRing
 from serving.database.sessions import open_session
 from serving.database.tables import Erasure, ErasureStore
-from serving.erasure import DATABASE, DONE, ERASED_TABLES, FLOW_STORES, QUEUED, RECEIPT_KIND
-from serving.signing import KeyRing
+from serving.individuals.erasure import (
+    DATABASE,
+    DONE,
+    ERASED_TABLES,
+    FLOW_STORES,
+    QUEUED,
+    RECEIPT_KIND,
+)
 
 Receipt = Mapping[str, Any]
 

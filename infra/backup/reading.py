@@ -25,11 +25,11 @@ from infra.backup.settings import BackupSettings
 from infra.backup.store import BackupStore, BackupStoreError, hash_file
 from infra.backup.trees import is_empty, put_tree, unpack_tree
 from serving.audit.checkpoints import CheckpointStore
+from serving.audit.signing import KeyRing
 from serving.audit.verification import verify_trail
 from serving.database.privileges import make_role_statement
 from serving.database.tables import AuditSeal
 from serving.settings import normalise_database_url
-from serving.signing import KeyRing
 
 #: The database that holds the audit trail.
 RECORD = "mhras"

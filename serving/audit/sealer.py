@@ -14,8 +14,8 @@ from monitoring.logging import describe_error
 from monitoring.metrics import AUDIT_EVENTS, AUDIT_SEALING_FAILURES
 from serving.audit.chain import GENESIS, Row, hash_row
 from serving.audit.checkpoints import CheckpointStore
+from serving.audit.signing import Signer
 from serving.database.tables import AuditCheckpoint, AuditRow, AuditSeal
-from serving.signing import Signer
 
 log = structlog.get_logger("serving.audit")
 
@@ -178,6 +178,10 @@ class Sealer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit-sealer", daemon=True)
         self._signed_at = time.monotonic()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
 
     def start(self) -> None:
         self._thread.start()

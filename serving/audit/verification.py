@@ -14,8 +14,8 @@ from sqlalchemy import Connection, Engine, RowMapping, func, select
 from serving.audit.chain import COLUMNS, GENESIS, hash_row
 from serving.audit.checkpoints import NEWEST, CheckpointStore, CheckpointStoreError
 from serving.audit.sealer import CHECKPOINT_KIND
+from serving.audit.signing import Document, KeyRing
 from serving.database.tables import AuditCheckpoint, AuditRow, AuditSeal
-from serving.signing import Document, KeyRing
 
 #: Findings that are listed; all are counted.
 LISTED_FINDINGS = 100

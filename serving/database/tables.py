@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from serving.review_terms import REVIEW_WITHIN
+from serving.database.review_terms import REVIEW_WITHIN
 
 
 class Base(DeclarativeBase):

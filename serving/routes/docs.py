@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
-from serving.middleware import DOCUMENTATION_POLICY
+from serving.http.middleware import DOCUMENTATION_POLICY
 
 router = APIRouter(include_in_schema=False)
 

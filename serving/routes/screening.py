@@ -6,15 +6,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from serving.answers import ScreeningAnswer
-from serving.batch import BatchAnswer, BatchRequest, screen_batch
-from serving.idempotency import claim_key, give_up_key, hash_body
-from serving.problems import describe_problems, read_request_id
-from serving.records import Caller
-from serving.requests import IDEMPOTENCY_KEY, ScreeningRequest
-from serving.screening import find_deadline, resolve_individual, screen
-from serving.services import Screener, Services, WorkerServices
-from serving.strict_json import StrictJsonRoute
+from serving.dependencies import Screener, WorkerServices
+from serving.http.problems import describe_problems, read_request_id
+from serving.http.strict_json import StrictJsonRoute
+from serving.screening.answers import ScreeningAnswer
+from serving.screening.batch import BatchAnswer, BatchRequest, screen_batch
+from serving.screening.idempotency import claim_key, give_up_key, hash_body
+from serving.screening.records import Caller
+from serving.screening.requests import IDEMPOTENCY_KEY, ScreeningRequest
+from serving.screening.screen import find_deadline, resolve_individual, screen
+from serving.services import Services
 
 router = APIRouter(tags=["screening"], route_class=StrictJsonRoute)
 
@@ -46,7 +47,7 @@ async def screen_individual(
     request.state.log_fields = {"anonymized_id": anonymized_id}
     caller = Caller(principal, read_request_id(request), deadline, idempotency_key)
     if idempotency_key is None:
-        answer = await screen(body, anonymized_id, caller, services)
+        answer = await screen(body, anonymized_id, caller, services.screening)
     else:
         answer = await screen_once(body, anonymized_id, caller, services)
     request.state.log_message = "screening request completed"
@@ -64,7 +65,7 @@ async def screen_individuals(
     body: BatchRequest, request: Request, principal: Screener, services: WorkerServices
 ) -> Response:
     """Screen up to 1,000 individuals; each item is answered or refused by itself."""
-    answer = await screen_batch(body.items, principal, read_request_id(request), services)
+    answer = await screen_batch(body.items, principal, read_request_id(request), services.screening)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
@@ -90,7 +91,7 @@ async def screen_once(
     if known is not None:
         return ScreeningAnswer.model_validate(known)
     try:
-        return await screen(body, anonymized_id, caller, services)
+        return await screen(body, anonymized_id, caller, services.screening)
     except BaseException:
         await run_in_threadpool(give_up_key, services.engine, user, key)
         raise

@@ -10,15 +10,16 @@ from mlflow import MlflowClient
 from sqlalchemy import create_engine
 
 from flows.ingestion import ingest
-from flows.lake import locate_table
+from flows.lake.tables import locate_table
 from flows.materialisation import materialise_features
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
-from mlruns_config.reconcile import compare_productions
-from mlruns_config.registry import Registry, open_registry, read_ledger
+from mlruns_config.registry.reconcile import compare_productions
+from mlruns_config.registry.transitions import Registry, open_registry, read_ledger
 from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL
-from tests.faults.killed_flows import FlowProcess, start_flow
-from tests.faults.test_killed_flows import count_versions, get_version, read_lake
+from tests.fixtures.killed_flows import FlowProcess, start_flow
+from tests.fixtures.lake_contents import count_versions, get_version, read_lake
+from tests.fixtures.mlflow_server import run_mlflow_server
 from tests.fixtures.trained_world import (
     SNAPSHOT,
     TABULAR_MEMBERS,
@@ -28,7 +29,6 @@ from tests.fixtures.trained_world import (
     make_variables,
     write_small_drop,
 )
-from tests.serving.mlflow_fixture import run_mlflow_server
 
 pytestmark = pytest.mark.nightly
 

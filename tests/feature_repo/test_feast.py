@@ -30,15 +30,8 @@ from feature_repo.catalogue import (
     list_model_inputs,
 )
 from feature_repo.feast_reader import FeastReader
-from feature_repo.online import (
-    REPOSITORY,
-    Answers,
-    FeatureStoreUnavailableError,
-    OnlineFeatures,
-    OnlineReader,
-    combine_features,
-    open_reader,
-)
+from feature_repo.online import Answers, OnlineFeatures, combine_features, open_reader
+from feature_repo.online_store import REPOSITORY, FeatureStoreUnavailableError, OnlineReader
 from feature_repo.postgres_reader import (
     PostgresReader,
     decode_value,
@@ -47,9 +40,9 @@ from feature_repo.postgres_reader import (
 )
 from feature_repo.stored_views import StoredRow
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
-from flows.labels import INDEX_DATE
-from flows.lake import scan_table
-from flows.training_set import join_features, make_entity_frame
+from flows.datasets.labels import INDEX_DATE
+from flows.datasets.training_set import join_features, make_entity_frame
+from flows.lake.tables import scan_table
 from tests.fixtures.landed_tables import make_table
 from tests.fixtures.trained_world import SNAPSHOT, make_feast_variables
 

@@ -11,18 +11,18 @@ from fastapi.testclient import TestClient
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from feature_repo.online import REPOSITORY
+from feature_repo.online_store import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT, assign_bucket
 from feature_repo.survey_history import survey_history
 from flows import batch_screening
 from flows.batch_screening import BatchIncompleteError, BatchNameError, screen_everybody
-from flows.sources.consent_store import page_consenting, read_consented_types
+from flows.lake.consents import page_consenting, read_consented_types
 from serving.app import create_app
+from serving.auth.tokens import issue_token
 from serving.database.tables import AuditRow, Consent, Prediction, ReviewItem
 from serving.errors import ScoringFailedError
 from serving.roles import Role
 from serving.settings import get_settings
-from serving.tokens import issue_token
 from tests.fixtures.trained_world import TrainedWorld
 from tests.fixtures.world_server import served_world, world_server
 

@@ -14,8 +14,8 @@ import pytest
 
 from feature_repo.instruments import PHQ9
 from flows.cohort import simulate_cohort, write_drop
+from flows.datasets.labels import derive_labels
 from flows.features.surveys import add_totals
-from flows.labels import derive_labels
 from flows.simulation.latent import BLOCK_SIZE
 from flows.sources.contract import ENCOUNTER_SETTINGS, ITEM_COLUMNS, OUTCOMES, SEXES
 

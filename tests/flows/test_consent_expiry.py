@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session
 
 from feature_repo.catalogue import describe_stored_views
 from feature_repo.demographics import demographics
-from feature_repo.online import REPOSITORY, open_reader
+from feature_repo.online import open_reader
+from feature_repo.online_store import REPOSITORY
 from feature_repo.survey_history import survey_history
 from feature_repo.wearable_windows import wearable_windows
 from flows import consent_expiry
 from flows.consent_expiry import ExpiryCounts, watch_consents
-from flows.sources.consent_store import page_consenting
-from serving.consent_notices import list_expiring
+from flows.lake.consents import page_consenting
+from serving.consent.notices import list_expiring
 from serving.database.tables import AuditRow, Consent, ConsentNotice
 from tests.fixtures.trained_world import enter_environment, forget_settings, make_variables
 from tests.fixtures.webhook import Webhook, webhook

@@ -12,17 +12,18 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from feature_repo.catalogue import TABLED_VIEWS, describe_stored_views
-from feature_repo.online import REPOSITORY, open_reader
+from feature_repo.online import open_reader
+from feature_repo.online_store import REPOSITORY
 from flows import erasure as erasure_flow
 from flows.erasure import ERASED_SINCE_TAG, ErasureIncompleteError, erase_queued
-from flows.lake import erase_rows, locate_table, merge_rows, scan_table
+from flows.lake.tables import erase_rows, locate_table, merge_rows, scan_table
 from mlruns_config.release import RELEASE_MODEL
+from serving.audit.signing import KeyRing, Signer
 from serving.database.tables import AuditRow, Consent, ErasureStore, Prediction
-from serving.erasure import FLOW_STORES, erase_individual, list_erasures, list_queued
-from serving.signing import KeyRing, Signer
+from serving.individuals.erasure import FLOW_STORES, erase_individual, list_erasures, list_queued
+from tests.fixtures.api import SIGNING_KEY
 from tests.fixtures.landed_tables import make_table
 from tests.fixtures.trained_world import enter_environment, forget_settings, make_variables
-from tests.serving.conftest import SIGNING_KEY
 
 ERASED, KEPT = "0" * 31 + "e", "0" * 31 + "f"
 NOW = datetime.now(UTC)

@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 
 from flows.ingestion import describe_report
-from flows.lake import QUARANTINE, describe_table
-from flows.sources.consent_store import (
+from flows.lake.consents import (
     IngestionRunningError,
     hold_ingestion_lock,
 )
+from flows.lake.report import CountsDoNotAddUpError, IngestionReport, TableCounts
+from flows.lake.tables import QUARANTINE, describe_table
 from flows.sources.drop import EmptyDropError
-from flows.sources.report import CountsDoNotAddUpError, IngestionReport, TableCounts
 from serving.database.sessions import create_database_engine
 from tests.fixtures.ingestion import (
     LANDED,

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from flows.sources.consent_store import (
+from flows.lake.consents import (
     read_consented_types,
 )
-from flows.sources.report import TableCounts
+from flows.lake.report import TableCounts
 from serving.database.sessions import create_database_engine
 from serving.database.tables import Consent
 from tests.fixtures.ingestion import (

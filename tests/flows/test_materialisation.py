@@ -12,8 +12,8 @@ from feature_repo.individual import locate_feature_table
 from feature_repo.online import open_reader
 from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.features.tables import ensure_table, get_table_version, merge_rows, read_bucket
+from flows.lake.consents import read_consented_types
 from flows.materialisation import compute_bucket, compute_views, serve_bucket
-from flows.sources.consent_store import read_consented_types
 from serving.database.tables import Consent
 from tests.fixtures.landed_tables import simulate_tables
 from tests.fixtures.trained_world import SNAPSHOT as WORLD_SNAPSHOT

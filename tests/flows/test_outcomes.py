@@ -11,11 +11,11 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from flows import outcomes
-from flows.labels import derive_labels, find_last_day
-from flows.lake import scan_table
+from flows.datasets.labels import derive_labels, find_last_day
+from flows.datasets.loading import collect_entities
+from flows.lake.consents import read_consented_types
+from flows.lake.tables import scan_table
 from flows.outcomes import collect_outcomes
-from flows.sources.consent_store import read_consented_types
-from flows.training_data import collect_entities
 from serving.database.tables import Prediction, PredictionLabel, ReviewItem
 from tests.fixtures.trained_world import LAST_DAY, TrainedWorld
 

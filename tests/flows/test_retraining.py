@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from flows import releases
 from flows.comparison import UnknownReleaseError, compare_release
 from flows.drift import DRIFT_DETECTED
 from flows.retraining import ACTOR, COOL_DOWN_DAYS, judge_drift, judge_time, retrain
-from mlruns_config.registry import (
+from flows.runtime import releases
+from mlruns_config.registry.rollout import find_rollout, stop_rollout
+from mlruns_config.registry.transitions import (
     find_production,
     find_version,
     open_registry,
     read_ledger,
     read_metrics,
 )
-from mlruns_config.rollout import find_rollout, stop_rollout
 from serving.database.tables import DriftReport
 from tests.fixtures.trained_world import SEED, TABULAR_MEMBERS, TrainedWorld
 from tests.fixtures.webhook import webhook

@@ -18,20 +18,15 @@ from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.stored_views import SEQUENCE_OUTPUTS, StoredRow
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows import sequence_scoring
-from flows.models.member import (
-    GRAPH_OUTPUT,
-    IR_VERSION,
-    OPSET,
-    SEQUENCE_INPUT,
-    ModelRows,
-)
+from flows.datasets.rows import ModelRows
+from flows.models.member import GRAPH_OUTPUT, IR_VERSION, OPSET, SEQUENCE_INPUT
 from flows.models.registration import register_member
 from flows.models.release import describe_sequence
 from flows.sequence_scoring import find_midnight, open_member, score_bucket, score_sequences
 from mlruns_config.release import MemberPin
-from serving.release import Member, Release
-from serving.scoring import Inputs, assemble_sequence
-from serving.sequence_outputs import find_stored_outputs, make_output_key
+from serving.scoring.estimate import Inputs, assemble_sequence
+from serving.scoring.release import Member, Release
+from serving.scoring.sequence_outputs import find_stored_outputs, make_output_key
 from tests.fixtures.manifests import make_manifest
 from tests.fixtures.trained_world import SNAPSHOT
 
@@ -108,7 +103,7 @@ def read_rows(people: list[str]) -> dict[str, StoredRow]:
 @pytest.fixture
 def consents(in_trained_world) -> dict[str, frozenset[str]]:
     """What each individual of the world lets us use for screening."""
-    from flows.sources.consent_store import read_consented_types
+    from flows.lake.consents import read_consented_types
 
     frame = read_consented_types(in_trained_world.engine, datetime.now(UTC), ["screening"])
     return {

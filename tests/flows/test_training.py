@@ -14,17 +14,22 @@ from sklearn.metrics import roc_auc_score
 
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
-from flows.lake import scan_table
-from flows.locks import AlreadyRunningError, run_alone
+from flows.datasets.loading import NotEnoughLabelsError, blank_unconsented, load_training_set
+from flows.datasets.training_set import TrainingSet
+from flows.lake.tables import scan_table
 from flows.models.data_types import blank_data_types
 from flows.models.member import open_graph, score_graph
+from flows.runtime.locks import AlreadyRunningError, run_alone
 from flows.training import train
-from flows.training_data import NotEnoughLabelsError, blank_unconsented, load_training_set
-from flows.training_set import TrainingSet
 from mlruns_config.gates import COMPARED_WITH
-from mlruns_config.registry import find_production, open_registry, read_ledger, read_manifest
+from mlruns_config.registry.transitions import (
+    find_production,
+    open_registry,
+    read_ledger,
+    read_manifest,
+)
 from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL, hash_file
-from serving.scoring import estimate
+from serving.scoring.estimate import estimate
 from tests.fixtures.trained_world import forget_settings, train_small
 
 PLOTS = {"roc", "precision_recall", "calibration", "decision_curve", "score_distribution"}

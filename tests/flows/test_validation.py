@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from feature_repo.pseudonyms import assign_bucket, pseudonymise
-from flows.lake import SET_ASIDE, locate_table, merge_rows, scan_table, set_rows_aside
-from flows.lineage import find_validation
+from flows.datasets.lineage import find_validation
+from flows.lake.tables import SET_ASIDE, locate_table, merge_rows, scan_table, set_rows_aside
+from flows.quality.suites import list_expectations
 from flows.sources.contract import TABLES
-from flows.suites import list_expectations
 from flows.validation import VALIDATED_TABLES, ValidationFailedError, validate_lake
 from tests.fixtures.landed_tables import SALT
 from tests.fixtures.trained_world import enter_environment, forget_settings, make_tracking_store

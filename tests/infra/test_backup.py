@@ -27,13 +27,13 @@ from infra.local.postgres import PostgresServer
 from serving.audit import Event
 from serving.audit.checkpoints import CheckpointStore
 from serving.audit.sealer import seal_rows, sign_checkpoint
+from serving.audit.signing import Signer
 from serving.audit.trail import make_row
 from serving.database.migrate import upgrade
 from serving.database.sessions import open_session
 from serving.database.tables import Consent
-from serving.erasure import erase_individual
-from serving.signing import Signer
-from tests.serving.conftest import SIGNING_KEY
+from serving.individuals.erasure import erase_individual
+from tests.fixtures.api import SIGNING_KEY
 
 STAYS, LEFT_BEFORE, LEAVES_AFTER = "1" * 32, "2" * 32, "3" * 32
 SIGNER = Signer(SIGNING_KEY)

@@ -15,8 +15,8 @@ import yaml
 from infra.cluster.compose_variables import list_variables, make_value
 from infra.docker.select_locked import select_locked
 from infra.local.ports import choose_port
+from tests.fixtures.api import JWT_SECRET, SALT, SIGNING_KEY
 from tests.infra.cluster_objects import PROJECT, find, get_containers
-from tests.serving.conftest import JWT_SECRET, SALT, SIGNING_KEY
 
 DOCKERFILE = (PROJECT / "infra" / "docker" / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((PROJECT / "infra" / "compose.yaml").read_text())

@@ -13,8 +13,8 @@ from infra.backup.settings import BackupSettings
 from infra.backup.taking import take_backup
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
+from serving.audit.signing import KeyRing, Signer
 from serving.database.migrate import upgrade
-from serving.signing import KeyRing, Signer
 
 PREDICTIONS = 1_000_000
 SIGNING_KEY = "c2lnbmluZy1rZXktb2YtdGVzdHMtMzItYnl0ZXMhISE="

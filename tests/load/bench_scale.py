@@ -58,8 +58,8 @@ def print_header() -> None:
 @contextmanager
 def serve_release(server: PostgresServer, folder: Path) -> Iterator[dict[str, str]]:
     """Train a release of the tabular members on a small world; yield how it is reached."""
+    from tests.fixtures.mlflow_server import run_mlflow_server
     from tests.fixtures.trained_world import make_variables
-    from tests.serving.mlflow_fixture import run_mlflow_server
 
     world = folder / "world"
     world.mkdir()
@@ -109,8 +109,8 @@ def train(folder: str) -> None:
     from flows.ingestion import ingest
     from flows.materialisation import materialise_features
     from flows.training import train as train_release
-    from mlruns_config import registry
     from mlruns_config.gates import load_gates
+    from mlruns_config.registry import transitions as registry
     from tests.fixtures.trained_world import GATES
 
     registry.load_gates = lambda: load_gates(GATES)  # type: ignore[assignment]
@@ -126,8 +126,8 @@ def train(folder: str) -> None:
 def land(people: str) -> None:
     """Put a cohort of consenting individuals into the lake, a bucket in one append."""
     from flows.cohort import simulate_cohort
-    from flows.lake import merge_rows
-    from flows.sources.consent_store import upsert_consents
+    from flows.lake.consents import upsert_consents
+    from flows.lake.tables import merge_rows
     from serving.database.sessions import create_database_engine
     from serving.settings import get_settings
     from tests.fixtures.landed_tables import land_block

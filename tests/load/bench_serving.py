@@ -27,8 +27,8 @@ from infra.local.ports import choose_port
 from infra.local.processes import ManagedProcess, start_process, wait_until_healthy
 from infra.local.stack import PROJECT, LocalStack, start_stack
 from infra.local.tour import has_release, run_pipeline
+from serving.auth.tokens import issue_token
 from serving.roles import Role
-from serving.tokens import issue_token
 
 STATE = PROJECT / ".mhras" / "bench"
 PEOPLE = 2000

@@ -44,7 +44,7 @@ def find_missed_targets(screening: StatsEntry) -> list[str]:
 
 
 @events.quitting.add_listener
-def judge(environment: Environment, **_: object) -> None:
+def assess(environment: Environment, **_: object) -> None:
     """Print which targets were missed; they decide the exit code."""
     missed = find_missed_targets(environment.stats.get(SCREENING, "POST"))
     for target in missed:
@@ -66,8 +66,8 @@ def choose_token() -> str:
     if TOKENS is not None:
         return next(TOKENS)
     # Only where the service issues tokens itself.
+    from serving.auth.tokens import issue_token
     from serving.roles import Role
-    from serving.tokens import issue_token
 
     user = f"load-{uuid.uuid4().hex[:8]}"
     return issue_token(os.environ["JWT_SECRET_KEY"], user, Role.CLINICIAN, timedelta(minutes=60))

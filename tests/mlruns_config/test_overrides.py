@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mlruns_config import registry as transitions
 from mlruns_config.gates import Gate
 from mlruns_config.overrides import LONGEST, Override, apply_overrides
-from mlruns_config.registry import (
+from mlruns_config.registry import transitions
+from mlruns_config.registry.transitions import (
     PromotionRefusedError,
     Registry,
     find_production,

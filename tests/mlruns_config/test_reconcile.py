@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from mlruns_config.reconcile import Productions, compare_productions, reconcile
-from mlruns_config.registry import (
+from mlruns_config.registry.reconcile import Productions, compare_productions, reconcile
+from mlruns_config.registry.transitions import (
     PromotionFailedError,
     PromotionRefusedError,
     Registry,
@@ -14,6 +14,7 @@ from mlruns_config.registry import (
     roll_back,
 )
 from mlruns_config.release import RELEASE_MODEL
+from tests.fixtures.registry_commands import run  # noqa: F401 # fixture
 from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     BrokenClient,
     find_folder,
@@ -24,7 +25,6 @@ from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     registry,
     tracking_uri,
 )
-from tests.mlruns_config.test_commands import run  # noqa: F401 # fixture
 
 
 def end_connections(registry: Registry) -> None:  # noqa: F811
@@ -126,7 +126,7 @@ def test_list_and_show_name_it_and_the_command_mends_it(registry, run, monkeypat
         assert f"MLflow's stage says {version}" in output
         assert "`reconcile` mends it" in output
 
-    monkeypatch.setattr("mlruns_config.registry.load_gates", lambda: registry.gates)
+    monkeypatch.setattr("mlruns_config.registry.transitions.load_gates", lambda: registry.gates)
     code, output = run("reconcile", "--actor", "ada", "--reason", "the database died")
     assert code == 0, output
     assert "in doubt" not in run("list")[1]

@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from mlruns_config.gates import COMPARED_WITH, Gate, load_gates
-from mlruns_config.registry import (
+from mlruns_config.registry.transitions import (
     PromotionFailedError,
     PromotionRefusedError,
     Registry,

@@ -12,7 +12,13 @@ from pydantic import ValidationError
 
 from mlruns_config.arms import CANDIDATE_ALIAS, MODE_TAG, SHARE_TAG, Rollout
 from mlruns_config.guardrails import Guardrail, Observed, find_breaches, load_guardrails
-from mlruns_config.registry import (
+from mlruns_config.registry.rollout import (
+    find_rollout,
+    set_traffic_share,
+    start_shadow,
+    stop_rollout,
+)
+from mlruns_config.registry.transitions import (
     PromotionFailedError,
     PromotionRefusedError,
     Registry,
@@ -21,12 +27,6 @@ from mlruns_config.registry import (
     roll_back,
 )
 from mlruns_config.release import RELEASE_MODEL
-from mlruns_config.rollout import (
-    find_rollout,
-    set_traffic_share,
-    start_shadow,
-    stop_rollout,
-)
 from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     go,
     list_ledger,

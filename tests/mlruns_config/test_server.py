@@ -22,9 +22,9 @@ from infra.local.postgres import PostgresServer
 from mlruns_config.reviewers import LoginError, add_reviewer, app, let_promote, remove_reviewer
 from mlruns_config.server import ServerSettings, list_hosts, make_command, write_login_file
 from mlruns_config.server_login import is_reading
-from serving.registry import NoProductionVersionError, Registry
+from serving.releases.registry import NoProductionVersionError, Registry
+from tests.fixtures.mlflow_server import wait_until_healthy
 from tests.fixtures.object_store import KEY_ID, SECRET, run_object_store
-from tests.serving.mlflow_fixture import wait_until_healthy
 
 ADMIN = ("admin", "a password for tests % of it")
 REVIEWER = ("jane", "another password for tests")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.monitoring.test_dashboards import RULES, list_rules
+from tests.fixtures.alert_rules import RULES, list_rules
 
 MONITORING = RULES.parents[1]
 TESTS = MONITORING / "prometheus" / "tests"

@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from flows.lake import QUARANTINE
+from flows.lake.report import IngestionReport, TableCounts
+from flows.lake.tables import QUARANTINE
 from flows.sources.contract import ITEM_COLUMNS
-from flows.sources.report import IngestionReport, TableCounts
 from tests.fixtures.ingestion import World, name, world
 
 __all__ = ["world"]

@@ -21,8 +21,8 @@ FORBIDDEN = (
 )
 PROBE = """
 import json, sys
-import serving.app, serving.explainers, serving.tokens
-serving.explainers._load_lightgbm()
+import serving.app, serving.scoring.explainers, serving.auth.tokens
+serving.scoring.explainers._load_lightgbm()
 print(json.dumps(sorted(name.partition(".")[0] for name in sys.modules)))
 """
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from flows.releases import MODEL_RETRAINED
+from flows.runtime.releases import MODEL_RETRAINED
 from infra.local.flow_runs import create_flow_run
 from infra.local.story.people import Population, find_population, screen, write_people
 from infra.local.story.stage import OPERATOR, PATIENCE_SECONDS, Stage, StoryFailedError
 from mlruns_config.overrides import apply_overrides
-from mlruns_config.registry import (
+from mlruns_config.registry.rollout import find_rollout
+from mlruns_config.registry.transitions import (
     find_overrides,
     find_production,
     find_version,
@@ -22,7 +23,6 @@ from mlruns_config.registry import (
     read_ledger,
     read_metrics,
 )
-from mlruns_config.rollout import find_rollout
 from serving.database.sessions import open_session
 from serving.database.tables import DriftReport, Prediction
 

@@ -11,17 +11,17 @@ from feature_repo.catalogue import TABLED_VIEWS, describe_stored_views
 from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.online import open_reader
 from flows.erasure import ERASED_SINCE_TAG
-from flows.lake import scan_table
+from flows.lake.tables import scan_table
 from flows.sources.contract import CONSENTS, TABLES
 from infra.local.story.people import Population
 from infra.local.story.stage import OPERATOR, Stage, StoryFailedError
-from mlruns_config.registry import find_version
+from mlruns_config.registry.transitions import find_version
+from serving.audit.signing import KeyRing
+from serving.auth.tokens import issue_token
 from serving.database.sessions import open_session
 from serving.database.tables import Prediction
-from serving.erasure import ERASED_TABLES
+from serving.individuals.erasure import ERASED_TABLES
 from serving.roles import Role
-from serving.signing import KeyRing
-from serving.tokens import issue_token
 
 
 def erase_somebody(stage: Stage, population: Population, versions: list[int]) -> None:

@@ -10,18 +10,18 @@ import httpx
 import polars as pl
 from sqlalchemy import func, select
 
+from feature_repo.consent_terms import SCREENING
 from feature_repo.instruments import MAX_ANSWER, PHQ9
 from feature_repo.pseudonyms import pseudonymise
 from flows.cohort import simulate_cohort, write_drop
-from flows.lake import scan_table
-from flows.sources.consent_store import read_consented_types
+from flows.lake.consents import read_consented_types
+from flows.lake.tables import scan_table
 from flows.sources.contract import ITEM_COLUMNS
 from infra.local.story.stage import Stage, StoryFailedError
-from serving.consent import SCREENING
+from serving.auth.tokens import issue_token
 from serving.database.sessions import open_session
 from serving.database.tables import ShadowPrediction
 from serving.roles import Role
-from serving.tokens import issue_token
 
 YEARS = 3
 #: Items in one request: a batch has the deadline of any request.

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from infra.local.flow_runs import ask_prefect, create_flow_run, follow, link_flow_run
 from infra.local.stack import LocalStack
-from mlruns_config.registry import Registry, open_registry
+from mlruns_config.registry.transitions import Registry, open_registry
 from serving.database.sessions import create_database_engine
 
 PATIENCE_SECONDS = 120

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from feature_repo.weekly_sequence import SEQUENCE_WEEKS
+from flows.datasets.training_set import FUTURE_WEEKS
 from flows.models.forecast_inputs import (
     CHANNELS,
     COVARIATES,
@@ -15,8 +16,7 @@ from flows.models.forecast_inputs import (
     make_lengths,
     make_structure,
 )
-from flows.training_set import FUTURE_WEEKS
-from tests.flows.models.simulated_rows import simulate_rows
+from tests.fixtures.simulated_rows import simulate_rows
 
 NAN = float("nan")
 

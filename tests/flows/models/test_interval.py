@@ -22,7 +22,7 @@ from mlruns_config.interval import (
     measure_spread,
     name_missing,
 )
-from serving.scoring import find_interval
+from serving.scoring.estimate import find_interval
 from tests.fixtures.manifests import make_conformal
 
 

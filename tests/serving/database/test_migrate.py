@@ -24,7 +24,7 @@ APPEND_ONLY_TABLES = (
     *("audit_log", "audit_chain", "audit_checkpoints", "promotion_ledger"),
     *("erasures", "token_revocations"),
 )
-HEAD = "0007"
+HEAD = "0008"
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
-from serving.consent_changes import Grant, subtract
-from serving.consent_notices import EXPIRING, find_unnoticed, give_notices
+from serving.consent.changes import Grant, subtract
+from serving.consent.notices import EXPIRING, find_unnoticed, give_notices
 from serving.database.tables import AuditRow, Consent, ConsentChange
 from serving.errors import FlowActor
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
     LOW_ANSWERS,

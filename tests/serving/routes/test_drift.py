@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from serving.database.tables import DriftReport
 from serving.queue_metrics import QueueMetrics
 from serving.roles import Role
-from tests.serving.conftest import make_headers
+from tests.fixtures.api import make_headers
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mlruns_config.ledger import ledger_metadata
+from serving.audit.signing import KeyRing, Signer
 from serving.database.tables import (
     AuditRow,
     Base,
@@ -24,11 +25,10 @@ from serving.database.tables import (
     Prediction,
     ReviewItem,
 )
-from serving.erasure import ERASED_TABLES, list_queued, report_store
 from serving.errors import ConflictError
+from serving.individuals.erasure import ERASED_TABLES, list_queued, report_store
 from serving.roles import Role
-from serving.signing import KeyRing, Signer
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
     JWT_SECRET,

@@ -6,10 +6,10 @@ from sqlalchemy import text
 
 from feature_repo.answer_features import SECONDS_PER_DAY, STORED_PHQ9_ITEMS
 from feature_repo.pseudonyms import pseudonymise
-from serving.crisis import GUIDANCE
 from serving.database.tables import Prediction, ReviewItem
+from serving.http.guidance import GUIDANCE
 from serving.roles import Role
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
     HIGH_ANSWERS,

@@ -1,0 +1,133 @@
+"""What a training learns from: the lake's labelled index dates with everything known at each."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+from feast import FeatureStore
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from sqlalchemy import Engine
+
+from feature_repo.catalogue import list_model_inputs
+from feature_repo.consent_terms import DATA_TYPES
+from feature_repo.individual import JOIN_KEY
+from feature_repo.online_store import REPOSITORY
+from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
+from flows.datasets.labels import INDEX_DATE, LABEL, derive_labels, find_last_day
+from flows.datasets.rows import Matrix, concatenate_rows
+from flows.datasets.screened_rows import (
+    add_screened_rows,
+    read_doubted_dates,
+    read_screened_rows,
+)
+from flows.datasets.training_set import (
+    TrainingSet,
+    collect_futures,
+    join_features,
+    make_entity_frame,
+    split_rows,
+    stack_rows,
+)
+from flows.lake.consents import read_consented_types
+from flows.lake.tables import scan_table
+from flows.runtime.database import open_database
+from flows.runtime.retries import IO_RETRIES
+
+#: Rows joined with their features at a time: what bounds memory.
+ROWS_PER_JOIN = 25_000
+#: Fewer say nothing: published models with fewer outcomes are the ones that do not replicate.
+MIN_ROWS = 400
+MIN_OUTCOMES = 60
+
+
+class NotEnoughLabelsError(RuntimeError):
+    """The data hold too few labelled index dates to train and judge a release."""
+
+
+def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
+    return not isinstance(state.result(raise_on_failure=False), NotEnoughLabelsError)
+
+
+@task(cache_policy=NO_CACHE, retry_condition_fn=_may_pass, **IO_RETRIES)
+def load_training_set(lake_url: str) -> TrainingSet:
+    """Label the lake's index dates and join the features known at each of them."""
+    with open_database() as engine:
+        consented = read_consented_types(engine, datetime.now(UTC), purposes=["training"])
+        found = collect_entities(engine, lake_url, consented)
+    entities = found.entities
+    _require_enough(entities)
+    store = FeatureStore(repo_path=str(REPOSITORY))
+    joined = [
+        blank_unconsented(join_features(store, part), consented)
+        for part in entities.iter_slices(ROWS_PER_JOIN)
+    ]
+    frame = pl.concat(part.select(JOIN_KEY, INDEX_DATE, LABEL, "age") for part in joined)
+    rows = concatenate_rows([stack_rows(part) for part in joined])
+    split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE])
+    get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
+    return TrainingSet(frame, rows, found.futures, split, found.screened, found.doubted)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The entity frame and the futures of its rows, in the order Feast gives back.
+
+    `screened` rows come from screenings alone; `doubted` ones are left out.
+    """
+
+    entities: pl.DataFrame
+    futures: Matrix
+    screened: int
+    doubted: int
+
+
+def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> Collected:
+    """Label the index dates of the lake and of screenings, a bucket at a time."""
+    known_until = find_last_day(lake_url)
+    frames, futures = [], []
+    screened = doubted = 0
+    for bucket in range(BUCKET_COUNT):
+        surveys, events, outcomes = (
+            scan_table(lake_url, name, bucket).collect()
+            for name in ("surveys", "emr_events", "outcomes")
+        )
+        asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
+        seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
+        labels = derive_labels(asked, seen, outcomes, known_until)
+        landed = make_entity_frame(labels, asked)
+        together = add_screened_rows(landed, read_screened_rows(engine, bucket), consented)
+        doubts = read_doubted_dates(engine, bucket)
+        kept = together.join(doubts, on=[JOIN_KEY, INDEX_DATE], how="anti", maintain_order="left")
+        frames.append(kept)
+        futures.append(collect_futures(kept, asked))
+        screened += together.height - landed.height
+        doubted += together.height - kept.height
+    return Collected(pl.concat(frames), np.concatenate(futures), screened, doubted)
+
+
+def _require_enough(entities: pl.DataFrame) -> None:
+    outcomes = int(entities[LABEL].sum() or 0)
+    if entities.height < MIN_ROWS or outcomes < MIN_OUTCOMES:
+        raise NotEnoughLabelsError(
+            f"{entities.height} labelled index dates of {entities[JOIN_KEY].n_unique()} "
+            f"individuals who consent to training, {outcomes} with the outcome; at least "
+            f"{MIN_ROWS} and {MIN_OUTCOMES} are needed (a PHQ-9 followed by another within "
+            "90 days each)"
+        )
+
+
+def blank_unconsented(frame: pl.DataFrame, consented: pl.DataFrame) -> pl.DataFrame:
+    """Take away the features of data types whose use for training is not consented to."""
+    channels = {f"weekly_{name}": kind for name, (_, _, kind) in SEQUENCE_CHANNELS.items()}
+    needed = {column.name: column.data_type for column in list_model_inputs()} | channels
+    joined = frame.join(consented, on=JOIN_KEY, how="left", maintain_order="left")
+    blanked = [
+        pl.when(pl.col(data_type)).then(pl.col(name)).alias(name)
+        for name, data_type in needed.items()
+        if data_type is not None
+    ]
+    return joined.with_columns(blanked).drop(DATA_TYPES)

@@ -1,0 +1,111 @@
+"""What screenings add to a training set, and what reviews take out of it.
+
+Answers sent with a screening may never be delivered in a drop. With an outcome they are an index
+date like any other, and their features come from the same point-in-time join. Where a reviewer
+found the data wrong or the answers misunderstood, nothing is learnt from that index date; what
+the reviewer thought of the band is no label.
+"""
+
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+from sqlalchemy import Engine, select
+
+from feature_repo.answer_features import (
+    INDEX_DAY,
+    PHQ9_ANSWERS,
+    REPORTED_PHQ9_TOTAL,
+    REQUEST_FIELDS,
+    SECONDS_PER_DAY,
+)
+from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
+from flows.datasets.labels import INDEX_DATE, LABEL
+from flows.datasets.screenings import OUTCOME, REVIEW, find_index_date, index_day
+from flows.lake.consents import is_in_bucket
+from flows.sources.contract import INSTANT, ColumnTypes
+from serving.database.review_terms import OverrideReason
+from serving.database.sessions import open_session
+from serving.database.tables import Prediction, PredictionLabel
+
+#: What a reviewer says of the inputs; other reasons are about the individual.
+DOUBTS = (OverrideReason.DATA_WRONG_OR_OLD, OverrideReason.ANSWERS_MISUNDERSTOOD)
+
+SCREENED: ColumnTypes = {
+    JOIN_KEY: pl.String,
+    INDEX_DATE: pl.Date,
+    EVENT_TIMESTAMP: INSTANT,
+    **dict.fromkeys(REQUEST_FIELDS, pl.Float64),
+    LABEL: pl.Boolean,
+}
+_KEY = [JOIN_KEY, INDEX_DATE]
+
+
+def read_screened_rows(engine: Engine, bucket: int) -> pl.DataFrame:
+    """Return the screenings of a bucket with a complete PHQ-9 and an outcome, as entity rows.
+
+    Of several of one day the first, as of questionnaires in the lake.
+    """
+    statement = (
+        select(Prediction.anonymized_id, Prediction.inputs["request"], PredictionLabel.deteriorated)
+        .join(PredictionLabel, PredictionLabel.prediction_id == Prediction.id)
+        .where(
+            PredictionLabel.kind == OUTCOME,
+            Prediction.inputs["request"].is_not(None),
+            is_in_bucket(Prediction.anonymized_id, bucket),
+        )
+        .order_by(Prediction.anonymized_id, Prediction.created_at)
+    )
+    with open_session(engine) as session:
+        rows = [
+            {JOIN_KEY: person, LABEL: deteriorated, **_read_request(request)}
+            for person, request, deteriorated in session.execute(statement)
+            if _has_phq9(request)
+        ]
+    return pl.DataFrame(rows, schema=SCREENED).unique(_KEY, keep="first", maintain_order=True)
+
+
+def _has_phq9(request: dict[str, float]) -> bool:
+    return REPORTED_PHQ9_TOTAL in request or all(name in request for name in PHQ9_ANSWERS)
+
+
+def _read_request(request: dict[str, float]) -> dict[str, float | date | datetime | None]:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
+        seconds=request[INDEX_DAY] * SECONDS_PER_DAY
+    )
+    answers = {name: request.get(name) for name in REQUEST_FIELDS}
+    return {INDEX_DATE: moment.date(), EVENT_TIMESTAMP: moment, **answers}
+
+
+def add_screened_rows(
+    entities: pl.DataFrame, screened: pl.DataFrame, consented: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the entity frame with the screenings whose index date it does not hold yet.
+
+    `consented` says who lets their answers be used for training.
+    """
+    wanted = screened.join(entities, on=_KEY, how="anti").join(
+        consented.filter("survey"), on=JOIN_KEY, how="semi"
+    )
+    return pl.concat([entities, wanted.select(entities.columns).cast(entities.schema)]).sort(
+        JOIN_KEY, EVENT_TIMESTAMP
+    )
+
+
+def read_doubted_dates(engine: Engine, bucket: int) -> pl.DataFrame:
+    """Return (anonymized_id, index_date) of what a reviewer found to rest on wrong inputs."""
+    statement = (
+        select(Prediction.anonymized_id, index_day(), Prediction.created_at)
+        .join(PredictionLabel, PredictionLabel.prediction_id == Prediction.id)
+        .where(
+            PredictionLabel.kind == REVIEW,
+            PredictionLabel.reason_code.in_(DOUBTS),
+            is_in_bucket(Prediction.anonymized_id, bucket),
+        )
+    )
+    with open_session(engine) as session:
+        rows = [
+            (person, find_index_date(created_at, day))
+            for person, day, created_at in session.execute(statement)
+        ]
+    schema: ColumnTypes = {JOIN_KEY: pl.String, INDEX_DATE: pl.Date}
+    return pl.DataFrame(rows, schema=schema, orient="row").unique()

@@ -1,0 +1,102 @@
+"""What is kept of a comparison: a row for the API, tables and pages in MLflow, words."""
+
+import json
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+
+from flows.evaluation.outcome_drift import describe_outcomes
+from monitoring.drift import DriftResult
+from monitoring.outcome_drift import GroupDrift, OutcomeDrift
+from serving.database.tables import DriftReport
+from serving.predictions.drift_records import ScreenedSample
+
+
+@dataclass(frozen=True)
+class Window:
+    """The time whose screenings are compared with a release."""
+
+    version: int
+    begin: datetime
+    end: datetime
+
+
+@dataclass(frozen=True)
+class Found:
+    """Drift of columns, of outcomes and of groups."""
+
+    result: DriftResult
+    outcomes: OutcomeDrift
+    groups: list[GroupDrift]
+
+    def describe(self) -> str:
+        return f"{describe(self.result)}\n\n{describe_outcomes(self.outcomes, self.groups)}"
+
+
+def log_files(found: Found) -> None:
+    """Log the tables and Evidently's page and JSON to the active MLflow run."""
+    result, groups = found.result, [one.to_dict() for one in found.groups]
+    mlflow.log_text(json.dumps(describe_columns(result), indent=1), "columns.json")
+    outcomes = {"overall": found.outcomes.to_dict(), "groups": groups}
+    mlflow.log_text(json.dumps(outcomes, indent=1), "outcomes.json")
+    mlflow.log_text(found.describe(), "summary.md")
+    if result.snapshot is None:
+        return
+    with TemporaryDirectory() as folder:
+        page, values = Path(folder) / "drift.html", Path(folder) / "drift.json"
+        result.snapshot.save_html(str(page))
+        result.snapshot.save_json(str(values))
+        for file in (page, values):
+            mlflow.log_artifact(str(file))
+
+
+def make_summary(
+    window: Window, sample: ScreenedSample, found: Found, threshold: float, run_id: str
+) -> DriftReport:
+    result = found.result
+    return DriftReport(
+        id=uuid.uuid4(),
+        created_at=window.end,
+        release_version=window.version,
+        window_begin=window.begin,
+        window_end=window.end,
+        rows_screened=sample.screened,
+        rows_tested=result.rows_current,
+        drift_score=result.drift_score,
+        drifted_share=result.drifted_share,
+        missing_drifted_share=result.missing_share,
+        scores_drifted=None if result.score is None else result.score.drifted,
+        threshold=threshold,
+        run_id=run_id,
+        columns=describe_columns(result),
+        outcomes=found.outcomes.to_dict(),
+        groups=[one.to_dict() for one in found.groups],
+    )
+
+
+def describe_columns(result: DriftResult) -> dict[str, dict[str, object]]:
+    """Return every column's test and missing shares by name, the score's among them."""
+    tested = [*result.columns, *([] if result.score is None else [result.score])]
+    return {one.column: asdict(one) | {"drifted": one.drifted} for one in tested}
+
+
+def describe(result: DriftResult) -> str:
+    """Return the drifted columns as Markdown, the most important first."""
+    lines = [
+        f"Drift score {result.drift_score:.3f} on {result.rows_current:,} screenings.",
+        "",
+        "| column | importance | test | value | missing then | missing now |",
+        "|---|---:|---|---:|---:|---:|",
+    ]
+    for one in result.columns:
+        if one.drifted:
+            value = "" if one.value is None else f"{one.value:.3f}"
+            lines.append(
+                f"| {one.column} | {one.importance:.3f} | {one.method or 'none'} | {value} | "
+                f"{one.missing_reference:.0%} | {one.missing_current:.0%} |"
+            )
+    return "\n".join(lines)

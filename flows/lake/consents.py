@@ -1,0 +1,180 @@
+"""Consents of a drop in PostgreSQL, and who consents to what now.
+
+A consent that was withdrawn stays withdrawn, however often a drop repeats it.
+"""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    Integer,
+    Text,
+    and_,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, BIT, insert
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from feature_repo.consent_terms import DATA_TYPES, PURPOSES
+from feature_repo.pseudonyms import BUCKET_COUNT
+from flows.lake.tables import MergeCounts
+from flows.sources.contract import ColumnTypes
+from serving.consent.in_force import select_in_force
+from serving.database.sessions import open_session
+from serving.database.tables import Consent
+
+#: Rows per statement; PostgreSQL allows 65,535 parameters.
+ROWS_PER_STATEMENT = 5_000
+
+#: Any number that is the same in every process: two ingestions must not stage and merge at once.
+INGESTION_LOCK = 0x6D687261
+
+
+class IngestionRunningError(RuntimeError):
+    """Another ingestion holds the lake."""
+
+
+def upsert_consents(engine: Engine, consents: pl.DataFrame) -> MergeCounts:
+    """Write consents (one row per individual and granted_at) and count what changed."""
+    written = 0
+    inserted = 0
+    columns = ["anonymized_id", "key_id", "data_types", "purposes", "granted_at", "expires_at"]
+    with open_session(engine) as session:
+        for part in consents.select(columns).iter_slices(ROWS_PER_STATEMENT):
+            is_new = _upsert(session, part.to_dicts())
+            written += len(is_new)
+            inserted += sum(is_new)
+    return MergeCounts(inserted, written - inserted, consents.height - written)
+
+
+def _upsert(session: Session, rows: list[dict[str, Any]]) -> list[bool]:
+    """Write rows; return for each that was inserted or changed whether it is new."""
+    statement = insert(Consent).values(rows)
+    new = statement.excluded
+    upsert = statement.on_conflict_do_update(
+        index_elements=[Consent.anonymized_id, Consent.granted_at],
+        set_={"data_types": new.data_types, "purposes": new.purposes, "expires_at": new.expires_at},
+        where=or_(
+            Consent.data_types != new.data_types,
+            Consent.purposes != new.purposes,
+            Consent.expires_at != new.expires_at,
+        ),
+    ).returning(text("(xmax = 0) AS is_new"))
+    return list(session.scalars(upsert))
+
+
+def withdraw_consents(engine: Engine, withdrawals: pl.DataFrame, now: datetime) -> MergeCounts:
+    """Withdraw what each individual had granted until the instant in `granted_at`."""
+    changed = 0
+    with open_session(engine) as session:
+        for row in withdrawals.select("anonymized_id", "granted_at").iter_rows(named=True):
+            statement = (
+                update(Consent)
+                .where(
+                    Consent.anonymized_id == row["anonymized_id"],
+                    Consent.granted_at <= row["granted_at"],
+                    Consent.withdrawn_at.is_(None),
+                )
+                .values(withdrawn_at=now)
+                .returning(Consent.anonymized_id)
+            )
+            changed += bool(list(session.scalars(statement)))
+    return MergeCounts(0, changed, withdrawals.height - changed)
+
+
+def read_consented_types(
+    engine: Engine,
+    now: datetime,
+    purposes: Collection[str] = PURPOSES,
+    bucket: int | None = None,
+) -> pl.DataFrame:
+    """Return per individual with a consent in force for one of `purposes`, the data types.
+
+    Columns: anonymized_id and a Boolean per data type. With `bucket`, of that bucket only.
+    """
+    statement = select(Consent.anonymized_id, Consent.data_types).where(_is_in_force(now, purposes))
+    if bucket is not None:
+        statement = statement.where(is_in_bucket(Consent.anonymized_id, bucket))
+    with open_session(engine) as session:
+        rows = [(row[0], list(row[1])) for row in session.execute(statement)]
+    schema: ColumnTypes = {"anonymized_id": pl.String, "data_types": pl.List(pl.String)}
+    granted = pl.DataFrame(rows, schema=schema, orient="row")
+    return granted.group_by("anonymized_id").agg(
+        pl.col("data_types").list.contains(name).any().alias(name) for name in DATA_TYPES
+    )
+
+
+def _is_in_force(now: datetime, purposes: Collection[str]) -> ColumnElement[bool]:
+    return and_(
+        select_in_force(now),
+        type_coerce(Consent.purposes, ARRAY(Text)).overlap(list(purposes)),
+        func.cardinality(Consent.data_types) > 0,
+    )
+
+
+def is_in_bucket(anonymized_id: InstrumentedAttribute[str], bucket: int) -> ColumnElement[bool]:
+    """Return the SQL of `assign_bucket(anonymized_id) == bucket`."""
+    digits = literal("x").concat(func.substr(anonymized_id, 1, 4))
+    return cast(cast(digits, BIT(16)), Integer) % BUCKET_COUNT == bucket
+
+
+def page_consenting(
+    engine: Engine, bucket: int, purpose: str, size: int
+) -> Iterator[tuple[str, ...]]:
+    """Yield pages of at most `size` individuals of a bucket with a consent in force, in order.
+
+    Each page is asked for when it is wanted, so a consent that ended meanwhile is not in it, and
+    memory holds one page.
+    """
+    after = ""
+    while True:
+        statement = (
+            select(Consent.anonymized_id)
+            .where(
+                Consent.anonymized_id > after,
+                is_in_bucket(Consent.anonymized_id, bucket),
+                _is_in_force(datetime.now(UTC), [purpose]),
+            )
+            .distinct()
+            .order_by(Consent.anonymized_id)
+            .limit(size)
+        )
+        with open_session(engine) as session:
+            page = tuple(session.scalars(statement))
+        if not page:
+            return
+        yield page
+        after = page[-1]
+
+
+def keep_consented(
+    rows: pl.DataFrame, data_type: str | None, consented: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the rows of individuals who consent to `data_type` (None: to any)."""
+    people = consented if data_type is None else consented.filter(pl.col(data_type))
+    return rows.join(people.select("anonymized_id"), on="anonymized_id", how="semi")
+
+
+@contextmanager
+def hold_ingestion_lock(engine: Engine) -> Iterator[None]:
+    """Let one ingestion run at a time; PostgreSQL frees the lock of a killed one."""
+    # Without AUTOCOMMIT the connection would sit in a transaction for the whole run.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if not connection.scalar(select(func.pg_try_advisory_lock(INGESTION_LOCK))):
+            raise IngestionRunningError("another ingestion is running against this database")
+        try:
+            yield
+        finally:
+            connection.execute(select(func.pg_advisory_unlock(INGESTION_LOCK)))

@@ -1,0 +1,1 @@
+"""The model registry: transitions, rollouts, reconciliation and their command line."""

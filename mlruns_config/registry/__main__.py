@@ -1,0 +1,5 @@
+"""``python -m mlruns_config.registry``: see `mlruns_config.registry.commands`."""
+
+from mlruns_config.registry.commands import app
+
+app()

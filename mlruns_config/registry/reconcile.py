@@ -1,0 +1,79 @@
+"""Where MLflow and the promotion ledger disagree about Production, and how that is mended.
+
+A transition moves MLflow first and commits its ledger row last. If PostgreSQL goes away in
+between, MLflow has a Production version that the ledger does not know; if MLflow goes away,
+stage and alias can differ.
+"""
+
+from dataclasses import dataclass
+
+from mlruns_config.attempt import Attempt
+from mlruns_config.registry.transitions import (
+    Registry,
+    begin_attempt,
+    find_production,
+    move_alias,
+    replay_productions,
+    require_passed_gates,
+)
+from mlruns_config.release import RELEASE_MODEL
+
+
+@dataclass(frozen=True)
+class Productions:
+    """The Production version by MLflow's stage, by its alias, and by the ledger."""
+
+    staged: int | None
+    aliased: int | None
+    recorded: int | None
+
+    @property
+    def agree(self) -> bool:
+        return self.staged == self.aliased == self.recorded
+
+    def describe(self) -> str:
+        said = {
+            "MLflow's stage": self.staged,
+            "its alias": self.aliased,
+            "the ledger": self.recorded,
+        }
+        return ", ".join(f"{who} says {version or 'none'}" for who, version in said.items())
+
+
+def compare_productions(registry: Registry) -> Productions:
+    """Return who says which version is in Production."""
+    found = registry.client.search_model_versions(f"name='{RELEASE_MODEL}'")
+    staged = [int(known.version) for known in found if known.current_stage == "Production"]
+    recorded = replay_productions(registry)
+    return Productions(
+        # The newest, should a broken transition have left two.
+        staged=max(staged, default=None),
+        aliased=find_production(registry),
+        recorded=recorded[-1] if recorded else None,
+    )
+
+
+def reconcile(registry: Registry, actor: str, reason: str) -> str:
+    """Make alias and ledger say what MLflow's stage says; return what was mended in words.
+
+    Nothing happens where they agree. A version that came to Production without a ledger row
+    must pass the gates now; raises PromotionRefusedError, after writing the ledger, if it
+    does not: roll back then.
+    """
+    before = compare_productions(registry)
+    if before.agree:
+        return "stage, alias and ledger agree"
+    note = f"reconciled: {before.describe()}"
+    staged = before.staged
+    if staged is None:
+        attempt = Attempt(
+            registry.engine, before.recorded or 0, "Production", "Archived", actor, reason
+        )
+        attempt.carry_out(lambda: move_alias(registry, None), note)
+        return note
+    attempt = begin_attempt(registry, staged, "Production", actor, reason)
+    overridden = require_passed_gates(registry, attempt)
+    attempt.carry_out(
+        lambda: move_alias(registry, staged), "; ".join(filter(None, [note, overridden]))
+    )
+    return note

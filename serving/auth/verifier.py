@@ -1,0 +1,173 @@
+"""Verifies a caller's token: signature, claims, revocation; and remembers what it verified.
+
+Two kinds of keys, never both at once: the shared secret of the embedded default (HS256), or
+the public keys an identity provider publishes at JWT_JWKS_URL (RSA: RS256, P-256: ES256).
+"""
+
+import threading
+import time
+from typing import Any, Protocol
+
+import jwt
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt import PyJWKClient
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from serving.auth.revocations import RevocationList, Revocations
+from serving.auth.tokens import (
+    ALGORITHM,
+    REQUIRED_CLAIMS,
+    TOKEN_TYPE,
+    TokenRules,
+    VerifiedToken,
+    check_token,
+)
+from serving.errors import (
+    DatabaseUnavailableError,
+    IdentityProviderUnavailableError,
+    Principal,
+    UnauthenticatedError,
+)
+from serving.settings import Settings
+
+log = structlog.get_logger("serving.auth")
+
+#: Verified tokens a worker remembers; at the limit it forgets them all.
+REMEMBERED_TOKENS = 10_000
+#: RFC 9068 access tokens; ID tokens and others of the same provider are not for us.
+PROVIDER_TOKEN_TYPES = ("at+jwt", "application/at+jwt")
+KEYS_LIVE_SECONDS = 300
+#: A token that names an unknown key makes us ask the provider no more often than this.
+REFRESH_PAUSE_SECONDS = 10
+PROVIDER_TIMEOUT_SECONDS = 3
+MINIMUM_RSA_BITS = 2048
+
+
+class KeySource(Protocol):
+    """Where the key of a token comes from, and with which one algorithm it is used."""
+
+    def find(self, token: str) -> tuple[Any, str]: ...
+
+
+class SharedSecret:
+    """The embedded default: one secret, one algorithm."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def find(self, token: str) -> tuple[Any, str]:
+        return self._secret, ALGORITHM
+
+
+class ProviderKeys:
+    """The keys of an identity provider by their id; kept when the provider is away."""
+
+    def __init__(self, url: str) -> None:
+        self._client = PyJWKClient(url, cache_jwk_set=False, timeout=PROVIDER_TIMEOUT_SECONDS)
+        self._lock = threading.Lock()
+        self._keys: dict[str, tuple[Any, str]] = {}
+        self._asked_at = float("-inf")
+
+    def find(self, token: str) -> tuple[Any, str]:
+        """Return the key a token names and the only algorithm it may be used with.
+
+        Raises UnauthenticatedError, and IdentityProviderUnavailableError before any key was had.
+        """
+        try:
+            key_id = str(jwt.get_unverified_header(token).get("kid"))
+        except jwt.InvalidTokenError:
+            raise UnauthenticatedError("the token is not valid") from None
+        with self._lock:
+            pause = REFRESH_PAUSE_SECONDS if key_id not in self._keys else KEYS_LIVE_SECONDS
+            if time.monotonic() - self._asked_at >= pause:
+                self._refresh()
+        if not self._keys:
+            raise IdentityProviderUnavailableError("its keys cannot be read; try again shortly")
+        if key_id not in self._keys:
+            raise UnauthenticatedError("the token is signed with a key that is not known")
+        return self._keys[key_id]
+
+    def _refresh(self) -> None:
+        self._asked_at = time.monotonic()
+        try:
+            keys = self._client.get_signing_keys(refresh=True)
+        except jwt.PyJWKClientError as error:
+            log.error("keys of the identity provider not read", cause=type(error).__name__)
+            return
+        found = {str(key.key_id): (key.key, choose_algorithm(key.key)) for key in keys}
+        self._keys = {name: (key, name_) for name, (key, name_) in found.items() if name_}
+
+
+def choose_algorithm(key: Any) -> str:
+    """Return the one algorithm of a public key; empty for a kind that is not used here."""
+    if isinstance(key, RSAPublicKey) and key.key_size >= MINIMUM_RSA_BITS:
+        return "RS256"
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return "ES256"
+    return ""
+
+
+def make_rules(settings: Settings) -> TokenRules:
+    embedded = settings.jwt_jwks_url is None
+    return TokenRules(
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+        token_types=(TOKEN_TYPE,) if embedded else PROVIDER_TOKEN_TYPES,
+        role_claim=settings.jwt_role_claim,
+        # Providers seldom send nbf; when they do it binds, and iat always does.
+        required=REQUIRED_CLAIMS
+        if embedded
+        else tuple(claim for claim in REQUIRED_CLAIMS if claim != "nbf"),
+    )
+
+
+class TokenVerifier:
+    """Turns a token into its principal; runs on the event loop, waits off it."""
+
+    def __init__(self, settings: Settings, revocations: Revocations) -> None:
+        self._keys: KeySource = (
+            SharedSecret(settings.jwt_secret_key.get_secret_value())
+            if settings.jwt_jwks_url is None
+            else ProviderKeys(settings.jwt_jwks_url)
+        )
+        self._rules = make_rules(settings)
+        self._revocations = revocations
+        self._remembered: dict[str, VerifiedToken] = {}
+
+    async def verify(self, token: str) -> Principal:
+        """Return the principal, or raise UnauthenticatedError.
+
+        Raises DatabaseUnavailableError when revocations cannot be told: a token that may be
+        revoked opens nothing.
+        """
+        verified = self._remembered.get(token)
+        if verified is None or verified.expires_at <= time.time():
+            verified = await self._check(token)
+        revoked = self._revocations.get_known()
+        if revoked is None:
+            revoked = await run_in_threadpool(self._read_revocations)
+        if revoked.revokes(verified.token_id, verified.principal.user_id, verified.issued_at):
+            raise UnauthenticatedError("the token was revoked")
+        return verified.principal
+
+    async def _check(self, token: str) -> VerifiedToken:
+        self._remembered.pop(token, None)
+        if isinstance(self._keys, SharedSecret):
+            key, algorithm = self._keys.find(token)
+        else:
+            key, algorithm = await run_in_threadpool(self._keys.find, token)
+        verified = check_token(token, key, algorithm, self._rules)
+        if len(self._remembered) >= REMEMBERED_TOKENS:
+            self._remembered.clear()
+        self._remembered[token] = verified
+        return verified
+
+    def _read_revocations(self) -> RevocationList:
+        try:
+            return self._revocations.read()
+        except SQLAlchemyError as error:
+            log.error("revocations not read", cause=type(error).__name__)
+            raise DatabaseUnavailableError("whether the token was revoked is unknown") from None

@@ -1,0 +1,157 @@
+"""Consent: which data types an individual lets us use, for what, and until when.
+
+Verified on every screening; a caller's own statement never replaces it.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from cachetools import TTLCache
+from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy.orm import Session
+
+from serving.database.changes import ChangeListener
+from serving.database.tables import Consent
+
+#: Individuals whose consents a worker keeps at hand, and for how long at most.
+CACHED_INDIVIDUALS = 50_000
+CACHE_SECONDS = 60
+
+
+class ConsentTerms(Protocol):
+    """What a consent says, as a row or as a copy of one."""
+
+    @property
+    def granted_at(self) -> datetime: ...
+    @property
+    def expires_at(self) -> datetime: ...
+    @property
+    def withdrawn_at(self) -> datetime | None: ...
+    @property
+    def data_types(self) -> Sequence[str]: ...
+    @property
+    def purposes(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True)
+class KnownConsent:
+    """A consent as it was read: no session needed to look at it later."""
+
+    granted_at: datetime
+    expires_at: datetime
+    withdrawn_at: datetime | None
+    data_types: tuple[str, ...]
+    purposes: tuple[str, ...]
+
+
+def read_consents(session: Session, anonymized_id: str) -> tuple[KnownConsent, ...]:
+    """Return every consent of an individual, whether in force or not."""
+    return read_consents_of(session, [anonymized_id])[anonymized_id]
+
+
+def read_consents_of(
+    session: Session, individuals: Sequence[str]
+) -> dict[str, tuple[KnownConsent, ...]]:
+    """Return every consent of each of the individuals, in one query."""
+    found: dict[str, list[KnownConsent]] = {one: [] for one in individuals}
+    for row in session.scalars(select(Consent).where(Consent.anonymized_id.in_(individuals))):
+        terms = (row.granted_at, row.expires_at, row.withdrawn_at)
+        known = KnownConsent(*terms, tuple(row.data_types), tuple(row.purposes))
+        found[row.anonymized_id].append(known)
+    return {one: tuple(known) for one, known in found.items()}
+
+
+def combine_consents(
+    consents: Iterable[ConsentTerms], purpose: str, at: datetime
+) -> frozenset[str]:
+    """Return what the consents in force allow together."""
+    in_force = [row for row in consents if is_in_force(row, at) and purpose in row.purposes]
+    return frozenset(data_type for row in in_force for data_type in row.data_types)
+
+
+def read_allowed(
+    session: Session, individuals: Sequence[str], purpose: str
+) -> dict[str, frozenset[str]]:
+    """Return the data types whose use each individual allows now, empty for none."""
+    known, now = read_consents_of(session, individuals), datetime.now(UTC)
+    return {one: combine_consents(terms, purpose, now) for one, terms in known.items()}
+
+
+def is_in_force(consent: ConsentTerms, at: datetime) -> bool:
+    """Return True if a consent has begun and has neither expired nor been withdrawn.
+
+    A recorded withdrawal binds whatever the clocks say: `withdrawn_at` is not compared. The SQL
+    form is `select_in_force`; a property test proves both equal.
+    """
+    return _covers(consent, at) and consent.withdrawn_at is None
+
+
+def was_in_force(consent: ConsentTerms, at: datetime) -> bool:
+    """Return True if a consent was in force at a past instant, for the records of that time."""
+    withdrawn = consent.withdrawn_at is not None and consent.withdrawn_at <= at
+    return _covers(consent, at) and not withdrawn
+
+
+def _covers(consent: ConsentTerms, at: datetime) -> bool:
+    return consent.granted_at <= at < consent.expires_at
+
+
+def select_not_ended(at: datetime) -> ColumnElement[bool]:
+    """Return the SQL condition of consents that are in force at `at` or begin later."""
+    return and_(Consent.expires_at > at, Consent.withdrawn_at.is_(None))
+
+
+def select_in_force(at: datetime) -> ColumnElement[bool]:
+    """Return the SQL condition of `is_in_force`."""
+    return and_(Consent.granted_at <= at, select_not_ended(at))
+
+
+class ConsentCache:
+    """Consents by individual, forgotten when the database tells of a change.
+
+    Rows are kept, not verdicts: an expiry needs no notice. While the listener is not fresh,
+    the database is asked every time.
+    """
+
+    def __init__(self, listener: ChangeListener) -> None:
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._known: TTLCache[str, tuple[KnownConsent, ...]] = TTLCache(
+            CACHED_INDIVIDUALS, CACHE_SECONDS
+        )
+        self._changes = 0
+        listener.subscribe(self._receive)
+
+    def get_known(self, anonymized_id: str) -> tuple[KnownConsent, ...] | None:
+        """Return every consent of an individual as of less than a second ago, without waiting.
+
+        None when the database must be asked.
+        """
+        with self._lock:
+            known = self._known.get(anonymized_id)
+        return known if self._listener.is_fresh else None
+
+    def read(self, session: Session, anonymized_id: str) -> tuple[KnownConsent, ...]:
+        """Return every consent of an individual from the database, and remember them."""
+        with self._lock:
+            changes = self._changes
+        found = read_consents(session, anonymized_id)
+        with self._lock:
+            # A change that was told while we read may not be in what we read.
+            if changes == self._changes:
+                self._known[anonymized_id] = found
+        return found
+
+    def _receive(self, notice: str) -> None:
+        kind, _, subject = notice.partition(":")
+        with self._lock:
+            if kind == "consent" and subject != "*":
+                self._known.pop(subject, None)
+            elif kind in ("consent", ChangeListener.RESET):
+                self._known.clear()
+            else:
+                return
+            self._changes += 1

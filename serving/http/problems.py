@@ -1,0 +1,204 @@
+"""The one place where errors become answers: RFC 9457 problems."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+from serving import audit
+from serving.errors import (
+    DatabaseUnavailableError,
+    ProblemError,
+    RefusedError,
+    UnauthenticatedError,
+)
+from serving.http.guidance import GUIDANCE
+
+log = structlog.get_logger("serving.problems")
+
+MEDIA_TYPE = "application/problem+json"
+
+#: What any route behind a token may answer with besides its answer.
+GUARDED = (401, 403, 422, 429, 500, 503, 504)
+
+#: Names of fields that may be repeated to the caller; anything else might be a person's value.
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+class FieldProblem(BaseModel):
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str | None = None
+    errors: list[FieldProblem] | None = None
+    crisis_guidance: str | None = Field(
+        default=None, description="What to do when a screening could not be answered."
+    )
+
+
+class InvalidRequestError(ProblemError):
+    status = 422
+    kind = "invalid-request"
+    title = "The request is not usable"
+
+    def __init__(self, errors: list[FieldProblem]) -> None:
+        super().__init__("it is not usable; errors names each field")
+        self.errors = errors
+
+
+def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI entries of the problems a route answers with."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    meanings = {
+        401: "No valid token.",
+        403: "The role, or the individual's consent, does not allow it; audited.",
+        404: "There is no such record.",
+        409: "It cannot be done now: somebody else is at it, or was first.",
+        413: "The body is too large.",
+        422: "The request is not usable; `errors` names each field.",
+        429: "Too many requests by this caller; `Retry-After` says when there is room.",
+        500: "Nothing was recorded.",
+        503: "The database or the release is unavailable, or the service is overloaded; "
+        "nothing was recorded.",
+        504: "It took too long; `detail` says whether anything may have been recorded.",
+    }
+    # `model` registers the schema; `content` gives the media type that is really sent.
+    return {
+        status: {"description": meanings[status], "model": Problem, "content": content}
+        for status in statuses
+    }
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(RefusedError, answer_refusal)
+    app.add_exception_handler(UnauthenticatedError, answer_unauthenticated)
+    app.add_exception_handler(ProblemError, answer_problem)
+    app.add_exception_handler(RequestValidationError, answer_invalid_request)
+    app.add_exception_handler(HTTPException, answer_http_error)
+    for unreachable in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.add_exception_handler(unreachable, answer_database_unavailable)
+
+
+def answer_problem(request: Request, error: Exception) -> JSONResponse:
+    problem = error if isinstance(error, ProblemError) else ProblemError("an error on our side")
+    return make_response(request, problem)
+
+
+def answer_refusal(request: Request, error: Exception) -> JSONResponse:
+    """Audit a refusal, then answer it; one that cannot be audited is answered as an outage."""
+    assert isinstance(error, RefusedError)
+    try:
+        engine = request.app.state.services.engine
+        audit.record_refusal(engine, error, read_request_id(request))
+    except SQLAlchemyError as failure:
+        log.error("refusal not audited", cause=type(failure).__name__)
+        return make_response(request, DatabaseUnavailableError("the refusal could not be audited"))
+    log.info("refused", reason=error.kind)
+    return make_response(request, error)
+
+
+def answer_unauthenticated(request: Request, error: Exception) -> JSONResponse:
+    """Audit a caller without a valid token, within the worker's budget, then answer.
+
+    Unlike a refusal it is answered as it is when the database is away: nothing was disclosed.
+    """
+    assert isinstance(error, UnauthenticatedError)
+    services = request.app.state.services
+    suppressed = services.accountability.unauthenticated.take()
+    if suppressed is not None:
+        route = getattr(request.scope.get("route"), "path", "unmatched")
+        try:
+            request_id = read_request_id(request)
+            action = f"{request.method} {route}"
+            audit.record_unauthenticated(services.engine, action, request_id, suppressed)
+        except SQLAlchemyError as failure:
+            log.error("caller without a token not audited", cause=type(failure).__name__)
+    return make_response(request, error)
+
+
+def answer_database_unavailable(request: Request, error: Exception) -> JSONResponse:
+    log.error("database unavailable", cause=type(error).__name__)
+    return make_response(request, DatabaseUnavailableError("nothing was recorded; try again"))
+
+
+def answer_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    problem = ProblemError(str(error.detail))
+    problem.status, problem.kind, problem.title = error.status_code, "http", "Not answered"
+    return make_response(request, problem, headers=error.headers or {})
+
+
+def answer_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    """Name each field that is wrong; never repeat what was sent."""
+    assert isinstance(error, RequestValidationError)
+    return make_response(request, InvalidRequestError(list_field_problems(error.errors())))
+
+
+def list_field_problems(errors: Iterable[Mapping[str, Any]]) -> list[FieldProblem]:
+    """Return what pydantic found, by field; `loc` begins with the place, as in FastAPI's."""
+    return [FieldProblem(field=name_field(one["loc"]), message=one["msg"]) for one in errors]
+
+
+def make_response(
+    request: Request, error: ProblemError, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    guidance = needs_guidance(request, error.status)
+    problem = describe_problem(error, read_request_id(request), guidance=guidance)
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=error.status,
+        headers={**error.headers, **(headers or {})},
+        media_type=MEDIA_TYPE,
+    )
+
+
+def describe_problem(error: ProblemError, request_id: str | None, *, guidance: bool) -> Problem:
+    return Problem(
+        type=f"urn:mhras:problem:{error.kind}",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        request_id=request_id,
+        errors=error.errors if isinstance(error, InvalidRequestError) else None,
+        crisis_guidance=GUIDANCE if guidance else None,
+    )
+
+
+def needs_guidance(request: Request, status: int) -> bool:
+    """Tell whether someone waiting for a screening is left without an answer by us."""
+    return request.url.path.startswith("/screen") and leaves_unanswered(status)
+
+
+def leaves_unanswered(status: int) -> bool:
+    return status in (403, 429) or status >= 500
+
+
+def read_request_id(request: Request) -> str | None:
+    return getattr(request.state, "request_id", None)
+
+
+def name_field(location: Sequence[str | int]) -> str:
+    """Return `survey_data.phq9[3]` for ("body", "survey_data", "phq9", 3)."""
+    named = ""
+    for part in location[1:]:
+        if isinstance(part, int):
+            named += f"[{part}]"
+        else:
+            named += f".{part if _FIELD_NAME.fullmatch(part) else '(unnamed)'}"
+    return named.lstrip(".") or str(location[0])

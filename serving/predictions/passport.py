@@ -1,0 +1,256 @@
+"""The passport of a prediction: everything that led to it, and what became of it, on one page.
+
+From a prediction id to release, members, runs, data, checks, code, inputs, consent, review and
+who has looked at it. What the registry says is left out while it is away, and said to be.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from feature_repo.consent_terms import SCREENING
+from mlruns_config.release import MemberPin
+from serving.audit.trail import PREDICTION_VIEW
+from serving.consent.in_force import KnownConsent, read_consents, was_in_force
+from serving.database.tables import (
+    AuditRow,
+    CrisisOverride,
+    Prediction,
+    PredictionLabel,
+    ReviewItem,
+    ShadowPrediction,
+)
+from serving.releases.lineage import RegisteredManifest
+
+
+class PassportPart(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+Shown = TypeVar("Shown", bound=PassportPart)
+
+
+class MemberOrigin(PassportPart):
+    """One member by version: what it said here, its run, and the hashes it was checked by."""
+
+    name: str
+    registered_model: str
+    version: int
+    run_id: str
+    probability: float | None
+    weight: float
+    artifacts: dict[str, str]
+    link: str
+
+
+class ReleaseOrigin(PassportPart):
+    """The release by version, and everything it was made of."""
+
+    name: str
+    version: int
+    arm: str = Field(description="production, or candidate in a gradual rollout.")
+    manifest_sha256: str
+    manifest_is_as_registered: bool
+    training_run_id: str
+    members: list[MemberOrigin]
+    data: dict[str, Any] = Field(description="Each landed table: version, rows, digest.")
+    validation: dict[str, str] = Field(description="Run and result of the checks of these data.")
+    feature_service: str
+    feature_service_hash: str
+    feature_tables: dict[str, Any]
+    git_commit: str
+    flow_run_id: str
+    links: dict[str, str]
+
+
+class ConsentInForce(PassportPart):
+    granted_at: datetime
+    expires_at: datetime
+    withdrawn_at: datetime | None
+    data_types: list[str]
+    purposes: list[str]
+
+
+class ReviewOutcome(PassportPart):
+    id: UUID
+    status: str
+    priority: str
+    reasons: list[str]
+    due_at: datetime
+    claimed_by: str | None
+    decided_by: str | None
+    decided_at: datetime | None
+    decision: str | None
+    new_band: str | None
+    reason_code: str | None
+
+
+class Override(PassportPart):
+    created_at: datetime
+    user_id: str
+
+
+class ShadowWord(PassportPart):
+    """What the other release of a rollout would have said."""
+
+    release_version: str
+    arm: str
+    risk_score: float | None
+    probability: float | None
+    needs_review: bool | None
+    error: str | None
+
+
+class Label(PassportPart):
+    """What became of the prediction (outcome), or what the reviewer found right (review)."""
+
+    kind: str
+    source: str
+    deteriorated: bool | None
+    reviewed_band: str | None
+    settled_at: datetime
+
+
+class Viewing(PassportPart):
+    created_at: datetime
+    user_id: str
+    user_role: str
+    action: str
+
+
+class Passport(PassportPart):
+    prediction_id: UUID
+    anonymized_id: str
+    created_at: datetime
+    requested_by: str
+    answer: dict[str, Any] = Field(description="As it was given, explanation included.")
+    inputs: dict[str, Any] = Field(description="What the models saw, and the age of each view.")
+    release: ReleaseOrigin | None
+    missing: list[str] = Field(description="Parts that could not be read now.")
+    consents: list[ConsentInForce] = Field(description="In force when the answer was given.")
+    review: ReviewOutcome | None
+    crisis_overrides: list[Override]
+    shadow: ShadowWord | None
+    labels: list[Label] = Field(description="Empty until data or a reviewer say more.")
+    viewed: list[Viewing] = Field(description="Who opened the prediction since, oldest first.")
+
+
+def issue_passport(
+    session: Session, prediction: Prediction, registered: RegisteredManifest | None, ui: str
+) -> Passport:
+    """Collect the passport of a prediction; `ui` is the address of MLflow's pages."""
+    number = prediction.id
+    missing = prediction.release_version is not None and registered is None
+    return Passport(
+        prediction_id=number,
+        anonymized_id=prediction.anonymized_id,
+        created_at=prediction.created_at,
+        requested_by=prediction.user_id,
+        answer=prediction.answer,
+        inputs=prediction.inputs,
+        release=trace_release(prediction, registered, ui) if registered else None,
+        missing=["release: the registry is away or no longer has it"] if missing else [],
+        consents=list(map(_show_consent, find_consents(session, prediction))),
+        review=_find_one(session, ReviewOutcome, ReviewItem, number),
+        crisis_overrides=list_overrides(session, number),
+        shadow=_find_one(session, ShadowWord, ShadowPrediction, number),
+        labels=list_labels(session, number),
+        viewed=list_viewings(session, prediction),
+    )
+
+
+def trace_release(prediction: Prediction, registered: RegisteredManifest, ui: str) -> ReleaseOrigin:
+    manifest = registered.manifest
+    said = {part["name"]: part for part in prediction.answer["release"]["members"]}
+    lineage = manifest.lineage
+    return ReleaseOrigin(
+        name=prediction.answer["release"]["name"],
+        version=registered.version,
+        arm=prediction.arm,
+        manifest_sha256=registered.sha256,
+        manifest_is_as_registered=registered.is_as_registered,
+        training_run_id=manifest.training_run_id,
+        members=[trace_member(pin, said.get(pin.name, {}), ui) for pin in manifest.members],
+        data=lineage.get("tables", {}),
+        validation=lineage.get("validation", {}),
+        feature_service=manifest.feature_service,
+        feature_service_hash=str(lineage.get("feature_service_hash", "")),
+        feature_tables=lineage.get("feature_tables", {}),
+        git_commit=str(lineage.get("git_commit", "")),
+        flow_run_id=str(lineage.get("flow_run_id", "")),
+        links=list_links(registered, ui),
+    )
+
+
+def trace_member(pin: MemberPin, said: dict[str, Any], ui: str) -> MemberOrigin:
+    return MemberOrigin(
+        name=pin.name,
+        registered_model=pin.registered_model,
+        version=pin.version,
+        run_id=pin.run_id,
+        probability=said.get("probability"),
+        weight=said.get("weight", 0.0),
+        artifacts=pin.artifacts,
+        link=f"{ui}/#/models/{pin.registered_model}/versions/{pin.version}",
+    )
+
+
+def list_links(registered: RegisteredManifest, ui: str) -> dict[str, str]:
+    """Return the pages of MLflow that show the release, its training and its validation."""
+    manifest = registered.manifest
+    runs = {
+        "training": manifest.training_run_id,
+        "validation": manifest.lineage.get("validation", {}).get("run_id"),
+    }
+    pages = {f"{name}_run": f"{ui}/#/runs/{run}" for name, run in runs.items() if run}
+    return {"release": f"{ui}/#/models/mhras-risk/versions/{registered.version}", **pages}
+
+
+def find_consents(session: Session, prediction: Prediction) -> Sequence[KnownConsent]:
+    """Return the consents to screening that were in force when the answer was given."""
+    known = read_consents(session, prediction.anonymized_id)
+    return [
+        one
+        for one in known
+        if SCREENING in one.purposes and was_in_force(one, prediction.created_at)
+    ]
+
+
+def list_overrides(session: Session, prediction_id: UUID) -> list[Override]:
+    table = CrisisOverride
+    statement = select(table).where(table.prediction_id == prediction_id).order_by(table.created_at)
+    return [Override.model_validate(row) for row in session.scalars(statement)]
+
+
+def list_labels(session: Session, prediction_id: UUID) -> list[Label]:
+    table = PredictionLabel
+    statement = select(table).where(table.prediction_id == prediction_id).order_by(table.kind)
+    return [Label.model_validate(row) for row in session.scalars(statement)]
+
+
+def list_viewings(session: Session, prediction: Prediction) -> list[Viewing]:
+    """Return who opened the prediction, from the audit trail."""
+    statement = (
+        select(AuditRow)
+        .where(AuditRow.anonymized_id == prediction.anonymized_id)
+        .where(AuditRow.event_type == PREDICTION_VIEW)
+        .where(AuditRow.details["prediction_id"].astext == str(prediction.id))
+        .order_by(AuditRow.id)
+    )
+    return [Viewing.model_validate(row) for row in session.scalars(statement)]
+
+
+def _show_consent(consent: KnownConsent) -> ConsentInForce:
+    return ConsentInForce.model_validate(consent)
+
+
+def _find_one(
+    session: Session, shown: type[Shown], table: Any, prediction_id: UUID
+) -> Shown | None:
+    row = session.scalars(select(table).where(table.prediction_id == prediction_id)).first()
+    return None if row is None else shown.model_validate(row)

@@ -1,0 +1,170 @@
+"""What the review queue answers and takes."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from serving.database.review_terms import Decision, OverrideReason, ReviewStatus
+from serving.database.tables import Prediction, ReviewEvent, ReviewItem
+from serving.http.parameters import EXAMPLE_ID, FreeText, Page
+from serving.http.strict_json import StrictBody
+from serving.reviews.queue import OPEN, ReviewDecision
+from serving.scoring.estimate import Band
+
+
+class ReviewPart(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class ReviewEntry(ReviewPart):
+    """One item of the queue."""
+
+    id: UUID
+    prediction_id: UUID
+    anonymized_id: str = Field(examples=[EXAMPLE_ID])
+    created_at: datetime
+    age_seconds: float
+    due_at: datetime
+    overdue: bool
+    priority: Band
+    reasons: list[str]
+    status: ReviewStatus
+    claimed_by: str | None
+    claimed_at: datetime | None
+    decided_by: str | None
+    decided_at: datetime | None
+    decision: Decision | None
+    new_band: Band | None
+    reason_code: OverrideReason | None
+    comment: str | None
+
+    @classmethod
+    def make(cls, item: ReviewItem) -> Self:
+        now = datetime.now(UTC)
+        stored = {name: getattr(item, name) for name in cls.model_fields if hasattr(item, name)}
+        age = (now - item.created_at).total_seconds()
+        overdue = item.status in OPEN and item.due_at < now
+        return cls.model_validate(stored | {"age_seconds": round(age, 1), "overdue": overdue})
+
+
+class ReviewPage(Page):
+    items: list[ReviewEntry]
+
+
+class PredictionSummary(ReviewPart):
+    """What the screening said, for whoever reviews it."""
+
+    prediction_id: UUID
+    created_at: datetime
+    risk_score: float
+    risk_band: Band = Field(description="The top band where a clinician's word put it there.")
+    crisis_override: bool
+    probability: float | None
+    confidence: float
+    release_version: str | None
+    summary: str
+    reasons: list[str]
+    missing_data: list[str]
+
+    @classmethod
+    def make(cls, prediction: Prediction, overridden: bool) -> Self:
+        answer = prediction.answer
+        return cls(
+            prediction_id=prediction.id,
+            created_at=prediction.created_at,
+            risk_score=prediction.risk_score,
+            risk_band=Band.CRITICAL if overridden else Band(prediction.risk_band),
+            crisis_override=overridden,
+            probability=prediction.probability,
+            confidence=prediction.confidence,
+            release_version=prediction.release_version,
+            summary=str(answer.get("summary", "")),
+            reasons=[str(reason["text"]) for reason in answer.get("reasons", [])],
+            missing_data=list(answer.get("missing_data", [])),
+        )
+
+
+class ReviewEventPart(ReviewPart):
+    created_at: datetime
+    user_id: str
+    action: str
+    note: str | None
+
+
+class ReviewDetail(ReviewEntry):
+    prediction: PredictionSummary | None
+    history: list[ReviewEventPart]
+
+    @classmethod
+    def compose(
+        cls, item: ReviewItem, prediction: PredictionSummary | None, events: list[ReviewEvent]
+    ) -> Self:
+        entry = ReviewEntry.make(item).model_dump()
+        history = [ReviewEventPart.model_validate(event) for event in events]
+        return cls(**entry, prediction=prediction, history=history)
+
+
+class DecisionBody(StrictBody):
+    """A decision; what an override or a referral needs is checked."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"decision": "agree"},
+                {
+                    "decision": "override",
+                    "new_band": "moderate",
+                    "reason_code": "already_in_care",
+                    "comment": "Seen yesterday; next appointment on Monday.",
+                },
+            ]
+        }
+    )
+
+    decision: Annotated[Decision, Field(strict=False)]
+    comment: FreeText | None = None
+    new_band: Annotated[Band, Field(strict=False)] | None = None
+    reason_code: Annotated[OverrideReason, Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _validate_complete(self) -> Self:
+        given = (self.new_band is not None, self.reason_code is not None)
+        if self.decision is Decision.OVERRIDE:
+            if not all(given) or self.comment is None:
+                raise ValueError("an override needs new_band, reason_code and comment")
+        elif any(given):
+            raise ValueError("new_band and reason_code belong to an override")
+        if self.decision is Decision.REFER and self.comment is None:
+            raise ValueError("a referral needs a comment: to whom, and why")
+        return self
+
+    def to_decision(self) -> ReviewDecision:
+        return ReviewDecision(self.decision, self.comment, self.new_band, self.reason_code)
+
+
+class NoteBody(StrictBody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"note": "Called, no answer."}]})
+
+    note: FreeText
+
+
+class OverrideBody(StrictBody):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"comment": "Told me of a plan during the visit."}]}
+    )
+
+    comment: FreeText
+
+
+class OverrideAnswer(ReviewPart):
+    """The override, and the review item that now waits for a person."""
+
+    prediction_id: UUID
+    review_id: UUID
+    created_at: datetime
+    user_id: str
+    risk_band: Literal[Band.CRITICAL] = Band.CRITICAL
+    needs_review: Literal[True] = True
+    crisis_guidance: str

@@ -1,0 +1,260 @@
+"""The review queue: who looks at whom first, who has taken it on, and what was decided.
+
+Every change is one conditional UPDATE, so of two clinicians who reach for the same item one
+gets it. Open items are pending or claimed; the most urgent and oldest come first.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, any_, case, func, or_, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from serving.database.review_terms import (
+    CLAIM_LAPSES_AFTER,
+    REVIEW_WITHIN,
+    Decision,
+    OverrideReason,
+    ReviewStatus,
+)
+from serving.database.tables import Prediction, ReviewEvent, ReviewItem
+from serving.errors import ClaimedByAnotherError, ConflictError, NotFoundError, Principal
+from serving.roles import Role
+
+OPEN = (ReviewStatus.PENDING, ReviewStatus.CLAIMED)
+PRIORITIES = tuple(REVIEW_WITHIN)
+
+#: 0 is most urgent; an unknown priority counts like it rather than be lost at the end.
+RANK = case(
+    {priority: rank for rank, priority in enumerate(PRIORITIES)}, value=ReviewItem.priority, else_=0
+)
+
+
+@dataclass(frozen=True)
+class QueueFilter:
+    """Which items a listing holds; None: any. Without a status, those still open."""
+
+    status: ReviewStatus | None = None
+    priority: str | None = None
+    reason: str | None = None
+    claimed_by: str | None = None
+    overdue: bool | None = None
+
+
+@dataclass(frozen=True)
+class ReviewDecision:
+    """A decision as a clinician gives it; an override has a band, a reason and a comment."""
+
+    decision: Decision
+    comment: str | None = None
+    new_band: str | None = None
+    reason_code: OverrideReason | None = None
+
+
+def list_items(
+    session: Session, wanted: QueueFilter, after: Sequence[Any] | None, limit: int
+) -> Sequence[ReviewItem]:
+    """Return up to `limit` items after a position (rank, created_at, id), in queue order."""
+    statement = select(ReviewItem).where(*_make_conditions(wanted, datetime.now(UTC)))
+    if after is not None:
+        statement = statement.where(tuple_(RANK, ReviewItem.created_at, ReviewItem.id) > after)
+    order = (RANK, ReviewItem.created_at, ReviewItem.id)
+    return session.scalars(statement.order_by(*order).limit(limit)).all()
+
+
+def _make_conditions(wanted: QueueFilter, now: datetime) -> Iterator[ColumnElement[bool]]:
+    yield (
+        ReviewItem.status.in_(OPEN)
+        if wanted.status is None
+        else (ReviewItem.status == wanted.status)
+    )
+    if wanted.priority is not None:
+        yield ReviewItem.priority == wanted.priority
+    if wanted.reason is not None:
+        yield any_(ReviewItem.reasons) == wanted.reason
+    if wanted.claimed_by is not None:
+        yield ReviewItem.claimed_by == wanted.claimed_by
+    if wanted.overdue is not None:
+        is_open = ReviewItem.status.in_(OPEN)
+        late = and_(is_open, ReviewItem.due_at < now)
+        yield late if wanted.overdue else ~late
+
+
+def find_position(item: ReviewItem) -> tuple[int, datetime, UUID]:
+    """Return where an item stands in the queue's order."""
+    return find_rank(item.priority), item.created_at, item.id
+
+
+def find_rank(priority: str) -> int:
+    """Return how urgent a priority is, as RANK does."""
+    return PRIORITIES.index(priority) if priority in PRIORITIES else 0
+
+
+def find_item(session: Session, review_id: UUID) -> ReviewItem:
+    item = session.get(ReviewItem, review_id)
+    if item is None:
+        raise NotFoundError("there is no such review item; it may have been erased")
+    return item
+
+
+def find_prediction(session: Session, prediction_id: UUID) -> Prediction:
+    prediction = session.get(Prediction, prediction_id)
+    if prediction is None:
+        raise NotFoundError("there is no such prediction; it may have been erased")
+    return prediction
+
+
+def list_open(session: Session, individuals: Sequence[str]) -> Sequence[ReviewItem]:
+    """Return the open items of any of the individuals."""
+    statement = select(ReviewItem).where(
+        ReviewItem.anonymized_id.in_(individuals), ReviewItem.status.in_(OPEN)
+    )
+    return session.scalars(statement).all()
+
+
+def list_events(session: Session, review_id: UUID) -> Sequence[ReviewEvent]:
+    statement = select(ReviewEvent).where(ReviewEvent.review_id == review_id)
+    return session.scalars(statement.order_by(ReviewEvent.id)).all()
+
+
+def claim(session: Session, review_id: UUID, principal: Principal) -> ReviewItem:
+    """Take an item on; of two who try at once, one does. Claiming one's own again is no error.
+
+    Raises NotFoundError, ClaimedByAnotherError, and ConflictError when it is decided.
+    """
+    now = datetime.now(UTC)
+    changed = _change(
+        session,
+        review_id,
+        _may_take(principal, now),
+        status=ReviewStatus.CLAIMED,
+        claimed_by=principal.user_id,
+        claimed_at=now,
+    )
+    if not changed:
+        raise _explain(session, review_id, principal, "claim_review")
+    return _note(session, review_id, principal, "claimed")
+
+
+def release(session: Session, review_id: UUID, principal: Principal) -> ReviewItem:
+    """Give an item back; its owner may, and an admin for those who are away."""
+    owned: ColumnElement[bool] = ReviewItem.status == ReviewStatus.CLAIMED
+    if principal.role is not Role.ADMIN:
+        owned = and_(owned, ReviewItem.claimed_by == principal.user_id)
+    changed = _change(
+        session,
+        review_id,
+        owned,
+        status=ReviewStatus.PENDING,
+        claimed_by=None,
+        claimed_at=None,
+    )
+    if not changed:
+        raise _explain(session, review_id, principal, "release_review")
+    return _note(session, review_id, principal, "released")
+
+
+def decide(
+    session: Session, review_id: UUID, principal: Principal, decision: ReviewDecision
+) -> ReviewItem:
+    """Close an item that nobody else has claimed.
+
+    Raises NotFoundError, ClaimedByAnotherError (audited), ConflictError when it is decided.
+    """
+    now = datetime.now(UTC)
+    changed = _change(
+        session,
+        review_id,
+        _may_take(principal, now),
+        status=ReviewStatus.DECIDED,
+        claimed_by=principal.user_id,
+        decided_by=principal.user_id,
+        decided_at=now,
+        decision=decision.decision,
+        new_band=decision.new_band,
+        reason_code=decision.reason_code,
+        comment=decision.comment,
+    )
+    if not changed:
+        raise _explain(session, review_id, principal, "decide_review")
+    return _note(session, review_id, principal, decision.decision, decision.comment)
+
+
+def add_note(session: Session, review_id: UUID, principal: Principal, note: str) -> ReviewItem:
+    """Write something down beside an item, open or decided."""
+    find_item(session, review_id)
+    return _note(session, review_id, principal, "noted", note)
+
+
+def _may_take(principal: Principal, now: datetime) -> ColumnElement[bool]:
+    lapsed = ReviewItem.claimed_at < now - CLAIM_LAPSES_AFTER
+    own = ReviewItem.claimed_by == principal.user_id
+    claimed = and_(ReviewItem.status == ReviewStatus.CLAIMED, or_(own, lapsed))
+    return or_(ReviewItem.status == ReviewStatus.PENDING, claimed)
+
+
+def _change(
+    session: Session, review_id: UUID, condition: ColumnElement[bool], **values: Any
+) -> bool:
+    statement = (
+        update(ReviewItem)
+        .where(ReviewItem.id == review_id, condition)
+        .values(**values)
+        .returning(ReviewItem.id)
+    )
+    return session.scalar(statement) is not None
+
+
+def _note(
+    session: Session, review_id: UUID, principal: Principal, action: str, note: str | None = None
+) -> ReviewItem:
+    item = session.get_one(ReviewItem, review_id, populate_existing=True)
+    session.add(
+        ReviewEvent(
+            review_id=review_id,
+            anonymized_id=item.anonymized_id,
+            created_at=datetime.now(UTC),
+            user_id=principal.user_id,
+            action=action,
+            note=note,
+        )
+    )
+    session.flush()
+    return item
+
+
+def _explain(
+    session: Session, review_id: UUID, principal: Principal, action: str
+) -> NotFoundError | ConflictError | ClaimedByAnotherError:
+    """Return why a change did not apply."""
+    try:
+        item = find_item(session, review_id)
+    except NotFoundError as error:
+        return error
+    if item.status == ReviewStatus.CLAIMED and item.claimed_by != principal.user_id:
+        return ClaimedByAnotherError(
+            "the item is claimed by somebody else", principal, action, item.anonymized_id
+        )
+    return ConflictError(f"the item is {item.status}")
+
+
+@dataclass(frozen=True)
+class QueueCount:
+    priority: str
+    status: str
+    items: int
+    overdue: int
+
+
+def count_open(session: Session) -> list[QueueCount]:
+    """Return how many items are open by priority and status, and how many are late."""
+    late = func.count().filter(ReviewItem.due_at < datetime.now(UTC))
+    statement = (
+        select(ReviewItem.priority, ReviewItem.status, func.count(), late)
+        .where(ReviewItem.status.in_(OPEN))
+        .group_by(ReviewItem.priority, ReviewItem.status)
+    )
+    return [QueueCount(*row) for row in session.execute(statement).all()]

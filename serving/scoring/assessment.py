@@ -1,0 +1,207 @@
+"""What a release and its explanations say about one individual."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.online import (
+    Answers,
+    OnlineFeatures,
+    combine_features,
+    make_request_fields,
+)
+from feature_repo.stored_views import StoredRow
+from monitoring.metrics import MODEL_INFERENCE_DURATION
+from serving.scoring.counterfactuals import find_counterfactuals
+from serving.scoring.crisis import SelfHarmSignal, read_signal, read_stored_signal
+from serving.scoring.estimate import (
+    Estimate,
+    Inputs,
+    Vector,
+    assemble_sequence,
+    assemble_vector,
+    estimate,
+    list_missing_data,
+)
+from serving.scoring.parts import CounterfactualPart, ReasonPart, RulePart
+from serving.scoring.reasons import combine_attributions, explain
+from serving.scoring.release import Release
+from serving.scoring.rules import match_rule
+from serving.scoring.sequence_outputs import find_stored_outputs
+from serving.settings import Settings
+
+
+@dataclass(frozen=True)
+class ExplanationOptions:
+    """Which explanations an answer carries: the feature flags of the deployment guide."""
+
+    reasons: bool = True
+    counterfactuals: bool = True
+    rules: bool = False
+
+
+def read_explanation_options(settings: Settings) -> ExplanationOptions:
+    return ExplanationOptions(
+        reasons=settings.enable_shap_explanations,
+        counterfactuals=settings.enable_counterfactuals,
+        rules=settings.enable_rule_extraction,
+    )
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """Why the estimate is what it is, and what would lower it."""
+
+    reasons: list[ReasonPart] = field(default_factory=list)
+    counterfactuals: list[CounterfactualPart] = field(default_factory=list)
+    rule: RulePart | None = None
+
+
+@dataclass(frozen=True)
+class MemberOutput:
+    """What one member said, and what the stacker makes of it (0: it only watches)."""
+
+    name: str
+    probability: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A release's word on one individual; `inputs` are what the models saw."""
+
+    release: Release
+    features: OnlineFeatures
+    estimate: Estimate
+    members: list[MemberOutput]
+    inputs: Inputs
+    missing_data: list[str]
+    explanations: Explanations
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a screening may use of one individual: answers, consents, and what is stored."""
+
+    answers: Answers
+    consented: frozenset[str]
+    row: StoredRow | None = None
+    store_is_away: bool = False
+
+    def see_features(self, release: Release) -> OnlineFeatures:
+        """Return the features as a release's contract defines them."""
+        row = self.row or StoredRow()
+        return combine_features(release.manifest.stored_views, row, self.answers, self.consented)
+
+    def read_signal(self, release: Release) -> SelfHarmSignal:
+        """Return what is known of thoughts of self-harm, before any model is asked.
+
+        Where no PHQ-9 was sent, nobody has just seen item 9: the last stored one speaks.
+        """
+        sent = read_signal(self.answers.phq9, self.answers.phq9_total)
+        if sent is not SelfHarmSignal.NOT_ASKED:
+            return sent
+        return read_stored_signal(self.see_features(release).values)
+
+
+def assess(release: Release, case: Case, options: ExplanationOptions) -> Assessment:
+    """Score and explain one individual with a release; raises ScoringFailedError."""
+    features = case.see_features(release)
+    inputs = assemble_inputs(release, features, case.consented)
+    missing = list_missing_data(release.manifest.features, inputs.vector)
+    outputs = score(release, inputs, case)
+    said = estimate(release.manifest, outputs, missing)
+    return Assessment(
+        release=release,
+        features=features,
+        estimate=said,
+        members=weigh(release, outputs),
+        inputs=inputs,
+        missing_data=missing,
+        explanations=explain_estimate(release, inputs, said, options),
+    )
+
+
+def explain_estimate(
+    release: Release, inputs: Inputs, said: Estimate, options: ExplanationOptions
+) -> Explanations:
+    ways = find_counterfactuals(release, inputs, said) if options.counterfactuals else []
+    return Explanations(
+        reasons=explain_release(release, inputs.vector) if options.reasons else [],
+        counterfactuals=ways,
+        rule=match_rule(release.manifest, inputs.vector) if options.rules else None,
+    )
+
+
+def estimate_alone(release: Release, case: Case) -> Estimate:
+    """Score one individual without explaining; raises ScoringFailedError."""
+    inputs = assemble_inputs(release, case.see_features(release), case.consented)
+    missing = list_missing_data(release.manifest.features, inputs.vector)
+    return estimate(release.manifest, score(release, inputs, case), missing)
+
+
+def assemble_inputs(release: Release, found: OnlineFeatures, consented: frozenset[str]) -> Inputs:
+    description = release.manifest.sequence
+    weeks = assemble_sequence(description, found.sequences, consented) if description else None
+    return Inputs(assemble_vector(release.manifest.features, found.values), weeks)
+
+
+def score(release: Release, inputs: Inputs, case: Case) -> dict[str, float]:
+    """Return every member's probability; what a flow has scored already is not scored again."""
+    row = case.row or StoredRow()
+    stored = find_stored_outputs(release, row, inputs.sequence)
+    live = [name for name in release.members if name not in stored]
+    return stored | predict_members(release, inputs, live)
+
+
+def predict_members(release: Release, inputs: Inputs, names: Iterable[str]) -> dict[str, float]:
+    """Return the named members' probabilities; raises ScoringFailedError."""
+    probabilities = {}
+    for name in names:
+        with MODEL_INFERENCE_DURATION.labels(name).time():
+            probabilities[name] = release.members[name].predict(inputs)
+    return probabilities
+
+
+def weigh(release: Release, outputs: dict[str, float]) -> list[MemberOutput]:
+    weights = release.manifest.stacker.coefficients
+    return [
+        MemberOutput(name, probability, weights.get(name, 0.0))
+        for name, probability in outputs.items()
+    ]
+
+
+def explain_release(release: Release, vector: Vector) -> list[ReasonPart]:
+    stacker = release.manifest.stacker
+    attributions = {
+        name: member.explainer.explain(vector)
+        for name, member in release.members.items()
+        if member.explainer is not None and name in stacker.coefficients
+    }
+    features = release.manifest.features
+    combined = combine_attributions(stacker, attributions, len(features))
+    return explain(features, vector, combined)
+
+
+def describe_inputs(assessment: Assessment, answers: Answers) -> dict[str, Any]:
+    """Return what the models saw by name, NaN where missing, with the age of each view.
+
+    `request` holds what was sent: index day and answers, by the names that training gives them.
+    The numbers are the models' float32, which a record writes with no more digits than they have.
+    """
+    manifest, inputs = assessment.release.manifest, assessment.inputs
+    channels = manifest.sequence.channels if manifest.sequence else []
+    weeks: list[NDArray[np.float32]] = (
+        [] if inputs.sequence is None else list(inputs.sequence[0].T.copy())
+    )
+    return {
+        "features": dict(zip(manifest.columns, inputs.vector[0], strict=True)),
+        "sequences": {one.name: known for one, known in zip(channels, weeks, strict=False)},
+        "timestamps": assessment.features.timestamps,
+        "request": {
+            name: value for name, value in make_request_fields(answers).items() if value is not None
+        },
+    }

@@ -1,0 +1,110 @@
+"""What callers may send. Unknown fields and lenient types are refused."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from feature_repo.instruments import GAD7, MAX_ANSWER, PHQ9
+from feature_repo.pseudonyms import PSEUDONYM_PATTERN
+from serving.http.strict_json import StrictBody
+
+#: What an idempotency key may look like: it is kept, and must not carry anybody's name.
+IDEMPOTENCY_KEY = r"^[A-Za-z0-9_-]{8,64}$"
+
+#: How far a caller's clock may be ahead of ours.
+CLOCK_TOLERANCE = timedelta(minutes=5)
+
+EXAMPLE: dict[str, Any] = {
+    "anonymized_id": "5f0c1d7e2a9b4c3d8e6f7a1b2c3d4e5f",
+    "survey_data": {"phq9": [2, 2, 1, 2, 1, 2, 1, 1, 0], "gad7": [1, 2, 1, 1, 0, 1, 2]},
+}
+
+
+def _validate_text(value: Any) -> Any:
+    # Otherwise a number would pass as seconds since 1970.
+    if value is not None and not isinstance(value, str | datetime):
+        raise ValueError("must be an ISO 8601 instant with a time zone")
+    return value
+
+
+def _validate_past(moment: datetime) -> datetime:
+    if moment > datetime.now(UTC) + CLOCK_TOLERANCE:
+        raise ValueError("must not lie in the future")
+    return moment
+
+
+Answer = Annotated[int, Field(ge=0, le=MAX_ANSWER)]
+Instant = Annotated[
+    AwareDatetime,
+    BeforeValidator(_validate_text),
+    AfterValidator(_validate_past),
+    Field(strict=False),
+]
+Phq9Items = Annotated[
+    list[Answer | None], Field(min_length=PHQ9.item_count, max_length=PHQ9.item_count)
+]
+Gad7Items = Annotated[
+    list[Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)
+]
+PatientId = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
+
+
+class SurveyData(StrictBody):
+    """Answers of the questionnaire being screened; null where an item was not answered."""
+
+    phq9: Phq9Items | None = None
+    gad7: Gad7Items | None = None
+    phq9_score: Annotated[int, Field(ge=0, le=PHQ9.max_total)] | None = Field(
+        default=None, description="PHQ-9 total, where the items are not known."
+    )
+
+    @model_validator(mode="after")
+    def _agree_on_the_total(self) -> Self:
+        total = None if self.phq9 is None else PHQ9.total(self.phq9)
+        if None not in (total, self.phq9_score) and total != self.phq9_score:
+            raise ValueError("phq9_score is not the sum of phq9")
+        return self
+
+    @property
+    def has_answers(self) -> bool:
+        return any(part is not None for part in (self.phq9, self.gad7, self.phq9_score))
+
+
+class ScreeningRequest(StrictBody):
+    """One individual to screen, by pseudonym or by the identifier that is hashed on arrival."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    anonymized_id: (
+        Annotated[str, StringConstraints(pattern=f"^{PSEUDONYM_PATTERN.pattern}$")] | None
+    ) = None
+    patient_id: PatientId | None = Field(
+        default=None, description="Hashed on arrival, then forgotten: neither stored nor logged."
+    )
+    survey_data: SurveyData | None = None
+    index_time: Instant | None = Field(
+        default=None, description="When the answers were given; now when left out."
+    )
+    consent_verified: bool | None = Field(
+        default=None,
+        description="The caller's own statement. It never replaces the check of our records.",
+    )
+
+    @model_validator(mode="after")
+    def _name_one_individual(self) -> Self:
+        if (self.anonymized_id is None) == (self.patient_id is None):
+            raise ValueError("either anonymized_id or patient_id is needed, not both")
+        return self
+
+    @property
+    def answers(self) -> SurveyData:
+        return self.survey_data or SurveyData()

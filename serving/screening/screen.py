@@ -1,0 +1,258 @@
+"""One screening: consent, features, scores, crisis rule, answer, record.
+
+Everything it leaves (prediction, review item, audit row) is committed together before the
+answer is returned, or nothing is. It waits for the feature store and the disk, and computes
+in between: one individual takes about a millisecond.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import structlog
+from starlette.concurrency import run_in_threadpool
+
+from feature_repo.consent_terms import SCREENING
+from feature_repo.online import Answers
+from feature_repo.pseudonyms import pseudonymise
+from monitoring.logging import describe_error
+from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
+from serving import audit
+from serving.consent.in_force import KnownConsent, combine_consents
+from serving.database.sessions import open_session
+from serving.errors import (
+    Actor,
+    ConsentMissingError,
+    DeadlineExceededError,
+    ReleaseUnavailableError,
+    ScoringFailedError,
+)
+from serving.releases.watcher import Choice
+from serving.scoring.assessment import Assessment, Case, ExplanationOptions, assess, describe_inputs
+from serving.scoring.crisis import SelfHarmSignal, read_signal
+from serving.scoring.release import Release
+from serving.screening.answers import ScreeningAnswer, TrendPart
+from serving.screening.composition import compose_answer
+from serving.screening.dependencies import ScreeningDependencies
+from serving.screening.records import Caller, make_record
+from serving.screening.reporting import count_screening
+from serving.screening.requests import ScreeningRequest, SurveyData
+from serving.settings import Settings
+
+log = structlog.get_logger("serving.screening")
+
+
+@dataclass(frozen=True)
+class AssessedCase:
+    """What the chosen release said of a case, None where it said nothing."""
+
+    case: Case
+    signal: SelfHarmSignal
+    choice: Choice | None = None
+    assessment: Assessment | None = None
+
+    @property
+    def degraded(self) -> list[str]:
+        """Dependencies that the answer had to do without."""
+        down = {"release": self.assessment is None, "feature_store": self.case.store_is_away}
+        return [name for name, is_down in down.items() if is_down]
+
+
+async def screen(
+    request: ScreeningRequest,
+    anonymized_id: str,
+    caller: Caller,
+    dependencies: ScreeningDependencies,
+) -> ScreeningAnswer:
+    """Answer one screening once its records are durable.
+
+    Raises ConsentMissingError, ReleaseUnavailableError and ScoringFailedError (unless the
+    crisis rule decides without models), OverloadedError and DeadlineExceededError; nothing is
+    recorded then.
+    """
+    try:
+        async with asyncio.timeout(caller.deadline - time.monotonic()):
+            return await screen_in_time(request, anonymized_id, caller, dependencies)
+    except TimeoutError:
+        raise DeadlineExceededError(
+            "the screening timed out; it may have been recorded. Send it again with the same "
+            "Idempotency-Key to get the recorded answer"
+        ) from None
+
+
+async def screen_in_time(
+    request: ScreeningRequest,
+    anonymized_id: str,
+    caller: Caller,
+    dependencies: ScreeningDependencies,
+) -> ScreeningAnswer:
+    signal = read_signal(request.answers.phq9, request.answers.phq9_score)
+    with dependencies.load.admit(urgent=signal.forces_top_band):
+        consented = await require_consent(request, anonymized_id, caller.principal, dependencies)
+        assessed = await assess_individual(request, anonymized_id, signal, consented, dependencies)
+        answer = compose_answer(
+            anonymized_id,
+            assessed.signal,
+            assessed.assessment,
+            assessed.degraded,
+            dependencies.thresholds,
+        )
+        answer = await record_answer(answer, caller, assessed, dependencies)
+        count_screening(answer)
+        if assessed.choice is not None:
+            dependencies.shadow.submit(answer, assessed.choice, assessed.case)
+        return answer
+
+
+async def require_consent(
+    request: ScreeningRequest,
+    anonymized_id: str,
+    principal: Actor,
+    dependencies: ScreeningDependencies,
+) -> frozenset[str]:
+    """Return the data types that may be used, or raise ConsentMissingError.
+
+    Consent is checked now, not at the index time: a withdrawal binds for what was answered before.
+    """
+    CONSENT_VERIFICATIONS.inc()
+    known = dependencies.consents.get_known(anonymized_id)
+    consented = find_consented(known or ())
+    if not suffices(consented, request):
+        # Nobody is refused on what a cache says: the consent may be a moment old.
+        known = await run_in_threadpool(read_consents, dependencies, anonymized_id)
+        consented = find_consented(known)
+    if suffices(consented, request):
+        return consented
+    CONSENT_FAILURES.inc()
+    what = "survey answers" if consented else "any data type"
+    raise ConsentMissingError(
+        f"no consent in force covers {what} for the purpose {SCREENING}",
+        principal,
+        audit.GENERATE_RISK_SCORE,
+        anonymized_id,
+    )
+
+
+def find_consented(known: tuple[KnownConsent, ...]) -> frozenset[str]:
+    return combine_consents(known, SCREENING, datetime.now(UTC))
+
+
+def suffices(consented: frozenset[str], request: ScreeningRequest) -> bool:
+    """Tell whether anything may be used, and the answers that were sent among it."""
+    return bool(consented) and ("survey" in consented or not request.answers.has_answers)
+
+
+def read_consents(
+    dependencies: ScreeningDependencies, anonymized_id: str
+) -> tuple[KnownConsent, ...]:
+    with open_session(dependencies.engine) as session:
+        return dependencies.consents.read(session, anonymized_id)
+
+
+async def assess_individual(
+    request: ScreeningRequest,
+    anonymized_id: str,
+    signal: SelfHarmSignal,
+    consented: frozenset[str],
+    dependencies: ScreeningDependencies,
+) -> AssessedCase:
+    """Return what the release for this individual says.
+
+    Where a candidate cannot score, Production answers; where nothing can, only the crisis rule
+    does, which needs nobody's word.
+    """
+    choice = dependencies.releases.choose(anonymized_id)
+    case = Case(make_answers(request), consented)
+    if choice is None:
+        require_crisis(signal)
+        return AssessedCase(case, signal)
+    stored = await dependencies.features.fetch(choice.list_views(), [anonymized_id])
+    row = None if stored is None else stored[anonymized_id]
+    case = replace(case, row=row, store_is_away=stored is None)
+    signal = case.read_signal(choice.release)
+    attempts = [choice, *choice.list_fallbacks()]
+    release, assessment = assess_or_leave_to_crisis_rule(
+        [attempt.release for attempt in attempts], case, signal, dependencies.explanations
+    )
+    answering = next((one for one in attempts if one.release is release), choice)
+    return AssessedCase(case, signal, answering, assessment)
+
+
+def assess_or_leave_to_crisis_rule(
+    releases: Sequence[Release], case: Case, signal: SelfHarmSignal, options: ExplanationOptions
+) -> tuple[Release | None, Assessment | None]:
+    """Return the first release that can score a case, with its assessment.
+
+    Both are None where none can and the crisis rule decides without a model. Raises
+    ScoringFailedError where none can and the crisis rule does not apply.
+    """
+    for release in releases:
+        try:
+            return release, apply_release(release, case, options)
+        except ScoringFailedError as error:
+            failure = error
+            log.error(
+                "release could not score", version=release.version, error=describe_error(error)
+            )
+    if not signal.forces_top_band:
+        raise failure
+    return None, None
+
+
+def apply_release(release: Release, case: Case, options: ExplanationOptions) -> Assessment:
+    """Return a release's judgement; raises ScoringFailedError whatever goes wrong."""
+    try:
+        return assess(release, case, options)
+    except ScoringFailedError:
+        raise
+    # Production answers for a candidate, and the crisis rule for everybody, whichever part of a
+    # release fails, explanations included.
+    except Exception as error:
+        raise ScoringFailedError("the release could not be applied") from error
+
+
+def find_deadline(settings: Settings) -> float:
+    """Return until when (monotonic seconds) an answer is of use to who asks now."""
+    return time.monotonic() + settings.screening_timeout
+
+
+def resolve_individual(request: ScreeningRequest, settings: Settings) -> str:
+    """Return the pseudonym; an identifier is hashed here and goes no further."""
+    if request.anonymized_id is not None:
+        return request.anonymized_id
+    assert request.patient_id is not None  # the request's own validation
+    return pseudonymise(request.patient_id, settings.anonymization_salt.get_secret_value())
+
+
+def require_crisis(signal: SelfHarmSignal) -> None:
+    if not signal.forces_top_band:
+        raise ReleaseUnavailableError(
+            "the registry's Production release could not be loaded yet; try again shortly"
+        )
+
+
+def make_answers(request: ScreeningRequest) -> Answers:
+    given: SurveyData = request.answers
+    return Answers(
+        index_time=request.index_time or datetime.now(UTC),
+        phq9=given.phq9,
+        gad7=given.gad7,
+        phq9_total=given.phq9_score,
+    )
+
+
+async def record_answer(
+    answer: ScreeningAnswer,
+    caller: Caller,
+    assessed: AssessedCase,
+    dependencies: ScreeningDependencies,
+) -> ScreeningAnswer:
+    """Make an answer durable; return it with the trend of what was answered before."""
+    assessment = assessed.assessment
+    inputs = describe_inputs(assessment, assessed.case.answers) if assessment else {}
+    arm = assessed.choice.arm if assessed.choice else "production"
+    record = make_record(answer, caller, assessed.case.consented, arm, inputs)
+    past = await asyncio.wrap_future(dependencies.recorder.submit(record))
+    return answer.model_copy(update={"trend": [TrendPart.model_validate(one) for one in past]})

@@ -1,0 +1,100 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlruns_config.release import MEMBER_MODELS, Stacker
+from serving.releases.loading import ReleaseRejectedError, check_member, load_release
+from serving.releases.registry import Registry
+from serving.scoring.estimate import Inputs, assemble_vector
+from tests.fixtures.releases import FEATURES, draw_training_data
+
+
+@pytest.fixture
+def registry(mlflow_url):
+    registry = Registry(mlflow_url)
+    yield registry
+    registry.close()
+
+
+def change_pin(releases, position, **changes):
+    pins = list(releases.pins)
+    pins[position] = pins[position].model_copy(update=changes)
+    return pins
+
+
+def test_an_artifact_whose_hash_differs_is_refused(registry, releases):
+    tampered = releases.pins[1].artifacts | {"model.onnx": "0" * 64}
+    version = releases.publish(promote=False, members=change_pin(releases, 1, artifacts=tampered))
+
+    with pytest.raises(ReleaseRejectedError, match=r"mhras-lightgbm version 1 model\.onnx"):
+        load_release(registry, version)
+
+
+def test_a_manifest_that_was_changed_after_registration_is_refused(registry, releases):
+    version = releases.publish(promote=False)
+    releases.tag_manifest(version, "0" * 64)
+
+    with pytest.raises(ReleaseRejectedError, match=r"release\.json is not the one"):
+        load_release(registry, version)
+
+
+def test_a_member_without_a_graph_is_refused(registry, releases):
+    only_text = {"model.txt": releases.pins[1].artifacts["model.txt"]}
+    version = releases.publish(promote=False, members=change_pin(releases, 1, artifacts=only_text))
+
+    with pytest.raises(ReleaseRejectedError, match="pins 0 ONNX graphs"):
+        load_release(registry, version)
+
+
+def test_an_artifact_outside_its_folder_is_refused(registry, releases):
+    outside = {"../model.onnx": "0" * 64}
+    version = releases.publish(promote=False, members=change_pin(releases, 0, artifacts=outside))
+
+    with pytest.raises(ReleaseRejectedError, match="outside its own folder"):
+        load_release(registry, version)
+
+
+def test_a_graph_of_another_width_is_refused(registry, releases):
+    version = releases.publish(promote=False, features=FEATURES[:-1])
+
+    with pytest.raises(ReleaseRejectedError, match=r"shape \[7\], the manifest describes \[6\]"):
+        load_release(registry, version)
+
+
+def test_a_member_explained_by_another_model_is_refused(registry, releases):
+    release = load_release(registry, releases.publish(promote=False))
+    explainer = release.members["lightgbm"].explainer
+    mismatched = replace(release.members["logistic_regression"], explainer=explainer)
+
+    with pytest.raises(ReleaseRejectedError, match="explanation and graph disagree"):
+        check_member(mismatched, Inputs(assemble_vector(FEATURES, {})))
+
+
+def test_a_verified_release_scores_as_the_training_libraries_do(registry, releases):
+    release = load_release(registry, releases.publish(promote=False))
+    rows, _ = draw_training_data()
+
+    for row in rows[:50]:
+        expected = releases.members.booster.predict(row[np.newaxis])[0]
+        assert release.members["lightgbm"].predict(Inputs(row[np.newaxis])) == pytest.approx(
+            expected, abs=1e-5
+        )
+
+
+def test_a_member_without_weight_is_loaded_and_only_watches(registry, releases):
+    stacker = Stacker(intercept=0, coefficients={"logistic_regression": 1.0})
+    release = load_release(registry, releases.publish(promote=False, stacker=stacker))
+
+    assert list(release.members) == ["logistic_regression", "lightgbm"]
+    assert (
+        release.members["logistic_regression"].pin.registered_model
+        == MEMBER_MODELS["logistic_regression"]
+    )
+
+
+def test_a_row_of_nothing_still_gets_a_probability(registry, releases):
+    release = load_release(registry, releases.publish(promote=False))
+    nothing = Inputs(assemble_vector(FEATURES, {}))
+
+    assert all(0 < member.predict(nothing) < 1 for member in release.members.values())

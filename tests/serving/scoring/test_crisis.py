@@ -1,0 +1,116 @@
+import math
+from datetime import UTC, datetime
+from itertools import product
+
+import numpy as np
+import pytest
+
+from feature_repo.online import OnlineFeatures
+from serving.scoring.assessment import Assessment, Explanations
+from serving.scoring.crisis import SelfHarmSignal, read_signal, read_stored_signal
+from serving.scoring.estimate import Band, BandEdges, Estimate, Inputs, Interval
+from serving.scoring.release import Release
+from serving.screening.composition import Thresholds, compose_answer
+from tests.fixtures.manifests import make_manifest
+
+THRESHOLDS = Thresholds(BandEdges(), 75)
+
+
+def test_every_answer_vector_with_item_9_above_zero_forces_the_top_band():
+    """All 262,144 of them: 196,608 force it, the others do not."""
+    forced = sum(
+        read_signal(answers, None).forces_top_band for answers in product(range(4), repeat=9)
+    )
+
+    assert forced == 196_608
+
+
+@pytest.mark.parametrize("others", [[0] * 8, [3] * 8, [None] * 8])
+@pytest.mark.parametrize(
+    ("item_9", "signal"),
+    [(0, "denied"), (1, "present"), (2, "present"), (3, "present"), (None, "unreadable")],
+)
+def test_item_9_alone_decides(others, item_9, signal):
+    assert read_signal([*others, item_9], None) == signal
+
+
+@pytest.mark.parametrize(
+    ("total", "signal"), [(0, "denied"), (1, "unknown"), (24, "unknown"), (25, "present")]
+)
+def test_a_total_says_of_item_9_only_what_it_proves(total, signal):
+    assert read_signal(None, total) == signal
+
+
+def test_an_unreadable_item_9_forces_the_top_band_like_the_worst_answer():
+    assert SelfHarmSignal.UNREADABLE.forces_top_band
+
+
+def test_without_phq9_nothing_is_said():
+    assert read_signal(None, None) is SelfHarmSignal.NOT_ASKED
+    assert not SelfHarmSignal.NOT_ASKED.forces_top_band
+
+
+@pytest.mark.nightly
+def test_every_answer_vector_above_zero_on_item_9_is_answered_as_critical_and_reviewed():
+    """Whole answers, of a case the models think nothing of: all 262,144."""
+    assessment = make_calm_judgement()
+    crises = 0
+    for answers in product(range(4), repeat=9):
+        signal = read_signal(answers, None)
+        answer = compose_answer("a" * 32, signal, assessment, [], THRESHOLDS)
+        crisis = answers[8] > 0
+        assert (answer.risk_band is Band.CRITICAL) is crisis
+        assert answer.needs_review is crisis
+        assert (answer.crisis_guidance is not None) is crisis
+        assert answer.model_score == 1.0
+        crises += crisis
+
+    assert crises == 196_608
+
+
+@pytest.mark.parametrize("answers", [[0] * 8, [3] * 8, [None] * 8])
+@pytest.mark.parametrize("item_9", [1, 2, 3, None])
+@pytest.mark.parametrize("queues", [True, False])
+def test_without_any_model_the_crisis_rule_still_answers(answers, item_9, queues):
+    thresholds = Thresholds(BandEdges(), 75, queues)
+    signal = read_signal([*answers, item_9], None)
+    answer = compose_answer("a" * 32, signal, None, ["release"], thresholds)
+
+    assert (answer.risk_score, answer.risk_band) == (100, Band.CRITICAL)
+    assert answer.needs_review
+    assert answer.crisis_guidance
+
+
+def make_calm_judgement() -> Assessment:
+    interval = Interval(0.0, 0.02)
+    said = Estimate(probability=0.01, score=1.0, interval=interval, confidence=1.0, abstains=False)
+    return Assessment(
+        release=Release(1, make_manifest(), {}, datetime.now(UTC)),
+        features=OnlineFeatures({}),
+        estimate=said,
+        members=[],
+        inputs=Inputs(np.zeros((1, 1), np.float32)),
+        missing_data=[],
+        explanations=Explanations(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "signal"),
+    [
+        ({"phq9_item_9": 1}, SelfHarmSignal.PRESENT),
+        ({"phq9_item_9": 0}, SelfHarmSignal.DENIED),
+        ({"phq9_item_9": math.nan}, SelfHarmSignal.UNREADABLE),
+        ({"phq9_item_9": 3, "days_since_phq9": 14}, SelfHarmSignal.PRESENT),
+        ({"phq9_item_9": 3, "days_since_phq9": 15}, SelfHarmSignal.NOT_ASKED),
+        ({"phq9_item_9": 3, "days_since_phq9": math.nan}, SelfHarmSignal.NOT_ASKED),
+    ],
+)
+def test_a_stored_answer_to_item_9_speaks_for_two_weeks(changes, signal):
+    stored = {f"phq9_item_{n}": 0 for n in range(1, 10)} | {"days_since_phq9": 3}
+
+    assert read_stored_signal(stored | changes) is signal
+
+
+def test_without_a_stored_questionnaire_nothing_was_asked():
+    assert read_stored_signal({"days_since_phq9": 1}) is SelfHarmSignal.NOT_ASKED

@@ -1,0 +1,59 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from serving.screening.requests import EXAMPLE, ScreeningRequest, SurveyData
+
+SAMPLE = Path(__file__).parents[2] / "fixtures" / "sample_screening_request.json"
+possible_answers = st.none() | st.integers(0, 3)
+impossible_answers = (
+    st.integers().filter(lambda number: not 0 <= number <= 3)
+    | st.booleans()
+    | st.floats()
+    | st.text()
+    | st.lists(st.none())
+)
+
+
+def test_the_sample_request_and_the_documented_example_are_usable():
+    sample = json.loads(SAMPLE.read_text())
+
+    assert ScreeningRequest.model_validate(sample).consent_verified is True
+    assert ScreeningRequest.model_validate(EXAMPLE).answers.has_answers
+
+
+@given(st.lists(possible_answers, min_size=9, max_size=9))
+def test_every_possible_answer_vector_is_accepted_unchanged(answers):
+    assert SurveyData.model_validate({"phq9": answers}).phq9 == answers
+
+
+@given(st.integers(0, 8), impossible_answers)
+def test_an_impossible_answer_is_refused_at_its_place(place, answer):
+    answers = [0] * 9
+    answers[place] = answer
+
+    with pytest.raises(ValidationError) as refused:
+        SurveyData.model_validate({"phq9": answers})
+    assert refused.value.errors()[0]["loc"] == ("phq9", place)
+
+
+@given(st.integers(0, 20).filter(lambda length: length != 9))
+def test_another_number_of_answers_is_refused(length):
+    with pytest.raises(ValidationError):
+        SurveyData.model_validate({"phq9": [0] * length})
+
+
+@given(st.text(alphabet="0123456789abcdefABCDEFxyz\n ", max_size=40))
+def test_only_32_lower_case_hex_digits_are_a_pseudonym(text):
+    is_pseudonym = len(text) == 32 and set(text) <= set("0123456789abcdef")
+    try:
+        ScreeningRequest.model_validate({"anonymized_id": text})
+        accepted = True
+    except ValidationError:
+        accepted = False
+
+    assert accepted == is_pseudonym
