@@ -24,16 +24,20 @@ from infra.backup.reading import (
     restore_backup,
     verify_backup,
 )
-from infra.backup.settings import BackupSettings
+from infra.backup.settings import BackupSettings, IncompleteBackupError
 from infra.backup.store import BackupStore, BackupStoreError, name_moment, parse_stamp
 from infra.backup.taking import prune_backups, take_backup
+from infra.backup.trees import TreeError
 from serving.audit.signing import KeyRing, Signer
 from serving.settings import normalise_database_url, split_keys
 
 REFUSALS = (
     *(DatabaseError, EncryptionError, ForgedReceiptError, VerificationError, BackupStoreError),
+    *(TreeError,),
     psycopg2.Error,
 )
+
+AGE_METRIC = "mhras_backup_last_success_timestamp_seconds"
 
 app = typer.Typer(
     help="Encrypted backups, and the way back.",
@@ -56,7 +60,11 @@ class SigningSettings(BaseSettings):
 
 
 @app.command("run")
-def run() -> None:
+def run(
+    textfile: Annotated[
+        Path | None, typer.Option(help="File for the node exporter: when the last backup ended.")
+    ] = None,
+) -> None:
     """Take a backup, then remove those that retention (7 daily, 4 weekly, 12 monthly) drops."""
     with _explain_failures():
         settings = BackupSettings()  # type: ignore[call-arg] # filled from the environment
@@ -64,7 +72,20 @@ def run() -> None:
         moment = take_backup(settings, _announce)
         removed = prune_backups(BackupStore(settings.backup_url))
         seconds = time.monotonic() - begun
+        if textfile is not None:
+            write_metric(textfile, time.time())
         _announce(f"backup {name_moment(moment)} in {seconds:.0f} s; {len(removed)} removed")
+
+
+def write_metric(path: Path, ended_at: float) -> None:
+    """Write when a backup ended, in Prometheus' text format, in one move."""
+    scratch = path.with_suffix(".part")
+    scratch.write_text(
+        f"# HELP {AGE_METRIC} When the last whole backup ended.\n"
+        f"# TYPE {AGE_METRIC} gauge\n{AGE_METRIC} {ended_at:.0f}\n"
+    )
+    scratch.chmod(0o644)
+    scratch.replace(path)
 
 
 @app.command("list")
@@ -132,6 +153,9 @@ def _explain_failures() -> Iterator[None]:
         # Without the values, which may be secrets.
         for flaw in error.errors(include_input=False, include_url=False):
             sys.stderr.write(f"{str(flaw['loc'][0]).upper()}: {flaw['msg']}\n")
+        raise typer.Exit(2) from None
+    except IncompleteBackupError as error:
+        sys.stderr.write(f"{error}\n")
         raise typer.Exit(2) from None
     except REFUSALS as error:
         sys.stderr.write(f"{str(error).strip().partition(chr(10))[0]}\n")
