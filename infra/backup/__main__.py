@@ -14,7 +14,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 from sqlalchemy import create_engine
 
-from infra.backup.databases import DatabaseError, get_database_name
+from infra.backup.databases import DatabaseError, get_database_name, wait_for_database
 from infra.backup.encryption import EncryptionError, make_key_pair
 from infra.backup.erasures import ForgedReceiptError, reapply_erasures
 from infra.backup.reading import (
@@ -120,6 +120,9 @@ def restore(
     erasures: Annotated[
         Path | None, typer.Option(help="Receipts of erasures after the backup (JSON list).")
     ] = None,
+    patience: Annotated[
+        float, typer.Option(help="Seconds to wait for databases that are being made.", min=0)
+    ] = 0,
 ) -> None:
     """Restore databases and files into empty places; erased individuals are erased again."""
     with _explain_failures():
@@ -129,6 +132,8 @@ def restore(
         if not yes:
             raise DatabaseError(f"this would restore {name_moment(opened.moment)}: say --yes")
         receipts = json.loads(erasures.read_text()) if erasures else []
+        for url in settings.database_urls:
+            wait_for_database(url, patience)
         restore_backup(opened, _announce)
         urls = {get_database_name(url): url for url in settings.database_urls}
         if RECORD in urls:

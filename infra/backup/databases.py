@@ -4,6 +4,7 @@ import importlib.util
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,20 @@ def restore_database(
     options = ["--no-owner", "--single-transaction", "--exit-on-error"]
     options += [] if privileges else ["--no-privileges"]
     _run("pg_restore", [*options, f"--dbname={get_database_name(url)}", str(dump)], url, bin_dir)
+
+
+def wait_for_database(url: str, patience: float, pause: float = 5) -> None:
+    """Wait until a database takes its owner's login; raises DatabaseError when it does not."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            with open_connection(url):
+                return
+        except psycopg2.OperationalError as error:
+            if time.monotonic() > until:
+                reason = str(error).strip().partition("\n")[0]
+                raise DatabaseError(f"{get_database_name(url)}: {reason}") from error
+        time.sleep(pause)
 
 
 def list_tables(url: str) -> list[str]:

@@ -19,6 +19,7 @@ import fsspec.core
 import pyrage
 import typer
 import yaml
+from sqlalchemy import make_url
 
 from infra.backup.encryption import EncryptionError, parse_recipients, read_identity
 from infra.backup.store import name_moment
@@ -119,6 +120,19 @@ def get_value(secrets: Sequence[Secret], name: str, key: str) -> str:
     raise EscrowError(f"the escrow has no {name}.{key}")
 
 
+def list_owner_urls(secrets: Sequence[Secret]) -> list[str]:
+    """Return the URL of each database under its owner's login, as libpq reads it."""
+    return [_make_libpq_url(get_value(secrets, *place)) for place in OWNER_URLS]
+
+
+def _make_libpq_url(url: str) -> str:
+    found = make_url(url).set(drivername="postgresql")
+    # asyncpg names the same thing differently.
+    if mode := found.query.get("ssl"):
+        found = found.difference_update_query(["ssl"]).update_query_dict({"sslmode": str(mode)})
+    return found.render_as_string(hide_password=False)
+
+
 def make_restore_secret(
     secrets: Sequence[Secret], identity_file: Path, given: Mapping[str, str]
 ) -> Secret:
@@ -126,7 +140,7 @@ def make_restore_secret(
     if missing := [name for name in RESTORE_KEYS if not given.get(name)]:
         raise EscrowError(f"{', '.join(missing)} not set: a key that may write every bucket")
     values = {
-        "database_urls": ",".join(get_value(secrets, *place) for place in OWNER_URLS),
+        "database_urls": ",".join(list_owner_urls(secrets)),
         "audit_signing_key": get_value(secrets, "mhras-secrets", "audit_signing_key"),
         "identity": identity_file.read_text(),
         "storage_key_id": given[RESTORE_KEYS[0]],
