@@ -103,19 +103,23 @@ def _execute(cursor: extensions.cursor, statement: str, *names: str) -> None:
     cursor.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
 
-def enable_statements(admin_url: str, databases: tuple[str, ...] = ("postgres", *OWNERS)) -> bool:
-    """Make pg_stat_statements in each database; return False where the server did not load it."""
+def enable_statements(
+    admin_url: str, databases: tuple[str, ...] = ("postgres", *OWNERS)
+) -> str | None:
+    """Make pg_stat_statements in each database; return what is in the way, None for nothing."""
     for database in databases:
         connection = psycopg2.connect(admin_url, dbname=database)
         try:
             with connection, connection.cursor() as cursor:
                 cursor.execute("SHOW shared_preload_libraries")
                 if STATEMENTS not in str(cursor.fetchall()[0][0]):
-                    return False
+                    return f"{STATEMENTS} is not in shared_preload_libraries: add it there"
                 cursor.execute(f"CREATE EXTENSION IF NOT EXISTS {STATEMENTS}")
+        except psycopg2.errors.InsufficientPrivilege:
+            return f"{STATEMENTS} in {database} needs a superuser: CREATE EXTENSION {STATEMENTS}"
         finally:
             connection.close()
-    return True
+    return None
 
 
 def read_passwords(secrets: list[dict[str, Any]]) -> dict[str, str]:
@@ -134,14 +138,14 @@ def run() -> None:
     try:
         passwords = read_passwords(read_cluster_secrets(sys.stdin.read()))
         made = set_up_server(admin_url, passwords)
-        watched = enable_statements(admin_url)
+        obstacle = enable_statements(admin_url)
     except (EscrowError, SetUpError) as error:
         _stop(str(error))
     except psycopg2.Error as error:
         _stop(f"the server refused: {str(error).strip().partition(chr(10))[0]}")
     sys.stdout.write("\n".join([*made, "ready"]) + "\n")
-    if not watched:
-        sys.stdout.write(f"{STATEMENTS} is not in shared_preload_libraries: add it there\n")
+    if obstacle:
+        sys.stdout.write(f"slow statements are not counted: {obstacle}\n")
 
 
 def _stop(reason: str) -> NoReturn:

@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
 from infra.backup.__main__ import app
+from infra.backup.databases import DatabaseError, dump_database
 from infra.backup.encryption import encrypt_file, make_key_pair, parse_recipients
 from infra.backup.retention import choose_kept
 from infra.backup.store import BackupStore, name_moment
@@ -334,6 +335,13 @@ def test_a_backup_tells_the_node_exporter_when_it_ended(world: World, tmp_path: 
     line = metric.read_text().splitlines()[-1].split(" ")
     assert line[0] == "mhras_backup_last_success_timestamp_seconds"
     assert abs(float(line[1]) - datetime.now(UTC).timestamp()) < 600
+
+
+def test_a_client_without_tls_is_named_before_it_fails(world: World, tmp_path: Path) -> None:
+    """The wheel's pg_dump is one; a cluster's URLs ask for a verified server."""
+    url = world.variables["BACKUP_DATABASE_URLS"].partition(",")[0]
+    with pytest.raises(DatabaseError, match="BACKUP_POSTGRES_BIN"):
+        dump_database(f"{url}?sslmode=verify-ca", tmp_path / "dump", "a-snapshot", None)
 
 
 def test_nothing_that_is_stored_can_be_read_without_the_key(world: World) -> None:

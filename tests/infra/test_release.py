@@ -120,10 +120,10 @@ def test_each_image_is_pinned_to_the_digest_that_a_real_registry_has(
     component: Path, registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_layout(tmp_path / "image")
-    policy = tmp_path / "registries.conf"
-    policy.write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
-    for variable in ("CONTAINERS_REGISTRIES_CONF", "REGISTRIES_CONFIG_PATH"):  # by version
-        monkeypatch.setenv(variable, str(policy))
+    insecure = tmp_path / ".config" / "containers" / "registries.conf"
+    insecure.parent.mkdir(parents=True)
+    insecure.write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
+    monkeypatch.setenv("HOME", str(tmp_path))
     set_release(component, "v1.0.0", registry)
     image = read_image(component, "postgres") | {"newName": f"{registry}/postgres"}
     write_image(component, image)
