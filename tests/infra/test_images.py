@@ -41,6 +41,14 @@ def test_the_image_is_pinned_not_root_and_labelled() -> None:
         assert f"org.opencontainers.image.{label}" in DOCKERFILE
 
 
+def test_the_image_that_backs_up_has_a_client_no_older_than_the_server() -> None:
+    (client,) = re.findall(r"^ARG POSTGRES_CLIENT=(\d+)$", DOCKERFILE, re.MULTILINE)
+    (cluster,) = find("production", "Cluster")
+    server = re.search(r":(\d+)\.", cluster["spec"]["imageName"]).group(1)
+    assert int(client) >= int(server)
+    assert "ENV BACKUP_POSTGRES_BIN=/opt/postgresql" in DOCKERFILE
+
+
 def test_both_targets_exist_and_the_cluster_uses_no_other() -> None:
     targets = set(re.findall(r"AS (mhras-\S+)$", DOCKERFILE, re.MULTILINE))
     used = {
