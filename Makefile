@@ -28,8 +28,8 @@ run: install ## start everything, train a release on DROP=folder (default: a sim
 story: install ## drift, a challenger, its way to Production and back, an erasure: told and checked in minutes
 	@$(BIN)/python -m infra.local.story $(if $(ONCE),--once)
 
-test: install ## run the tests
-	@$(BIN)/python -m pytest -m "not nightly" $(ARGS)
+test: install ## run the tests, on all cores; ARGS="tests/serving -k consent" for some
+	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not nightly" $(ARGS)
 
 test-nightly: install ## run the long tests too
 	@$(BIN)/python -m pytest $(ARGS)

@@ -1,4 +1,11 @@
 """What an individual can consent to: data types and purposes, as the audit trail names them."""
 
-DATA_TYPES = ("survey", "wearable", "emr")
-PURPOSES = ("training", "screening")
+from typing import Literal, get_args
+
+DataType = Literal["survey", "wearable", "emr"]
+Purpose = Literal["training", "screening"]
+
+DATA_TYPES: tuple[DataType, ...] = get_args(DataType)
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+TRAINING: Purpose = "training"
+SCREENING: Purpose = "screening"

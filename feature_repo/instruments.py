@@ -32,6 +32,9 @@ WELLBEING_LABELS = {
     "all of the time": 5,
 }
 
+#: Item of PHQ-9 that asks about thoughts of death or self-harm (1-based).
+PHQ9_SELF_HARM_ITEM = 9
+
 #: A change of five points on PHQ-9 is clinically significant.
 PHQ9_SIGNIFICANT_CHANGE = 5
 
@@ -144,7 +147,7 @@ PHQ9 = Instrument(
     ),
     answer_points=FREQUENCY_POINTS,
     answer_labels=FREQUENCY_LABELS,
-    self_harm_item=9,
+    self_harm_item=PHQ9_SELF_HARM_ITEM,
 )
 
 PHQ8 = Instrument(

@@ -30,7 +30,7 @@ from flows.evaluation.drift_report import Window, make_summary
 from flows.features.backfilled import Done, Step, list_done, remember
 from flows.materialisation import apply_definitions, compute_bucket
 from flows.runtime.buckets import run_buckets
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.releases import hold_registry
 from flows.runtime.retries import IO_RETRIES
 from flows.sequence_scoring import find_midnight, find_sequence_members, score_bucket
@@ -39,7 +39,7 @@ from serving.settings import get_settings
 
 STEPS: tuple[Step, ...] = ("features", "sequences", "drift")
 #: A year and a month: more in one run is a mistake in a date.
-MOST_DAYS = 400
+MAX_DAYS = 400
 
 
 class RangeError(ValueError):
@@ -55,7 +55,7 @@ class Filled:
     rows: int | None
 
 
-@flow(name="backfill", timeout_seconds=48 * 3600, **TOLD)
+@flow(name="backfill", timeout_seconds=48 * 3600, **NOTIFICATION_HOOKS)
 def backfill(
     begin: date,
     end: date,
@@ -102,8 +102,8 @@ def list_days(begin: date, end: date, every_days: int) -> list[date]:
         raise RangeError(f"the range ends on {end}, before it begins on {begin}")
     if end >= datetime.now(UTC).date():
         raise RangeError(f"{end} is not over yet: the nightly flows are for today")
-    if (end - begin).days >= MOST_DAYS:
-        raise RangeError(f"{(end - begin).days + 1} days are more than {MOST_DAYS} in one run")
+    if (end - begin).days >= MAX_DAYS:
+        raise RangeError(f"{(end - begin).days + 1} days are more than {MAX_DAYS} in one run")
     return [begin + timedelta(days=n) for n in range(0, (end - begin).days + 1, every_days)]
 
 

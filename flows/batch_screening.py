@@ -1,14 +1,14 @@
 """The batch screening flow: everybody who consents, screened once a batch on what is stored.
 
-An answer is what POST /screen would give without new questionnaires: serving's own judgement,
+An answer is what POST /screen would give without new questionnaires: serving's own assessment,
 composition and record. A batch has a name, and the database holds one answer of it about each
 individual: a run that was cut off, or is started again, does what is left. ADR 0023.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -22,30 +22,43 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy import Engine, func, select
 
-from feature_repo.consent_terms import DATA_TYPES
+from feature_repo.consent_terms import DATA_TYPES, SCREENING
 from feature_repo.online import Answers, open_reader
 from feature_repo.online_store import OnlineReader
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.stored_views import StoredRow
 from flows.lake.consents import page_consenting
 from flows.runtime.buckets import run_buckets
-from flows.runtime.notifications import TOLD
+from flows.runtime.counts import Counts
+from flows.runtime.database import open_database
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from mlruns_config.release import RELEASE_MODEL
-from serving.consent.in_force import SCREENING, read_allowed
+from mlruns_config.severity import load_severity_rules
+from serving.consent.in_force import read_allowed
 from serving.database.sessions import create_database_engine, create_single_engine, open_session
-from serving.database.tables import Prediction, ReviewItem
+from serving.database.tables import Prediction
 from serving.errors import FlowActor, ScoringFailedError
+from serving.releases.loading import load_release
 from serving.releases.registry import Registry
 from serving.releases.watcher import Choice
-from serving.reviews.queue import find_rank, list_open
-from serving.scoring.assessment import Case, Judgement, Wanted, describe_inputs, read_wanted
-from serving.scoring.release import Release, load_release
+from serving.reviews.admission import drop_waiting_items
+from serving.scoring.assessment import (
+    Assessment,
+    Case,
+    ExplanationOptions,
+    LastDecisions,
+    RuleFindings,
+    describe_inputs,
+    read_explanation_options,
+)
+from serving.scoring.release import Release
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.composition import Thresholds, compose_answer, read_thresholds
-from serving.screening.recorder import Record, Row, write_records
+from serving.screening.decisions import read_last_decisions
+from serving.screening.recorder import Record, write_records
 from serving.screening.records import Caller, make_record
-from serving.screening.screen import apply_release
+from serving.screening.screen import assess_or_leave_to_rules
 from serving.settings import get_settings
 
 ACTOR = FlowActor("batch screening flow")
@@ -66,7 +79,7 @@ class BatchIncompleteError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class BatchCounts:
+class BatchCounts(Counts):
     """What became of the individuals a run came to; `waiting_already` is a part of `screened`."""
 
     screened: int = 0
@@ -75,17 +88,14 @@ class BatchCounts:
     without_data: int = 0
     #: Their consent changed between reading it and recording.
     consent_changed: int = 0
-    #: Of those screened, who waits for a person already: see `waits_already`.
+    #: Of those screened, who waits for a person already: see `is_waiting`.
     waiting_already: int = 0
     not_scored: int = 0
 
-    def __add__(self, other: "BatchCounts") -> "BatchCounts":
-        return BatchCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
 
 @dataclass(frozen=True)
-class Tools:
-    """What a bucket is screened with."""
+class BatchContext:
+    """What a bucket is screened with: release, stores and thresholds."""
 
     release: Release
     reader: OnlineReader
@@ -93,10 +103,10 @@ class Tools:
     #: Commits each statement by itself.
     writer: Engine
     thresholds: Thresholds
-    wanted: Wanted
+    explanations: ExplanationOptions
 
 
-@flow(name="batch-screening", timeout_seconds=12 * 3600, **TOLD)
+@flow(name="batch-screening", timeout_seconds=12 * 3600, **NOTIFICATION_HOOKS)
 def screen_everybody(batch: str | None = None) -> BatchCounts:
     """Screen every individual with a consent in force on what is stored of them.
 
@@ -167,41 +177,43 @@ def _open_registry() -> Iterator[Registry]:
 def screen_bucket(bucket: int, batch: str, version: int) -> BatchCounts:
     """Screen one bucket of individuals, a page at a time."""
     counts = BatchCounts()
-    with open_tools(version) as tools:
-        for people in page_consenting(tools.engine, bucket, SCREENING, PAGE_SIZE):
-            counts += screen_page(people, batch, tools)
+    with open_context(version) as context:
+        for people in page_consenting(context.engine, bucket, SCREENING, PAGE_SIZE):
+            counts += screen_page(people, batch, context)
     return counts
 
 
 @contextmanager
-def open_tools(version: int) -> Iterator[Tools]:
+def open_context(version: int) -> Iterator[BatchContext]:
     settings = get_settings()
     url = settings.database_url.get_secret_value()
     engine, writer = create_database_engine(url), create_single_engine(url, SECONDS_TO_WRITE)
     reader = open_reader(SECONDS_TO_READ)
-    thresholds, wanted = read_thresholds(settings), read_wanted(settings)
+    thresholds, options = read_thresholds(settings), read_explanation_options(settings)
     try:
-        yield Tools(load_verified(version), reader, engine, writer, thresholds, wanted)
+        yield BatchContext(load_verified(version), reader, engine, writer, thresholds, options)
     finally:
         reader.close()
         writer.dispose()
         engine.dispose()
 
 
-def screen_page(people: Sequence[str], batch: str, tools: Tools) -> BatchCounts:
+def screen_page(people: Sequence[str], batch: str, context: BatchContext) -> BatchCounts:
     """Screen those of a page who have no answer in the batch yet, and commit them together.
 
     Whose consent changed while they were screened is left out: a withdrawal binds at once.
     """
-    known = find_screened(tools.engine, batch, people)
+    known = find_screened(context.engine, batch, people)
     left = [one for one in people if one not in known]
-    consented = read_consented(tools.engine, left)
-    rows = tools.reader.fetch(Choice(tools.release).list_views(), left)
+    consented = read_consented(context.engine, left)
+    rows = context.reader.fetch(Choice(context.release).list_views(), left)
+    decisions = read_last_decisions(context.engine, left)
     records: dict[str, Record] = {}
     without_data = not_scored = 0
     for person, data_types in consented.items():
         try:
-            record = screen_stored(person, data_types, rows[person], batch, tools)
+            decided = decisions.get(person, LastDecisions())
+            record = screen_stored(person, data_types, rows[person], batch, context, decided)
         except ScoringFailedError:
             not_scored += 1
             continue
@@ -209,11 +221,11 @@ def screen_page(people: Sequence[str], batch: str, tools: Tools) -> BatchCounts:
             without_data += 1
         else:
             records[person] = record
-    still = read_consented(tools.engine, list(records))
+    still = read_consented(context.engine, list(records))
     kept = [record for person, record in records.items() if still.get(person) == consented[person]]
-    queued = queue_nobody_twice(tools.engine, kept)
+    queued = drop_waiting_items(context.engine, kept)
     if queued:
-        write_records(tools.writer, queued)
+        write_records(context.writer, queued)
     return BatchCounts(
         screened=len(kept),
         screened_before=len(known),
@@ -221,34 +233,6 @@ def screen_page(people: Sequence[str], batch: str, tools: Tools) -> BatchCounts:
         consent_changed=len(left) - without_data - not_scored - len(kept),
         waiting_already=count_reviews(kept) - count_reviews(queued),
         not_scored=not_scored,
-    )
-
-
-def queue_nobody_twice(engine: Engine, records: Sequence[Record]) -> list[Record]:
-    """Return the records without the review items of those who wait for a person already.
-
-    A batch each night would otherwise fill the queue with the same individuals.
-    """
-    asked = [one.review_item["anonymized_id"] for one in records if one.review_item]
-    with open_session(engine) as session:
-        found = list_open(session, asked)
-    waiting: dict[str, list[ReviewItem]] = {}
-    for item in found:
-        waiting.setdefault(item.anonymized_id, []).append(item)
-    return [
-        replace(one, review_item=None)
-        if one.review_item and waits_already(one.review_item, waiting)
-        else one
-        for one in records
-    ]
-
-
-def waits_already(item: Row, waiting: Mapping[str, Sequence[ReviewItem]]) -> bool:
-    """Tell whether an open item is no less urgent, and open for every reason of the new one."""
-    return any(
-        find_rank(known.priority) <= find_rank(item["priority"])
-        and set(item["reasons"]) <= set(known.reasons)
-        for known in waiting.get(item["anonymized_id"], ())
     )
 
 
@@ -273,33 +257,40 @@ def read_consented(engine: Engine, people: Sequence[str]) -> dict[str, frozenset
 
 
 def screen_stored(
-    person: str, consented: frozenset[str], row: StoredRow, batch: str, tools: Tools
+    person: str,
+    consented: frozenset[str],
+    row: StoredRow,
+    batch: str,
+    context: BatchContext,
+    decided: LastDecisions,
 ) -> Record | None:
     """Return the rows of one screening on what is stored; None where nothing is.
 
-    Raises ScoringFailedError unless the crisis rule decides without the release.
+    Raises ScoringFailedError unless a rule decides without the release.
     """
-    case = Case(Answers(datetime.now(UTC)), consented, row)
-    signal = case.read_signal(tools.release)
-    judgement: Judgement | None = None
-    try:
-        judgement = apply_release(tools.release, case, tools.wanted)
-    except ScoringFailedError:
-        if not signal.forces_top_band:
-            raise
-    if judgement is not None and set(judgement.missing_data) == set(DATA_TYPES):
+    case = Case(Answers(datetime.now(UTC)), consented, row, decided=decided)
+    findings = case.apply_rules(context.release, load_severity_rules())
+    _release, assessment = assess_or_leave_to_rules(
+        [context.release], case, findings, context.explanations
+    )
+    if assessment is not None and set(assessment.missing_data) == set(DATA_TYPES):
         return None
-    degraded = ["release"] if judgement is None else []
-    answer = compose_answer(person, signal, judgement, degraded, tools.thresholds)
-    return describe_record(answer, case, judgement, batch)
+    degraded = ["release"] if assessment is None else []
+    answer = compose_answer(person, findings, assessment, degraded, context.thresholds)
+    return describe_record(answer, case, findings, assessment, batch)
 
 
 def describe_record(
-    answer: ScreeningAnswer, case: Case, judgement: Judgement | None, batch: str
+    answer: ScreeningAnswer,
+    case: Case,
+    findings: RuleFindings,
+    assessment: Assessment | None,
+    batch: str,
 ) -> Record:
-    inputs = describe_inputs(judgement, case.answers) if judgement else {}
+    inputs = describe_inputs(assessment, case.answers) if assessment else {}
     caller = Caller(ACTOR, f"batch:{batch}", deadline=float("inf"), batch=batch)
-    return make_record(answer, caller, case.consented, "production", inputs)
+    level = findings.crisis.level
+    return make_record(answer, caller, case.consented, "production", inputs, level)
 
 
 def report_batch(batch: str, version: int, counts: BatchCounts) -> None:
@@ -322,10 +313,6 @@ def count_bands(batch: str) -> list[dict[str, Any]]:
         .group_by(Prediction.risk_band)
         .order_by(func.min(Prediction.risk_score).desc())
     )
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    try:
-        with open_session(engine) as session:
-            rows = session.execute(statement).all()
-    finally:
-        engine.dispose()
+    with open_database() as engine, open_session(engine) as session:
+        rows = session.execute(statement).all()
     return [{"band": band, "answers": answers, "reviews": queued} for band, answers, queued in rows]

@@ -12,7 +12,7 @@ from flows.datasets.loading import load_training_set
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.comparison import Comparison, compare_releases, log_comparison
 from flows.models.registered import UnusableReleaseError, open_release
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from mlruns_config.registry.transitions import find_production, find_version, open_registry
 from mlruns_config.release import RELEASE_MODEL
@@ -24,7 +24,7 @@ class UnknownReleaseError(ValueError):
     """There is no such release version."""
 
 
-@flow(name="comparison", timeout_seconds=4 * 3600, **TOLD)
+@flow(name="comparison", timeout_seconds=4 * 3600, **NOTIFICATION_HOOKS)
 def compare_release(version: int) -> Comparison | None:
     """Compare a release with the one in Production on what the lake holds now.
 

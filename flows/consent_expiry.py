@@ -14,11 +14,12 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy.orm import Session
 
 from feature_repo.catalogue import TABLED_VIEWS
-from feature_repo.consent_terms import DATA_TYPES
+from feature_repo.consent_terms import DATA_TYPES, SCREENING
 from feature_repo.postgres_reader import erase_online_rows
-from flows.runtime.notifications import TOLD, notify
+from flows.runtime.database import open_database
+from flows.runtime.notifications import NOTIFICATION_HOOKS, notify
 from flows.runtime.retries import IO_RETRIES
-from serving.consent.in_force import SCREENING, read_allowed
+from serving.consent.in_force import read_allowed
 from serving.consent.notices import (
     EXPIRED,
     EXPIRING,
@@ -26,10 +27,9 @@ from serving.consent.notices import (
     find_unnoticed,
     give_notices,
 )
-from serving.database.sessions import create_database_engine, open_session
+from serving.database.sessions import open_session
 from serving.database.tables import Consent
 from serving.errors import FlowActor
-from serving.settings import get_settings
 
 ACTOR = FlowActor("consent expiry flow")
 #: Consents noticed in one transaction.
@@ -49,7 +49,7 @@ class ExpiryCounts:
         return bool(self.expiring or self.expired or self.cleared)
 
 
-@flow(name="consent-expiry", timeout_seconds=3600, **TOLD)
+@flow(name="consent-expiry", timeout_seconds=3600, **NOTIFICATION_HOOKS)
 def watch_consents() -> ExpiryCounts:
     """Warn of consents that end within seven days; record and clear away those that have ended.
 
@@ -94,9 +94,8 @@ def end() -> tuple[int, int]:
 
 def _notice_all(kind: str, before: Callable[[Session, Sequence[Consent]], None]) -> int:
     """Go through the unnoticed consents a page at a time; return how many there were."""
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
     noticed = 0
-    try:
+    with open_database() as engine:
         while True:
             now = datetime.now(UTC)
             with open_session(engine) as session:
@@ -106,8 +105,6 @@ def _notice_all(kind: str, before: Callable[[Session, Sequence[Consent]], None])
             noticed += len(consents)
             if len(consents) < PAGE_SIZE:
                 return noticed
-    finally:
-        engine.dispose()
 
 
 def clear_online(

@@ -18,14 +18,15 @@ from flows.evaluation.outcome_drift import (
     measure_outcomes,
 )
 from flows.lake.tables import scan_table
-from flows.runtime.notifications import TOLD, notify
+from flows.runtime.database import open_database
+from flows.runtime.notifications import NOTIFICATION_HOOKS, notify
 from flows.runtime.retries import IO_RETRIES
 from mlruns_config.registry.transitions import find_production, open_registry, read_metrics
 from mlruns_config.release import RELEASE_MODEL
 from monitoring.drift import SAMPLE_ROWS, DriftResult, measure_drift
 from monitoring.drift_reference import REFERENCE_FILE, DriftReference
 from monitoring.outcome_drift import GroupDrift, OutcomeDrift, describe_performance
-from serving.database.sessions import create_database_engine, open_session
+from serving.database.sessions import open_session
 from serving.database.tables import DriftReport
 from serving.predictions.drift_records import ScreenedSample, sample_outcomes, sample_screenings
 from serving.settings import get_settings
@@ -39,10 +40,10 @@ PERFORMANCE_DEGRADED = "performance.degraded"
 #: Labelled screenings that are looked at.
 LABELLED_ROWS = 20_000
 #: Fewer screenings than this say nothing about a population.
-FEWEST_SCREENINGS = 200
+MIN_SCREENINGS = 200
 
 
-@flow(name="drift", timeout_seconds=2 * 3600, **TOLD)
+@flow(name="drift", timeout_seconds=2 * 3600, **NOTIFICATION_HOOKS)
 def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
     """Compare the screenings of the last days with the Production release's training.
 
@@ -72,7 +73,7 @@ def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
 def examine(window: Window, reference: DriftReference) -> tuple[ScreenedSample, Found] | None:
     """Compare what was screened in a window; None where that is too little."""
     sample = read_screenings(window)
-    if sample.screened < FEWEST_SCREENINGS:
+    if sample.screened < MIN_SCREENINGS:
         get_run_logger().info("%d screenings are too few to compare", sample.screened)
         return None
     judged = judge_outcomes(window, sample, reference.groups, get_settings().lake_url)
@@ -94,10 +95,9 @@ def report_drift(window: Window, sample: ScreenedSample, found: Found, threshold
 def load_reference() -> tuple[int, DriftReference] | None:
     """Return the Production release's version and what its training data looked like."""
     settings = get_settings()
-    engine = create_database_engine(settings.database_url.get_secret_value())
-    registry = open_registry(settings.mlflow_tracking_uri, engine)
-    version = find_production(registry)
-    engine.dispose()
+    with open_database() as engine:
+        registry = open_registry(settings.mlflow_tracking_uri, engine)
+        version = find_production(registry)
     if version is None:
         return None
     run_id = registry.client.get_model_version(RELEASE_MODEL, str(version)).run_id
@@ -108,12 +108,8 @@ def load_reference() -> tuple[int, DriftReference] | None:
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def read_screenings(window: Window) -> ScreenedSample:
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    try:
-        with open_session(engine) as session:
-            return sample_screenings(session, window.begin, window.end, window.version, SAMPLE_ROWS)
-    finally:
-        engine.dispose()
+    with open_database() as engine, open_session(engine) as session:
+        return sample_screenings(session, window.begin, window.end, window.version, SAMPLE_ROWS)
 
 
 @task(cache_policy=NO_CACHE)
@@ -129,15 +125,12 @@ def judge_outcomes(
     """Compare the release's labelled screenings, and who was screened, with its training."""
     since = window.end - timedelta(days=OUTCOME_DAYS)
     settings = get_settings()
-    engine = create_database_engine(settings.database_url.get_secret_value())
-    try:
+    with open_database() as engine:
         with open_session(engine) as session:
             labelled = sample_outcomes(session, since, window.version, LABELLED_ROWS)
         registry = open_registry(settings.mlflow_tracking_uri, engine)
         version = registry.client.get_model_version(RELEASE_MODEL, str(window.version))
         then = read_metrics(registry, version)
-    finally:
-        engine.dispose()
     ages = [one.get("age") for one in sample.features]
     screened = pl.DataFrame(
         {JOIN_KEY: sample.individuals, "age": ages}, schema={JOIN_KEY: pl.String, "age": pl.Float64}
@@ -198,12 +191,8 @@ def log_report(window: Window, sample: ScreenedSample, found: Found, threshold: 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def store_summary(summary: DriftReport) -> None:
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    try:
-        with open_session(engine) as session:
-            session.merge(summary)  # a retry finds the row of the attempt before
-    finally:
-        engine.dispose()
+    with open_database() as engine, open_session(engine) as session:
+        session.merge(summary)  # a retry finds the row of the attempt before
 
 
 def announce_degradation(window: Window, outcomes: OutcomeDrift, run_id: str) -> None:

@@ -22,11 +22,12 @@ from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.postgres_reader import erase_online_rows
 from flows.lake.parts import RETRACTIONS, erase_retractions, name_parts
 from flows.lake.tables import SET_ASIDE, erase_rows, locate_table, scan_table
-from flows.runtime.notifications import TOLD
+from flows.runtime.database import open_database
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
 from mlruns_config.release import RELEASE_MODEL
-from serving.database.sessions import create_database_engine, open_session
+from serving.database.sessions import open_session
 from serving.individuals.erasure import DONE, list_queued, remove_again, report_store
 from serving.settings import get_settings
 
@@ -49,21 +50,18 @@ class StoreReport:
     details: dict[str, Any]
 
 
-@flow(name="erasure", timeout_seconds=6 * 3600, **TOLD)
+@flow(name="erasure", timeout_seconds=6 * 3600, **NOTIFICATION_HOOKS)
 def erase_queued() -> list[StoreReport]:
     """Empty every store of every erasure that is queued; return what was done.
 
     Raises ErasureIncompleteError, after trying all, when a store could not be emptied.
     """
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    try:
+    with open_database() as engine:
         reports = [
             report
             for erasure_id, person in find_queued(engine)
             for report in _erase_everywhere(engine, erasure_id, person)
         ]
-    finally:
-        engine.dispose()
     if reports:
         rows = [asdict(report) | {"details": str(report.details)} for report in reports]
         create_table_artifact(rows, key="erasures")

@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy import Row
 
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.releases import MODEL_ROLLED_BACK, ROLLOUT_STOPPED, announce, hold_registry
 from flows.runtime.retries import IO_RETRIES
 from mlruns_config.arms import Rollout
@@ -48,7 +48,7 @@ class Watched:
     since: datetime
 
 
-@flow(name="guardrails", timeout_seconds=600, **TOLD)
+@flow(name="guardrails", timeout_seconds=600, **NOTIFICATION_HOOKS)
 def watch_releases() -> list[str]:
     """Stop a candidate, or roll a new Production release back, on a breach; return the breaches.
 

@@ -37,14 +37,14 @@ from flows.lake.staging import (
     unstage_rows,
 )
 from flows.lake.tables import describe_table
-from flows.runtime.notifications import TOLD
+from flows.runtime.database import open_database
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.sources.clean import find_shifted_scale
 from flows.sources.contract import CONSENTS, EMR_EVENTS, PEOPLE, TABLES, Table
 from flows.sources.delimited import list_unknown_columns
 from flows.sources.drop import Drop, SourceFile, find_files
 from flows.sources.fhir_context import gather_context
 from flows.sources.pseudonymise import PersonKey
-from serving.database.sessions import create_database_engine
 from serving.settings import Settings, get_settings
 
 #: Share of a table's records that may be bad before a run fails. A few bad rows are usual;
@@ -65,7 +65,7 @@ LANDED_TABLES = tuple(table for table in TABLES.values() if table is not CONSENT
 PASSING_ERRORS = (OSError, DeltaError, OperationalError)
 
 
-@flow(name="ingestion", timeout_seconds=12 * 3600, **TOLD)
+@flow(name="ingestion", timeout_seconds=12 * 3600, **NOTIFICATION_HOOKS)
 def ingest(
     drop: str,
     max_quarantined_share: float = MAX_QUARANTINED_SHARE,
@@ -84,12 +84,8 @@ def ingest(
         max_withheld_share: Share of all records that may be withheld before the run fails.
     """
     settings = get_settings()
-    engine = create_database_engine(settings.database_url.get_secret_value())
-    try:
-        with hold_ingestion_lock(engine):
-            report = _ingest_files(_prepare(drop, settings), engine)
-    finally:
-        engine.dispose()
+    with open_database() as engine, hold_ingestion_lock(engine):
+        report = _ingest_files(_prepare(drop, settings), engine)
     return _conclude(report, max_quarantined_share, max_withheld_share)
 
 

@@ -36,9 +36,10 @@ from flows.features.tables import (
 )
 from flows.features.wearables import compute_wearable_windows
 from flows.lake.consents import keep_consented
+from flows.lake.spans import list_spans
 from flows.lake.tables import scan_table
-from flows.runtime.buckets import list_spans, run_buckets
-from flows.runtime.notifications import TOLD
+from flows.runtime.buckets import run_buckets
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sequence_scoring import blank_channels, find_midnight, score_sequences
 from serving.settings import get_settings
@@ -54,7 +55,7 @@ class ViewReport:
     table_version: int
 
 
-@flow(name="features", timeout_seconds=12 * 3600, **TOLD)
+@flow(name="features", timeout_seconds=12 * 3600, **NOTIFICATION_HOOKS)
 def materialise_features(as_of: date | None = None) -> list[ViewReport]:
     """Compute the features of every individual and serve those of one day.
 

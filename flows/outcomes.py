@@ -7,7 +7,7 @@ well because of it. ADR 0024.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -20,25 +20,27 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from sqlalchemy import ColumnElement, Engine, func, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from feature_repo.answer_features import INDEX_DAY
 from feature_repo.individual import JOIN_KEY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.datasets.labels import ADJUDICATED, INDEX_DATE, LABEL, SOURCE, find_last_day, label_index
+from flows.datasets.screenings import OUTCOME, REVIEW, find_index_date, index_day
 from flows.lake.consents import is_in_bucket, keep_consented, read_consented_types
+from flows.lake.spans import Span, list_spans
 from flows.lake.tables import scan_table
-from flows.runtime.buckets import Span, list_spans, run_buckets
-from flows.runtime.notifications import TOLD
+from flows.runtime.buckets import run_buckets
+from flows.runtime.counts import Counts
+from flows.runtime.database import open_database
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import TABLES, ColumnTypes
-from serving.database.sessions import create_database_engine, open_session
+from serving.database.sessions import open_session
 from serving.database.tables import Prediction, PredictionLabel
 from serving.reviews.labels import ReviewLabel, read_review_labels
 from serving.settings import get_settings
 
-OUTCOME, REVIEW = "outcome", "review"
 #: Tables that labels are derived from.
 FOLLOW_UP = ("surveys", "emr_events", "outcomes")
 #: Predictions looked at: later than this nothing is expected to land any more.
@@ -54,7 +56,7 @@ ASKED: ColumnTypes = {
 
 
 @dataclass(frozen=True)
-class LabelCounts:
+class LabelCounts(Counts):
     """Predictions looked at, those with an outcome, and labels that are new or changed."""
 
     predictions: int = 0
@@ -63,11 +65,8 @@ class LabelCounts:
     adjudicated: int = 0
     new_or_changed: int = 0
 
-    def __add__(self, other: "LabelCounts") -> "LabelCounts":
-        return LabelCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
-
-@flow(name="outcomes", timeout_seconds=6 * 3600, **TOLD)
+@flow(name="outcomes", timeout_seconds=6 * 3600, **NOTIFICATION_HOOKS)
 def collect_outcomes(look_back_days: int = LOOK_BACK_DAYS) -> LabelCounts:
     """Join outcomes and review decisions to the predictions they belong to.
 
@@ -96,9 +95,8 @@ def collect_outcomes(look_back_days: int = LOOK_BACK_DAYS) -> LabelCounts:
 def label_bucket(bucket: int, since: datetime, known_until: date) -> LabelCounts:
     """Label the predictions about one bucket of individuals, a span of them at a time."""
     settings = get_settings()
-    engine = create_database_engine(settings.database_url.get_secret_value())
     counts = LabelCounts()
-    try:
+    with open_database() as engine:
         consented = read_consented_types(engine, datetime.now(UTC), bucket=bucket)
         for span in list_spans(settings.lake_url, bucket):
             asked = read_predictions(engine, bucket, span, since)
@@ -107,8 +105,6 @@ def label_bucket(bucket: int, since: datetime, known_until: date) -> LabelCounts
             labelled = label_index(asked, surveys, events, adjudicated, known_until)
             changed = store_outcomes(engine, labelled)
             counts += count_labels(asked.height, labelled, changed)
-    finally:
-        engine.dispose()
     return counts
 
 
@@ -133,17 +129,6 @@ def read_predictions(engine: Engine, bucket: int, span: Span, since: datetime) -
             for number, person, created_at, day, known in session.execute(statement)
         ]
     return pl.DataFrame(rows, schema=ASKED, orient="row")
-
-
-def index_day() -> ColumnElement[float]:
-    """Return the SQL of the day (days since 1970) that the answers of a prediction are of."""
-    return Prediction.inputs["request"][INDEX_DAY].as_float()
-
-
-def find_index_date(created_at: datetime, day: float | None) -> date:
-    if day is None:  # of before requests were kept with the inputs
-        return created_at.astimezone(UTC).date()
-    return date(1970, 1, 1) + timedelta(days=int(day))
 
 
 def read_follow_up(
@@ -215,8 +200,7 @@ def count_labels(predictions: int, labelled: pl.DataFrame, changed: int) -> Labe
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def collect_reviews() -> int:
     """Store the decisions since the newest one that is stored; return how many are new."""
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    try:
+    with open_database() as engine:
         with open_session(engine) as session:
             newest = session.scalar(
                 select(func.max(PredictionLabel.settled_at)).where(PredictionLabel.kind == REVIEW)
@@ -225,8 +209,6 @@ def collect_reviews() -> int:
             since = (newest or datetime(2000, 1, 1, tzinfo=UTC)) - timedelta(days=1)
             labels = [describe_review(one) for one in read_review_labels(session, since)]
         return upsert_labels(engine, iter(labels))
-    finally:
-        engine.dispose()
 
 
 def describe_review(label: ReviewLabel) -> dict[str, Any]:

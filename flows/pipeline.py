@@ -12,13 +12,13 @@ from flows.cohort import DEFAULT_PEOPLE, DEFAULT_YEARS, simulate_cohort, write_d
 from flows.ingestion import ingest
 from flows.materialisation import materialise_features
 from flows.models.families import TABULAR_FAMILIES
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.sequence_scoring import score_sequences
 from flows.training import TrainingReport, train
 from flows.validation import validate_lake
 
 
-@flow(name="pipeline", timeout_seconds=36 * 3600, **TOLD)
+@flow(name="pipeline", timeout_seconds=36 * 3600, **NOTIFICATION_HOOKS)
 def run_pipeline(
     drop: str | None = None,
     people: int = DEFAULT_PEOPLE,

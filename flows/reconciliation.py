@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 
-from flows.runtime.notifications import TOLD, notify
+from flows.runtime.notifications import NOTIFICATION_HOOKS, notify
 from flows.runtime.orphaned_flow_runs import crash_run, find_last_sign, list_unfinished
 from flows.runtime.orphaned_mlflow_runs import find_dead_runs, kill_run
 from flows.runtime.orphaned_versions import list_broken, mark_broken
@@ -27,7 +27,7 @@ from serving.settings import get_settings
 SILENCE_MINUTES = 15
 
 
-@flow(name="reconciliation", timeout_seconds=600, **TOLD)
+@flow(name="reconciliation", timeout_seconds=600, **NOTIFICATION_HOOKS)
 def reconcile_runs(silence_minutes: int = SILENCE_MINUTES) -> list[str]:
     """Mark what nobody works on any more; return what was found, in words.
 

@@ -7,7 +7,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.models.families import FAMILIES
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.releases import MODEL_RETRAINED, announce, hold_registry
 from flows.runtime.retries import IO_RETRIES
 from flows.training import TrainingReport, train
@@ -25,7 +25,7 @@ REPORTS, BREACHES = 5, 2
 COOL_DOWN_DAYS = 7
 
 
-@flow(name="retraining", timeout_seconds=14 * 3600, **TOLD)
+@flow(name="retraining", timeout_seconds=14 * 3600, **NOTIFICATION_HOOKS)
 def retrain(
     reason: str = "by hand",
     force: bool = False,

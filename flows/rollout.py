@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows.runtime.approval import Approval, ask_for_approval, find_waiting_run
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.releases import (
     MODEL_PROMOTED,
     ROLLOUT_ADVANCED,
@@ -69,7 +69,7 @@ class Position:
         return PRODUCTION if self.next_share is None else f"traffic {self.next_share:g}"
 
 
-@flow(name="rollout", timeout_seconds=600, **TOLD)
+@flow(name="rollout", timeout_seconds=600, **NOTIFICATION_HOOKS)
 def advance_rollout(approval: ApprovedSteps = "none", rehearsal: bool = False) -> str | None:
     """Take the candidate's next step if its evidence suffices; return the step, None if none.
 

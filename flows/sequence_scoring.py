@@ -23,17 +23,19 @@ from feature_repo.online_store import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, weekly_sequence
+from flows.datasets.rows import Sequences
 from flows.datasets.training_set import stack_sequences
 from flows.features.online import read_consents, write_online
 from flows.features.tables import merge_rows, read_latest, scan_bucket
-from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, Sequences, open_session
+from flows.lake.spans import list_spans
+from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, open_session
 from flows.models.registration import GRAPH_FILE
-from flows.runtime.buckets import list_spans, run_buckets
-from flows.runtime.notifications import TOLD
+from flows.runtime.buckets import run_buckets
+from flows.runtime.database import open_database
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from mlruns_config.registry.transitions import find_production, open_registry, read_manifest
 from mlruns_config.release import MemberPin
-from serving.database.sessions import create_database_engine
 from serving.scoring.sequence_outputs import make_output_key
 from serving.settings import get_settings
 
@@ -43,7 +45,7 @@ ROWS_PER_CALL = 500
 Pins = Sequence[MemberPin]
 
 
-@flow(name="sequence-scoring", timeout_seconds=12 * 3600, **TOLD)
+@flow(name="sequence-scoring", timeout_seconds=12 * 3600, **NOTIFICATION_HOOKS)
 def score_sequences(as_of: date | None = None) -> int:
     """Score the stored weeks of one day and serve the outputs; return how many.
 
@@ -67,10 +69,9 @@ def score_sequences(as_of: date | None = None) -> int:
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def find_sequence_members() -> list[MemberPin]:
     """Return the pins of the Production release's members that take the weekly sequence."""
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    registry = open_registry(get_settings().mlflow_tracking_uri, engine)
-    production = find_production(registry)
-    engine.dispose()
+    with open_database() as engine:
+        registry = open_registry(get_settings().mlflow_tracking_uri, engine)
+        production = find_production(registry)
     members = [] if production is None else read_manifest(registry, production).members
     return [pin for pin in members if pin.input == SEQUENCE_INPUT]
 

@@ -16,23 +16,24 @@ from prefect.cache_policies import NO_CACHE
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.individual import JOIN_KEY
 from flows.comparison import compare_with_production
-from flows.datasets.lineage import describe_lineage, log_data_inputs, log_environment, name_flow_run
+from flows.datasets.lineage import describe_lineage, log_data_inputs, log_environment
 from flows.datasets.loading import load_training_set
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.comparison import Comparison
 from flows.evaluation.drift_reference import log_drift_reference, summarise_training
 from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_evaluation
-from flows.evaluation.selection import YARDSTICK, Decision, select_members
+from flows.evaluation.selection import Decision, select_members
 from flows.lake.tables import scan_table
-from flows.models.families import FAMILIES, load_families
+from flows.models.families import BASELINE, FAMILIES, load_families
 from flows.models.member import FitMember, FittedMember, FittingData
 from flows.models.out_of_fold import CrossFitted, cross_fit
 from flows.models.registration import register_member, register_release
 from flows.models.release import assemble_release, gather_unseen, predict_all
 from flows.models.stacking import fit_stacker
 from flows.models.surrogate import explain_manifest
+from flows.runtime.flow_run import name_flow_run
 from flows.runtime.locks import run_alone
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from mlruns_config.registry.transitions import PromotionRefusedError, open_registry, promote
 from mlruns_config.release import MemberPin, Stacker
 from serving.database.sessions import create_database_engine
@@ -56,7 +57,7 @@ class TrainingReport:
     refused: str = ""
 
 
-@flow(name="training", timeout_seconds=HOURS * 3600, **TOLD)
+@flow(name="training", timeout_seconds=HOURS * 3600, **NOTIFICATION_HOOKS)
 def train(
     seed: int = 7,
     actor: str = "training flow",
@@ -154,7 +155,7 @@ def fit_members(
     out_of_fold = predict_all(cross_fitted, data.rows)
     names = individuals.to_numpy().astype(np.str_)
     decisions = select_members(out_of_fold, data.labels, names, data.seed)
-    joined = {YARDSTICK, *(decision.member for decision in decisions if decision.joins)}
+    joined = {BASELINE, *(decision.member for decision in decisions if decision.joins)}
     mlflow.set_tags({f"member.{one.member}": one.describe() for one in decisions})
     chosen = {name: predicted for name, predicted in out_of_fold.items() if name in joined}
     return FittedMembers(members, cross_fitted, pins, fit_stacker(chosen, data.labels), decisions)
@@ -214,8 +215,8 @@ def _leave_artifacts(
     experiment = mlflow.get_run(report.run_id).info.experiment_id
     link = f"{uri}/#/experiments/{experiment}/runs/{report.run_id}"
     create_link_artifact(link, link_text="MLflow run of this training", key="training-run")
-    verdict = report.refused or f"release {report.release_version} is {report.stage}"
+    outcome = report.refused or f"release {report.release_version} is {report.stage}"
     rival = comparison.to_markdown() if comparison else "No other release is in Production."
     create_markdown_artifact(
-        f"{verdict}\n\n{rival}\n\n{evaluation.to_markdown()}", key="training-metrics"
+        f"{outcome}\n\n{rival}\n\n{evaluation.to_markdown()}", key="training-metrics"
     )

@@ -21,14 +21,13 @@ from prefect.cache_policies import NO_CACHE
 from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.lake.tables import get_version, scan_table, set_rows_aside
 from flows.quality.page import render_page
-from flows.quality.results import ExpectationResult, TableResult
+from flows.quality.results import VALIDATION_EXPERIMENT, ExpectationResult, TableResult
 from flows.quality.suites import list_expectations
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
 from serving.settings import get_settings
 
-EXPERIMENT = "mhras-validation"
 VALIDATED_TABLES = tuple(name for name in TABLES if name != CONSENTS.name)
 #: Rows handed to Great Expectations at a time (it takes pandas, all in memory).
 ROWS_PER_CHECKPOINT = 1_000_000
@@ -38,7 +37,7 @@ class ValidationFailedError(RuntimeError):
     """A table breaks an expectation beyond its tolerance; the message says which."""
 
 
-@flow(name="validation", timeout_seconds=6 * 3600, **TOLD)
+@flow(name="validation", timeout_seconds=6 * 3600, **NOTIFICATION_HOOKS)
 def validate_lake() -> str:
     """Validate every landed table; return the MLflow run that keeps the results.
 
@@ -160,7 +159,7 @@ def _list_broken_rows(found: dict[str, Any]) -> list[int]:
 def log_results(results: list[TableResult], tracking_uri: str) -> str:
     """Log the results and their page to an MLflow run; link it; return the run's id."""
     mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_experiment(EXPERIMENT)
+    mlflow.set_experiment(VALIDATION_EXPERIMENT)
     page = render_page(results, datetime.now(UTC))
     with mlflow.start_run(run_name=f"validation {datetime.now(UTC):%Y-%m-%d %H:%M}") as run:
         mlflow.log_text(page, "validation.html")

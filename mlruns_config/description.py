@@ -51,9 +51,9 @@ def _name_tables(tables: dict[str, dict[str, object]]) -> str:
 def _link_validation(validation: dict[str, str]) -> str:
     if not validation:
         return "**none of exactly these versions**"
-    verdict = "passed" if validation["success"] == "true" else "failed"
+    result = "passed" if validation["success"] == "true" else "failed"
     run = _locate_run(validation["experiment_id"], validation["run_id"])
-    return f"[Great Expectations results]({run}/artifacts/validation.html), {verdict}"
+    return f"[Great Expectations results]({run}/artifacts/validation.html), {result}"
 
 
 def _link_flow_run(lineage: dict[str, str]) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from feature_repo.consent_terms import DataType
 from feature_repo.stored_views import StoredView
 from mlruns_config.interval import ConformalInterval
 
@@ -49,7 +50,7 @@ class FeatureDescription(ManifestPart):
     name: str
     label: str
     unit: str
-    data_type: Literal["survey", "wearable", "emr"] | None
+    data_type: DataType | None
     usual_low: float | None
     usual_high: float | None
 
@@ -60,7 +61,7 @@ class ChannelDescription(ManifestPart):
     name: str
     label: str
     unit: str
-    data_type: Literal["survey", "wearable", "emr"]
+    data_type: DataType
 
 
 class SequenceDescription(ManifestPart):
@@ -76,9 +77,9 @@ class MemberPin(ManifestPart):
     `input` is the name of its graph's input: the features or the weekly sequence.
     """
 
-    name: str
-    registered_model: str
-    version: int
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    registered_model: Annotated[str, Field(pattern=r"^mhras-[a-z0-9-]{1,60}$")]
+    version: Annotated[int, Field(ge=1)]
     run_id: str
     input: Literal["features", "sequence"] = "features"
     #: Artifact path inside the member's version -> SHA-256.
@@ -103,7 +104,7 @@ class Calibration(ManifestPart):
     outputs: list[Probability]
 
     @model_validator(mode="after")
-    def _be_monotone(self) -> Self:
+    def _validate_monotone(self) -> Self:
         if len(self.inputs) != len(self.outputs) or len(self.inputs) < 2:
             raise ValueError("calibration needs as many inputs as outputs, at least two")
         if sorted(self.inputs) != self.inputs or sorted(self.outputs) != self.outputs:
@@ -123,7 +124,7 @@ class ScoreMap(ManifestPart):
     operating_points: dict[str, str]
 
     @model_validator(mode="after")
-    def _be_strictly_monotone(self) -> Self:
+    def _validate_strictly_monotone(self) -> Self:
         pairs = list(zip(self.probabilities, self.scores, strict=True))
         if pairs[0] != (0, 0) or pairs[-1] != (1, 100):
             raise ValueError("the score map must run from (0, 0) to (1, 100)")

@@ -1,7 +1,8 @@
 """Who may do what at the MLflow server: administrators all, everybody else may look.
 
 MLflow's own READ permission still lets anyone create experiments and models; here a request
-that would change something is refused before MLflow sees it.
+that would change something is refused before MLflow sees it. Moving a version between stages and
+rollouts is left to MLflow, which asks for a right on that model: the promoter's login has it.
 """
 
 from typing import TYPE_CHECKING
@@ -26,6 +27,13 @@ READING_PATHS = (
     "/mlflow/metrics/get-history-bulk-interval",
     "/graphql",
 )
+#: What moves a version between stages and rollouts.
+PROMOTING_PATHS = (
+    "/mlflow/model-versions/transition-stage",
+    "/mlflow/model-versions/set-tag",
+    "/mlflow/model-versions/delete-tag",
+    "/mlflow/registered-models/alias",
+)
 
 
 def is_reading(method: str, path: str) -> bool:
@@ -33,8 +41,13 @@ def is_reading(method: str, path: str) -> bool:
     return method in READING_METHODS or (method == "POST" and path.endswith(READING_PATHS))
 
 
+def is_promoting(path: str) -> bool:
+    """Return whether a request only moves a model version, which MLflow checks itself."""
+    return path.endswith(PROMOTING_PATHS)
+
+
 def authorise() -> "Authorization | Response":
-    """Check a login, and that only administrators change anything (MLflow calls this)."""
+    """Check a login, and that it may change what it changes (MLflow calls this)."""
     # Inside: importing MLflow's login module needs the server's environment.
     from flask import make_response, request
     from mlflow.server.auth import authenticate_request_basic_auth, store
@@ -42,6 +55,8 @@ def authorise() -> "Authorization | Response":
 
     found = authenticate_request_basic_auth()
     if not isinstance(found, Authorization) or is_reading(request.method, request.path):
+        return found
+    if is_promoting(request.path):
         return found
     if store.get_user(str(found.username)).is_admin:
         return found

@@ -165,6 +165,18 @@ ML = {
             "Share of drifted features. HighDrift fires above 0.5.",
         ),
         Chart(
+            "AUROC where the outcome is known",
+            [("min by (dataset) (mhras_outcome_auroc)", "{{dataset}}")],
+            "percentunit",
+            "DiscriminationLow fires below 0.65, the gate of a release.",
+        ),
+        Chart(
+            "Outcomes observed over expected",
+            [("max by (dataset) (mhras_calibration_ratio)", "{{dataset}}")],
+            "short",
+            "1 is calibrated. CalibrationOff fires outside 0.8 to 1.25.",
+        ),
+        Chart(
             "Average confidence",
             [("mhras:prediction_confidence:avg30m", "average")],
             "percentunit",

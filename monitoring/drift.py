@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Rows of either side that are tested; distances no longer change with more, the time does.
 SAMPLE_ROWS = 5_000
 #: Fewer known values of a column say nothing about how they are distributed.
-FEWEST_KNOWN = 100
+MIN_KNOWN = 100
 #: From here on a p-value finds differences that matter to nobody; distances are used instead.
 LARGE_SAMPLE = 1_000
 #: A share of missing values has drifted by at least this, and beyond chance.
@@ -123,7 +123,7 @@ def choose_test(summary: ColumnSummary, current: np.ndarray) -> DriftTest | None
     Evidently stops at a column without a value, or with an infinite one: neither reaches it.
     """
     known = int(np.isfinite(current).sum())
-    if not summary.is_known or known < FEWEST_KNOWN:
+    if not summary.is_known or known < MIN_KNOWN:
         return None
     if summary.is_discrete:
         # Of few rows the distance is above 0.1 by chance alone.
@@ -205,7 +205,7 @@ def describe_column(
 
 
 def _has_missing_drifted(reference: float, current: float, rows: int) -> bool:
-    if rows < FEWEST_KNOWN:
+    if rows < MIN_KNOWN:
         return False
     spread = np.sqrt(max(reference * (1 - reference), 1 / rows) / rows)
     change = abs(current - reference)

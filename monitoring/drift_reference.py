@@ -17,9 +17,9 @@ REFERENCE_FILE = "drift/reference.json"
 SCORE = "probability"
 
 #: A column with no more distinct values than this is compared by the shares of its values.
-MOST_VALUES = 12
+MAX_VALUES = 12
 #: A value of fewer rows than this is left out: it could be one person's.
-FEWEST_ROWS = 10
+MIN_ROWS = 10
 #: The outermost quantiles stand for the 1 in 400 rows beyond them; extremes are never kept.
 QUANTILES = 200
 RANKS = (np.arange(QUANTILES) + 0.5) / QUANTILES
@@ -66,9 +66,9 @@ def summarise(values: Values) -> ColumnSummary:
     known = known[np.isfinite(known)]
     missing = 1 - len(known) / max(len(values), 1)
     found, counts = np.unique(known, return_counts=True)
-    if len(found) > MOST_VALUES:
+    if len(found) > MAX_VALUES:
         return ColumnSummary(missing=missing, quantiles=np.quantile(known, RANKS).tolist())
-    enough = counts >= FEWEST_ROWS
+    enough = counts >= MIN_ROWS
     kept = counts[enough]
     return ColumnSummary(
         missing=missing,

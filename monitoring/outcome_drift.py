@@ -11,8 +11,8 @@ from typing import Any
 
 #: Fewer labelled screenings, or fewer outcomes among them, say too little: groups are judged by
 #: the same numbers at training.
-FEWEST_LABELS = 200
-FEWEST_OUTCOMES = 40
+MIN_LABELS = 200
+MIN_OUTCOMES = 40
 #: Observed over expected outcomes; an interval wholly outside of it is drift.
 CALIBRATION_RANGE = (0.8, 1.25)
 #: A group's share of those screened has drifted by at least this, and beyond chance.
@@ -78,7 +78,7 @@ class OutcomeDrift:
         if found is None:
             return (
                 f"{self.labels} labelled screenings with {self.outcomes} outcomes are too few to "
-                f"judge discrimination or calibration ({FEWEST_LABELS} and {FEWEST_OUTCOMES} are "
+                f"judge discrimination or calibration ({MIN_LABELS} and {MIN_OUTCOMES} are "
                 "needed)"
             )
         then = "" if self.auroc_then is None else f", {self.auroc_then:.3f} at training"
@@ -148,4 +148,4 @@ def describe_performance(found: Performance | None) -> dict[str, float]:
 
 def is_enough(labels: int, outcomes: int) -> bool:
     """Tell whether so many labels, of which so many deteriorated, say anything."""
-    return labels >= FEWEST_LABELS and min(outcomes, labels - outcomes) >= FEWEST_OUTCOMES
+    return labels >= MIN_LABELS and min(outcomes, labels - outcomes) >= MIN_OUTCOMES

@@ -7,14 +7,14 @@ from sqlalchemy import Engine
 
 from serving.audit.checkpoints import CheckpointStore
 from serving.audit.sealer import Sealer
-from serving.audit.signing import KeyRing, Signer
+from serving.audit.signing import KeyRing, Signer, make_key_ring
 from serving.audit.trail import UnauthenticatedBudget
 from serving.auth.revocations import Revocations
 from serving.auth.verifier import TokenVerifier
 from serving.consent.in_force import ConsentCache
 from serving.database.changes import ChangeListener
 from serving.queue_metrics import QueueMetrics
-from serving.settings import Settings, split_keys
+from serving.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,3 @@ class Accountability:
         """Seal what was recorded last, so: after everything that records."""
         self.changes.stop()
         self.sealer.stop()
-
-
-def make_key_ring(settings: Settings) -> KeyRing:
-    present = Signer(settings.audit_signing_key.get_secret_value()).public_key
-    return KeyRing([present, *split_keys(settings.audit_retired_keys)])

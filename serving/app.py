@@ -1,5 +1,6 @@
 """The application: wires settings, database, release and routes."""
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,10 +39,12 @@ from serving.routes import (
     screening,
     tokens,
 )
-from serving.scoring.assessment import read_wanted
+from serving.scoring.assessment import read_explanation_options
 from serving.scoring.features import FeatureGateway
 from serving.screening.answers import INTENDED_USE
+from serving.screening.batch import BATCH_ITEMS_UNDER_WAY
 from serving.screening.composition import read_thresholds
+from serving.screening.dependencies import ScreeningDependencies
 from serving.screening.recorder import Recorder
 from serving.screening.shadow import ShadowScorer
 from serving.services import Services
@@ -99,19 +102,31 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
     engine = create_database_engine(database_url, settings.screening_timeout)
     thresholds = read_thresholds(settings)
     registry = Registry(settings.mlflow_tracking_uri, settings.mlflow_login)
+    accountability = Accountability.make(settings, engine)
     return Services(
         settings=settings,
         engine=engine,
-        releases=ReleaseWatcher(registry, settings.release_poll_seconds, settings.model_cache_size),
+        screening=ScreeningDependencies(
+            settings=settings,
+            engine=engine,
+            consents=accountability.consents,
+            releases=ReleaseWatcher(
+                registry, settings.release_poll_seconds, settings.model_cache_size
+            ),
+            features=FeatureGateway(reader, FEATURE_SHARE * settings.screening_timeout),
+            recorder=Recorder(
+                create_single_engine(database_url, settings.screening_timeout),
+                create_single_engine(database_url, settings.screening_timeout),
+            ),
+            batch_room=asyncio.Semaphore(BATCH_ITEMS_UNDER_WAY),
+            shadow=ShadowScorer(engine, thresholds),
+            load=LoadLimit(settings.max_concurrent_screenings),
+            thresholds=thresholds,
+            explanations=read_explanation_options(settings),
+        ),
         manifests=ManifestReader(registry),
-        features=FeatureGateway(reader, FEATURE_SHARE * settings.screening_timeout),
-        recorder=Recorder(create_single_engine(database_url, settings.screening_timeout)),
-        shadow=ShadowScorer(engine, thresholds),
         rates=open_rate_limiter(read_allowance(settings)),
-        load=LoadLimit(settings.max_concurrent_screenings),
-        thresholds=thresholds,
-        wanted=read_wanted(settings),
-        accountability=Accountability.make(settings, engine),
+        accountability=accountability,
     )
 
 
@@ -121,11 +136,11 @@ def read_allowance(settings: Settings) -> Allowance:
 
 def start_services(services: Services) -> None:
     services.accountability.start()
-    services.releases.start()
-    spare_collector()
+    services.screening.releases.start()
+    tune_garbage_collection()
 
 
-def spare_collector() -> None:
+def tune_garbage_collection() -> None:
     """Leave what was loaded out of garbage collections: it lives as long as the worker."""
     gc.collect()
     gc.freeze()
@@ -134,10 +149,10 @@ def spare_collector() -> None:
 
 def stop_services(services: Services) -> None:
     """Stop in the order of need: what writes goes before what it writes to."""
-    services.releases.stop()
-    services.shadow.close()
-    services.recorder.close()
+    services.screening.releases.stop()
+    services.screening.shadow.close()
+    services.screening.recorder.close()
     services.accountability.stop()
-    services.features.close()
+    services.screening.features.close()
     services.rates.close()
     services.engine.dispose()

@@ -1,28 +1,13 @@
-"""What a worker holds while it runs, and how routes reach it: as parameter types."""
+"""What a worker holds while it runs."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
 
-import structlog
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from serving.accountability import Accountability
-from serving.database.sessions import open_session
-from serving.errors import Principal, RoleRefusedError, UnauthenticatedError
-from serving.http.load import LoadLimit
 from serving.http.rate_limit import RateLimiter
 from serving.releases.lineage import ManifestReader
-from serving.releases.watcher import ReleaseWatcher
-from serving.roles import PERMISSIONS, Permission
-from serving.scoring.assessment import Wanted
-from serving.scoring.features import FeatureGateway
-from serving.screening.composition import Thresholds
-from serving.screening.recorder import Recorder
-from serving.screening.shadow import ShadowScorer
+from serving.screening.dependencies import ScreeningDependencies
 from serving.settings import Settings
 
 
@@ -30,87 +15,18 @@ from serving.settings import Settings
 class Services:
     settings: Settings
     engine: Engine
-    releases: ReleaseWatcher
-    features: FeatureGateway
-    recorder: Recorder
-    shadow: ShadowScorer
-    load: LoadLimit
+    screening: ScreeningDependencies
     rates: RateLimiter
     manifests: ManifestReader
-    thresholds: Thresholds
-    wanted: Wanted
     accountability: Accountability
 
-
-# Asynchronous, though it waits for nothing: FastAPI would give it a thread otherwise.
-async def get_services(request: Request) -> Services:
-    services: Services = request.app.state.services
-    return services
-
-
-WorkerServices = Annotated[Services, Depends(get_services)]
-
-
-def get_session(services: WorkerServices) -> Iterator[Session]:
-    with open_session(services.engine) as session:
-        yield session
-
-
-# scope="function" commits before the answer is sent; otherwise a failing commit would still
-# be answered with 200.
-DbSession = Annotated[Session, Depends(get_session, scope="function")]
-
-
-async def authenticate(
-    services: Services, credentials: HTTPAuthorizationCredentials | None
-) -> Principal:
-    """Return the caller, or raise UnauthenticatedError or RateLimitedError."""
-    if credentials is None:
-        raise UnauthenticatedError("send a token: Authorization: Bearer ...")
-    principal = await services.accountability.tokens.verify(credentials.credentials)
-    structlog.contextvars.bind_contextvars(user_id=principal.user_id)
-    services.rates.admit(principal.user_id)
-    return principal
-
-
-class PermissionCheck(HTTPBearer):
-    """The dependency that lets only roles with `permission` pass, and the scheme OpenAPI names.
-
-    One dependency, not one that asks another for the token: each costs a screening 50
-    microseconds.
-    """
-
-    def __init__(self, permission: Permission) -> None:
-        told = "`python -m serving.tokens issue`"
-        super().__init__(auto_error=False, scheme_name="HTTPBearer", description=told)
-        self._permission = permission
-
-    async def __call__(self, request: Request) -> Principal:  # type: ignore[override]
-        credentials = await super().__call__(request)
-        principal = await authenticate(await get_services(request), credentials)
-        if self._permission not in PERMISSIONS[principal.role]:
-            raise RoleRefusedError(
-                f"the role {principal.role} may not {self._permission}",
-                principal,
-                self._permission,
-            )
-        return principal
-
-
-ServiceReader = Annotated[Principal, Depends(PermissionCheck(Permission.READ_SERVICE_INFO))]
-Screener = Annotated[Principal, Depends(PermissionCheck(Permission.SCREEN))]
-CrisisOverrider = Annotated[Principal, Depends(PermissionCheck(Permission.OVERRIDE_CRISIS))]
-Reviewer = Annotated[Principal, Depends(PermissionCheck(Permission.ACCESS_REVIEW_QUEUE))]
-ConsentManager = Annotated[Principal, Depends(PermissionCheck(Permission.MANAGE_CONSENTS))]
-PassportReader = Annotated[Principal, Depends(PermissionCheck(Permission.VIEW_PASSPORTS))]
-ModelReader = Annotated[Principal, Depends(PermissionCheck(Permission.VIEW_MODELS))]
-ModelManager = Annotated[Principal, Depends(PermissionCheck(Permission.MANAGE_MODELS))]
-DriftReader = Annotated[Principal, Depends(PermissionCheck(Permission.MONITOR_DRIFT))]
-ConfigurationReader = Annotated[Principal, Depends(PermissionCheck(Permission.READ_CONFIGURATION))]
-PredictionReader = Annotated[Principal, Depends(PermissionCheck(Permission.VIEW_PREDICTIONS))]
-Exporter = Annotated[Principal, Depends(PermissionCheck(Permission.EXPORT_INDIVIDUALS))]
-Eraser = Annotated[Principal, Depends(PermissionCheck(Permission.ERASE_INDIVIDUALS))]
-AccessHistoryReader = Annotated[Principal, Depends(PermissionCheck(Permission.VIEW_ACCESS_HISTORY))]
-AuditReader = Annotated[Principal, Depends(PermissionCheck(Permission.READ_AUDIT))]
-ComplianceReader = Annotated[Principal, Depends(PermissionCheck(Permission.READ_COMPLIANCE))]
-TokenRevoker = Annotated[Principal, Depends(PermissionCheck(Permission.REVOKE_TOKENS))]
+    def list_stopped_threads(self) -> list[str]:
+        """Return the background threads that should run and have ended."""
+        held = self.accountability
+        threads = {
+            **{lane.name: lane.is_alive for lane in self.screening.recorder.lanes},
+            "audit-sealer": held.sealer.is_alive,
+            "change-listener": held.changes.is_alive,
+            "release-watcher": self.screening.releases.is_alive,
+        }
+        return [name for name, is_alive in threads.items() if not is_alive]

@@ -4,13 +4,13 @@ Names and defaults are those of the deployment guide. A missing secret stops sta
 with a hint instead of a default that would be the same everywhere.
 """
 
+import base64
+import binascii
 from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from serving.audit.signing import KeyRing, Signer
 
 SECRET_HINTS = {
     "database_url": "postgresql+psycopg2://user:password@host:5432/mhras",
@@ -25,9 +25,16 @@ PLACEHOLDER = "CHANGE_ME"
 #: 256 bit, as the deployment guide asks.
 MINIMUM_SECRET_BYTES = 32
 
+#: An Ed25519 key, private seed or public.
+KEY_BYTES = 32
+
 
 class MissingSettingError(RuntimeError):
     """A required setting is absent or unusable; the message says how to make one."""
+
+
+class UnusableKeyError(ValueError):
+    """A key that is not 32 bytes in base64; the message never quotes it."""
 
 
 class Settings(BaseSettings):
@@ -122,14 +129,15 @@ class Settings(BaseSettings):
 
     @field_validator("audit_signing_key")
     @classmethod
-    def _be_a_signing_key(cls, seed: SecretStr) -> SecretStr:
-        Signer(seed.get_secret_value())
+    def _validate_signing_key(cls, seed: SecretStr) -> SecretStr:
+        decode_key(seed.get_secret_value())
         return seed
 
     @field_validator("audit_retired_keys")
     @classmethod
-    def _be_public_keys(cls, keys: str) -> str:
-        KeyRing(split_keys(keys))
+    def _validate_public_keys(cls, keys: str) -> str:
+        for key in split_keys(keys):
+            decode_key(key)
         return keys
 
     @field_validator("jwt_secret_key", "anonymization_salt")
@@ -146,6 +154,17 @@ class Settings(BaseSettings):
         if info.data.get("env") != "development" and PLACEHOLDER in secret.get_secret_value():
             raise ValueError(f"still says {PLACEHOLDER}")
         return secret
+
+
+def decode_key(text: str) -> bytes:
+    """Return the 32 bytes of a key in base64, or raise UnusableKeyError."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise UnusableKeyError("not base64") from None
+    if len(raw) != KEY_BYTES:
+        raise UnusableKeyError(f"needs {KEY_BYTES} bytes in base64")
+    return raw
 
 
 def split_keys(keys: str) -> list[str]:

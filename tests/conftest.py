@@ -23,14 +23,24 @@ import pytest
 import monitoring.metrics  # noqa: F401
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
+from tests.fixtures.postgres_options import FAST_AND_LOOSE
 from tests.fixtures.trained_world import in_trained_world, trained_world
 
 __all__ = ["in_trained_world", "trained_world"]  # fixtures of the session
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
-#: A test database may lose its last second in a power cut.
-FAST_AND_LOOSE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+#: Fixtures of the session that take minutes: the tests that use one share a worker.
+SHARED_WORLDS = ("trained_world", "in_trained_world", "served_world", "world_server")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each worker whole files, and all the tests of a shared world to one worker."""
+    for item in items:
+        used = getattr(item, "fixturenames", ())
+        group = "trained world" if set(used) & set(SHARED_WORLDS) else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -16,19 +16,16 @@ from feast import FeatureService
 from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
-from prefect.runtime import flow_run
-from prefect.utilities.urls import url_for
 
 from feature_repo.catalogue import STORED_VIEWS
 from feature_repo.screening_v1 import screening_v1
 from flows.features.tables import get_table_version
 from flows.lake.tables import TableState, describe_table, locate_table
+from flows.quality.results import VALIDATION_EXPERIMENT
+from flows.runtime.flow_run import describe_flow_run
 from flows.sources.contract import CONSENTS, TABLES
-from flows.validation import EXPERIMENT as VALIDATION_EXPERIMENT
 
-#: Tag of an MLflow run: id of the flow run that made it.
-FLOW_RUN_TAG = "lineage.flow_run_id"
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 LANDED_TABLES = tuple(name for name in TABLES if name != CONSENTS.name)
 
 
@@ -45,18 +42,6 @@ def describe_lineage(lake_url: str) -> dict[str, Any]:
         "git_commit": find_git_commit(),
         **describe_flow_run(),
     }
-
-
-def describe_flow_run() -> dict[str, str]:
-    """Return id and page of the running flow; both empty outside of one."""
-    run_id = flow_run.get_id()
-    url = url_for("flow-run", run_id) if run_id else None
-    return {"flow_run_id": str(run_id or ""), "flow_run_url": url or ""}
-
-
-def name_flow_run() -> dict[str, str]:
-    """Return the tag by which an MLflow run names the flow run that made it."""
-    return {FLOW_RUN_TAG: describe_flow_run()["flow_run_id"]}
 
 
 def describe_environment() -> dict[str, str]:
@@ -83,7 +68,7 @@ def log_environment() -> None:
 
 
 def find_validation(versions: Mapping[str, int | None]) -> dict[str, str]:
-    """Return run, experiment and verdict of the newest validation of these very versions.
+    """Return run, experiment and result of the newest validation of these very versions.
 
     Empty if they were never validated: a reviewer must be able to see that.
     """

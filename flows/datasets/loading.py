@@ -18,6 +18,7 @@ from feature_repo.online_store import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.datasets.labels import INDEX_DATE, LABEL, derive_labels, find_last_day
+from flows.datasets.rows import Matrix, concatenate_rows
 from flows.datasets.screened_rows import (
     add_screened_rows,
     read_doubted_dates,
@@ -33,16 +34,14 @@ from flows.datasets.training_set import (
 )
 from flows.lake.consents import read_consented_types
 from flows.lake.tables import scan_table
-from flows.models.member import Matrix, concatenate_rows
+from flows.runtime.database import open_database
 from flows.runtime.retries import IO_RETRIES
-from serving.database.sessions import create_database_engine
-from serving.settings import get_settings
 
 #: Rows joined with their features at a time: what bounds memory.
 ROWS_PER_JOIN = 25_000
 #: Fewer say nothing: published models with fewer outcomes are the ones that do not replicate.
-FEWEST_ROWS = 400
-FEWEST_OUTCOMES = 60
+MIN_ROWS = 400
+MIN_OUTCOMES = 60
 
 
 class NotEnoughLabelsError(RuntimeError):
@@ -56,10 +55,9 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
 @task(cache_policy=NO_CACHE, retry_condition_fn=_may_pass, **IO_RETRIES)
 def load_training_set(lake_url: str) -> TrainingSet:
     """Label the lake's index dates and join the features known at each of them."""
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    consented = read_consented_types(engine, datetime.now(UTC), purposes=["training"])
-    found = collect_entities(engine, lake_url, consented)
-    engine.dispose()
+    with open_database() as engine:
+        consented = read_consented_types(engine, datetime.now(UTC), purposes=["training"])
+        found = collect_entities(engine, lake_url, consented)
     entities = found.entities
     _require_enough(entities)
     store = FeatureStore(repo_path=str(REPOSITORY))
@@ -113,11 +111,11 @@ def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> 
 
 def _require_enough(entities: pl.DataFrame) -> None:
     outcomes = int(entities[LABEL].sum() or 0)
-    if entities.height < FEWEST_ROWS or outcomes < FEWEST_OUTCOMES:
+    if entities.height < MIN_ROWS or outcomes < MIN_OUTCOMES:
         raise NotEnoughLabelsError(
             f"{entities.height} labelled index dates of {entities[JOIN_KEY].n_unique()} "
             f"individuals who consent to training, {outcomes} with the outcome; at least "
-            f"{FEWEST_ROWS} and {FEWEST_OUTCOMES} are needed (a PHQ-9 followed by another within "
+            f"{MIN_ROWS} and {MIN_OUTCOMES} are needed (a PHQ-9 followed by another within "
             "90 days each)"
         )
 

@@ -20,8 +20,8 @@ from feature_repo.answer_features import (
 )
 from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
 from flows.datasets.labels import INDEX_DATE, LABEL
+from flows.datasets.screenings import OUTCOME, REVIEW, find_index_date, index_day
 from flows.lake.consents import is_in_bucket
-from flows.outcomes import OUTCOME, REVIEW, find_index_date, index_day
 from flows.sources.contract import INSTANT, ColumnTypes
 from serving.database.review_terms import OverrideReason
 from serving.database.sessions import open_session

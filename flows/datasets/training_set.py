@@ -21,8 +21,8 @@ from feature_repo.instruments import GAD7, PHQ9
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.labels import HORIZON_DAYS, INDEX_DATE, LABEL
+from flows.datasets.rows import Labels, Matrix, ModelRows, Sequences
 from flows.features.surveys import add_totals
-from flows.models.member import Labels, Matrix, ModelRows, Sequences
 from flows.sources.contract import ITEM_COLUMNS
 
 #: Number of a row in the entity frame: the store gives rows back in an order of its own.

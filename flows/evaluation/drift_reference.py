@@ -15,7 +15,7 @@ from flows.models.member import FittedMember
 from flows.models.release import predict_release
 from mlruns_config.release import ReleaseManifest
 from monitoring.drift_reference import (
-    FEWEST_ROWS,
+    MIN_ROWS,
     REFERENCE_FILE,
     DriftReference,
     make_reference,
@@ -45,7 +45,7 @@ def share_groups(groups: pl.DataFrame) -> dict[str, dict[str, float]]:
         attribute: {
             str(group): rows / groups.height
             for group, rows in groups[attribute].value_counts().iter_rows()
-            if rows >= FEWEST_ROWS
+            if rows >= MIN_ROWS
         }
         for attribute in PROTECTED
     }

@@ -9,8 +9,8 @@ import shap
 from matplotlib.figure import Figure
 from shap.plots import bar, beeswarm
 
+from flows.datasets.rows import Matrix
 from flows.models.lightgbm import BoostedTrees
-from flows.models.member import Matrix
 
 #: Enough for a stable order of features, few enough to be drawn in seconds.
 EXPLAINED_ROWS = 800

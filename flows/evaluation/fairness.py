@@ -11,17 +11,17 @@ from fairlearn.metrics import MetricFrame
 from numpy.typing import NDArray
 
 from feature_repo.consent_terms import DATA_TYPES
+from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.metrics import auprc, auroc, bootstrap_interval, measure_ece
 from flows.models.data_types import find_missing
 from flows.models.interval import COVERAGE, compare_rates
-from flows.models.member import Labels, Probabilities
 from mlruns_config.interval import name_missing
 
 #: Smaller groups, or groups with fewer outcomes, are not judged: with 15 outcomes the recall of
 #: two equal groups differs by 0.3 now and then, with 40 by 0.15. They could point at a person too.
-SMALLEST_GROUP = 200
-FEWEST_OUTCOMES = 40
+MIN_GROUP = 200
+MIN_OUTCOMES = 40
 #: From so many rows on, the coverage of a perfectly calibrated release stays within five points
 #: of nominal in 95 groups of 100; of 200 rows, in 70 (ADR 5). Others are reported, not judged.
 ROWS_THAT_TELL_COVERAGE = 800
@@ -127,7 +127,7 @@ def _judge_attribute(
 
 
 def _is_large(labels: Labels) -> bool:
-    return len(labels) >= SMALLEST_GROUP and int(labels.sum()) >= FEWEST_OUTCOMES
+    return len(labels) >= MIN_GROUP and int(labels.sum()) >= MIN_OUTCOMES
 
 
 def _list_metrics(threshold: float) -> dict[str, Callable[..., float]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.individual import JOIN_KEY
+from flows.datasets.rows import Labels, ModelRows, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.metrics import (
     TOP_SHARES,
@@ -27,10 +28,10 @@ from flows.evaluation.metrics import (
     measure_sensitivity,
     measure_slope,
 )
-from flows.evaluation.selection import YARDSTICK
 from flows.models.data_types import blank_data_types, find_missing
+from flows.models.families import BASELINE
 from flows.models.interval import COVERAGE, compare_rates
-from flows.models.member import FittedMember, Labels, ModelRows, Probabilities
+from flows.models.member import FittedMember
 from flows.models.release import predict_all, predict_release
 from mlruns_config.release import ReleaseManifest
 
@@ -151,9 +152,9 @@ def compare_net_benefit(found: HeldOut, manifest: ReleaseManifest) -> dict[str, 
 
 
 def measure_intervals(found: HeldOut) -> dict[str, Interval]:
-    """Return 95 % intervals by individual, and those of the gains over the yardstick."""
+    """Return 95 % intervals by individual, and those of the gains over the baseline."""
     labels, ours, rounds = found.labels, found.probabilities, found.rounds
-    yardstick = found.by_member[YARDSTICK]
+    baseline = found.by_member[BASELINE]
     alone: dict[str, Metric] = {
         "auroc": auroc,
         "auprc": auprc,
@@ -169,16 +170,16 @@ def measure_intervals(found: HeldOut) -> dict[str, Interval]:
     }
     gains = {"auroc_gain": auroc, "auprc_gain": auprc, "brier_gain": brier}
     return intervals | {
-        name: bootstrap_difference(metric, labels, ours, yardstick, rounds)
+        name: bootstrap_difference(metric, labels, ours, baseline, rounds)
         for name, metric in gains.items()
     }
 
 
-def compare_with_yardstick(found: HeldOut) -> dict[str, float]:
+def compare_with_baseline(found: HeldOut) -> dict[str, float]:
     """Return what the release gains over logistic regression alone; of Brier less is better."""
-    yardstick = found.by_member[YARDSTICK]
+    baseline = found.by_member[BASELINE]
     return {
         f"{metric.__name__}_gain": metric(found.labels, found.probabilities)
-        - metric(found.labels, yardstick)
+        - metric(found.labels, baseline)
         for metric in (auroc, auprc, brier)
     }

@@ -7,10 +7,11 @@ from time import perf_counter
 import numpy as np
 import polars as pl
 
+from flows.datasets.rows import ModelRows
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.metrics import auprc, auroc
 from flows.evaluation.selection import Decision
-from flows.models.member import FittedMember, ModelRows, open_graph, score_graph
+from flows.models.member import FittedMember, open_graph, score_graph
 from mlruns_config.release import ReleaseManifest
 
 SCORING_ROUNDS = 50
@@ -25,7 +26,7 @@ def compare_members(
     """Return one row per member.
 
     `auroc` and `auprc` are its own on held-out rows; `gain` what the stack gained by it out of
-    fold, with its interval (nothing for the yardstick); `milliseconds` its graph for one row.
+    fold, with its interval (nothing for the baseline); `milliseconds` its graph for one row.
     """
     taken = {decision.member: decision for decision in decisions}
     one = found.rows.select(np.array([0]))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from flows.models.member import Labels, Probabilities
+from flows.datasets.rows import Labels, Probabilities
 from flows.models.stacking import to_log_odds
 
 CALIBRATION_BINS = 10

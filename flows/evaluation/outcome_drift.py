@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from feature_repo.individual import JOIN_KEY
+from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.fairness import GROUP_ROUNDS, PROTECTED, name_groups
 from flows.evaluation.metrics import (
     BOOTSTRAP_ROUNDS,
@@ -16,7 +17,6 @@ from flows.evaluation.metrics import (
     draw_bootstrap_rows,
     measure_slope,
 )
-from flows.models.member import Labels, Probabilities
 from monitoring.outcome_drift import GroupDrift, OutcomeDrift, Performance, is_enough
 from serving.predictions.drift_records import LabelledSample
 

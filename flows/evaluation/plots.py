@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.metrics import CALIBRATION_BINS, auprc, auroc
-from flows.models.member import Labels, Probabilities
 from mlruns_config.release import ReleaseManifest
 
 RELEASE = "release"

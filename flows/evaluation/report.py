@@ -22,7 +22,7 @@ from flows.evaluation.held_out import (
     REVIEW_EDGE,
     HeldOut,
     compare_net_benefit,
-    compare_with_yardstick,
+    compare_with_baseline,
     measure_coverage,
     measure_intervals,
     measure_operating_points,
@@ -84,7 +84,7 @@ def evaluate_release(
     intervals = measure_intervals(found)
     costs = compare_members(found, members, manifest, decisions)
     metrics = compute_metrics(found.labels, found.probabilities)
-    metrics |= measure_operating_points(found, manifest) | compare_with_yardstick(found)
+    metrics |= measure_operating_points(found, manifest) | compare_with_baseline(found)
     metrics |= find_worst(groups) | compare_net_benefit(found, manifest)
     metrics |= measure_without_data(found, members, manifest) | measure_coverage(found, seed)
     metrics |= name_member_metrics(costs)

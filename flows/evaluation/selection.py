@@ -1,4 +1,4 @@
-"""Which members earn their place: forward selection against the yardstick.
+"""Which members earn their place: forward selection against the baseline.
 
 Complex members add 0.006 to 0.020 of AUROC over a regression in published work
 (Shortreed 2023), so each must show its gain on out-of-fold predictions, beyond the
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.metrics import auroc, bootstrap_difference, draw_bootstrap_rows
-from flows.models.member import Labels, Probabilities
+from flows.models.families import BASELINE
 from flows.models.stacking import fit_stacker, stack
 
-YARDSTICK = "logistic_regression"
 SELECTION_ROUNDS = 200
 
 
@@ -30,9 +30,9 @@ class Decision:
     gain_high: float
 
     def describe(self) -> str:
-        verdict = "joins" if self.joins else "is left out"
+        standing = "joins" if self.joins else "is left out"
         interval = f"{self.gain_low:+.4f} to {self.gain_high:+.4f}"
-        return f"{self.member} {verdict}: {self.gain:+.4f} ({interval})"
+        return f"{self.member} {standing}: {self.gain:+.4f} ({interval})"
 
 
 def select_members(
@@ -41,15 +41,15 @@ def select_members(
     individuals: NDArray[np.str_],
     seed: int,
 ) -> list[Decision]:
-    """Add members to the yardstick, the best first, while one gains beyond its interval.
+    """Add members to the baseline, the best first, while one gains beyond its interval.
 
-    Returns a decision for every member but the yardstick, in the order they were taken;
+    Returns a decision for every member but the baseline, in the order they were taken;
     those left out come last, the largest gain first.
     """
     rounds = draw_bootstrap_rows(individuals, seed, SELECTION_ROUNDS)
-    chosen: list[str] = [YARDSTICK]
+    chosen: list[str] = [BASELINE]
     decisions: list[Decision] = []
-    waiting = [name for name in predictions if name != YARDSTICK]
+    waiting = [name for name in predictions if name != BASELINE]
     while waiting:
         candidates = [
             judge_candidate(name, chosen, predictions, labels, rounds) for name in waiting

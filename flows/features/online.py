@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 import polars as pl
 from feast import FeatureStore, FeatureView
 
+from feature_repo.consent_terms import SCREENING
 from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
 from flows.lake.consents import read_consented_types
-from serving.consent.in_force import SCREENING
-from serving.database.sessions import create_database_engine
-from serving.settings import get_settings
+from flows.runtime.database import open_database
 
 #: What is online is there to be screened with.
 PURPOSES = (SCREENING,)
@@ -20,11 +19,8 @@ PURPOSES = (SCREENING,)
 
 def read_consents(bucket: int) -> pl.DataFrame:
     """Return who of a bucket consents to screening now, with a Boolean per data type."""
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    try:
+    with open_database() as engine:
         return read_consented_types(engine, datetime.now(UTC), PURPOSES, bucket)
-    finally:
-        engine.dispose()
 
 
 def write_online(store: FeatureStore, view: FeatureView, rows: pl.DataFrame) -> int:

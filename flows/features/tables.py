@@ -16,8 +16,8 @@ from feature_repo.individual import (
     JOIN_KEY,
     locate_feature_table,
 )
+from flows.lake.spans import EVERYBODY, Span
 from flows.lake.tables import storage_options
-from flows.runtime.buckets import EVERYBODY, Span
 from flows.sources.contract import INSTANT, ColumnTypes
 
 ROW_KEY = [JOIN_KEY, EVENT_TIMESTAMP, CREATED_TIMESTAMP]

@@ -14,7 +14,6 @@ from sqlalchemy import (
     cast,
     func,
     literal,
-    or_,
     select,
     type_coerce,
 )
@@ -24,6 +23,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
 from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.sources.contract import ColumnTypes
+from serving.consent.in_force import select_in_force
 from serving.database.sessions import open_session
 from serving.database.tables import Consent
 
@@ -59,9 +59,7 @@ def read_consented_types(
 
 def _is_in_force(now: datetime, purposes: Collection[str]) -> ColumnElement[bool]:
     return and_(
-        Consent.granted_at <= now,
-        Consent.expires_at > now,
-        or_(Consent.withdrawn_at.is_(None), Consent.withdrawn_at > now),
+        select_in_force(now),
         type_coerce(Consent.purposes, ARRAY(Text)).overlap(list(purposes)),
         func.cardinality(Consent.data_types) > 0,
     )

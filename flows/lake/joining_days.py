@@ -8,7 +8,7 @@ several devices the one worn goes before an unknown one and a phone.
 import polars as pl
 
 from flows.lake.joined import Joined, join_rows, reject
-from flows.lake.spans import sum_readings
+from flows.lake.readings import sum_readings
 from flows.sources.contract import DAY_TOTAL, WEARABLE_CHANNELS, WEARABLE_DAYS, WEARABLE_LIMITS
 from flows.sources.parse import describe_range
 

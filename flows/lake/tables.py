@@ -14,6 +14,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 
 from feature_repo.pseudonyms import PSEUDONYM_PATTERN
+from flows.runtime.counts import Counts
 from flows.sources.contract import COMMON_LAKE_COLUMNS, INSTANT, TABLES, ColumnTypes, Table
 
 QUARANTINE = "quarantine"
@@ -41,19 +42,12 @@ class DuplicateKeyError(ValueError):
 
 
 @dataclass(frozen=True)
-class MergeCounts:
+class MergeCounts(Counts):
     """What became of merged rows."""
 
     inserted: int = 0
     corrected: int = 0
     unchanged: int = 0
-
-    def __add__(self, other: "MergeCounts") -> "MergeCounts":
-        return MergeCounts(
-            self.inserted + other.inserted,
-            self.corrected + other.corrected,
-            self.unchanged + other.unchanged,
-        )
 
 
 @dataclass(frozen=True)

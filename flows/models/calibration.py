@@ -19,7 +19,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 
 from flows.datasets.labels import HORIZON_DAYS
-from flows.models.member import Labels, Probabilities
+from flows.datasets.rows import Labels, Probabilities
 from flows.models.out_of_fold import FOLDS
 from flows.models.stacking import to_log_odds
 from mlruns_config.release import Calibration

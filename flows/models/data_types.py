@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
-from flows.models.member import ModelRows
+from flows.datasets.rows import ModelRows
 
 
 def blank_data_types(rows: ModelRows, data_types: tuple[str, ...]) -> ModelRows:

@@ -14,8 +14,8 @@ from pytorch_forecasting.data import TorchNormalizer
 from torch import Tensor, nn
 
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from flows.datasets.rows import Matrix, Sequences
 from flows.datasets.training_set import FUTURE_WEEKS
-from flows.models.member import Matrix, Sequences
 
 CHANNELS = tuple(SEQUENCE_CHANNELS)
 TARGET = "phq9"

@@ -21,6 +21,7 @@ from pytorch_forecasting.models.base import BaseModelWithCovariates
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from flows.datasets.rows import ModelRows, Probabilities, Sequences
 from flows.models.forecast_graph import (
     HEAD_INPUTS,
     ProbabilityHead,
@@ -30,13 +31,7 @@ from flows.models.forecast_graph import (
     summarise,
 )
 from flows.models.forecast_inputs import Preparation, arrange, draw_targets, make_lengths
-from flows.models.member import (
-    SEQUENCE_INPUT,
-    FittingData,
-    ModelRows,
-    Probabilities,
-    Sequences,
-)
+from flows.models.member import SEQUENCE_INPUT, FittingData
 
 LARGEST_GRADIENT = 1.0
 WEIGHT_DECAY = 1e-4

@@ -16,7 +16,7 @@ from mapie.regression import SplitConformalRegressor
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from flows.models.member import Labels, Probabilities
+from flows.datasets.rows import Labels, Probabilities
 from mlruns_config.interval import (
     ConformalInterval,
     list_missing_choices,

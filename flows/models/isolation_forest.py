@@ -18,6 +18,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree._tree import Tree
 
+from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities
 from flows.models.member import (
     GRAPH_INPUT,
     GRAPH_OUTPUT,
@@ -25,10 +26,6 @@ from flows.models.member import (
     ML_OPSET,
     OPSET,
     FittingData,
-    Labels,
-    Matrix,
-    ModelRows,
-    Probabilities,
     make_graph_input,
     make_graph_output,
 )

@@ -11,13 +11,12 @@ import onnxmltools
 from onnx import helper, numpy_helper
 from onnxmltools.convert.common.data_types import FloatTensorType
 
+from flows.datasets.rows import ModelRows, Probabilities
 from flows.models.member import (
     GRAPH_INPUT,
     GRAPH_OUTPUT,
     FittingData,
     GraphInput,
-    ModelRows,
-    Probabilities,
     make_graph_input,
     make_graph_output,
 )

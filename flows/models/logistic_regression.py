@@ -1,4 +1,4 @@
-"""Logistic regression: the yardstick every other member must beat.
+"""Logistic regression: the baseline every other member must beat.
 
 Missing values are filled with the median and flagged, columns standardised, coefficients
 shrunk (ridge), none of MONOTONE_COLUMNS with a coefficient below zero. All of it folds into one
@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
+from flows.datasets.rows import Labels, ModelRows, Probabilities
 from flows.models.member import (
     GRAPH_INPUT,
     GRAPH_OUTPUT,
@@ -23,9 +24,6 @@ from flows.models.member import (
     OPSET,
     FittingData,
     GraphInput,
-    Labels,
-    ModelRows,
-    Probabilities,
     make_graph_input,
     make_graph_output,
 )

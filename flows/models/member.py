@@ -7,15 +7,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-Matrix = NDArray[np.float32]
-#: float32 [rows, weeks, channels], NaN where a week is unknown.
-Sequences = NDArray[np.float32]
-Rows = NDArray[np.int64] | NDArray[np.bool_]
-Labels = NDArray[np.bool_]
-Probabilities = NDArray[np.float64]
+from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities, Rows
 
 #: Names of a member's graph input (one of the two) and output, as the manifest states them.
 GRAPH_INPUT: Literal["features"] = "features"
@@ -32,31 +26,6 @@ PARITY_TOLERANCE = 1e-4
 
 class ParityError(RuntimeError):
     """A graph does not give what the library gives that it was exported from."""
-
-
-@dataclass(frozen=True)
-class ModelRows:
-    """What members are given of each row; every member takes the part it was made for.
-
-    `features`: float32 [rows, columns of the catalogue]; `sequences`: float32 [rows,
-    SEQUENCE_WEEKS, SEQUENCE_CHANNELS], oldest week first. NaN where missing.
-    """
-
-    features: Matrix
-    sequences: Sequences
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def select(self, rows: Rows) -> "ModelRows":
-        return ModelRows(self.features[rows], self.sequences[rows])
-
-
-def concatenate_rows(parts: list[ModelRows]) -> ModelRows:
-    return ModelRows(
-        np.concatenate([part.features for part in parts]),
-        np.concatenate([part.sequences for part in parts]),
-    )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.models.member import Matrix
+from flows.datasets.rows import Matrix
 
 
 def find_medians(inputs: Matrix) -> NDArray[np.float64]:

@@ -9,7 +9,8 @@ import polars as pl
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from flows.models.member import FitMember, FittingData, ModelRows, Probabilities
+from flows.datasets.rows import ModelRows, Probabilities
+from flows.models.member import FitMember, FittingData
 
 FOLDS = 4
 

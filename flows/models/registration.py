@@ -12,12 +12,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from flows.models.member import (
-    GRAPH_OUTPUT,
-    FittedMember,
-    ModelRows,
-    check_parity,
-)
+from flows.datasets.rows import ModelRows
+from flows.models.member import GRAPH_OUTPUT, FittedMember, check_parity
 from mlruns_config.description import describe_version
 from mlruns_config.release import (
     MANIFEST_FILE,

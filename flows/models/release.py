@@ -2,21 +2,22 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 
 from feature_repo.catalogue import ModelInput, describe_stored_views, list_model_inputs
+from feature_repo.consent_terms import DataType
 from feature_repo.individual import JOIN_KEY
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.labels import INDEX_DATE
+from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.models.calibration import calibrate, choose_calibration
 from flows.models.data_types import blank_data_types
 from flows.models.interval import measure_interval
-from flows.models.member import Labels, Matrix, ModelRows, Probabilities
 from flows.models.out_of_fold import Predictors
 from flows.models.stacking import make_score_map, stack
 from mlruns_config.interval import list_missing_choices
@@ -28,8 +29,6 @@ from mlruns_config.release import (
     SequenceDescription,
     Stacker,
 )
-
-DataType = Literal["survey", "wearable", "emr"]
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from flows.models.member import Labels, Probabilities
+from flows.datasets.rows import Labels, Probabilities
 from mlruns_config.release import ScoreMap, Stacker
 from serving.scoring.estimate import PROBABILITY_MARGIN
 
 #: A pull to equal weights where the members cannot be told apart.
 STACKER_RIDGE = 1e-3
 #: A weight below this is noise: the member is left out.
-SMALLEST_WEIGHT = 0.02
+MIN_WEIGHT = 0.02
 
 #: Score edge -> share of screenings at or above it, and what it was chosen for.
 OPERATING_POINTS = {
@@ -40,7 +40,7 @@ def fit_stacker(predictions: Mapping[str, Probabilities], labels: Labels) -> Sta
     start = np.concatenate([[0.0], np.full(len(names), 1 / len(names))])
     bounds = [(None, None), *[(0, None)] * len(names)]
     found = minimize(loss, start, bounds=bounds, method="L-BFGS-B").x
-    kept = {n: float(w) for n, w in zip(names, found[1:], strict=True) if w >= SMALLEST_WEIGHT}
+    kept = {n: float(w) for n, w in zip(names, found[1:], strict=True) if w >= MIN_WEIGHT}
     return Stacker(intercept=float(found[0]), coefficients=kept)
 
 

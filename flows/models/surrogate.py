@@ -9,18 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from sklearn.tree import DecisionTreeRegressor
 
+from flows.datasets.rows import Matrix, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.models.levers import describe_levers
-from flows.models.member import FittedMember, Matrix, Probabilities
+from flows.models.member import FittedMember
 from flows.models.release import predict_release
 from mlruns_config.release import BEYOND_ALL, Condition, ReleaseManifest, Rule, Surrogate
 
 Step = tuple[int, bool]  # node, whether to its right
 
 #: More rules than this nobody reads.
-MOST_RULES = 12
+MAX_RULES = 12
 #: A rule speaks of at least this share of the rows it was made from.
-SMALLEST_SHARE = 0.02
+MIN_SHARE = 0.02
 
 
 def explain_manifest(
@@ -46,7 +47,7 @@ def explain_manifest(
 def fit_surrogate(features: Matrix, said: Probabilities, seed: int) -> DecisionTreeRegressor:
     """Fit the tree to the release's probabilities of these rows."""
     tree = DecisionTreeRegressor(
-        max_leaf_nodes=MOST_RULES, min_samples_leaf=SMALLEST_SHARE, random_state=seed
+        max_leaf_nodes=MAX_RULES, min_samples_leaf=MIN_SHARE, random_state=seed
     )
     return tree.fit(features, said)
 

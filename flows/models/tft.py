@@ -12,6 +12,7 @@ from pytorch_forecasting.metrics import QuantileLoss
 from torch import Tensor
 
 from feature_repo.weekly_sequence import SEQUENCE_WEEKS
+from flows.datasets.rows import ModelRows
 from flows.models.forecast_graph import QUANTILES
 from flows.models.forecast_inputs import (
     COVARIATES,
@@ -26,7 +27,7 @@ from flows.models.forecasting import (
     Learning,
     fit_forecasting_member,
 )
-from flows.models.member import FittingData, ModelRows
+from flows.models.member import FittingData
 
 #: Twice the size took twice the time on the simulated cohort for the same AUROC.
 HIDDEN_SIZE = 8

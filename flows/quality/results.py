@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+VALIDATION_EXPERIMENT = "mhras-validation"
+
 
 @dataclass
 class ExpectationResult:

@@ -5,8 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine, text
 
-from serving.database.sessions import create_database_engine
-from serving.settings import get_settings
+from flows.runtime.database import open_database
 
 
 class AlreadyRunningError(RuntimeError):
@@ -34,11 +33,10 @@ _NUMBER = "hashtextextended(:name, 7)"
 
 @contextmanager
 def _connect(statement: str, name: str) -> Iterator[tuple[Engine, bool]]:
-    engine = create_database_engine(get_settings().database_url.get_secret_value())
-    try:
-        # Without AUTOCOMMIT the connection would sit in a transaction all the while. The lock is
-        # the connection's, and ends with it; were it gone meanwhile, the work is not to fail.
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            yield engine, bool(connection.scalar(text(statement), {"name": f"mhras {name}"}))
-    finally:
-        engine.dispose()
+    # Without AUTOCOMMIT the connection would sit in a transaction all the while. The lock is
+    # the connection's, and ends with it; were it gone meanwhile, the work is not to fail.
+    with (
+        open_database() as engine,
+        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+    ):
+        yield engine, bool(connection.scalar(text(statement), {"name": f"mhras {name}"}))

@@ -1,7 +1,7 @@
-"""Tells people what flows do and find, through ALERT_WEBHOOK_URL; the one place that does.
+"""Notifications through ALERT_WEBHOOK_URL: how flows end and what they decide.
 
-Every deployed flow is declared with `**TOLD`. A webhook that is down is logged and fails nothing:
-what a flow has done is done, whether somebody hears of it or not.
+Every deployed flow is declared with `**NOTIFICATION_HOOKS`. An unreachable webhook is logged
+and fails no flow: the work of the flow is done either way.
 """
 
 from datetime import UTC, datetime
@@ -105,7 +105,7 @@ def _did_nothing(state: State[Any]) -> bool:
 
 
 #: What every deployed flow is declared with, so that people hear how its runs end.
-TOLD: dict[str, Any] = {
+NOTIFICATION_HOOKS: dict[str, Any] = {
     "on_completion": [tell_end],
     "on_failure": [tell_end],
     "on_crashed": [tell_end],

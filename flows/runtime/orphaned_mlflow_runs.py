@@ -6,12 +6,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from flows.datasets.lineage import FLOW_RUN_TAG
+from flows.runtime.flow_run import FLOW_RUN_TAG
 from flows.runtime.orphaned_flow_runs import has_ended, list_unfinished
 
 #: How our experiments begin; what others keep on the same server is theirs.
 OURS = "mhras-"
-MOST_RUNS = 1000
+MAX_RUNS = 1000
 
 
 def find_dead_runs(client: MlflowClient, silent_since: datetime) -> list[Run]:
@@ -45,7 +45,7 @@ def _search(client: MlflowClient, asked: str) -> list[Run]:
     ]
     if not ours:
         return []
-    return list(client.search_runs(ours, asked, max_results=MOST_RUNS))
+    return list(client.search_runs(ours, asked, max_results=MAX_RUNS))
 
 
 def kill_run(client: MlflowClient, run: Run) -> None:

@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.datasets.lineage import FLOW_RUN_TAG
+from flows.runtime.flow_run import FLOW_RUN_TAG
 from flows.runtime.orphaned_flow_runs import has_ended
 from flows.runtime.orphaned_mlflow_runs import list_children, list_runs
 from mlruns_config.release import MANIFEST_HASH_TAG, MEMBER_MODELS, RELEASE_MODEL

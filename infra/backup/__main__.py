@@ -14,7 +14,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 from sqlalchemy import create_engine
 
-from infra.backup.databases import DatabaseError, get_database_name
+from infra.backup.databases import DatabaseError, get_database_name, wait_for_database
 from infra.backup.encryption import EncryptionError, make_key_pair
 from infra.backup.erasures import ForgedReceiptError, reapply_erasures
 from infra.backup.reading import (
@@ -24,16 +24,20 @@ from infra.backup.reading import (
     restore_backup,
     verify_backup,
 )
-from infra.backup.settings import BackupSettings
+from infra.backup.settings import BackupSettings, IncompleteBackupError
 from infra.backup.store import BackupStore, BackupStoreError, name_moment, parse_stamp
 from infra.backup.taking import prune_backups, take_backup
+from infra.backup.trees import TreeError
 from serving.audit.signing import KeyRing, Signer
 from serving.settings import normalise_database_url, split_keys
 
 REFUSALS = (
     *(DatabaseError, EncryptionError, ForgedReceiptError, VerificationError, BackupStoreError),
+    *(TreeError,),
     psycopg2.Error,
 )
+
+AGE_METRIC = "mhras_backup_last_success_timestamp_seconds"
 
 app = typer.Typer(
     help="Encrypted backups, and the way back.",
@@ -56,7 +60,11 @@ class SigningSettings(BaseSettings):
 
 
 @app.command("run")
-def run() -> None:
+def run(
+    textfile: Annotated[
+        Path | None, typer.Option(help="File for the node exporter: when the last backup ended.")
+    ] = None,
+) -> None:
     """Take a backup, then remove those that retention (7 daily, 4 weekly, 12 monthly) drops."""
     with _explain_failures():
         settings = BackupSettings()  # type: ignore[call-arg] # filled from the environment
@@ -64,7 +72,20 @@ def run() -> None:
         moment = take_backup(settings, _announce)
         removed = prune_backups(BackupStore(settings.backup_url))
         seconds = time.monotonic() - begun
+        if textfile is not None:
+            write_metric(textfile, time.time())
         _announce(f"backup {name_moment(moment)} in {seconds:.0f} s; {len(removed)} removed")
+
+
+def write_metric(path: Path, ended_at: float) -> None:
+    """Write when a backup ended, in Prometheus' text format, in one move."""
+    scratch = path.with_suffix(".part")
+    scratch.write_text(
+        f"# HELP {AGE_METRIC} When the last whole backup ended.\n"
+        f"# TYPE {AGE_METRIC} gauge\n{AGE_METRIC} {ended_at:.0f}\n"
+    )
+    scratch.chmod(0o644)
+    scratch.replace(path)
 
 
 @app.command("list")
@@ -99,6 +120,9 @@ def restore(
     erasures: Annotated[
         Path | None, typer.Option(help="Receipts of erasures after the backup (JSON list).")
     ] = None,
+    patience: Annotated[
+        float, typer.Option(help="Seconds to wait for databases that are being made.", min=0)
+    ] = 0,
 ) -> None:
     """Restore databases and files into empty places; erased individuals are erased again."""
     with _explain_failures():
@@ -108,6 +132,8 @@ def restore(
         if not yes:
             raise DatabaseError(f"this would restore {name_moment(opened.moment)}: say --yes")
         receipts = json.loads(erasures.read_text()) if erasures else []
+        for url in settings.database_urls:
+            wait_for_database(url, patience)
         restore_backup(opened, _announce)
         urls = {get_database_name(url): url for url in settings.database_urls}
         if RECORD in urls:
@@ -132,6 +158,9 @@ def _explain_failures() -> Iterator[None]:
         # Without the values, which may be secrets.
         for flaw in error.errors(include_input=False, include_url=False):
             sys.stderr.write(f"{str(flaw['loc'][0]).upper()}: {flaw['msg']}\n")
+        raise typer.Exit(2) from None
+    except IncompleteBackupError as error:
+        sys.stderr.write(f"{error}\n")
         raise typer.Exit(2) from None
     except REFUSALS as error:
         sys.stderr.write(f"{str(error).strip().partition(chr(10))[0]}\n")

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,11 @@ from pathlib import Path
 import psycopg2
 from psycopg2 import extensions, sql
 from sqlalchemy import URL, make_url
+
+#: The extension that only a superuser may make.
+SUPERUSERS = "pg_stat_statements"
+#: What a client without TLS can do.
+WITHOUT_TLS = ("disable", "allow", "prefer")
 
 
 class DatabaseError(RuntimeError):
@@ -35,11 +41,10 @@ def get_database_name(url: str) -> str:
 
 def dump_database(url: str, target: Path, snapshot: str, bin_dir: Path | None) -> None:
     """Write a dump in PostgreSQL's own format, of exactly what `snapshot` sees."""
-    # Owners belong to the cluster it is restored into; the extension needs a superuser there.
+    # Owners belong to the cluster it is restored into.
     options = ["--format=custom", "--no-owner", f"--snapshot={snapshot}"]
-    options.append("--exclude-extension=pg_stat_statements")
     # The default level keeps a core busy for minutes, and the snapshot open as long.
-    options.append("--compress=gzip:1")
+    options.append("--compress=1")
     _run("pg_dump", [*options, f"--file={target}"], url, bin_dir)
 
 
@@ -55,7 +60,41 @@ def restore_database(
         raise DatabaseError(f"database {name} is not empty: a restore never overwrites")
     options = ["--no-owner", "--single-transaction", "--exit-on-error"]
     options += [] if privileges else ["--no-privileges"]
-    _run("pg_restore", [*options, f"--dbname={get_database_name(url)}", str(dump)], url, bin_dir)
+    options += [f"--dbname={get_database_name(url)}", f"--use-list={_write_list(dump, bin_dir)}"]
+    _run("pg_restore", [*options, str(dump)], url, bin_dir)
+
+
+def _write_list(dump: Path, bin_dir: Path | None) -> Path:
+    """Write what of a dump is restored: all but the extension that needs a superuser.
+
+    Left out here and not in the dump, which pg_dump can do from version 17 on only.
+    """
+    listed = subprocess.run(
+        [find_program("pg_restore", bin_dir), "--list", str(dump)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        raise DatabaseError(f"pg_restore cannot read the dump: {listed.stderr.strip()}")
+    lines = [line for line in listed.stdout.splitlines() if SUPERUSERS not in line]
+    target = dump.with_suffix(".list")
+    target.write_text("\n".join(lines))
+    return target
+
+
+def wait_for_database(url: str, patience: float, pause: float = 5) -> None:
+    """Wait until a database takes its owner's login; raises DatabaseError when it does not."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            with open_connection(url):
+                return
+        except psycopg2.OperationalError as error:
+            if time.monotonic() > until:
+                reason = str(error).strip().partition("\n")[0]
+                raise DatabaseError(f"{get_database_name(url)}: {reason}") from error
+        time.sleep(pause)
 
 
 def list_tables(url: str) -> list[str]:
@@ -107,6 +146,11 @@ def export_snapshot(connection: extensions.connection) -> str:
 
 def _run(program: str, options: Sequence[str], url: str, bin_dir: Path | None) -> None:
     parts = _make_dsn(url)
+    if bin_dir is None and parts.query.get("sslmode", "prefer") not in WITHOUT_TLS:
+        raise DatabaseError(
+            f"{program} of {parts.database}: the wheel's programs speak no TLS, which the URL asks"
+            " for: set BACKUP_POSTGRES_BIN to the folder of a PostgreSQL client's"
+        )
     query = {f"PG{name.upper()}": str(value) for name, value in parts.query.items()}
     # The password goes by environment: command lines are everybody's to read.
     environment = os.environ | query | {"PGPASSWORD": str(parts.password or "")}

@@ -21,9 +21,10 @@ from infra.backup.databases import (
     restore_database,
 )
 from infra.backup.encryption import decrypt_file, read_identity
-from infra.backup.settings import BackupSettings
-from infra.backup.store import BackupStore, BackupStoreError, hash_file
-from infra.backup.trees import is_empty, put_tree, unpack_tree
+from infra.backup.settings import CONFIGURATION, BackupSettings
+from infra.backup.store import BackupStore, BackupStoreError, hash_file, name_moment
+from infra.backup.taking import FORMAT
+from infra.backup.trees import KeptFile, is_empty, open_object, put_tree, read_index
 from serving.audit.checkpoints import CheckpointStore
 from serving.audit.signing import KeyRing
 from serving.audit.verification import verify_trail
@@ -33,6 +34,7 @@ from serving.settings import normalise_database_url
 
 #: The database that holds the audit trail.
 RECORD = "mhras"
+CHECKPOINTS = "checkpoints"
 
 Announce = Callable[[str], None]
 
@@ -63,6 +65,18 @@ class OpenedBackup:
                 raise VerificationError(f"{kept['file']} is another file than was backed up")
             yield plain
 
+    def decrypt(self, source: Path, target: Path) -> None:
+        decrypt_file(source, target, read_identity(self.settings.backup_identity_file))
+
+    def read_tree(self, name: str) -> list[KeptFile]:
+        """Return the files of a tree; raises VerificationError when some are missing."""
+        kept = self.manifest["trees"][name]
+        with self.open_file(kept) as index:
+            files = read_index(index)
+        if len(files) != kept["files"] or {file.object for file in files} != set(kept["objects"]):
+            raise VerificationError(f"{name}: the manifest and the index name different files")
+        return files
+
 
 def open_backup(settings: BackupSettings, moment: datetime | None) -> OpenedBackup:
     """Open a backup, by default the newest; raises BackupStoreError when there is none."""
@@ -71,7 +85,10 @@ def open_backup(settings: BackupSettings, moment: datetime | None) -> OpenedBack
     chosen = moment or (moments[-1] if moments else None)
     if chosen is None or chosen not in moments:
         raise BackupStoreError("there is no such backup: `python -m infra.backup list`")
-    return OpenedBackup(store, settings, chosen, store.read_manifest(chosen))
+    manifest = store.read_manifest(chosen)
+    if manifest.get("format") != FORMAT:
+        raise BackupStoreError(f"{name_moment(chosen)} is of another version: {FORMAT} is read")
+    return OpenedBackup(store, settings, chosen, manifest)
 
 
 def verify_backup(
@@ -79,12 +96,13 @@ def verify_backup(
 ) -> None:
     """Restore everything into scratch places and compare it; raises VerificationError."""
     with TemporaryDirectory(prefix="mhras-trees-") as folder:
-        for name, kept in backup.manifest["trees"].items():
-            with backup.open_file(kept) as archive:
-                files = unpack_tree(archive, Path(folder) / name)
-            if files != kept["files"]:
-                raise VerificationError(f"{name} has {files} files instead of {kept['files']}")
-            announce(f"{name}: {files} files")
+        for name in backup.manifest["trees"]:
+            files = backup.read_tree(name)
+            if name == CHECKPOINTS:
+                put_tree(files, backup.store, backup.decrypt, str(Path(folder) / name))
+            else:
+                check_files(backup, files)
+            announce(f"{name}: {len(files)} files")
         for name, kept in backup.manifest["databases"].items():
             with make_scratch_database(scratch_url) as url:
                 with backup.open_file(kept) as dump:
@@ -94,8 +112,15 @@ def verify_backup(
                 rows = compare_tables(url, name, kept["tables"])
                 announce(f"{name}: {len(kept['tables'])} tables, {rows:,} rows, hashes equal")
                 if name == RECORD:
-                    verify_record(url, Path(folder) / "checkpoints", keys)
+                    verify_record(url, Path(folder) / CHECKPOINTS, keys)
                     announce("audit trail intact")
+
+
+def check_files(backup: OpenedBackup, files: list[KeptFile]) -> None:
+    """Decrypt and hash each file, one at a time; raises TreeError for one that was changed."""
+    for file in files:
+        with open_object(file, backup.store, backup.decrypt):
+            pass
 
 
 def compare_tables(url: str, name: str, expected: dict[str, Any]) -> int:
@@ -143,14 +168,11 @@ def restore_backup(backup: OpenedBackup, announce: Announce) -> None:
         rows = compare_tables(targets[name], name, kept["tables"])
         announce(f"{name}: {rows:,} rows restored")
     for name, url in backup.settings.trees.items():
-        kept = backup.manifest["trees"].get(name)
-        if kept is None or name == "configuration":
+        if name not in backup.manifest["trees"] or name == CONFIGURATION:
             continue
-        with TemporaryDirectory(prefix="mhras-tree-") as folder:
-            with backup.open_file(kept) as archive:
-                unpack_tree(archive, Path(folder))
-            put_tree(Path(folder), url)
-        announce(f"{name}: {kept['files']} files restored")
+        files = backup.read_tree(name)
+        put_tree(files, backup.store, backup.decrypt, url)
+        announce(f"{name}: {len(files)} files restored")
 
 
 def check_targets(backup: OpenedBackup, targets: dict[str, str]) -> None:

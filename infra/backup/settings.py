@@ -4,6 +4,15 @@ from pathlib import Path
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+
+DATABASES = ("mhras", "mlflow", "prefect", "feast")
+TREES = ("models", "lake", "checkpoints")
+CONFIGURATION = "configuration"
+
+
+class IncompleteBackupError(ValueError):
+    """The settings leave data out; the message names each variable that is missing."""
 
 
 class BackupSettings(BaseSettings):
@@ -20,6 +29,8 @@ class BackupSettings(BaseSettings):
     backup_lake_url: str | None = None
     backup_checkpoints_url: str | None = None
     backup_configuration_url: str | None = None
+    #: Names (comma-separated) of what is left out on purpose: a tree, or a database.
+    backup_without: str = ""
     #: age public keys, comma-separated; any of their private keys opens a backup.
     backup_recipients: str = ""
     #: File with the age private key, for verify and restore only.
@@ -37,6 +48,28 @@ class BackupSettings(BaseSettings):
             "configuration": self.backup_configuration_url,
         }
         return {name: url for name, url in known.items() if url}
+
+    @property
+    def left_out(self) -> set[str]:
+        return {name.strip() for name in self.backup_without.split(",") if name.strip()}
+
+    def check_complete(self) -> None:
+        """Raise IncompleteBackupError naming each variable whose absence leaves data behind."""
+        trees = {f"BACKUP_{name.upper()}_URL": name for name in (*TREES, CONFIGURATION)}
+        missing = {
+            variable: f"folder or s3:// prefix of the {name}"
+            for variable, name in trees.items()
+            if name not in self.trees and name not in self.left_out
+        }
+        named = {make_url(url).database for url in self.database_urls}
+        if lacking := sorted(set(DATABASES) - named - self.left_out):
+            missing["BACKUP_DATABASE_URLS"] = f"PostgreSQL URLs of {', '.join(lacking)}"
+        if missing:
+            lines = "\n".join(f"  {variable}: {what}" for variable, what in missing.items())
+            raise IncompleteBackupError(
+                f"a backup without these would not bring everything back:\n{lines}\n"
+                "or name what is left out on purpose in BACKUP_WITHOUT"
+            )
 
     @property
     def database_urls(self) -> list[str]:

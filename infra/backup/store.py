@@ -5,13 +5,16 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import fsspec.core
 
 MANIFEST = "manifest.json"
+OBJECTS = "objects"
+#: An object that no backup names is removed when it is older: a backup under way names none yet.
+OBJECT_GRACE = timedelta(days=2)
 _STAMP = "%Y%m%dT%H%M%SZ"
 _NAME = re.compile(r"\d{8}T\d{6}Z")
 
@@ -58,6 +61,7 @@ class BackupStore:
     def write_manifest(self, moment: datetime, manifest: dict[str, Any]) -> None:
         with _name_failures(MANIFEST):
             target = self._locate(moment, MANIFEST)
+            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
             self._fs.pipe_file(target, json.dumps(manifest, indent=1, sort_keys=True).encode())
 
     def read_manifest(self, moment: datetime) -> dict[str, Any]:
@@ -70,6 +74,45 @@ class BackupStore:
         with _name_failures("remove"):
             self._fs.rm_file(self._locate(moment, MANIFEST))
             self._fs.rm(f"{self._root}/{name_moment(moment)}", recursive=True)
+
+    def list_objects(self) -> dict[str, str]:
+        """Return the hash of every stored object's content by its name."""
+        with _name_failures(OBJECTS):
+            folder = f"{self._root}/{OBJECTS}"
+            paths = self._fs.find(folder) if self._fs.exists(folder) else []
+        stems = [str(path).rpartition("/")[2].removesuffix(".age") for path in paths]
+        return dict(stem.split("-", 1) for stem in stems if "-" in stem)
+
+    def put_object(self, name: str, sha256: str, file: Path) -> None:
+        """Store an object under its name and the hash of its plain content."""
+        target = self._locate_object(name, sha256)
+        with _name_failures(OBJECTS):
+            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._fs.put_file(str(file), target)
+
+    def get_object(self, name: str, sha256: str, file: Path) -> None:
+        with _name_failures(OBJECTS):
+            self._fs.get_file(self._locate_object(name, sha256), str(file))
+
+    def remove_objects(self, needed: set[str], now: datetime) -> int:
+        """Remove the objects that no backup needs any more; return how many."""
+        removed = 0
+        for name, sha256 in self.list_objects().items():
+            path = self._locate_object(name, sha256)
+            if name in needed or now - self._read_time(path) < OBJECT_GRACE:
+                continue
+            with _name_failures(OBJECTS):
+                self._fs.rm_file(path)
+            removed += 1
+        return removed
+
+    def _read_time(self, path: str) -> datetime:
+        with _name_failures(OBJECTS):
+            modified: datetime = self._fs.modified(path)
+        return modified if modified.tzinfo else modified.replace(tzinfo=UTC)
+
+    def _locate_object(self, name: str, sha256: str) -> str:
+        return f"{self._root}/{OBJECTS}/{name[:2]}/{name}-{sha256}.age"
 
     def _locate(self, moment: datetime, name: str) -> str:
         return f"{self._root}/{name_moment(moment)}/{name}"

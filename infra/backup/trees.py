@@ -1,61 +1,146 @@
-"""Trees of files (a folder or s3:// prefix) packed into one tar file, and unpacked again."""
+"""Trees of files (a folder or s3:// prefix), kept file by file: each is stored once.
 
-import tarfile
+Files of a Delta table and artifacts of a run are written once and never changed, so a night
+stores what the day added. An object's name says of which version of which file it is, and what its
+content hashes to; both are opaque to whoever reads the bucket.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import fsspec.core
 
+from infra.backup.store import BackupStore, hash_file
+
 DELTA_LOG = "_delta_log"
 
+#: Encrypts a file to another.
+Encrypt = Callable[[Path, Path], None]
+#: Decrypts a file to another.
+Decrypt = Callable[[Path, Path], None]
 
-def pack_tree(url: str, target: Path) -> int:
-    """Pack every file below `url`; return how many.
 
-    The logs of Delta tables are listed before their data, so every file that a packed log names
+@dataclass(frozen=True)
+class KeptFile:
+    """A file of a tree: where it belongs, its size in bytes, the object that has its content."""
+
+    path: str
+    size: int
+    object: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class KeptTree:
+    """The files of a tree, and how many of them were not in the store before."""
+
+    files: list[KeptFile]
+    added: int
+    added_bytes: int
+
+
+class TreeError(RuntimeError):
+    """A tree cannot be read, or an object is not the file it was; names which."""
+
+
+def keep_tree(url: str, name: str, store: BackupStore, encrypt: Encrypt) -> KeptTree:
+    """Store every file below `url` that is not stored yet; return all of them.
+
+    The logs of Delta tables are listed before their data, so every file that a kept log names
     is there, whoever writes meanwhile.
     """
-    fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    root = str(root).rstrip("/")
-    logs = [path for path in _find(fs, root) if DELTA_LOG in PurePosixPath(path).parts]
-    data = [path for path in _find(fs, root) if DELTA_LOG not in PurePosixPath(path).parts]
-    with tarfile.open(target, "w") as archive:
-        for path in sorted([*logs, *data]):
-            _add(archive, fs, path, path[len(root) :].lstrip("/"))
-    return len(logs) + len(data)
+    fs, root = _open(url)
+    known = store.list_objects()
+    kept, added, added_bytes = [], 0, 0
+    for path, info in _list_logs_first(fs, root):
+        relative = path[len(root) :].lstrip("/")
+        key = _name_version(f"{name}/{relative}", info)
+        if key not in known:
+            known[key] = _store_file(fs, path, key, store, encrypt)
+            added, added_bytes = added + 1, added_bytes + int(info["size"])
+        kept.append(KeptFile(relative, int(info["size"]), key, known[key]))
+    return KeptTree(kept, added, added_bytes)
 
 
-def unpack_tree(archive: Path, folder: Path) -> int:
-    """Unpack into a folder; names that would leave it are refused. Return how many files."""
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
-        return len(packed.getmembers())
+def _store_file(fs: Any, path: str, key: str, store: BackupStore, encrypt: Encrypt) -> str:
+    with TemporaryDirectory(prefix="mhras-backup-") as folder:
+        plain, encrypted = Path(folder) / "plain", Path(folder) / "encrypted.age"
+        fs.get_file(path, str(plain))
+        sha256 = hash_file(plain)
+        encrypt(plain, encrypted)
+        store.put_object(key, sha256, encrypted)
+    return sha256
 
 
-def put_tree(folder: Path, url: str) -> None:
-    """Copy what was unpacked to where it belongs."""
-    fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            target = f"{str(root).rstrip('/')}/{path.relative_to(folder).as_posix()}"
+def _name_version(place: str, info: dict[str, Any]) -> str:
+    """Return a name for this content of this file: another size, ETag or time is another one."""
+    version = info.get("ETag") or info.get("etag") or info.get("mtime")
+    stated = json.dumps([place, info["size"], str(version)])
+    return hashlib.sha256(stated.encode()).hexdigest()[:32]
+
+
+def write_index(files: list[KeptFile], target: Path) -> None:
+    """Write the files of a tree as JSON; its paths are for whoever holds the private key."""
+    target.write_text(json.dumps([asdict(file) for file in files]))
+
+
+def read_index(source: Path) -> list[KeptFile]:
+    return [KeptFile(**file) for file in json.loads(source.read_text())]
+
+
+@contextmanager
+def open_object(file: KeptFile, store: BackupStore, decrypt: Decrypt) -> Iterator[Path]:
+    """Give the decrypted file; raises TreeError when it is another than was kept."""
+    with TemporaryDirectory(prefix="mhras-restore-") as folder:
+        encrypted, plain = Path(folder) / "encrypted.age", Path(folder) / "plain"
+        store.get_object(file.object, file.sha256, encrypted)
+        decrypt(encrypted, plain)
+        if hash_file(plain) != file.sha256:
+            raise TreeError(f"{file.path} is another file than was backed up")
+        yield plain
+
+
+def put_tree(files: list[KeptFile], store: BackupStore, decrypt: Decrypt, url: str) -> None:
+    """Write every file below `url`, one at a time."""
+    fs, root = _open(url)
+    for file in files:
+        target = f"{root}/{_check_path(file.path)}"
+        with open_object(file, store, decrypt) as plain:
             fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            fs.put_file(str(path), target)
+            fs.put_file(str(plain), target)
+
+
+def _check_path(path: str) -> str:
+    """Return a relative path; raises TreeError for one that would leave its tree."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts:
+        raise TreeError(f"{path!r} would be written outside its tree")
+    return path
 
 
 def is_empty(url: str) -> bool:
+    fs, root = _open(url)
+    return not _find(fs, root)
+
+
+def _open(url: str) -> tuple[Any, str]:
     fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    return not _find(fs, str(root))
+    return fs, str(root).rstrip("/")
 
 
-def _find(fs: Any, root: str) -> list[str]:
+def _list_logs_first(fs: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
+    logs = {p: info for p, info in _find(fs, root).items() if DELTA_LOG in PurePosixPath(p).parts}
+    data = {p: i for p, i in _find(fs, root).items() if DELTA_LOG not in PurePosixPath(p).parts}
+    return sorted((logs | data).items())
+
+
+def _find(fs: Any, root: str) -> dict[str, dict[str, Any]]:
     # A mounted ConfigMap is links to a hidden folder; each file is taken once, by its own name.
-    found = fs.find(root) if fs.exists(root) else []
-    return [path for path in found if "/..data" not in path and "/..2" not in path]
-
-
-def _add(archive: tarfile.TarFile, fs: Any, path: str, name: str) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = int(fs.size(path))
-    entry.mode = 0o600
-    with fs.open(path, "rb") as file:
-        archive.addfile(entry, file)
+    found = fs.find(root, detail=True) if fs.exists(root) else {}
+    return {path: i for path, i in found.items() if "/..data" not in path and "/..2" not in path}

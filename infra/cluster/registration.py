@@ -22,7 +22,8 @@ import yaml
 from psycopg2 import sql
 
 from infra.local.processes import answers
-from mlruns_config.reviewers import LoginError, add_reviewer
+from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL
+from mlruns_config.reviewers import LoginError, add_reviewer, let_promote
 
 PROJECT = Path(__file__).resolve().parents[2]
 WORK_POOL = "kubernetes"
@@ -168,12 +169,15 @@ def register_flows(environment: Mapping[str, str], flow_run: Path) -> None:
 
 
 def register_readers(environment: Mapping[str, str]) -> None:
-    """Make MLflow's reading login, and let the API's role read the feature store."""
+    """Make MLflow's reading and promoting logins, and let the API's role read the feature store."""
     mlflow = environment["MLFLOW_TRACKING_URI"]
     wait_for(f"{mlflow}/health")
     admin = environment["MLFLOW_TRACKING_USERNAME"], environment["MLFLOW_TRACKING_PASSWORD"]
     reader = environment["MLFLOW_READER_USERNAME"], environment["MLFLOW_READER_PASSWORD"]
     add_reviewer(mlflow, admin, *reader)
+    promoter = environment["MLFLOW_PROMOTER_USERNAME"], environment["MLFLOW_PROMOTER_PASSWORD"]
+    add_reviewer(mlflow, admin, *promoter)
+    let_promote(mlflow, admin, promoter[0], (RELEASE_MODEL, *MEMBER_MODELS.values()))
     grant_reading(environment["FEAST_REGISTRY_URL"], environment["FEAST_READER_USERNAME"])
 
 

@@ -1,9 +1,11 @@
 """Every Secret of a cluster as one manifest, values made or taken from the environment.
 
-    python -m infra.cluster.secrets --environment staging | kubectl apply -f -
+    python -m infra.cluster.secrets --environment staging --escrow s3://mhras-backups/mhras |
+      kubectl apply -f -
 
-Nothing is written to a file. Run it once: run again it would make other passwords. What only
-others can give (EXTERNAL) is read from variables of the same names.
+Nothing readable is written anywhere: the escrow is encrypted to the backups' public key. Run it
+once: run again it would make other passwords. What only others can give (EXTERNAL) is read from
+variables of the same names.
 """
 
 import base64
@@ -11,33 +13,47 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 import yaml
 
-#: Owners of databases, and the logins that read beside them.
-OWNERS = ("mhras", "mlflow", "prefect", "feast")
-ROLES = (*OWNERS, "feast_reader", "mhras_backup", "mhras_exporter")
-API_LOGIN = "mhras_api"
-MLFLOW_ADMIN, MLFLOW_READER = "admin", "mhras-reader"
+from infra.backup.encryption import EncryptionError
+from infra.cluster.databases import OWNERS, READERS
+from infra.cluster.escrow import keep_escrow
 
-#: What cannot be made here, with where it comes from.
+ROLES = (*OWNERS, *READERS)
+API_LOGIN = "mhras_api"
+MLFLOW_ADMIN, MLFLOW_READER, MLFLOW_PROMOTER = "admin", "mhras-reader", "mhras-promoter"
+
+#: What cannot be made here, with where it comes from. infra/storage/policies.json has what each key
+#: of the object store may do.
 EXTERNAL = {
-    "MODEL_STORAGE_KEY_ID": "access key id of the object store",
-    "MODEL_STORAGE_KEY": "secret access key of the object store",
-    "BACKUP_STORAGE_KEY_ID": "access key id that may write to the backup bucket",
+    "MODEL_STORAGE_KEY_ID": "access key id of MLflow: the bucket of models, and no other",
+    "MODEL_STORAGE_KEY": "its secret access key",
+    "LAKE_STORAGE_KEY_ID": "access key id of the flows: the bucket of the lake, and no other",
+    "LAKE_STORAGE_KEY": "its secret access key",
+    "AUDIT_STORAGE_KEY_ID": "access key id of the API: may add to the audit bucket and read it",
+    "AUDIT_STORAGE_KEY": "its secret access key",
+    "BACKUP_STORAGE_KEY_ID": "access key id that reads all buckets and writes to that of backups",
     "BACKUP_STORAGE_KEY": "its secret access key",
     "BACKUP_RECIPIENTS": "public key printed by `python -m infra.backup keygen`",
     "ALERT_WEBHOOK_URL": "incoming webhook of Slack",
     "PAGERDUTY_KEY": "integration key of the operations service",
     "PAGERDUTY_CLINICAL_KEY": "integration key of the clinical service",
+    "DEADMAN_URL": "address of a service that calls when alerts stop coming (healthchecks.io)",
     "SMTP_PASSWORD": "password of alerts@mhras.example.com",
+    "OIDC_CLIENT_ID": "client id at the identity provider, for the sign-in at Prefect",
+    "OIDC_CLIENT_SECRET": "its secret",
 }
 #: A cluster on one machine alerts nobody and has no object store.
-IN_DEVELOPMENT = dict.fromkeys(EXTERNAL, "unset") | {"ALERT_WEBHOOK_URL": "http://localhost:9/"}
+IN_DEVELOPMENT = dict.fromkeys(EXTERNAL, "unset") | {
+    "ALERT_WEBHOOK_URL": "http://localhost:9/",
+    "DEADMAN_URL": "http://localhost:9/",
+}
 del IN_DEVELOPMENT["BACKUP_RECIPIENTS"]
 
 Secret = dict[str, Any]
@@ -55,20 +71,35 @@ class MissingSecretError(ValueError):
 
 @dataclass(frozen=True)
 class Hosts:
-    """Where PostgreSQL is reached: directly, and by the API (through the pooler, if any)."""
+    """Where PostgreSQL is reached: directly, and by the API (through the pooler, if any).
+
+    `ca` is the authority of a server outside the cluster, in PEM. With `by_operator`
+    CloudNativePG makes the roles, from one Secret for each.
+    """
 
     direct: str
     api: str
     query: str = ""
+    ca: str = ""
+    port: int = 5432
+    by_operator: bool = False
 
 
 HOSTS = {
     Environment.DEVELOPMENT: Hosts("postgres", "postgres"),
     Environment.STAGING: Hosts("postgres", "postgres"),
     Environment.PRODUCTION: Hosts(
-        "mhras-postgres-rw", "mhras-postgres-pooler-rw", "?sslmode=verify-ca"
+        "mhras-postgres-rw",
+        "mhras-postgres-pooler-rw",
+        "?sslmode=verify-ca",
+        by_operator=True,
     ),
 }
+
+
+def make_managed_hosts(host: str, ca: str) -> Hosts:
+    """Return the hosts of a server outside the cluster, whose name its certificate must have."""
+    return Hosts(host, host, "?sslmode=verify-full", ca)
 
 
 def make_secrets(environment: Environment, given: Mapping[str, str], hosts: Hosts) -> list[Secret]:
@@ -79,37 +110,46 @@ def make_secrets(environment: Environment, given: Mapping[str, str], hosts: Host
         lines = "\n".join(f"  {name}: {EXTERNAL[name]}" for name in missing)
         raise MissingSecretError(f"these variables are needed and not set:\n{lines}")
     passwords = {role: secrets.token_urlsafe(32) for role in (*ROLES, API_LOGIN, "superuser")}
+    mlflow = {login: secrets.token_urlsafe(32) for login in ("admin", "reader", "promoter")}
     made = [
-        *_make_application_secrets(external, passwords, hosts),
-        *_make_server_secrets(external, passwords, hosts),
+        *_make_application_secrets(external, passwords, mlflow, hosts),
+        *_make_server_secrets(external, passwords, mlflow, hosts),
         *_make_monitoring_secrets(external, passwords),
     ]
-    if environment is Environment.PRODUCTION:
+    if environment is not Environment.DEVELOPMENT:
+        made.append(_make_sign_in_secret(external))
+    if hosts.by_operator:
         made += [_make_role_secret(role, passwords[role]) for role in ROLES]
+    if hosts.ca:
+        made += [
+            _make_secret("mhras-postgres-ca", {"ca.crt": hosts.ca}, namespace)
+            for namespace in ("mhras", "monitoring")
+        ]
     return made
 
 
 def _make_application_secrets(
-    external: Mapping[str, str], passwords: Mapping[str, str], hosts: Hosts
+    external: Mapping[str, str],
+    passwords: Mapping[str, str],
+    mlflow: Mapping[str, str],
+    hosts: Hosts,
 ) -> list[Secret]:
     owner = _make_url("mhras", passwords, hosts)
     keys = {name: make_key() for name in ("jwt", "salt", "audit")}
-    admin, reader = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     application = {
-        "database_url": owner,
         "app_database_url": (
-            f"postgresql://{API_LOGIN}:{passwords[API_LOGIN]}@{hosts.api}:5432/mhras{hosts.query}"
+            f"postgresql://{API_LOGIN}:{passwords[API_LOGIN]}@{hosts.api}:{hosts.port}/mhras{hosts.query}"
         ),
         "jwt_secret_key": keys["jwt"],
         "anonymization_salt": keys["salt"],
         "audit_signing_key": keys["audit"],
-        "model_storage_key_id": external["MODEL_STORAGE_KEY_ID"],
-        "model_storage_key": external["MODEL_STORAGE_KEY"],
+        "audit_storage_key_id": external["AUDIT_STORAGE_KEY_ID"],
+        "audit_storage_key": external["AUDIT_STORAGE_KEY"],
         "alert_webhook_url": external["ALERT_WEBHOOK_URL"],
-        "mlflow_admin_username": MLFLOW_ADMIN,
-        "mlflow_admin_password": admin,
         "mlflow_reader_username": MLFLOW_READER,
-        "mlflow_reader_password": reader,
+        "mlflow_reader_password": mlflow["reader"],
+        "mlflow_promoter_username": MLFLOW_PROMOTER,
+        "mlflow_promoter_password": mlflow["promoter"],
         "feast_reader_username": "feast_reader",
         "feast_reader_password": passwords["feast_reader"],
     }
@@ -118,25 +158,34 @@ def _make_application_secrets(
         "JWT_SECRET_KEY": keys["jwt"],
         "ANONYMIZATION_SALT": keys["salt"],
         "AUDIT_SIGNING_KEY": keys["audit"],
+        "ALERT_WEBHOOK_URL": external["ALERT_WEBHOOK_URL"],
         "MLFLOW_TRACKING_USERNAME": MLFLOW_ADMIN,
-        "MLFLOW_TRACKING_PASSWORD": admin,
+        "MLFLOW_TRACKING_PASSWORD": mlflow["admin"],
         "FEAST_REGISTRY_URL": _make_url("feast", passwords, hosts, "postgresql+psycopg2"),
         "FEAST_ONLINE_USER": "feast",
         "FEAST_ONLINE_PASSWORD": passwords["feast"],
-        "AWS_ACCESS_KEY_ID": external["MODEL_STORAGE_KEY_ID"],
-        "AWS_SECRET_ACCESS_KEY": external["MODEL_STORAGE_KEY"],
+        "AWS_ACCESS_KEY_ID": external["LAKE_STORAGE_KEY_ID"],
+        "AWS_SECRET_ACCESS_KEY": external["LAKE_STORAGE_KEY"],
     }
-    return [_make_secret("mhras-secrets", application), _make_secret("mhras-flow-secrets", flows)]
+    return [
+        _make_secret("mhras-secrets", application),
+        # Apart, so that whoever may read the API's Secret does not own the tables.
+        _make_secret("mhras-owner-secrets", {"database_url": owner}),
+        _make_secret("mhras-flow-secrets", flows),
+    ]
 
 
 def _make_server_secrets(
-    external: Mapping[str, str], passwords: Mapping[str, str], hosts: Hosts
+    external: Mapping[str, str],
+    passwords: Mapping[str, str],
+    mlflow: Mapping[str, str],
+    hosts: Hosts,
 ) -> list[Secret]:
     # asyncpg names the same thing differently.
-    prefect = Hosts(hosts.direct, hosts.api, hosts.query.replace("sslmode=", "ssl="))
+    prefect = replace(hosts, query=hosts.query.replace("sslmode=", "ssl="))
     backed_up = [
         f"postgresql://mhras_backup:{passwords['mhras_backup']}"
-        f"@{hosts.direct}:5432/{name}{hosts.query}"
+        f"@{hosts.direct}:{hosts.port}/{name}{hosts.query}"
         for name in OWNERS
     ]
     return [
@@ -152,6 +201,10 @@ def _make_server_secrets(
             {
                 "database_url": _make_url("mlflow", passwords, hosts),
                 "flask_secret_key": secrets.token_urlsafe(32),
+                "admin_username": MLFLOW_ADMIN,
+                "admin_password": mlflow["admin"],
+                "model_storage_key_id": external["MODEL_STORAGE_KEY_ID"],
+                "model_storage_key": external["MODEL_STORAGE_KEY"],
             },
         ),
         _make_secret(
@@ -177,6 +230,7 @@ def _make_monitoring_secrets(
         "slack_webhook_url": external["ALERT_WEBHOOK_URL"],
         "pagerduty_key": external["PAGERDUTY_KEY"],
         "pagerduty_clinical_key": external["PAGERDUTY_CLINICAL_KEY"],
+        "deadman_url": external["DEADMAN_URL"],
         "smtp_password": external["SMTP_PASSWORD"],
     }
     return [
@@ -190,6 +244,16 @@ def _make_monitoring_secrets(
     ]
 
 
+def _make_sign_in_secret(external: Mapping[str, str]) -> Secret:
+    values = {
+        "client_id": external["OIDC_CLIENT_ID"],
+        "client_secret": external["OIDC_CLIENT_SECRET"],
+        # oauth2-proxy takes exactly 32 bytes, in URL-safe base64.
+        "cookie_secret": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    }
+    return _make_secret("sign-in-secrets", values)
+
+
 def _make_role_secret(role: str, password: str) -> Secret:
     """Return what CloudNativePG reads a role's password from."""
     name = f"postgres-role-{role.replace('_', '-')}"
@@ -200,7 +264,7 @@ def _make_role_secret(role: str, password: str) -> Secret:
 def _make_url(
     role: str, passwords: Mapping[str, str], hosts: Hosts, driver: str = "postgresql"
 ) -> str:
-    return f"{driver}://{role}:{passwords[role]}@{hosts.direct}:5432/{role}{hosts.query}"
+    return f"{driver}://{role}:{passwords[role]}@{hosts.direct}:{hosts.port}/{role}{hosts.query}"
 
 
 def make_key() -> str:
@@ -223,17 +287,31 @@ def run(
     database_host: Annotated[
         str | None, typer.Option(help="A managed PostgreSQL server, instead of the cluster's own.")
     ] = None,
+    database_ca: Annotated[
+        Path | None, typer.Option(help="Certificate (PEM) of the authority of that server.")
+    ] = None,
+    escrow: Annotated[
+        str | None, typer.Option(help="The backups' folder or s3:// prefix, for a sealed copy.")
+    ] = None,
 ) -> None:
     """Print every Secret of the cluster as YAML, to be piped to kubectl or kubeseal."""
     hosts = HOSTS[environment]
-    if database_host is not None:
-        hosts = Hosts(database_host, database_host, "?sslmode=verify-full")
+    if (database_host is None) != (database_ca is None):
+        _stop("--database-host and --database-ca belong together: verify-full needs the authority")
+    if database_host is not None and database_ca is not None:
+        hosts = make_managed_hosts(database_host, database_ca.read_text())
     try:
         made = make_secrets(environment, os.environ, hosts)
-    except MissingSecretError as error:
-        sys.stderr.write(f"{error}\n")
-        raise typer.Exit(2) from None
+        if escrow is not None:
+            keep_escrow(escrow, made, os.environ["BACKUP_RECIPIENTS"])
+    except (MissingSecretError, EncryptionError) as error:
+        _stop(str(error))
     sys.stdout.write(yaml.safe_dump_all(made, sort_keys=False))
+
+
+def _stop(reason: str) -> NoReturn:
+    sys.stderr.write(f"{reason}\n")
+    raise typer.Exit(2)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ build() {
     wheels=(--volume "$WHEELS:/opt/wheels:ro" --build-arg UV_FIND_LINKS=/opt/wheels
       --build-arg TORCH_BACKEND=)
   fi
-  buildah bud --pull-never --network host --target "mhras-$1" -f infra/docker/Dockerfile \
+  # Debian's own client, so that nothing but Debian's archive and the packages' index is asked.
+  buildah bud --build-arg POSTGRES_CLIENT= --pull-never --network host --target "mhras-$1" -f infra/docker/Dockerfile \
     --build-arg "REVISION=$(git rev-parse HEAD)" "${wheels[@]}" -t "mhras-$1:proof" .
 }
 

@@ -1,17 +1,22 @@
 """What `make run` shows once the stack is up: the pipeline through Prefect, one screening."""
 
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import psycopg2
 from rich.console import Console
 from rich.markup import escape
+from sqlalchemy import func, select
 
+from feature_repo.consent_terms import SCREENING
 from infra.local.flow_runs import POLL_SECONDS, create_flow_run, follow, link_flow_run
 from infra.local.stack import LocalStack
 from serving.auth.tokens import issue_token
+from serving.consent.in_force import select_in_force
+from serving.database.sessions import create_database_engine
+from serving.database.tables import Consent
 from serving.roles import Role
 
 #: The answers of the example: moderate symptoms, nothing on item 9.
@@ -38,10 +43,10 @@ def run_pipeline(stack: LocalStack, parameters: dict[str, Any], console: Console
     state = follow(stack, run_id, console)
     if state["type"] != "COMPLETED":
         raise PipelineFailedError(f"the pipeline ended {state['name']}: {state['message']}\n{link}")
-    _print_verdict(stack, console)
+    _print_promotion(stack, console)
 
 
-def _print_verdict(stack: LocalStack, console: Console) -> None:
+def _print_promotion(stack: LocalStack, console: Console) -> None:
     """Print what became of the release that the pipeline made, as the ledger keeps it."""
     row = _fetch_row(
         stack, "SELECT version, to_stage, result, reason FROM promotion_ledger ORDER BY id DESC"
@@ -50,8 +55,8 @@ def _print_verdict(stack: LocalStack, console: Console) -> None:
         return
     version, stage, result, reason = row
     sign = "[green]✓[/]" if result == "promoted" else "[yellow]![/]"
-    verdict = f"release {version} to {stage}: {result} ({reason})"
-    console.print(f"{sign} {escape(verdict)}", soft_wrap=True)
+    outcome = f"release {version} to {stage}: {result} ({reason})"
+    console.print(f"{sign} {escape(outcome)}", soft_wrap=True)
 
 
 def screen_example(stack: LocalStack, console: Console) -> None:
@@ -88,14 +93,19 @@ def _wait_for_release(stack: LocalStack, patience: float) -> int | None:
 
 
 def _choose_individual(stack: LocalStack) -> str | None:
-    """Return the pseudonym of somebody who consents to screening with most data types."""
-    row = _fetch_row(
-        stack,
-        "SELECT anonymized_id FROM consent WHERE 'screening' = ANY(purposes)"
-        " AND granted_at <= now() AND expires_at > now() AND withdrawn_at IS NULL"
-        " ORDER BY cardinality(data_types) DESC, anonymized_id",
+    """Return the pseudonym of a person who consents to screening with most data types."""
+    statement = (
+        select(Consent.anonymized_id)
+        .where(select_in_force(datetime.now(UTC)), Consent.purposes.contains([SCREENING]))
+        .order_by(func.cardinality(Consent.data_types).desc(), Consent.anonymized_id)
+        .limit(1)
     )
-    return row[0] if row else None
+    engine = create_database_engine(stack.postgres.url("mhras"))
+    try:
+        with engine.connect() as connection:
+            return connection.scalar(statement)
+    finally:
+        engine.dispose()
 
 
 def _fetch_row(stack: LocalStack, query: str) -> tuple[Any, ...] | None:

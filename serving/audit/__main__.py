@@ -8,9 +8,8 @@ from typing import Annotated, NoReturn
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.accountability import make_key_ring
 from serving.audit.checkpoints import CheckpointStore
-from serving.audit.signing import Signer
+from serving.audit.signing import Signer, make_key_ring
 from serving.audit.verification import verify_trail
 from serving.database.sessions import create_database_engine
 from serving.settings import MissingSettingError, Settings, load_settings

@@ -179,6 +179,10 @@ class Sealer:
         self._thread = threading.Thread(target=self._run, name="audit-sealer", daemon=True)
         self._signed_at = time.monotonic()
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def start(self) -> None:
         self._thread.start()
 

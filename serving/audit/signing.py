@@ -16,20 +16,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PublicKey,
 )
 
-SEED_BYTES = 32
+from serving.settings import Settings, decode_key, split_keys
 
 Document = Mapping[str, Any]
-
-
-class UnusableKeyError(ValueError):
-    """A key that is not 32 bytes in base64; the message never quotes it."""
 
 
 class Signer:
     """Signs with one private key; `key_id` names it without revealing anything."""
 
     def __init__(self, seed: str) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(_decode(seed))
+        self._key = Ed25519PrivateKey.from_private_bytes(decode_key(seed))
         raw = self._key.public_key().public_bytes_raw()
         self.public_key = base64.b64encode(raw).decode()
         self.key_id = derive_key_id(raw)
@@ -45,7 +41,7 @@ class KeyRing:
     """The public keys whose signatures count: the one in use and retired ones."""
 
     def __init__(self, public_keys: Iterable[str]) -> None:
-        raw_keys = [_decode(key) for key in public_keys]
+        raw_keys = [decode_key(key) for key in public_keys]
         self._keys = {
             derive_key_id(raw): Ed25519PublicKey.from_public_bytes(raw) for raw in raw_keys
         }
@@ -74,11 +70,7 @@ def derive_key_id(public_key: bytes) -> str:
     return hashlib.sha256(b"mhras:key-id:" + public_key).hexdigest()[:16]
 
 
-def _decode(text: str) -> bytes:
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise UnusableKeyError("not base64") from None
-    if len(raw) != SEED_BYTES:
-        raise UnusableKeyError(f"needs {SEED_BYTES} bytes in base64")
-    return raw
+def make_key_ring(settings: Settings) -> KeyRing:
+    """Return the public keys whose signatures are accepted: the present and retired ones."""
+    present = Signer(settings.audit_signing_key.get_secret_value()).public_key
+    return KeyRing([present, *split_keys(settings.audit_retired_keys)])

@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 from serving.database.sessions import open_session
 from serving.database.tables import AuditRow
 from serving.errors import Actor, RefusedError
-from serving.screening.answers import ScreeningAnswer
 
 SCREENING_REQUEST = "screening_request"
 GENERATE_RISK_SCORE = "generate_risk_score"
@@ -65,31 +64,6 @@ def record(session: Session, principal: Actor, request_id: str | None, event: Ev
     session.add(make_row(principal.user_id, str(principal.role), "success", request_id, event))
 
 
-def describe_screening(
-    principal: Actor,
-    answer: ScreeningAnswer,
-    data_types: Iterable[str],
-    request_id: str | None,
-) -> dict[str, Any]:
-    """Return the columns of an answered screening's row, written with the prediction."""
-    return {
-        "created_at": datetime.now(UTC),
-        "event_type": SCREENING_REQUEST,
-        "user_id": principal.user_id,
-        "user_role": principal.role,
-        "anonymized_id": answer.anonymized_id,
-        "data_types": sorted(data_types),
-        "action": GENERATE_RISK_SCORE,
-        "result": "success",
-        "request_id": request_id,
-        "details": {
-            "prediction_id": answer.prediction_id,
-            "risk_score": answer.risk_score,
-            "release_version": answer.release.version if answer.release else None,
-        },
-    }
-
-
 def record_refusal(engine: Engine, refusal: RefusedError, request_id: str | None) -> None:
     """Write the row of a refusal and commit it."""
     details = {"reason": refusal.kind}
@@ -110,18 +84,25 @@ def record_unauthenticated(
 def make_row(
     user_id: str, user_role: str, result: str, request_id: str | None, event: Event
 ) -> AuditRow:
-    return AuditRow(
-        created_at=datetime.now(UTC),
-        event_type=event.event_type,
-        user_id=user_id,
-        user_role=user_role,
-        anonymized_id=event.anonymized_id,
-        data_types=sorted(event.data_types),
-        action=event.action,
-        result=result,
-        request_id=request_id,
-        details=dict(event.details),
-    )
+    return AuditRow(**make_columns(user_id, user_role, result, request_id, event))
+
+
+def make_columns(
+    user_id: str, user_role: str, result: str, request_id: str | None, event: Event
+) -> dict[str, Any]:
+    """Return a row's values by column name, without the columns the database fills."""
+    return {
+        "created_at": datetime.now(UTC),
+        "event_type": event.event_type,
+        "user_id": user_id,
+        "user_role": user_role,
+        "anonymized_id": event.anonymized_id,
+        "data_types": sorted(event.data_types),
+        "action": event.action,
+        "result": result,
+        "request_id": request_id,
+        "details": dict(event.details),
+    }
 
 
 def _write(engine: Engine, row: AuditRow) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
+from serving.consent.in_force import select_in_force, select_not_ended
 from serving.database.tables import Consent, ConsentChange
 
 EXPIRY_WARNING = timedelta(days=7)
@@ -74,7 +75,7 @@ def withdraw(
 
 
 def list_current(session: Session, anonymized_id: str, at: datetime) -> Sequence[Consent]:
-    """Return the consents that are neither expired nor withdrawn at `at`."""
+    """Return the consents in force at `at`, and those that begin later."""
     return session.scalars(_select_current(anonymized_id, at)).all()
 
 
@@ -83,8 +84,7 @@ def _select_current(anonymized_id: str, at: datetime) -> Select[Consent]:
         select(Consent)
         .where(
             Consent.anonymized_id == anonymized_id,
-            Consent.expires_at > at,
-            Consent.withdrawn_at.is_(None),
+            select_not_ended(at),
         )
         .order_by(Consent.granted_at)
     )
@@ -104,9 +104,7 @@ def count_expiring(session: Session) -> int:
     """Return how many consents in force end within a week."""
     now = datetime.now(UTC)
     statement = select(func.count()).where(
-        Consent.expires_at > now,
-        Consent.expires_at <= now + EXPIRY_WARNING,
-        Consent.withdrawn_at.is_(None),
+        select_in_force(now), Consent.expires_at <= now + EXPIRY_WARNING
     )
     return session.scalar(statement.select_from(Consent)) or 0
 
@@ -121,8 +119,7 @@ def _end_current(session: Session, anonymized_id: str, now: datetime) -> None:
         update(Consent)
         .where(
             Consent.anonymized_id == anonymized_id,
-            Consent.expires_at > now,
-            Consent.withdrawn_at.is_(None),
+            select_not_ended(now),
         )
         .values(withdrawn_at=now)
     )

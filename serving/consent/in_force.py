@@ -10,14 +10,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from cachetools import TTLCache
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from serving.database.changes import ChangeListener
 from serving.database.tables import Consent
-
-SCREENING = "screening"
-TRAINING = "training"
 
 #: Individuals whose consents a worker keeps at hand, and for how long at most.
 CACHED_INDIVIDUALS = 50_000
@@ -84,9 +81,32 @@ def read_allowed(
 
 
 def is_in_force(consent: ConsentTerms, at: datetime) -> bool:
-    """Tell whether a consent had begun, and neither expired nor been withdrawn, at `at`."""
+    """Return True if a consent has begun and has neither expired nor been withdrawn.
+
+    A recorded withdrawal binds whatever the clocks say: `withdrawn_at` is not compared. The SQL
+    form is `select_in_force`; a property test proves both equal.
+    """
+    return _covers(consent, at) and consent.withdrawn_at is None
+
+
+def was_in_force(consent: ConsentTerms, at: datetime) -> bool:
+    """Return True if a consent was in force at a past instant, for the records of that time."""
     withdrawn = consent.withdrawn_at is not None and consent.withdrawn_at <= at
-    return consent.granted_at <= at < consent.expires_at and not withdrawn
+    return _covers(consent, at) and not withdrawn
+
+
+def _covers(consent: ConsentTerms, at: datetime) -> bool:
+    return consent.granted_at <= at < consent.expires_at
+
+
+def select_not_ended(at: datetime) -> ColumnElement[bool]:
+    """Return the SQL condition of consents that are in force at `at` or begin later."""
+    return and_(Consent.expires_at > at, Consent.withdrawn_at.is_(None))
+
+
+def select_in_force(at: datetime) -> ColumnElement[bool]:
+    """Return the SQL condition of `is_in_force`."""
+    return and_(Consent.granted_at <= at, select_not_ended(at))
 
 
 class ConsentCache:

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from sqlalchemy import Exists, Select, and_, exists, select
 from sqlalchemy.orm import Session, aliased
 
+from feature_repo.consent_terms import SCREENING
 from serving.audit.trail import CONSENT_NOTICE, Event, record
 from serving.consent.changes import EXPIRY_WARNING
-from serving.consent.in_force import SCREENING, combine_consents, read_consents_of
+from serving.consent.in_force import combine_consents, read_consents_of
 from serving.database.tables import Consent, ConsentNotice
 from serving.errors import Actor
 

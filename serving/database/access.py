@@ -57,3 +57,5 @@ def _write_login(connection: extensions.connection, name: str, password: str) ->
             sql.SQL("{} ROLE {} ").format(verb, role) + options.format(sql.Literal(secret))
         )
         cursor.execute(sql.SQL("GRANT {} TO {}").format(group, role))
+        # A pod waits until the database has its revision (`migrate --wait`).
+        cursor.execute(sql.SQL("GRANT SELECT ON alembic_version TO {}").format(group))

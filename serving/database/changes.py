@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 from sqlalchemy import URL, NullPool, create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from feature_repo.postgres_sessions import begin_sessions_with
 
@@ -66,6 +65,10 @@ class ChangeListener:
         """Whether nothing committed more than a second ago can be unknown here."""
         return time.monotonic() < self._fresh_until
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def subscribe(self, receive: Receive) -> None:
         self._receivers.append(receive)
 
@@ -83,7 +86,9 @@ class ChangeListener:
         while not self._stop.is_set():
             try:
                 self._listen()
-            except (SQLAlchemyError, OSError, ListenerDeafError) as error:
+            # Also psycopg2's own errors, which `poll` raises past SQLAlchemy: without this thread
+            # no later withdrawal would reach the caches.
+            except Exception as error:
                 log.warning("not listening for changes", cause=type(error).__name__)
             self._fresh_until = 0.0
             self._stop.wait(RECONNECT_SECONDS)

@@ -3,10 +3,12 @@
 Safe to start from several pods at once: a session-level advisory lock lets one of them
 migrate while the others wait and then find nothing to do. With APP_DATABASE_URL set, the
 login named there is made a member of the application's role (`serving.database.access`).
+`--wait` changes nothing: it ends once the database has this version's revision.
 """
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +19,10 @@ import typer
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, NullPool, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from serving.database.access import ensure_application_login
 from serving.settings import normalise_database_url
@@ -38,6 +41,36 @@ def upgrade(database_url: str, revision: str = "head") -> tuple[str | None, str 
 def downgrade(database_url: str, revision: str = "base") -> tuple[str | None, str | None]:
     """Migrate down to `revision`; `base` drops every table and all that is in them."""
     return _migrate(database_url, lambda config: command.downgrade(config, revision))
+
+
+class NotMigratedError(RuntimeError):
+    """The database did not get to this version's revision in time; names both."""
+
+
+def wait_for_revision(database_url: str, patience: float, pause: float = 2) -> str:
+    """Wait until the database is at this version's revision, or a newer one; return it.
+
+    A revision that these scripts do not know is a newer version's, whose tables this one can use
+    (migrations are additive): so that a rollback of the program is not kept waiting. Raises
+    NotMigratedError after `patience` seconds.
+    """
+    scripts = ScriptDirectory(str(SCRIPTS))
+    older = {script.revision for script in scripts.walk_revisions()} - {scripts.get_current_head()}
+    engine = create_engine(database_url, poolclass=NullPool, hide_parameters=True)
+    until = time.monotonic() + patience
+    while True:
+        try:
+            with engine.connect() as connection:
+                found = _read_revision(connection) or "empty"
+        except SQLAlchemyError as error:
+            found = f"not readable ({type(error).__name__})"
+        else:
+            if found != "empty" and found not in older:
+                return found
+        if time.monotonic() > until:
+            wanted = scripts.get_current_head()
+            raise NotMigratedError(f"the database is {found} and not at {wanted}")
+        time.sleep(pause)
 
 
 def make_config(connection: Connection) -> Config:
@@ -79,8 +112,15 @@ def run(
     revision: Annotated[
         str | None, typer.Argument(help="Target; by default head, or base with --down.")
     ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Migrate nothing; end when somebody else has.")
+    ] = False,
+    patience: Annotated[float, typer.Option(help="Seconds that --wait waits.", min=0)] = 900,
 ) -> None:
     """Migrate the database named by DATABASE_URL."""
+    if wait:
+        _wait(patience)
+        return
     try:
         url = normalise_database_url(os.environ.get("DATABASE_URL", ""))
         migrate = downgrade if down else upgrade
@@ -96,6 +136,15 @@ def run(
     sys.stdout.write(f"database migration: {outcome}\n")
     if login:
         sys.stdout.write(f"application login: {login}\n")
+
+
+def _wait(patience: float) -> None:
+    try:
+        url = normalise_database_url(os.environ.get("DATABASE_URL", ""))
+        found = wait_for_revision(url, patience)
+    except (ValueError, NotMigratedError) as error:
+        _fail(str(error))
+    sys.stdout.write(f"database migration: at {found}\n")
 
 
 def _ensure_login(url: str, application_url: str | None) -> str | None:

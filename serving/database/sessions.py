@@ -20,7 +20,7 @@ def create_database_engine(database_url: str, deadline_seconds: float | None = N
         database_url,
         pool_size=20,
         max_overflow=10,
-        pool_timeout=30,
+        pool_timeout=deadline_seconds or 30,
         pool_recycle=3600,
         pool_pre_ping=True,
         hide_parameters=True,
@@ -30,8 +30,16 @@ def create_database_engine(database_url: str, deadline_seconds: float | None = N
 
 
 def _limit_connecting(deadline_seconds: float) -> dict[str, Any]:
-    # libpq counts whole seconds and reads 1 as 2.
-    return {"connect_timeout": max(2, int(deadline_seconds))}
+    """Return libpq's options by which a peer that is gone is noticed within the deadline."""
+    whole_seconds = max(1, int(deadline_seconds))
+    return {
+        # libpq counts whole seconds and reads 1 as 2.
+        "connect_timeout": max(2, whole_seconds),
+        "tcp_user_timeout": whole_seconds * 1000,
+        "keepalives_idle": whole_seconds,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+    }
 
 
 def _limit_statements(engine: Engine, deadline_seconds: float) -> Engine:

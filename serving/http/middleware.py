@@ -21,7 +21,8 @@ from serving.http.problems import answer_problem
 log = structlog.get_logger("serving.requests")
 
 REQUEST_ID_HEADER = "X-Request-ID"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: A UUID, with or without a short prefix: a free text would put names into log and audit trail.
+_REQUEST_ID = re.compile(r"(?:[a-z]{1,8}_)?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.I)
 
 #: Answers hold health data: no cache may keep them, no browser may guess their type, frame
 #: them, or run anything that came with them.
@@ -42,7 +43,7 @@ DOCUMENTATION_POLICY = (
 )
 
 #: 1,000 screenings take a quarter of it.
-MOST_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 
 
 class RequestContext:
@@ -115,17 +116,17 @@ def explain_failure(error: Exception) -> ProblemError:
 
 
 def limit_body(request: Request, receive: Receive) -> Receive:
-    """Return a `receive` that refuses a body above MOST_BODY_BYTES, announced or not."""
+    """Return a `receive` that refuses a body above MAX_BODY_BYTES, announced or not."""
     announced = request.headers.get("Content-Length", "0")
     received = 0
 
     async def receive_within_limit() -> Message:
         nonlocal received
-        if announced.isdigit() and int(announced) > MOST_BODY_BYTES:
+        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
             raise make_body_error()
         message = await receive()
         received += len(message.get("body", b""))
-        if received > MOST_BODY_BYTES:
+        if received > MAX_BODY_BYTES:
             raise make_body_error()
         return message
 
@@ -134,7 +135,7 @@ def limit_body(request: Request, receive: Receive) -> Receive:
 
 def make_body_error() -> HTTPException:
     # Starlette's own kind: FastAPI turns any other error of reading a body into a 400.
-    return HTTPException(413, f"a body may hold {MOST_BODY_BYTES} bytes")
+    return HTTPException(413, f"a body may hold {MAX_BODY_BYTES} bytes")
 
 
 def report(request: Request, status: int, seconds: float) -> None:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -48,7 +49,7 @@ Until = Annotated[Moment | None, Query(description="Instants before this one.")]
 Word = Annotated[str | None, Query(pattern=r"^[\x21-\x7e]{1,128}$")]
 
 
-def _be_printable(text: str) -> str:
+def _validate_printable(text: str) -> str:
     # PostgreSQL cannot hold NUL, and control characters forge lines of an export.
     if any(not sign.isprintable() and sign not in "\n\t" for sign in text):
         raise ValueError("must not hold control characters")
@@ -59,7 +60,7 @@ def _be_printable(text: str) -> str:
 FreeText = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=2000),
-    AfterValidator(_be_printable),
+    AfterValidator(_validate_printable),
 ]
 
 
@@ -98,6 +99,13 @@ def read_instant(part: Any) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("no time zone")
     return _lie_in_our_time(moment)
+
+
+def read_real(part: Any) -> float:
+    """Return a finite number; raises ValueError for anything else."""
+    if not isinstance(part, int | float) or isinstance(part, bool) or not math.isfinite(part):
+        raise ValueError("no number")
+    return float(part)
 
 
 def read_number(part: Any) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
 
 
 class StrictRequest(Request):
@@ -50,3 +51,7 @@ def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(_constant: str) -> Any:
     raise json.JSONDecodeError("NaN and Infinity are not JSON", "", 0)
+
+
+class StrictBody(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from feature_repo.consent_terms import SCREENING
 from mlruns_config.release import MemberPin
 from serving.audit.trail import PREDICTION_VIEW
-from serving.consent.in_force import SCREENING, KnownConsent, is_in_force, read_consents
+from serving.consent.in_force import KnownConsent, read_consents, was_in_force
 from serving.database.tables import (
     AuditRow,
     CrisisOverride,
@@ -58,7 +59,7 @@ class ReleaseOrigin(PassportPart):
     training_run_id: str
     members: list[MemberOrigin]
     data: dict[str, Any] = Field(description="Each landed table: version, rows, digest.")
-    validation: dict[str, str] = Field(description="Run and verdict of the checks of these data.")
+    validation: dict[str, str] = Field(description="Run and result of the checks of these data.")
     feature_service: str
     feature_service_hash: str
     feature_tables: dict[str, Any]
@@ -216,7 +217,7 @@ def find_consents(session: Session, prediction: Prediction) -> Sequence[KnownCon
     return [
         one
         for one in known
-        if SCREENING in one.purposes and is_in_force(one, prediction.created_at)
+        if SCREENING in one.purposes and was_in_force(one, prediction.created_at)
     ]
 
 

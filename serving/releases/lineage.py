@@ -18,7 +18,7 @@ from mlruns_config.release import (
 from serving.releases.registry import Registry, RegistryUnavailableError
 
 #: Manifests kept at hand; a passport may ask for any release that ever answered.
-KEPT = 32
+MANIFEST_CACHE_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ManifestReader:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._lock = threading.Lock()
-        self._known: LRUCache[int, RegisteredManifest] = LRUCache(KEPT)
+        self._known: LRUCache[int, RegisteredManifest] = LRUCache(MANIFEST_CACHE_SIZE)
 
     def read(self, version: int) -> RegisteredManifest | None:
         """Return a release's manifest, None while the registry does not give a usable one."""

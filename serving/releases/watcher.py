@@ -16,8 +16,9 @@ from mlruns_config.arms import Arm, Rollout
 from mlruns_config.release import RELEASE_MODEL
 from monitoring.logging import describe_error
 from monitoring.metrics import RELEASE_LOAD_FAILURES, show_release
+from serving.releases.loading import ReleaseRejectedError, load_release
 from serving.releases.registry import NoProductionVersionError, Registry, RegistryUnavailableError
-from serving.scoring.release import Release, ReleaseRejectedError, load_release
+from serving.scoring.release import Release
 
 log = structlog.get_logger("serving.releases")
 
@@ -78,6 +79,10 @@ class ReleaseWatcher:
         self.candidate: Candidate | None = None
         self.problem: ReleaseProblem | None = None
         self.candidate_problem: ReleaseProblem | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Load the releases once, so that the first request finds them, then keep watching."""

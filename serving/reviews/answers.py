@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from serving.database.review_terms import Decision, OverrideReason, ReviewStatus
 from serving.database.tables import Prediction, ReviewEvent, ReviewItem
 from serving.http.parameters import EXAMPLE_ID, FreeText, Page
-from serving.reviews.queue import OPEN, Verdict
+from serving.http.strict_json import StrictBody
+from serving.reviews.queue import OPEN, ReviewDecision
 from serving.scoring.estimate import Band
-from serving.screening.requests import StrictBody
 
 
 class ReviewPart(BaseModel):
@@ -30,6 +30,8 @@ class ReviewEntry(ReviewPart):
     overdue: bool
     priority: Band
     reasons: list[str]
+    crisis_level: int = Field(description="Answer to PHQ-9 item 9 where the crisis rule decided.")
+    risk_score: float
     status: ReviewStatus
     claimed_by: str | None
     claimed_at: datetime | None
@@ -129,7 +131,7 @@ class DecisionBody(StrictBody):
     reason_code: Annotated[OverrideReason, Field(strict=False)] | None = None
 
     @model_validator(mode="after")
-    def _be_complete(self) -> Self:
+    def _validate_complete(self) -> Self:
         given = (self.new_band is not None, self.reason_code is not None)
         if self.decision is Decision.OVERRIDE:
             if not all(given) or self.comment is None:
@@ -140,8 +142,8 @@ class DecisionBody(StrictBody):
             raise ValueError("a referral needs a comment: to whom, and why")
         return self
 
-    def to_verdict(self) -> Verdict:
-        return Verdict(self.decision, self.comment, self.new_band, self.reason_code)
+    def to_decision(self) -> ReviewDecision:
+        return ReviewDecision(self.decision, self.comment, self.new_band, self.reason_code)
 
 
 class NoteBody(StrictBody):

@@ -15,10 +15,12 @@ from serving.database.review_terms import REVIEW_WITHIN, ReviewStatus
 from serving.database.tables import CrisisOverride, Prediction, ReviewEvent, ReviewItem
 from serving.errors import Principal
 from serving.reviews.queue import OPEN
+from serving.scoring.crisis import UNKNOWN_LEVEL
 from serving.scoring.estimate import Band
+from serving.screening.composition import CRISIS_SCORE
 
 #: Code of the review reason that an override leaves.
-CLINICIANS_WORD = "clinicians_word"
+CLINICIAN_OVERRIDE = "clinician_override"
 
 
 def override(
@@ -27,11 +29,12 @@ def override(
     """Record the override and see that an open review item of top priority exists."""
     now = datetime.now(UTC)
     item = _find_open_item(session, prediction.id) or _make_item(session, prediction, now)
+    item.crisis_level = UNKNOWN_LEVEL
     if item.priority != Band.CRITICAL:
         item.priority = Band.CRITICAL
         item.due_at = min(item.due_at, now + REVIEW_WITHIN[Band.CRITICAL])
-    if CLINICIANS_WORD not in item.reasons:
-        item.reasons = [*item.reasons, CLINICIANS_WORD]
+    if CLINICIAN_OVERRIDE not in item.reasons:
+        item.reasons = [*item.reasons, CLINICIAN_OVERRIDE]
     session.add(_make_event(item, principal, comment, now))
     made = CrisisOverride(
         id=uuid.uuid4(),
@@ -72,7 +75,9 @@ def _make_item(session: Session, prediction: Prediction, now: datetime) -> Revie
         anonymized_id=prediction.anonymized_id,
         created_at=now,
         priority=Band.CRITICAL,
-        reasons=[CLINICIANS_WORD],
+        reasons=[CLINICIAN_OVERRIDE],
+        crisis_level=UNKNOWN_LEVEL,
+        risk_score=CRISIS_SCORE,
         status=ReviewStatus.PENDING,
         due_at=now + REVIEW_WITHIN[Band.CRITICAL],
     )

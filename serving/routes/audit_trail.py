@@ -6,14 +6,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.orm import Session
 
 from serving import audit
 from serving.audit.reading import TrailFilter, list_rows, stream_lines
 from serving.audit.trail import AUDIT_ACCESS
 from serving.audit.verification import Verification, verify_trail
 from serving.database.sessions import open_session
-from serving.errors import Principal
+from serving.dependencies import AuditReader, DbSession, RequestTrail, Trail, WorkerServices
 from serving.http.parameters import (
     Cursor,
     Page,
@@ -25,8 +24,7 @@ from serving.http.parameters import (
     read_number,
     write_cursor,
 )
-from serving.http.problems import GUARDED, describe_problems, read_request_id
-from serving.services import AuditReader, DbSession, WorkerServices
+from serving.http.problems import GUARDED, describe_problems
 
 router = APIRouter(tags=["audit"])
 
@@ -81,8 +79,8 @@ class VerificationAnswer(BaseModel):
 
 @router.get("/audit", responses=describe_problems(*GUARDED))
 def list_audit_rows(
-    request: Request,
-    principal: AuditReader,
+    trail: Trail,
+    _reader: AuditReader,
     session: DbSession,
     event_type: Word = None,
     action: Annotated[str | None, Query(max_length=128, pattern=r"^[\x20-\x7e]+$")] = None,
@@ -99,19 +97,19 @@ def list_audit_rows(
     before = read_cursor(cursor, read_number)[0] if cursor else None
     found = list(list_rows(session, wanted, before, limit + 1))
     shown = found[:limit]
-    record_access(session, request, principal, "list_audit_rows", anonymized_id)
+    record_access(trail, "list_audit_rows", anonymized_id)
     more = write_cursor(shown[-1].id) if len(found) > limit else None
     return AuditPage(items=[AuditEntry.model_validate(row) for row in shown], next_cursor=more)
 
 
 @router.get("/audit/verify", responses=describe_problems(*GUARDED))
 def verify_audit_trail(
-    request: Request, principal: AuditReader, session: DbSession, services: WorkerServices
+    trail: Trail, _reader: AuditReader, services: WorkerServices
 ) -> VerificationAnswer:
     """Verify every row against the chain and the chain against its signed checkpoints."""
     held = services.accountability
     found = verify_trail(services.engine, held.checkpoints, held.keys)
-    record_access(session, request, principal, "verify_audit_trail")
+    record_access(trail, "verify_audit_trail")
     return describe_verification(found, held.signer.public_key)
 
 
@@ -125,27 +123,21 @@ def verify_audit_trail(
 )
 def export_audit_trail(
     request: Request,
-    principal: AuditReader,
+    _reader: AuditReader,
     services: WorkerServices,
     since: Since = None,
     until: Until = None,
 ) -> StreamingResponse:
     """Stream the trail, a JSON object a line with its link of the chain; the last line counts."""
     with open_session(services.engine) as session:
-        record_access(session, request, principal, "export_audit_trail")
+        record_access(RequestTrail(request, session), "export_audit_trail")
     lines = stream_lines(services.engine, TrailFilter(since=since, until=until))
     return StreamingResponse(lines, media_type=NDJSON)
 
 
-def record_access(
-    session: Session,
-    request: Request,
-    principal: Principal,
-    action: str,
-    anonymized_id: str | None = None,
-) -> None:
+def record_access(trail: RequestTrail, action: str, anonymized_id: str | None = None) -> None:
     event = audit.Event(AUDIT_ACCESS, action, anonymized_id, ["audit"])
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
 
 
 def describe_verification(found: Verification, public_key: str) -> VerificationAnswer:

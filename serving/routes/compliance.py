@@ -3,17 +3,17 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from serving import audit
 from serving.audit.trail import COMPLIANCE_ACCESS
 from serving.compliance.page import render_page
 from serving.compliance.report import ComplianceReport, make_report
+from serving.dependencies import ComplianceReader, DbSession, Trail
 from serving.errors import UnusableError
 from serving.http.parameters import Since, Until
-from serving.http.problems import GUARDED, describe_problems, read_request_id
-from serving.services import ComplianceReader, DbSession
+from serving.http.problems import GUARDED, describe_problems
 
 router = APIRouter(tags=["audit"])
 
@@ -31,7 +31,7 @@ USUAL_PERIOD = timedelta(days=30)
     },
 )
 def get_compliance_report(
-    request: Request,
+    trail: Trail,
     principal: ComplianceReader,
     session: DbSession,
     since: Since = None,
@@ -45,7 +45,7 @@ def get_compliance_report(
         raise UnusableError("since must lie before until")
     report = make_report(session, begin, end)
     event = audit.Event(COMPLIANCE_ACCESS, "view_compliance_report", data_types=["audit"])
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     if form == "html":
         return HTMLResponse(render_page(report), headers={"Content-Security-Policy": PAGE_POLICY})
     return JSONResponse(report.model_dump(mode="json"))

@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, SecretStr
 
+from serving.dependencies import ConfigurationReader, WorkerServices
 from serving.http.problems import GUARDED, describe_problems
-from serving.services import ConfigurationReader, WorkerServices
 from serving.settings import Settings
 
 router = APIRouter(tags=["service"])

@@ -7,37 +7,32 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from sqlalchemy.orm import Session
 
-from feature_repo.consent_terms import PURPOSES
+from feature_repo.consent_terms import PURPOSES, DataType, Purpose
 from feature_repo.pseudonyms import derive_key_id
 from serving import audit
 from serving.audit.trail import CONSENT_CHANGE, CONSENT_VIEW, REVIEW_LIST
 from serving.consent.changes import Grant, list_current, list_history, record_grants, withdraw
 from serving.consent.in_force import combine_consents, read_consents
 from serving.consent.notices import list_expiring, list_notices
+from serving.dependencies import ConsentManager, DbSession, Trail, WorkerServices
 from serving.http.parameters import EXAMPLE_ID, AnonymizedId, in_utc
-from serving.http.problems import GUARDED, describe_problems, read_request_id
-from serving.http.strict_json import StrictJsonRoute
-from serving.screening.requests import StrictBody
-from serving.services import ConsentManager, DbSession, WorkerServices
+from serving.http.problems import GUARDED, describe_problems
+from serving.http.strict_json import StrictBody, StrictJsonRoute
 
 router = APIRouter(tags=["consent"], route_class=StrictJsonRoute)
-
-#: The words of feature_repo.consent_terms, for the OpenAPI document.
-DataType = Literal["survey", "wearable", "emr"]
-Purpose = Literal["training", "screening"]
 
 
 #: Further ahead, a change of time zone may leave the calendar.
 LAST_YEAR = 2200
 
 
-def _be_text(value: Any) -> Any:
+def _validate_text(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError("must be an ISO 8601 instant with a time zone")
     return value
 
 
-def _be_ahead(moment: datetime) -> datetime:
+def _validate_ahead(moment: datetime) -> datetime:
     if not datetime.now(UTC) < moment or moment.year >= LAST_YEAR:
         raise ValueError(f"must lie in the future, before {LAST_YEAR}")
     return in_utc(moment)
@@ -48,12 +43,12 @@ class GrantBody(StrictBody):
 
     data_types: Annotated[list[DataType], Field(min_length=1, max_length=3)]
     purposes: Annotated[list[Purpose], Field(min_length=1, max_length=2)]
-    expires_at: Annotated[AwareDatetime, BeforeValidator(_be_text), Field(strict=False)]
+    expires_at: Annotated[AwareDatetime, BeforeValidator(_validate_text), Field(strict=False)]
 
     @field_validator("expires_at")
     @classmethod
     def _lie_ahead(cls, moment: datetime) -> datetime:
-        return _be_ahead(moment)
+        return _validate_ahead(moment)
 
 
 class ConsentBody(StrictBody):
@@ -123,7 +118,7 @@ class ConsentState(BaseModel):
 
 @router.get("/consents", responses=describe_problems(*GUARDED))
 def get_expiring_consents(
-    request: Request,
+    trail: Trail,
     principal: ConsentManager,
     session: DbSession,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
@@ -132,18 +127,22 @@ def get_expiring_consents(
     found = list_expiring(session, limit)
     individuals = sorted({one.anonymized_id for one in found})
     event = audit.Event(REVIEW_LIST, "list_expiring", details={"individuals": individuals})
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     return ExpiringConsents(items=[ExpiringConsent.model_validate(one) for one in found])
 
 
 @router.get("/consents/{anonymized_id}", responses=describe_problems(*GUARDED))
 def get_consents(
-    anonymized_id: AnonymizedId, request: Request, principal: ConsentManager, session: DbSession
+    anonymized_id: AnonymizedId,
+    request: Request,
+    trail: Trail,
+    principal: ConsentManager,
+    session: DbSession,
 ) -> ConsentState:
     """Show what an individual agrees to. Of whom nothing is known, nothing is allowed."""
     request.state.anonymized_id = anonymized_id
     event = audit.Event(CONSENT_VIEW, "view_consents", anonymized_id, ["consent"])
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     return describe_consents(session, anonymized_id)
 
 
@@ -152,6 +151,7 @@ def put_consents(
     anonymized_id: AnonymizedId,
     body: ConsentBody,
     request: Request,
+    trail: Trail,
     principal: ConsentManager,
     session: DbSession,
     services: WorkerServices,
@@ -167,7 +167,7 @@ def put_consents(
     details = {"grants": len(grants)}
     data_types = frozenset[str]().union(*(grant.data_types for grant in grants))
     event = audit.Event(CONSENT_CHANGE, "record_consents", anonymized_id, data_types, details)
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     return describe_consents(session, anonymized_id)
 
 
@@ -175,6 +175,7 @@ def put_consents(
 def delete_consents(
     anonymized_id: AnonymizedId,
     request: Request,
+    trail: Trail,
     principal: ConsentManager,
     session: DbSession,
     data_type: DataType | None = None,
@@ -186,7 +187,7 @@ def delete_consents(
     details = {"data_type": data_type, "purpose": purpose, "consents": touched}
     data_types = [data_type] if data_type else ["consent"]
     event = audit.Event(CONSENT_CHANGE, "withdraw_consents", anonymized_id, data_types, details)
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     return describe_consents(session, anonymized_id)
 
 

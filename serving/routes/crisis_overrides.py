@@ -8,14 +8,14 @@ from monitoring.metrics import ALERTS_TRIGGERED, CRISIS_OVERRIDES
 from serving import audit
 from serving.audit.trail import CRISIS_OVERRIDE
 from serving.database.sessions import run_after_commit
+from serving.dependencies import CrisisOverrider, DbSession, Trail, WorkerServices
 from serving.errors import FeatureDisabledError
-from serving.http.problems import GUARDED, describe_problems, read_request_id
+from serving.http.guidance import GUIDANCE
+from serving.http.problems import GUARDED, describe_problems
 from serving.http.strict_json import StrictJsonRoute
 from serving.reviews.answers import OverrideAnswer, OverrideBody
 from serving.reviews.crisis_overrides import override
 from serving.reviews.queue import find_prediction
-from serving.scoring.crisis import GUIDANCE
-from serving.services import CrisisOverrider, DbSession, WorkerServices
 
 router = APIRouter(tags=["screening"], route_class=StrictJsonRoute)
 
@@ -27,6 +27,7 @@ def override_crisis(
     prediction_id: UUID,
     body: OverrideBody,
     request: Request,
+    trail: Trail,
     principal: CrisisOverrider,
     session: DbSession,
     services: WorkerServices,
@@ -44,7 +45,7 @@ def override_crisis(
     details = {"prediction_id": str(prediction_id), "review_id": str(made.review_id)}
     individual = prediction.anonymized_id
     event = audit.Event(CRISIS_OVERRIDE, ACTION, individual, ["prediction"], details)
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     run_after_commit(session, count_override)
     return OverrideAnswer(
         prediction_id=prediction_id,

@@ -7,9 +7,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.dependencies import DbSession, DriftReader, WorkerServices
 from serving.http.problems import GUARDED, describe_problems
 from serving.predictions.drift_records import list_newest
-from serving.services import DbSession, DriftReader, WorkerServices
 
 router = APIRouter(tags=["service"])
 

@@ -16,6 +16,15 @@ from serving.audit.trail import (
     INDIVIDUAL_EXPORT,
     PREDICTION_VIEW,
 )
+from serving.dependencies import (
+    AccessHistoryReader,
+    DbSession,
+    Eraser,
+    Exporter,
+    PredictionReader,
+    Trail,
+    WorkerServices,
+)
 from serving.fhir.export import make_bundle
 from serving.http.parameters import (
     EXAMPLE_ID,
@@ -28,7 +37,7 @@ from serving.http.parameters import (
     read_number,
     write_cursor,
 )
-from serving.http.problems import GUARDED, describe_problems, read_request_id
+from serving.http.problems import GUARDED, describe_problems
 from serving.individuals.erasure import ErasureState, erase_individual, list_erasures
 from serving.individuals.rights import (
     ELSEWHERE,
@@ -38,14 +47,6 @@ from serving.individuals.rights import (
     list_predictions,
 )
 from serving.reviews.answers import PredictionSummary
-from serving.services import (
-    AccessHistoryReader,
-    DbSession,
-    Eraser,
-    Exporter,
-    PredictionReader,
-    WorkerServices,
-)
 
 router = APIRouter(tags=["individual"])
 
@@ -113,6 +114,7 @@ class ErasurePage(BaseModel):
 def get_predictions(
     anonymized_id: AnonymizedId,
     request: Request,
+    trail: Trail,
     principal: PredictionReader,
     session: DbSession,
     limit: PageSize = 50,
@@ -124,7 +126,7 @@ def get_predictions(
     found = list(list_predictions(session, anonymized_id, before, limit + 1))
     shown = found[:limit]
     event = audit.Event(PREDICTION_VIEW, "view_predictions", anonymized_id, ["prediction"])
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     overridden = list_overridden(session, shown)
     more = write_cursor(shown[-1].created_at, shown[-1].id) if len(found) > limit else None
     items = [PredictionSummary.make(one, one.id in overridden) for one in shown]
@@ -142,6 +144,7 @@ def get_predictions(
 def export_individual(
     anonymized_id: AnonymizedId,
     request: Request,
+    trail: Trail,
     principal: Exporter,
     session: DbSession,
     form: Annotated[
@@ -157,7 +160,7 @@ def export_individual(
     details = {"format": "fhir" if wants_fhir else "json"}
     data_types = ["consent", "prediction", "review"]
     event = audit.Event(INDIVIDUAL_EXPORT, "export_individual", anonymized_id, data_types, details)
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     if wants_fhir:
         return JSONResponse(
             make_bundle(anonymized_id, held, datetime.now(UTC)), media_type=FHIR_JSON
@@ -174,7 +177,7 @@ def describe_export(anonymized_id: str, held: Mapping[str, Any]) -> dict[str, An
 @router.get("/individuals/{anonymized_id}/access-history", responses=describe_problems(*GUARDED))
 def get_access_history(
     anonymized_id: AnonymizedId,
-    request: Request,
+    trail: Trail,
     principal: AccessHistoryReader,
     session: DbSession,
     limit: PageSize = 50,
@@ -185,7 +188,7 @@ def get_access_history(
     found = list(list_accesses(session, anonymized_id, before, limit + 1))
     shown = found[:limit]
     event = audit.Event(AUDIT_ACCESS, "view_access_history", anonymized_id, ["audit"])
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     more = write_cursor(shown[-1].id) if len(found) > limit else None
     return AccessPage(items=[Access.model_validate(row) for row in shown], next_cursor=more)
 
@@ -193,14 +196,14 @@ def get_access_history(
 @router.get("/individuals/{anonymized_id}/erasures", responses=describe_problems(*GUARDED))
 def get_erasures(
     anonymized_id: AnonymizedId,
-    request: Request,
+    trail: Trail,
     principal: AccessHistoryReader,
     session: DbSession,
     services: WorkerServices,
 ) -> ErasurePage:
     """Show the erasures of an individual with their receipts, and what is still to do."""
     event = audit.Event(AUDIT_ACCESS, "view_erasures", anonymized_id, ["erasure"])
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     public_key = services.accountability.signer.public_key
     found = list_erasures(session, anonymized_id)
     return ErasurePage(items=[describe_erasure(one, public_key) for one in found])
@@ -209,7 +212,7 @@ def get_erasures(
 @router.delete("/individuals/{anonymized_id}", responses=describe_problems(*GUARDED))
 def erase(
     anonymized_id: AnonymizedId,
-    request: Request,
+    trail: Trail,
     principal: Eraser,
     session: DbSession,
     services: WorkerServices,
@@ -224,7 +227,7 @@ def erase(
     event = audit.Event(
         INDIVIDUAL_ERASURE, "erase_individual", anonymized_id, ["consent", "prediction"], details
     )
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     return describe_erasure(state, signer.public_key)
 
 

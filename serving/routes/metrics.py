@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from monitoring.metrics import render_metrics
-from serving.services import WorkerServices
+from serving.dependencies import WorkerServices
 
 router = APIRouter(tags=["operation"])
 

@@ -1,7 +1,7 @@
 """Which releases answer, and how an admin changes that."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, model_validator
@@ -14,17 +14,24 @@ from mlruns_config.ledger import promotion_ledger
 from serving import audit
 from serving.audit.trail import MODEL_CHANGE, MODEL_VIEW
 from serving.database.sessions import open_session
+from serving.dependencies import (
+    DbSession,
+    ModelManager,
+    ModelReader,
+    RequestTrail,
+    Trail,
+    WorkerServices,
+)
 from serving.errors import Principal
 from serving.http.middleware import extend_deadline
 from serving.http.parameters import FreeText
-from serving.http.problems import GUARDED, describe_problems, read_request_id
-from serving.http.strict_json import StrictJsonRoute
+from serving.http.problems import GUARDED, describe_problems
+from serving.http.strict_json import StrictBody, StrictJsonRoute
 from serving.releases.registry_commands import PATIENCE_SECONDS, Change, change_registry
 from serving.releases.rollout_evidence import observe_candidate
 from serving.releases.watcher import Candidate
 from serving.scoring.release import Release
-from serving.screening.requests import StrictBody
-from serving.services import DbSession, ModelManager, ModelReader, Services, WorkerServices
+from serving.services import Services
 
 router = APIRouter(tags=["models"], route_class=StrictJsonRoute)
 
@@ -122,12 +129,12 @@ class ChangeAnswer(BaseModel):
 
 @router.get("/models", responses=describe_problems(*GUARDED))
 def get_models(
-    request: Request, principal: ModelReader, session: DbSession, services: WorkerServices
+    trail: Trail, _reader: ModelReader, session: DbSession, services: WorkerServices
 ) -> ModelsAnswer:
     """Tell which releases this worker answers with, and what is seen of a candidate."""
-    releases = services.releases
+    releases = services.screening.releases
     found = (releases.problem, releases.candidate_problem)
-    record_access(session, principal, request, MODEL_VIEW, "view_models", {})
+    trail.record(audit.Event(MODEL_VIEW, "view_models"))
     return ModelsAnswer(
         production=LoadedRelease.make(releases.current) if releases.current else None,
         candidate=describe_candidate(session, releases.candidate),
@@ -167,7 +174,8 @@ async def carry_out(
 def record_change(services: Services, request: Request, change: Change) -> None:
     with open_session(services.engine) as session:
         details = {"command": change.command}
-        record_access(session, change.principal, request, MODEL_CHANGE, change.command[0], details)
+        event = audit.Event(MODEL_CHANGE, change.command[0], details=details)
+        RequestTrail(request, session).record(event)
 
 
 def describe_candidate(session: Session, candidate: Candidate | None) -> CandidateState | None:
@@ -188,15 +196,3 @@ def list_ledger(session: Session) -> list[LedgerEntryPart]:
     table = promotion_ledger
     rows = session.execute(select(table).order_by(table.c.id.desc()).limit(LEDGER_LENGTH))
     return [LedgerEntryPart.model_validate(row, from_attributes=True) for row in rows]
-
-
-def record_access(
-    session: Session,
-    principal: Principal,
-    request: Request,
-    event_type: str,
-    action: str,
-    details: dict[str, Any],
-) -> None:
-    event = audit.Event(event_type, action, details=details)
-    audit.record(session, principal, read_request_id(request), event)

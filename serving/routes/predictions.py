@@ -2,28 +2,28 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
-from sqlalchemy.orm import Session
 
 from serving import audit
 from serving.audit.trail import PREDICTION_VIEW
 from serving.database.tables import Prediction
-from serving.errors import Principal
-from serving.http.problems import GUARDED, describe_problems, read_request_id
+from serving.dependencies import (
+    DbSession,
+    PassportReader,
+    PredictionReader,
+    RequestTrail,
+    Trail,
+    WorkerServices,
+)
+from serving.http.problems import GUARDED, describe_problems
 from serving.predictions.passport import Passport, issue_passport
 from serving.releases.lineage import RegisteredManifest
 from serving.reviews.crisis_overrides import find_override
 from serving.reviews.queue import find_prediction
 from serving.scoring.estimate import Band
 from serving.screening.answers import ScreeningAnswer
-from serving.services import (
-    DbSession,
-    PassportReader,
-    PredictionReader,
-    Services,
-    WorkerServices,
-)
+from serving.services import Services
 
 router = APIRouter(tags=["prediction"])
 
@@ -39,12 +39,12 @@ class KnownPrediction(BaseModel):
 
 @router.get("/predictions/{prediction_id}", responses=describe_problems(*GUARDED, 404))
 def get_prediction(
-    prediction_id: UUID, request: Request, principal: PredictionReader, session: DbSession
+    prediction_id: UUID, trail: Trail, _reader: PredictionReader, session: DbSession
 ) -> KnownPrediction:
     """Return an earlier answer."""
     prediction = find_prediction(session, prediction_id)
     overridden = find_override(session, prediction_id) is not None
-    record_viewing(session, principal, request, prediction, "view_prediction")
+    record_viewing(trail, prediction, "view_prediction")
     answer = ScreeningAnswer.model_validate(prediction.answer)
     return KnownPrediction(
         answer=answer,
@@ -57,15 +57,15 @@ def get_prediction(
 @router.get("/predictions/{prediction_id}/passport", responses=describe_problems(*GUARDED, 404))
 def get_passport(
     prediction_id: UUID,
-    request: Request,
-    principal: PassportReader,
+    trail: Trail,
+    _reader: PassportReader,
     session: DbSession,
     services: WorkerServices,
 ) -> Passport:
     """Return everything that led to a prediction, and what became of it."""
     prediction = find_prediction(session, prediction_id)
     passport = issue_passport(session, prediction, *find_origin(services, prediction))
-    record_viewing(session, principal, request, prediction, "view_passport")
+    record_viewing(trail, prediction, "view_passport")
     return passport
 
 
@@ -78,13 +78,11 @@ def find_origin(
     return services.manifests.read(int(prediction.release_version)), ui
 
 
-def record_viewing(
-    session: Session, principal: Principal, request: Request, prediction: Prediction, action: str
-) -> None:
+def record_viewing(trail: RequestTrail, prediction: Prediction, action: str) -> None:
     event = audit.Event(
         PREDICTION_VIEW,
         action,
         prediction.anonymized_id,
         details={"prediction_id": str(prediction.id)},
     )
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)

@@ -6,10 +6,10 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
+from serving.dependencies import ServiceReader, WorkerServices
+from serving.http.guidance import GUIDANCE
 from serving.http.problems import describe_problems
-from serving.scoring.crisis import GUIDANCE
 from serving.screening.answers import INTENDED_USE, INTENDED_USE_PATH
-from serving.services import ServiceReader, WorkerServices
 
 router = APIRouter(tags=["service"])
 
@@ -39,7 +39,7 @@ class ServiceInfo(BaseModel):
 
 @router.get("/", responses=describe_problems(401))
 def get_service_info(_reader: ServiceReader, services: WorkerServices) -> ServiceInfo:
-    release = services.releases.current
+    release = services.screening.releases.current
     return ServiceInfo(
         service="MHRAS",
         version=version("mhras"),

@@ -2,18 +2,17 @@
 
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serving import audit
 from serving.audit.trail import TOKENS_REVOKED
 from serving.auth.revocations import revoke
 from serving.auth.tokens import TOKEN_ID_PATTERN, USER_PATTERN
+from serving.dependencies import DbSession, TokenRevoker, Trail
 from serving.http.parameters import FreeText
-from serving.http.problems import GUARDED, describe_problems, read_request_id
-from serving.http.strict_json import StrictJsonRoute
-from serving.screening.requests import StrictBody
-from serving.services import DbSession, TokenRevoker
+from serving.http.problems import GUARDED, describe_problems
+from serving.http.strict_json import StrictBody, StrictJsonRoute
 
 router = APIRouter(tags=["access"], route_class=StrictJsonRoute)
 
@@ -46,12 +45,12 @@ class RevocationAnswer(BaseModel):
 
 @router.post("/tokens/revoke", responses=describe_problems(*GUARDED))
 def revoke_tokens(
-    body: RevocationBody, request: Request, principal: TokenRevoker, session: DbSession
+    body: RevocationBody, trail: Trail, principal: TokenRevoker, session: DbSession
 ) -> RevocationAnswer:
     """Make tokens invalid in every worker within a second. It cannot be undone."""
     made = revoke(session, principal.user_id, body.reason, body.token_id, body.user_id)
     scope = "token" if body.token_id else "user" if body.user_id else "everyone"
     details = {"revocation_id": made.id, "scope": scope, "of": body.token_id or body.user_id}
     event = audit.Event(TOKENS_REVOKED, "revoke_tokens", details=details)
-    audit.record(session, principal, read_request_id(request), event)
+    trail.record(event)
     return RevocationAnswer(revocation_id=made.id)

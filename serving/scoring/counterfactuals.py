@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from mlruns_config.release import Lever, ReleaseManifest
 from serving.scoring.estimate import Estimate, Inputs, estimate_probabilities, map_to_score
+from serving.scoring.parts import ChangePart, CounterfactualPart
 from serving.scoring.release import Release
-from serving.screening.answers import ChangePart, CounterfactualPart
 
 #: Values tried of each lever.
 STEPS = 5
 #: A smaller gain in probability is not worth telling anybody.
-SMALLEST_GAIN = 0.01
+MIN_GAIN = 0.01
 #: Weeks of a sequence that a change of habits of two months would reach.
 CHANGED_WEEKS = 8
 
@@ -30,7 +30,7 @@ def find_counterfactuals(
 ) -> list[CounterfactualPart]:
     """Return up to two ways to a lower estimate, the smallest change first.
 
-    None for a score in the lowest band, and none that gains less than SMALLEST_GAIN.
+    None for a score in the lowest band, and none that gains less than MIN_GAIN.
     """
     manifest = release.manifest
     levers = list_known_levers(manifest, inputs)
@@ -45,7 +45,7 @@ def find_counterfactuals(
             break
         probabilities = try_settings(release, inputs, levers, settings)
         chosen = int(np.argmin(probabilities))
-        if reached - probabilities[chosen] < SMALLEST_GAIN:
+        if reached - probabilities[chosen] < MIN_GAIN:
             break
         best, reached = settings[chosen], float(probabilities[chosen])
         found.append(describe(manifest, inputs, levers, best, reached))

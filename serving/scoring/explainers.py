@@ -47,13 +47,13 @@ class Explainer(Protocol):
     def explain(self, vector: Vector) -> Attribution: ...
 
 
-def _be_finite(numbers: list[float]) -> list[float]:
+def _validate_finite(numbers: list[float]) -> list[float]:
     if not np.isfinite(numbers).all():
         raise ValueError("all numbers must be finite")
     return numbers
 
 
-Numbers = Annotated[list[float], AfterValidator(_be_finite)]
+Numbers = Annotated[list[float], AfterValidator(_validate_finite)]
 
 
 class LinearTerms(BaseModel):
@@ -69,7 +69,7 @@ class LinearTerms(BaseModel):
     intercept: float
 
     @model_validator(mode="after")
-    def _be_of_one_length(self) -> Self:
+    def _validate_of_one_length(self) -> Self:
         columns = (self.fill, self.mean, self.scale, self.coefficients, self.missing_coefficients)
         if len({len(column) for column in columns}) != 1 or 0 in self.scale:
             raise ValueError("the terms must be of one length, no scale zero")

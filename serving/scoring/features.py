@@ -18,7 +18,7 @@ CONCURRENT_READS = 32
 #: one query cost the store a quarter of four queries.
 READS_UNDER_WAY = 2
 #: Screenings that may share one read.
-MOST_TOGETHER = 32
+MAX_TOGETHER = 32
 
 Stored = dict[str, StoredRow]
 
@@ -78,7 +78,7 @@ class FeatureGateway:
     def _take_together(self) -> list[_Waiting]:
         """Take those who wait longest for the same views; who gave up waits no more."""
         waiting = [one for one in self._gathered if not one.done.done()]
-        alike = [one for one in waiting if one.views == waiting[0].views][:MOST_TOGETHER]
+        alike = [one for one in waiting if one.views == waiting[0].views][:MAX_TOGETHER]
         taken = set(map(id, alike))
         self._gathered = [one for one in waiting if id(one) not in taken]
         return alike

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from mlruns_config.release import FeatureDescription, Stacker
 from serving.scoring.estimate import Vector
 from serving.scoring.explainers import Attribution
-from serving.screening.answers import Direction, ReasonPart, Size
+from serving.scoring.parts import Direction, ReasonPart, Size
 
 REASONS_PER_DIRECTION = 5
 
 #: Smaller effects, in log-odds, are noise to a reader.
-SMALLEST_EFFECT = 0.02
+MIN_EFFECT = 0.02
 #: An effect that multiplies the odds by 2, or by 1.25, or divides them.
 LARGE_EFFECT = float(np.log(2))
 MODERATE_EFFECT = float(np.log(1.25))
@@ -41,7 +41,7 @@ def explain(
 ) -> list[ReasonPart]:
     """Return the strongest reasons, up to five that raise and five that lower, strongest first."""
     effects, sizes = attribution.contributions, np.abs(attribution.contributions)
-    told = np.flatnonzero(sizes >= SMALLEST_EFFECT)
+    told = np.flatnonzero(sizes >= MIN_EFFECT)
     strongest = told[np.argsort(-sizes[told], kind="stable")]
     raising, lowering = strongest[effects[strongest] > 0], strongest[effects[strongest] < 0]
     kept = {*raising[:REASONS_PER_DIRECTION].tolist(), *lowering[:REASONS_PER_DIRECTION].tolist()}

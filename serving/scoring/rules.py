@@ -8,7 +8,7 @@ import numpy as np
 
 from mlruns_config.release import BEYOND_ALL, Condition, ReleaseManifest, Rule
 from serving.scoring.estimate import Vector
-from serving.screening.answers import RulePart
+from serving.scoring.parts import RulePart
 
 
 def match_rule(manifest: ReleaseManifest, vector: Vector) -> RulePart | None:

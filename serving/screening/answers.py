@@ -5,9 +5,10 @@ from enum import StrEnum
 from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serving.scoring.estimate import Band
+from serving.scoring.parts import AnswerPart, CounterfactualPart, ReasonPart, RulePart
 
 INTENDED_USE_PATH = "/intended-use"
 INTENDED_USE = (
@@ -16,16 +17,14 @@ INTENDED_USE = (
 )
 
 
-Direction = Literal["raises", "lowers"]
-Size = Literal["large", "moderate", "small"]
-
-
 class ReviewReason(StrEnum):
-    """Why a person must look at a screening."""
+    """Why a clinician must see a screening, beside the codes of the severity rules."""
 
     CRISIS_ITEM = "crisis_item"
+    STORED_CRISIS_ITEM = "stored_crisis_item"
     UNREADABLE_CRISIS_ITEM = "unreadable_crisis_item"
     CRISIS_ITEM_UNKNOWN = "crisis_item_unknown"
+    HIGH_PRIORITY = "high_priority"
     SCORE = "score"
     ABSTENTION = "abstention"
     NO_RELEASE = "no_release"
@@ -33,20 +32,21 @@ class ReviewReason(StrEnum):
 
 REVIEW_TEXTS = {
     ReviewReason.CRISIS_ITEM: "PHQ-9 item 9 (thoughts of death or self-harm) is above 0.",
+    ReviewReason.STORED_CRISIS_ITEM: "A PHQ-9 of the last 14 days has item 9 above 0 or "
+    "unreadable, and no clinician has closed it.",
     ReviewReason.UNREADABLE_CRISIS_ITEM: "PHQ-9 item 9 is unreadable, so it counts as present.",
     ReviewReason.CRISIS_ITEM_UNKNOWN: "Only a PHQ-9 total was sent; ask about item 9.",
+    ReviewReason.HIGH_PRIORITY: "The priority is high.",
     ReviewReason.SCORE: "The score reaches the review threshold.",
     ReviewReason.ABSTENTION: "The estimate is too uncertain to stand alone.",
-    ReviewReason.NO_RELEASE: "No model was available; the answer rests on item 9 alone.",
+    ReviewReason.NO_RELEASE: "No model was available; the answer rests on the rules alone.",
 }
 
 
-class AnswerPart(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
-
 class ReviewReasonPart(AnswerPart):
-    code: ReviewReason
+    """Why a clinician must see the screening; codes of severity rules are those of their file."""
+
+    code: str
     text: str
 
 
@@ -54,42 +54,6 @@ class IntervalPart(AnswerPart):
     low: float
     high: float
     coverage: float = Field(description="Share of cases the interval is built to hold.")
-
-
-class ReasonPart(AnswerPart):
-    """One feature's part in the score."""
-
-    feature: str
-    label: str
-    value: float | None = Field(description="Null when missing.")
-    unit: str
-    usual_low: float | None
-    usual_high: float | None
-    direction: Direction
-    size: Size
-    effect: float = Field(description="Contribution to the log-odds.")
-    text: str
-
-
-class ChangePart(AnswerPart):
-    label: str
-    unit: str
-    value: float
-    instead_of: float
-
-
-class CounterfactualPart(AnswerPart):
-    changes: list[ChangePart] = Field(description="Only what a person can change.")
-    probability: float
-    risk_score: float
-    text: str = Field(description="What the release would answer; not what would happen.")
-
-
-class RulePart(AnswerPart):
-    text: str
-    probability: float = Field(description="Mean estimate of people the rule holds for.")
-    share: float = Field(description="Share of people the rule holds for.")
-    fidelity: float = Field(description="Share of the release's variance the rules tell.")
 
 
 class TrendPart(AnswerPart):
@@ -125,10 +89,18 @@ class ScreeningAnswer(AnswerPart):
     created_at: datetime
     summary: str = Field(max_length=139)
     risk_score: float = Field(
-        ge=0, le=100, description="Review priority; 100 when the crisis rule decides."
+        ge=0,
+        le=100,
+        description="Review priority; 100 when the crisis rule decides, at least the lower edge "
+        "of its band when a severity rule holds.",
     )
     risk_band: Band
-    decided_by: Literal["release", "crisis_rule"]
+    decided_by: Literal["release", "severity_rule", "crisis_rule"] = Field(
+        description="What put the score where it is; rules only raise it."
+    )
+    rules_version: int = Field(
+        default=0, description="Version of the severity rules; 0: answered before there were any."
+    )
     model_score: float | None = Field(description="The release's own score; null without one.")
     probability: float | None = Field(
         description="Calibrated probability of deterioration within 90 days."
@@ -149,7 +121,9 @@ class ScreeningAnswer(AnswerPart):
     review_reasons: list[ReviewReasonPart]
     crisis_guidance: str | None
     missing_data: list[str] = Field(description="Data types the answer had to do without.")
-    data_as_of: dict[str, datetime | None] = Field(description="Age of each group of features.")
+    data_as_of: dict[str, datetime | None] = Field(
+        description="Moment that each group of data stands for."
+    )
     degraded: list[str] = Field(description="Dependencies that were down for this answer.")
     known_individual: bool | None = Field(
         description="False when no data are stored; null when the store could not be asked."

@@ -1,6 +1,7 @@
 """Many screenings in one request: each stands for itself, as if it had come alone."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -8,7 +9,13 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from serving import audit
-from serving.errors import DatabaseUnavailableError, Principal, ProblemError, RefusedError
+from serving.errors import (
+    DatabaseUnavailableError,
+    DeadlineExceededError,
+    Principal,
+    ProblemError,
+    RefusedError,
+)
 from serving.http.problems import (
     InvalidRequestError,
     Problem,
@@ -16,18 +23,20 @@ from serving.http.problems import (
     leaves_unanswered,
     list_field_problems,
 )
+from serving.http.strict_json import StrictBody
 from serving.screening.answers import ScreeningAnswer
+from serving.screening.dependencies import ScreeningDependencies
 from serving.screening.recorder import OUTAGES
 from serving.screening.records import Caller
-from serving.screening.requests import EXAMPLE, ScreeningRequest, StrictBody
+from serving.screening.requests import EXAMPLE, ScreeningRequest
 from serving.screening.screen import find_deadline, resolve_individual, screen
-from serving.services import Services
 
 log = structlog.get_logger("serving.screening")
 
-MOST_ITEMS = 1000
-#: Items under way at once: enough to share commits, few enough to leave others room.
-TOGETHER = 16
+MAX_ITEMS = 1000
+#: Items of all batches of a worker under way at once: enough to share commits, few enough to
+#: leave single requests room.
+BATCH_ITEMS_UNDER_WAY = 16
 
 NOTHING_RECORDED = DatabaseUnavailableError("nothing was recorded; try again")
 
@@ -35,7 +44,7 @@ NOTHING_RECORDED = DatabaseUnavailableError("nothing was recorded; try again")
 class BatchRequest(StrictBody):
     items: list[JsonValue] = Field(
         min_length=1,
-        max_length=MOST_ITEMS,
+        max_length=MAX_ITEMS,
         description="Each as the body of POST /screen; judged one by one.",
         examples=[[EXAMPLE]],
     )
@@ -54,18 +63,34 @@ class BatchAnswer(BaseModel):
 
 
 async def screen_batch(
-    items: Sequence[JsonValue], principal: Principal, request_id: str | None, services: Services
+    items: Sequence[JsonValue],
+    principal: Principal,
+    request_id: str | None,
+    dependencies: ScreeningDependencies,
 ) -> BatchAnswer:
-    """Screen every item; one that cannot be answered says why and stops no other."""
-    room = asyncio.Semaphore(TOGETHER)
+    """Screen every item; one that cannot be answered carries its reason and stops no other.
+
+    An item whose turn comes too late for this request is not begun, and its result says so.
+    """
+    settings = dependencies.settings
+    begin_by = time.monotonic() + settings.request_timeout - settings.screening_timeout
 
     async def screen_in_turn(position: int, item: JsonValue) -> BatchResult:
-        async with room:
-            return await screen_item(position, item, principal, request_id, services)
+        async with dependencies.batch_room:
+            if time.monotonic() > begin_by:
+                return BatchResult(position=position, problem=describe_unbegun(request_id))
+            return await screen_item(position, item, principal, request_id, dependencies)
 
     results = await asyncio.gather(*(screen_in_turn(n, item) for n, item in enumerate(items)))
     failed = sum(result.problem is not None for result in results)
     return BatchAnswer(answered=len(results) - failed, failed=failed, results=list(results))
+
+
+def describe_unbegun(request_id: str | None) -> Problem:
+    error = DeadlineExceededError(
+        "the batch ran out of time before this item, which is not recorded; send the item again"
+    )
+    return describe_problem(error, request_id, guidance=True)
 
 
 async def screen_item(
@@ -73,15 +98,15 @@ async def screen_item(
     item: JsonValue,
     principal: Principal,
     request_id: str | None,
-    services: Services,
+    dependencies: ScreeningDependencies,
 ) -> BatchResult:
-    caller = Caller(principal, request_id, find_deadline(services.settings))
+    caller = Caller(principal, request_id, find_deadline(dependencies.settings))
     try:
         request = read_item(item)
-        anonymized_id = resolve_individual(request, services.settings)
-        answer = await screen(request, anonymized_id, caller, services)
+        anonymized_id = resolve_individual(request, dependencies.settings)
+        answer = await screen(request, anonymized_id, caller, dependencies)
     except (ProblemError, *OUTAGES) as error:
-        problem = await explain_failure(error, request_id, services)
+        problem = await explain_failure(error, request_id, dependencies)
         return BatchResult(position=position, problem=problem)
     return BatchResult(position=position, answer=answer)
 
@@ -96,12 +121,14 @@ def read_item(item: JsonValue) -> ScreeningRequest:
         raise InvalidRequestError(list_field_problems(located)) from None
 
 
-async def explain_failure(error: Exception, request_id: str | None, services: Services) -> Problem:
+async def explain_failure(
+    error: Exception, request_id: str | None, dependencies: ScreeningDependencies
+) -> Problem:
     """Return why an item has no answer; a refusal is audited first."""
     problem = error if isinstance(error, ProblemError) else NOTHING_RECORDED
     if isinstance(error, RefusedError):
         try:
-            await run_in_threadpool(audit.record_refusal, services.engine, error, request_id)
+            await run_in_threadpool(audit.record_refusal, dependencies.engine, error, request_id)
         except OUTAGES as failure:
             log.error("refusal not audited", cause=type(failure).__name__)
             problem = NOTHING_RECORDED

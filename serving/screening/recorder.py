@@ -27,7 +27,7 @@ from serving.errors import DeadlineExceededError
 log = structlog.get_logger("serving.screening")
 
 #: Screenings that may share one commit.
-MOST_TOGETHER = 64
+MAX_TOGETHER = 64
 #: Past predictions an answer shows.
 TREND_LENGTH = 10
 
@@ -59,6 +59,8 @@ class Record:
     deadline: float
     #: The request's idempotency key with its owner, where it has one.
     idempotency: Row | None = None
+    #: The crisis rule decided: these rows do not wait behind others.
+    is_urgent: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,40 +70,75 @@ class _Waiting:
 
 
 class Recorder:
-    """One thread that writes what is handed in, in order; `engine` commits each statement."""
+    """Writes what is handed in, in order; `engine` commits each statement by itself.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write_all, name="recorder", daemon=True)
-        self._thread.start()
+    Urgent records have a lane of their own, with its own thread and connection: a queue of
+    others, or a statement of theirs that waits for a lock, does not delay them.
+    """
+
+    def __init__(self, engine: Engine, urgent_engine: Engine) -> None:
+        self._lane = Lane("recorder", engine)
+        self._urgent_lane = Lane("urgent-recorder", urgent_engine)
+
+    @property
+    def lanes(self) -> tuple["Lane", "Lane"]:
+        return self._lane, self._urgent_lane
 
     def submit(self, record: Record) -> Future[list[PastPrediction]]:
         """Queue a screening's rows; the result, once they are committed, is its trend.
 
-        The future raises DeadlineExceededError when its turn came too late, and what
-        SQLAlchemy raises when the rows could not be written; nothing was recorded then.
+        A future that is cancelled before its turn leaves no rows. The future raises
+        DeadlineExceededError when its turn came too late, and what SQLAlchemy raises when the
+        rows could not be written; nothing was recorded then.
         """
+        lane = self._urgent_lane if record.is_urgent else self._lane
+        return lane.submit(record)
+
+    def close(self) -> None:
+        """Write what is queued, then stop."""
+        for lane in self.lanes:
+            lane.close()
+
+
+class Lane:
+    """One queue, one thread and one connection of the recorder."""
+
+    def __init__(self, name: str, engine: Engine) -> None:
+        self._engine = engine
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        return self._thread.name
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def submit(self, record: Record) -> Future[list[PastPrediction]]:
         waiting = _Waiting(record)
         self._queue.put(waiting)
         return waiting.done
 
     def close(self) -> None:
-        """Write what is queued, then stop."""
         self._queue.put(None)
         self._thread.join()
         self._engine.dispose()
 
     def _write_all(self) -> None:
-        while (first := self._queue.get()) is not None:
+        ends = False
+        while not ends and (first := self._queue.get()) is not None:
             batch, ends = self._gather(first)
-            self._write_in_time(batch)
-            if ends:
-                return
+            try:
+                self._write_in_time(batch)
+            except Exception as error:  # without this thread no screening is recorded
+                _fail([one for one in batch if not one.done.done()], error)
 
     def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
         batch = [first]
-        while len(batch) < MOST_TOGETHER:
+        while len(batch) < MAX_TOGETHER:
             try:
                 following = self._queue.get_nowait()
             except queue.Empty:
@@ -112,9 +149,11 @@ class Recorder:
         return batch, False
 
     def _write_in_time(self, batch: Sequence[_Waiting]) -> None:
+        # From here on a future can no longer be cancelled: its rows are about to be written.
+        wanted = [one for one in batch if one.done.set_running_or_notify_cancel()]
         now = time.monotonic()
-        in_time = [one for one in batch if one.record.deadline > now]
-        for late in batch:
+        in_time = [one for one in wanted if one.record.deadline > now]
+        for late in wanted:
             if late.record.deadline <= now:
                 late.done.set_exception(
                     DeadlineExceededError("the screening timed out; send it again")
@@ -131,7 +170,7 @@ class Recorder:
             if len(batch) == 1:
                 _fail(batch, error)
                 return
-            # One screening's trouble is not the others': each on its own.
+            # An error in one screening is not the others': each is written on its own.
             for one in batch:
                 self._write_together([one])
         else:

@@ -1,13 +1,13 @@
 """The rows of an answered screening: prediction, review item, audit row."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from orjson import Fragment
 
-from serving.audit import describe_screening
+from serving.audit.trail import GENERATE_RISK_SCORE, SCREENING_REQUEST, Event, make_columns
 from serving.database.review_terms import REVIEW_WITHIN, ReviewStatus
 from serving.errors import Actor
 from serving.screening.answers import ScreeningAnswer
@@ -35,17 +35,22 @@ def make_record(
     consented: frozenset[str],
     arm: str,
     inputs: Mapping[str, Any],
+    crisis_level: int = 0,
 ) -> Record:
-    """Return every row that an answer leaves; `inputs` is what the models saw."""
+    """Return every row that an answer leaves.
+
+    `inputs` is what the models saw; `crisis_level` orders crises in the queue.
+    """
     # The trend is of earlier rows, which speak for themselves.
     given = Fragment(answer.model_dump_json(exclude={"trend"}))
     used = consented - set(answer.missing_data)
     return Record(
         prediction=make_prediction(answer, caller, arm, given, inputs),
-        review_item=make_review_item(answer) if answer.needs_review else None,
-        audit_row=describe_screening(caller.principal, answer, used, caller.request_id),
+        review_item=make_review_item(answer, crisis_level) if answer.needs_review else None,
+        audit_row=make_audit_row(answer, caller, used),
         deadline=caller.deadline,
         idempotency=make_key_row(answer, caller, given),
+        is_urgent=answer.decided_by == "crisis_rule",
     )
 
 
@@ -75,7 +80,23 @@ def make_prediction(
     }
 
 
-def make_review_item(answer: ScreeningAnswer) -> Row:
+def make_audit_row(answer: ScreeningAnswer, caller: Caller, data_types: Iterable[str]) -> Row:
+    event = Event(
+        SCREENING_REQUEST,
+        GENERATE_RISK_SCORE,
+        answer.anonymized_id,
+        data_types,
+        {
+            "prediction_id": answer.prediction_id,
+            "risk_score": answer.risk_score,
+            "release_version": answer.release.version if answer.release else None,
+        },
+    )
+    principal = caller.principal
+    return make_columns(principal.user_id, str(principal.role), "success", caller.request_id, event)
+
+
+def make_review_item(answer: ScreeningAnswer, crisis_level: int) -> Row:
     return {
         "id": uuid.uuid4(),
         "prediction_id": answer.prediction_id,
@@ -83,6 +104,8 @@ def make_review_item(answer: ScreeningAnswer) -> Row:
         "created_at": answer.created_at,
         "priority": answer.risk_band,
         "reasons": [reason.code for reason in answer.review_reasons],
+        "crisis_level": crisis_level,
+        "risk_score": answer.risk_score,
         "status": ReviewStatus.PENDING,
         "due_at": answer.created_at + REVIEW_WITHIN[answer.risk_band],
     }

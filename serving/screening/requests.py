@@ -6,7 +6,6 @@ from typing import Annotated, Any, Self
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -14,8 +13,9 @@ from pydantic import (
     model_validator,
 )
 
-from feature_repo.instruments import GAD7, PHQ9
+from feature_repo.instruments import GAD7, PHQ9, PHQ9_SELF_HARM_ITEM
 from feature_repo.pseudonyms import PSEUDONYM_PATTERN
+from serving.http.strict_json import StrictBody
 
 #: What an idempotency key may look like: it is kept, and must not carry anybody's name.
 IDEMPOTENCY_KEY = r"^[A-Za-z0-9_-]{8,64}$"
@@ -29,35 +29,56 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
-def _be_text(value: Any) -> Any:
+def _validate_text(value: Any) -> Any:
     # Otherwise a number would pass as seconds since 1970.
     if value is not None and not isinstance(value, str | datetime):
         raise ValueError("must be an ISO 8601 instant with a time zone")
     return value
 
 
-def _be_past(moment: datetime) -> datetime:
+def _validate_past(moment: datetime) -> datetime:
     if moment > datetime.now(UTC) + CLOCK_TOLERANCE:
         raise ValueError("must not lie in the future")
     return moment
 
 
+def _blank_unreadable_item_9(answers: Any) -> Any:
+    """Return the answers with item 9 blanked where it is no answer of the questionnaire.
+
+    The crisis rule then counts it as present, and the person is answered and queued, where a
+    refusal of the request would leave a possible crisis without either.
+    """
+    if not isinstance(answers, list) or len(answers) != PHQ9.item_count:
+        return answers
+    item = answers[PHQ9_SELF_HARM_ITEM - 1]
+    is_whole = isinstance(item, int) and not isinstance(item, bool)
+    is_answer = is_whole and 0 <= item <= PHQ9.max_answer
+    if is_answer:
+        return answers
+    return [*answers[: PHQ9_SELF_HARM_ITEM - 1], None, *answers[PHQ9_SELF_HARM_ITEM:]]
+
+
 Phq9Answer = Annotated[int, Field(ge=0, le=PHQ9.max_answer)]
 Gad7Answer = Annotated[int, Field(ge=0, le=GAD7.max_answer)]
 Instant = Annotated[
-    AwareDatetime, BeforeValidator(_be_text), AfterValidator(_be_past), Field(strict=False)
+    AwareDatetime,
+    BeforeValidator(_validate_text),
+    AfterValidator(_validate_past),
+    Field(strict=False),
 ]
 Phq9Items = Annotated[
-    list[Phq9Answer | None], Field(min_length=PHQ9.item_count, max_length=PHQ9.item_count)
+    list[Phq9Answer | None],
+    Field(
+        min_length=PHQ9.item_count,
+        max_length=PHQ9.item_count,
+        description="Items 1 to 9, each 0 to 3. An item 9 that is none of these counts as present.",
+    ),
+    BeforeValidator(_blank_unreadable_item_9),
 ]
 Gad7Items = Annotated[
     list[Gad7Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)
 ]
 PatientId = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
-
-
-class StrictBody(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class SurveyData(StrictBody):

@@ -7,58 +7,73 @@ in between: one individual takes about a millisecond.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
 from starlette.concurrency import run_in_threadpool
 
+from feature_repo.consent_terms import SCREENING
 from feature_repo.online import Answers
 from feature_repo.pseudonyms import pseudonymise
+from mlruns_config.severity import load_severity_rules
 from monitoring.logging import describe_error
 from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
 from serving import audit
-from serving.consent.in_force import SCREENING, KnownConsent, combine_consents
+from serving.consent.in_force import KnownConsent, combine_consents
 from serving.database.sessions import open_session
 from serving.errors import (
     Actor,
     ConsentMissingError,
+    DeadlineExceededError,
     ReleaseUnavailableError,
     ScoringFailedError,
 )
 from serving.releases.watcher import Choice
-from serving.scoring.assessment import Case, Judgement, Wanted, describe_inputs, judge
-from serving.scoring.crisis import SelfHarmSignal, read_signal
+from serving.scoring.assessment import (
+    Assessment,
+    Case,
+    ExplanationOptions,
+    LastDecisions,
+    RuleFindings,
+    assess,
+    describe_inputs,
+)
 from serving.scoring.release import Release
 from serving.screening.answers import ScreeningAnswer, TrendPart
 from serving.screening.composition import compose_answer
+from serving.screening.decisions import read_last_decisions
+from serving.screening.dependencies import ScreeningDependencies
 from serving.screening.records import Caller, make_record
 from serving.screening.reporting import count_screening
 from serving.screening.requests import ScreeningRequest, SurveyData
-from serving.services import Services
 from serving.settings import Settings
 
 log = structlog.get_logger("serving.screening")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What the chosen release said of a case, None where it said nothing."""
+class AssessedCase:
+    """A case with what rules and the chosen release find in it; without a release, rules alone."""
 
     case: Case
-    signal: SelfHarmSignal
+    findings: RuleFindings
     choice: Choice | None = None
-    judgement: Judgement | None = None
+    assessment: Assessment | None = None
 
     @property
     def degraded(self) -> list[str]:
         """Dependencies that the answer had to do without."""
-        down = {"release": self.judgement is None, "feature_store": self.case.store_is_away}
+        down = {"release": self.assessment is None, "feature_store": self.case.store_is_away}
         return [name for name, is_down in down.items() if is_down]
 
 
 async def screen(
-    request: ScreeningRequest, anonymized_id: str, caller: Caller, services: Services
+    request: ScreeningRequest,
+    anonymized_id: str,
+    caller: Caller,
+    dependencies: ScreeningDependencies,
 ) -> ScreeningAnswer:
     """Answer one screening once its records are durable.
 
@@ -66,33 +81,55 @@ async def screen(
     crisis rule decides without models), OverloadedError and DeadlineExceededError; nothing is
     recorded then.
     """
-    signal = read_signal(request.answers.phq9, request.answers.phq9_score)
-    with services.load.admit(urgent=signal.forces_top_band):
-        consented = await require_consent(request, anonymized_id, caller.principal, services)
-        judged = await judge_individual(request, anonymized_id, signal, consented, services)
+    try:
+        async with asyncio.timeout(caller.deadline - time.monotonic()):
+            return await screen_in_time(request, anonymized_id, caller, dependencies)
+    except TimeoutError:
+        raise DeadlineExceededError(
+            "the screening timed out; it may have been recorded. Send it again with the same "
+            "Idempotency-Key to get the recorded answer"
+        ) from None
+
+
+async def screen_in_time(
+    request: ScreeningRequest,
+    anonymized_id: str,
+    caller: Caller,
+    dependencies: ScreeningDependencies,
+) -> ScreeningAnswer:
+    consented = await require_consent(request, anonymized_id, caller.principal, dependencies)
+    choice = dependencies.releases.choose(anonymized_id)
+    case = await collect_case(request, anonymized_id, consented, choice, dependencies)
+    findings = apply_rules(case, choice)
+    # Stored crises count too, so the case is read before anything is refused for load.
+    with dependencies.load.admit(urgent=findings.crisis.forces_top_band):
+        assessed = assess_case(case, findings, choice, dependencies.explanations)
         answer = compose_answer(
-            anonymized_id, judged.signal, judged.judgement, judged.degraded, services.thresholds
+            anonymized_id, findings, assessed.assessment, assessed.degraded, dependencies.thresholds
         )
-        answer = await record_answer(answer, caller, judged, services)
+        answer = await record_answer(answer, caller, assessed, dependencies)
         count_screening(answer)
-        if judged.choice is not None:
-            services.shadow.submit(answer, judged.choice, judged.case)
+        if assessed.choice is not None:
+            dependencies.shadow.submit(answer, assessed.choice, case)
         return answer
 
 
 async def require_consent(
-    request: ScreeningRequest, anonymized_id: str, principal: Actor, services: Services
+    request: ScreeningRequest,
+    anonymized_id: str,
+    principal: Actor,
+    dependencies: ScreeningDependencies,
 ) -> frozenset[str]:
     """Return the data types that may be used, or raise ConsentMissingError.
 
-    Consent is judged now, not at the index time: a withdrawal binds for what was answered before.
+    Consent is checked now, not at the index time: a withdrawal binds for what was answered before.
     """
     CONSENT_VERIFICATIONS.inc()
-    known = services.accountability.consents.get_known(anonymized_id)
+    known = dependencies.consents.get_known(anonymized_id)
     consented = find_consented(known or ())
     if not suffices(consented, request):
         # Nobody is refused on what a cache says: the consent may be a moment old.
-        known = await run_in_threadpool(read_consents, services, anonymized_id)
+        known = await run_in_threadpool(read_consents, dependencies, anonymized_id)
         consented = find_consented(known)
     if suffices(consented, request):
         return consented
@@ -115,51 +152,91 @@ def suffices(consented: frozenset[str], request: ScreeningRequest) -> bool:
     return bool(consented) and ("survey" in consented or not request.answers.has_answers)
 
 
-def read_consents(services: Services, anonymized_id: str) -> tuple[KnownConsent, ...]:
-    with open_session(services.engine) as session:
-        return services.accountability.consents.read(session, anonymized_id)
+def read_consents(
+    dependencies: ScreeningDependencies, anonymized_id: str
+) -> tuple[KnownConsent, ...]:
+    with open_session(dependencies.engine) as session:
+        return dependencies.consents.read(session, anonymized_id)
 
 
-async def judge_individual(
+async def collect_case(
     request: ScreeningRequest,
     anonymized_id: str,
-    signal: SelfHarmSignal,
     consented: frozenset[str],
-    services: Services,
-) -> Judged:
-    """Return what the release for this individual says.
-
-    Where a candidate cannot score, Production answers; where nothing can, only the crisis rule
-    does, which needs nobody's word.
-    """
-    choice = services.releases.choose(anonymized_id)
+    choice: Choice | None,
+    dependencies: ScreeningDependencies,
+) -> Case:
+    """Return everything a screening may use: answers, stored features, clinicians' decisions."""
     case = Case(make_answers(request), consented)
     if choice is None:
-        require_crisis(signal)
-        return Judged(case, signal)
-    stored = await services.features.fetch(choice.list_views(), [anonymized_id])
+        return case
+    stored = await dependencies.features.fetch(choice.list_views(), [anonymized_id])
     row = None if stored is None else stored[anonymized_id]
     case = replace(case, row=row, store_is_away=stored is None)
-    signal = case.read_signal(choice.release)
-    for attempt in (choice, *choice.list_fallbacks()):
+    if not rests_on_stored_answers(case, choice.release):
+        return case
+    decisions = await run_in_threadpool(read_last_decisions, dependencies.engine, [anonymized_id])
+    return replace(case, decided=decisions.get(anonymized_id, LastDecisions()))
+
+
+def rests_on_stored_answers(case: Case, release: Release) -> bool:
+    """Return True if a rule holds by what is stored, so that a decision since then matters."""
+    findings = case.apply_rules(release, load_severity_rules())
+    sent = case.answers.phq9 is not None or case.answers.phq9_total is not None
+    return findings.crisis.is_stored or (bool(findings.severity) and not sent)
+
+
+def apply_rules(case: Case, choice: Choice | None) -> RuleFindings:
+    return case.apply_rules(choice.release if choice else None, load_severity_rules())
+
+
+def assess_case(
+    case: Case, findings: RuleFindings, choice: Choice | None, options: ExplanationOptions
+) -> AssessedCase:
+    """Return the case with the assessment of the first release that can score it.
+
+    Where a candidate cannot score, Production answers; where none can, the rules do, which need
+    no model. Raises ReleaseUnavailableError and ScoringFailedError where no rule holds either.
+    """
+    if choice is None:
+        require_rules(findings)
+        return AssessedCase(case, findings)
+    attempts = [choice, *choice.list_fallbacks()]
+    release, assessment = assess_or_leave_to_rules(
+        [attempt.release for attempt in attempts], case, findings, options
+    )
+    answering = next((one for one in attempts if one.release is release), choice)
+    return AssessedCase(case, findings, answering, assessment)
+
+
+def assess_or_leave_to_rules(
+    releases: Sequence[Release], case: Case, findings: RuleFindings, options: ExplanationOptions
+) -> tuple[Release | None, Assessment | None]:
+    """Return the first release that can score a case, with its assessment.
+
+    Both are None where none can and a rule decides without a model. Raises ScoringFailedError
+    where none can and no rule holds.
+    """
+    for release in releases:
         try:
-            judgement = apply_release(attempt.release, case, services.wanted)
-            return Judged(case, signal, attempt, judgement)
+            return release, apply_release(release, case, options)
         except ScoringFailedError as error:
             failure = error
-            log.error("release could not score", arm=attempt.arm, error=describe_error(error))
-    if not signal.forces_top_band:
+            log.error(
+                "release could not score", version=release.version, error=describe_error(error)
+            )
+    if not findings.decide_alone:
         raise failure
-    return Judged(case, signal, choice)
+    return None, None
 
 
-def apply_release(release: Release, case: Case, wanted: Wanted) -> Judgement:
+def apply_release(release: Release, case: Case, options: ExplanationOptions) -> Assessment:
     """Return a release's judgement; raises ScoringFailedError whatever goes wrong."""
     try:
-        return judge(release, case, wanted)
+        return assess(release, case, options)
     except ScoringFailedError:
         raise
-    # Production answers for a candidate, and the crisis rule for everybody, whichever part of a
+    # Production answers for a candidate, and the rules for all, whichever part of a
     # release fails, explanations included.
     except Exception as error:
         raise ScoringFailedError("the release could not be applied") from error
@@ -178,8 +255,8 @@ def resolve_individual(request: ScreeningRequest, settings: Settings) -> str:
     return pseudonymise(request.patient_id, settings.anonymization_salt.get_secret_value())
 
 
-def require_crisis(signal: SelfHarmSignal) -> None:
-    if not signal.forces_top_band:
+def require_rules(findings: RuleFindings) -> None:
+    if not findings.decide_alone:
         raise ReleaseUnavailableError(
             "the registry's Production release could not be loaded yet; try again shortly"
         )
@@ -196,12 +273,16 @@ def make_answers(request: ScreeningRequest) -> Answers:
 
 
 async def record_answer(
-    answer: ScreeningAnswer, caller: Caller, judged: Judged, services: Services
+    answer: ScreeningAnswer,
+    caller: Caller,
+    assessed: AssessedCase,
+    dependencies: ScreeningDependencies,
 ) -> ScreeningAnswer:
     """Make an answer durable; return it with the trend of what was answered before."""
-    judgement = judged.judgement
-    inputs = describe_inputs(judgement, judged.case.answers) if judgement else {}
-    arm = judged.choice.arm if judged.choice else "production"
-    record = make_record(answer, caller, judged.case.consented, arm, inputs)
-    past = await asyncio.wrap_future(services.recorder.submit(record))
+    assessment = assessed.assessment
+    inputs = describe_inputs(assessment, assessed.case.answers) if assessment else {}
+    arm = assessed.choice.arm if assessed.choice else "production"
+    level = assessed.findings.crisis.level
+    record = make_record(answer, caller, assessed.case.consented, arm, inputs, level)
+    past = await asyncio.wrap_future(dependencies.recorder.submit(record))
     return answer.model_copy(update={"trend": [TrendPart.model_validate(one) for one in past]})

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import SQLAlchemyError
 
+from monitoring.logging import describe_error
 from monitoring.metrics import SHADOW_SCORINGS
 from serving.database.tables import ShadowPrediction
 from serving.errors import ScoringFailedError
@@ -25,7 +26,7 @@ from serving.screening.composition import Thresholds
 log = structlog.get_logger("serving.screening")
 
 #: Scorings that may wait; beyond it they are dropped and counted.
-MOST_WAITING = 200
+MAX_WAITING = 200
 
 
 class ShadowScorer:
@@ -35,7 +36,7 @@ class ShadowScorer:
         self._engine = engine
         self._thresholds = thresholds
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="shadow")
-        self._room = threading.BoundedSemaphore(MOST_WAITING)
+        self._room = threading.BoundedSemaphore(MAX_WAITING)
 
     def submit(self, answer: ScreeningAnswer, choice: Choice, case: Case) -> None:
         """Score a case with the release that did not answer it, later."""
@@ -58,6 +59,9 @@ class ShadowScorer:
         except SQLAlchemyError as error:
             log.warning("shadow scoring not recorded", cause=type(error).__name__)
             SHADOW_SCORINGS.labels("not recorded").inc()
+        except Exception as error:
+            log.error("shadow scoring failed", error=describe_error(error))
+            SHADOW_SCORINGS.labels("failed").inc()
         else:
             SHADOW_SCORINGS.labels("failed" if row["error"] else "recorded").inc()
         finally:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable
-from mlflow import MlflowClient
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
@@ -17,7 +15,7 @@ from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.online import open_reader
 from flows.erasure import erase_queued
 from flows.ingestion import LANDED_TABLES, ingest
-from flows.lake.tables import QUARANTINE, locate_table, scan_table
+from flows.lake.tables import locate_table, scan_table
 from flows.materialisation import materialise_features
 from flows.reconciliation import reconcile_runs
 from mlruns_config.registry.reconcile import compare_productions
@@ -26,8 +24,10 @@ from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL
 from serving.audit.signing import Signer
 from serving.database.tables import ErasureStore, Prediction
 from serving.individuals.erasure import erase_individual, list_queued
-from tests.faults.conftest import World
-from tests.faults.killed_flows import start_flow
+from tests.fixtures.api import SIGNING_KEY
+from tests.fixtures.fault_world import World
+from tests.fixtures.killed_flows import start_flow
+from tests.fixtures.lake_contents import WHEN, count_versions, get_version, read_lake
 from tests.fixtures.trained_world import (
     GATES,
     SNAPSHOT,
@@ -36,27 +36,8 @@ from tests.fixtures.trained_world import (
     train_small,
 )
 from tests.fixtures.world_server import served_world, world_server
-from tests.serving.conftest import SIGNING_KEY
 
 __all__ = ["served_world", "world_server"]
-
-#: Of a row: when it came in, which differs between two runs and is nobody's data.
-WHEN = ("ingested_at", "available_at", "created_timestamp", "quarantined_at", "run_id")
-
-
-def get_version(location: str) -> int:
-    return DeltaTable(location).version() if DeltaTable.is_deltatable(location) else -1
-
-
-def read_lake(lake_url: str) -> dict[str, pl.DataFrame]:
-    """Return every table of the lake, without the moments of a run, in one order."""
-    names = [*(table.name for table in LANDED_TABLES), QUARANTINE]
-    return {name: _order(scan_table(lake_url, name).collect()) for name in names}
-
-
-def _order(rows: pl.DataFrame) -> pl.DataFrame:
-    kept = rows.drop([name for name in WHEN if name in rows.columns])
-    return kept.select(sorted(kept.columns)).sort(sorted(kept.columns))
 
 
 def read_features() -> dict[str, pl.DataFrame]:
@@ -193,10 +174,6 @@ def test_a_training_that_was_killed_leaves_production_and_is_marked(
     assert again.stage == "Production"
     assert find_production(registry) == again.release_version
     assert roll_back(registry, "a test", "others read this world") == production
-
-
-def count_versions(client: MlflowClient, model: str) -> int:
-    return len(client.search_model_versions(f"name='{model}'"))
 
 
 @pytest.mark.nightly

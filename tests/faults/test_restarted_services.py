@@ -17,8 +17,9 @@ from infra.local.postgres import PostgresServer, remove_root_state, start_postgr
 from mlruns_config.registry.reconcile import compare_productions
 from mlruns_config.registry.transitions import Registry, open_registry, read_ledger
 from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL
-from tests.faults.killed_flows import FlowProcess, start_flow
-from tests.faults.test_killed_flows import count_versions, get_version, read_lake
+from tests.fixtures.killed_flows import FlowProcess, start_flow
+from tests.fixtures.lake_contents import count_versions, get_version, read_lake
+from tests.fixtures.mlflow_server import run_mlflow_server
 from tests.fixtures.trained_world import (
     SNAPSHOT,
     TABULAR_MEMBERS,
@@ -28,7 +29,6 @@ from tests.fixtures.trained_world import (
     make_variables,
     write_small_drop,
 )
-from tests.serving.mlflow_fixture import run_mlflow_server
 
 pytestmark = pytest.mark.nightly
 

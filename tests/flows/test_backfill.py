@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY, locate_feature_table
 from flows import backfill as backfill_flow
-from flows.backfill import MOST_DAYS, RangeError, backfill, list_days
+from flows.backfill import MAX_DAYS, RangeError, backfill, list_days
 from flows.features.backfilled import Done, list_done, remember
 from flows.ingestion import ingest
 from flows.lake.tables import scan_table
 from flows.materialisation import compute_views
 from flows.sequence_scoring import find_midnight
 from monitoring.drift_reference import DriftReference
-from tests.faults.conftest import World, make_empty_world, small_drop, world
+from tests.fixtures.drift_world import SCREENINGS, list_reports, reference, screen, watched
+from tests.fixtures.fault_world import World, make_empty_world, small_drop, world
 from tests.fixtures.trained_world import LAST_DAY, TrainedWorld
 from tests.fixtures.webhook import webhook
-from tests.flows.test_drift import SCREENINGS, list_reports, reference, screen, watched
 
 __all__ = ["make_empty_world", "reference", "small_drop", "watched", "webhook", "world"]
 
@@ -36,7 +36,7 @@ DAYS = (LAST_DAY - timedelta(days=8), LAST_DAY - timedelta(days=1))
     [
         (YESTERDAY, TODAY, 1, "is not over yet"),
         (YESTERDAY, YESTERDAY - timedelta(days=1), 1, "before it begins"),
-        (YESTERDAY - timedelta(days=MOST_DAYS), YESTERDAY, 1, "days are more than"),
+        (YESTERDAY - timedelta(days=MAX_DAYS), YESTERDAY, 1, "days are more than"),
         (YESTERDAY, YESTERDAY, 0, "is no step"),
     ],
 )
@@ -47,7 +47,7 @@ def test_what_is_no_range_of_past_days_is_refused(
         list_days(begin, end, every)
 
 
-@given(st.integers(1, MOST_DAYS), st.integers(1, 40))
+@given(st.integers(1, MAX_DAYS), st.integers(1, 40))
 def test_every_so_many_days_from_the_first_one(days: int, every: int) -> None:
     begin = YESTERDAY - timedelta(days=days - 1)
     found = list_days(begin, YESTERDAY, every)

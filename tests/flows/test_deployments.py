@@ -1,22 +1,15 @@
 """prefect.yaml: what `prefect deploy --all` registers."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prefect import Flow
+
+from tests.fixtures.deployments import DECLARED, load_flow
 
 #: What a run is about, for the filters of the UI.
 KINDS = {"data", "models", "screening", "watch", "rights"}
-DECLARED = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
-
-
-def load_flow(deployment: dict[str, Any]) -> Flow[..., Any]:
-    path, _, name = deployment["entrypoint"].partition(":")
-    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
-    return getattr(module, name)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("deployment", DECLARED, ids=lambda deployment: deployment["name"])

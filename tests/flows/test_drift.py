@@ -1,90 +1,28 @@
 """The drift flow on a trained release, real PostgreSQL, MLflow and Prefect."""
 
 import json
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import mlflow
 import numpy as np
 import pytest
-from sqlalchemy import delete, insert, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from flows import drift
-from flows.drift import EXPERIMENT, watch_drift
+from flows.drift import watch_drift
 from mlruns_config.release import RELEASE_MODEL
-from monitoring.drift_reference import REFERENCE_FILE, DriftReference, draw
 from serving.database.tables import DriftReport, Prediction, PredictionLabel
-from serving.predictions.drift_records import list_newest, sample_screenings
+from serving.predictions.drift_records import sample_screenings
 from serving.settings import get_settings
+from tests.fixtures.drift_world import SCREENINGS, list_reports, reference, screen, watched
 from tests.fixtures.trained_world import TrainedWorld
 from tests.fixtures.webhook import webhook
 
-__all__ = ["webhook"]
+__all__ = ["reference", "watched", "webhook"]
 
 pytestmark = pytest.mark.usefixtures("evidently")
-
-SCREENINGS = 1500
-
-
-@pytest.fixture(scope="module")
-def reference(trained_world: TrainedWorld) -> DriftReference:
-    mlflow.set_tracking_uri(trained_world.tracking_uri)
-    run_id = trained_world.report.run_id
-    return DriftReference.model_validate_json(
-        mlflow.artifacts.load_text(f"runs:/{run_id}/{REFERENCE_FILE}")
-    )
-
-
-@pytest.fixture
-def watched(in_trained_world: TrainedWorld, monkeypatch) -> Iterator[TrainedWorld]:
-    """The world with a place for drift runs, without screenings before and after."""
-    client = mlflow.MlflowClient(in_trained_world.tracking_uri)
-    if client.get_experiment_by_name(EXPERIMENT) is None:
-        folder = in_trained_world.drop.parent / "artifacts" / EXPERIMENT
-        client.create_experiment(EXPERIMENT, folder.as_uri())
-    yield in_trained_world
-    with Session(in_trained_world.engine) as session, session.begin():
-        session.execute(delete(Prediction))
-        session.execute(delete(DriftReport))
-
-
-def screen(world: TrainedWorld, reference: DriftReference, rows: int = SCREENINGS, **changes):
-    """Write screenings of people like those of the training, some columns changed."""
-    random = np.random.default_rng(1)
-    columns = {
-        name: random.permutation(draw(summary, rows)) for name, summary in reference.columns.items()
-    }
-    columns |= changes
-    scores = random.permutation(draw(reference.score, rows))
-    version = str(world.report.release_version)
-    with Session(world.engine) as session, session.begin():
-        session.execute(
-            insert(Prediction),
-            [make_prediction(columns, row, float(scores[row]), version) for row in range(rows)],
-        )
-
-
-def make_prediction(columns, row: int, score: float, version: str) -> dict[str, object]:
-    known = {name: float(values[row]) for name, values in columns.items()}
-    features = {name: None if np.isnan(value) else value for name, value in known.items()}
-    return {
-        "id": uuid.uuid4(),
-        "anonymized_id": uuid.uuid4().hex,
-        "created_at": datetime.now(UTC) - timedelta(hours=row % 48),
-        "user_id": "dr.who",
-        "risk_score": 100 * score,
-        "probability": score,
-        "risk_band": "low",
-        "confidence": 0.8,
-        "needs_review": False,
-        "review_reasons": [],
-        "release_version": version,
-        "arm": "production",
-        "answer": {},
-        "inputs": {"features": features},
-    }
 
 
 def label(world: TrainedWorld, happened: Callable[[int], bool], rows: int = SCREENINGS) -> None:
@@ -102,11 +40,6 @@ def label(world: TrainedWorld, happened: Callable[[int], bool], rows: int = SCRE
                     settled_at=datetime.now(UTC),
                 )
             )
-
-
-def list_reports(world: TrainedWorld) -> list[DriftReport]:
-    with Session(world.engine) as session:
-        return list(list_newest(session, 9))
 
 
 @pytest.fixture

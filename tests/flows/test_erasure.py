@@ -21,9 +21,9 @@ from mlruns_config.release import RELEASE_MODEL
 from serving.audit.signing import KeyRing, Signer
 from serving.database.tables import AuditRow, Consent, ErasureStore, Prediction
 from serving.individuals.erasure import FLOW_STORES, erase_individual, list_erasures, list_queued
+from tests.fixtures.api import SIGNING_KEY
 from tests.fixtures.landed_tables import make_table
 from tests.fixtures.trained_world import enter_environment, forget_settings, make_variables
-from tests.serving.conftest import SIGNING_KEY
 
 ERASED, KEPT = "0" * 31 + "e", "0" * 31 + "f"
 NOW = datetime.now(UTC)

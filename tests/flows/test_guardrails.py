@@ -1,107 +1,24 @@
 """The guardrail flow on real PostgreSQL and MLflow: it stops what does harm, once, and tells."""
 
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from flows.guardrails import ACTOR, watch_releases
 from flows.runtime import notifications as notify
-from mlruns_config.registry.rollout import find_rollout, start_shadow, stop_rollout
+from mlruns_config.registry.rollout import find_rollout, stop_rollout
 from mlruns_config.registry.transitions import Registry, find_production, read_ledger
 from mlruns_config.rollout_plan import load_plan
-from serving.database.tables import Prediction, ReviewItem, ShadowPrediction
-from serving.settings import get_settings
-from tests.fixtures.small_registry import go, list_ledger, register, registry, tracking_uri
+from serving.database.tables import Prediction, ReviewItem
+from tests.fixtures.rollouts import SCREENINGS, candidate, make_prediction, screen
+from tests.fixtures.small_registry import go, list_ledger, registry, tracking_uri
 from tests.fixtures.webhook import webhook
 
-__all__ = ["registry", "tracking_uri", "webhook"]
-
-SCREENINGS = 250
-
-
-@pytest.fixture
-def candidate(
-    registry: Registry,  # a fixture
-    tracking_uri: str,
-    prefect_server: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[int]:
-    """A candidate in shadow beside a Production release."""
-    for name, value in {
-        "DATABASE_URL": registry.engine.url.render_as_string(hide_password=False),
-        "MLFLOW_TRACKING_URI": tracking_uri,
-        "ANONYMIZATION_SALT": "a salt for tests, 256 bit or more of it",
-        "AUDIT_SIGNING_KEY": "c2lnbmluZy1rZXktb2YtdGVzdHMtMzItYnl0ZXMhISE=",
-        "JWT_SECRET_KEY": "a secret for tests, 256 bit or more of it",
-        "MHRAS_ENV": "development",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("mlruns_config.registry.transitions.load_gates", lambda: registry.gates)
-    get_settings.cache_clear()
-    go(registry, register(registry))
-    version = register(registry)
-    go(registry, version, "Staging")
-    start_shadow(registry, version, "ada", "a test")
-    yield version
-    if find_rollout(registry) is not None:
-        stop_rollout(registry, "ada", "the test is over")
-    with Session(registry.engine) as session, session.begin():
-        session.execute(delete(ReviewItem))
-        session.execute(delete(Prediction))
-    get_settings.cache_clear()
-
-
-def screen(
-    registry: Registry,
-    candidate: int,
-    shift: float,
-    failures: int = 0,
-    screenings: int = SCREENINGS,
-) -> None:
-    """Write screenings that Production answered and the candidate scored beside it."""
-    with Session(registry.engine) as session, session.begin():
-        for number in range(screenings):
-            prediction = make_prediction(number)
-            session.add(prediction)
-            failed = number < failures
-            session.add(
-                ShadowPrediction(
-                    prediction_id=prediction.id,
-                    created_at=prediction.created_at,
-                    release_version=str(candidate),
-                    arm="candidate",
-                    risk_score=None if failed else prediction.risk_score + shift,
-                    probability=None if failed else 0.1,
-                    needs_review=None if failed else False,
-                    error="ScoringFailedError" if failed else None,
-                )
-            )
-
-
-def make_prediction(number: int, version: int = 1, **changes: Any) -> Prediction:
-    score = float(number % 60)
-    facts: dict[str, Any] = {
-        "id": uuid.uuid4(),
-        "anonymized_id": uuid.uuid4().hex,
-        "created_at": datetime.now(UTC),
-        "user_id": "dr.who",
-        "risk_score": score,
-        "probability": 0.1,
-        "risk_band": "low",
-        "confidence": 0.8,
-        "needs_review": False,
-        "review_reasons": [],
-        "release_version": str(version),
-        "arm": "production",
-        "answer": {"model_score": score},
-        "inputs": {},
-    }
-    return Prediction(**(facts | changes))
+__all__ = ["candidate", "registry", "tracking_uri", "webhook"]
 
 
 def test_without_a_candidate_there_is_nothing_to_stop(candidate, registry, webhook):

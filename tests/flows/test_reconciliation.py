@@ -12,15 +12,15 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
 from prefect.states import Pending, Running
 
-from flows.datasets.lineage import FLOW_RUN_TAG
 from flows.reconciliation import reconcile_runs
+from flows.runtime.flow_run import FLOW_RUN_TAG
 from flows.runtime.orphaned_flow_runs import HEARTBEAT, find_last_sign
 from flows.runtime.orphaned_versions import BROKEN_TAG
 from mlruns_config.registry.transitions import Registry, promote
 from mlruns_config.release import MANIFEST_HASH_TAG, RELEASE_MODEL
+from tests.fixtures.rollouts import candidate
 from tests.fixtures.small_registry import MEMBER, register, registry, tracking_uri
 from tests.fixtures.webhook import webhook
-from tests.flows.test_guardrails import candidate
 
 __all__ = ["candidate", "registry", "tracking_uri", "webhook"]
 

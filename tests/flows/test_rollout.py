@@ -20,9 +20,9 @@ from mlruns_config.registry.transitions import Registry, find_production, read_l
 from mlruns_config.release import RELEASE_MODEL
 from mlruns_config.rollout_plan import Evidence, RolloutPlan, Step, find_shortfall, load_plan
 from serving.settings import get_settings
+from tests.fixtures.rollouts import candidate, screen
 from tests.fixtures.small_registry import list_ledger, registry, tracking_uri
 from tests.fixtures.webhook import webhook
-from tests.flows.test_guardrails import candidate, screen
 
 __all__ = ["candidate", "registry", "tracking_uri", "webhook"]
 

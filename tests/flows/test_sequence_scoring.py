@@ -18,13 +18,8 @@ from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.stored_views import SEQUENCE_OUTPUTS, StoredRow
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows import sequence_scoring
-from flows.models.member import (
-    GRAPH_OUTPUT,
-    IR_VERSION,
-    OPSET,
-    SEQUENCE_INPUT,
-    ModelRows,
-)
+from flows.datasets.rows import ModelRows
+from flows.models.member import GRAPH_OUTPUT, IR_VERSION, OPSET, SEQUENCE_INPUT
 from flows.models.registration import register_member
 from flows.models.release import describe_sequence
 from flows.sequence_scoring import find_midnight, open_member, score_bucket, score_sequences

@@ -1,5 +1,6 @@
 """The objects of the overlays as kubectl renders them, and ways to look at them."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,12 +12,27 @@ import pytest
 import yaml
 
 from infra.cluster.registration import make_job_template
-from infra.cluster.secrets import EXTERNAL, HOSTS, Environment, make_secrets
+from infra.cluster.secrets import EXTERNAL, HOSTS, Environment, make_managed_hosts, make_secrets
 
 PROJECT = Path(__file__).parents[2]
-OVERLAYS = PROJECT / "infra" / "k8s" / "overlays"
+K8S = PROJECT / "infra" / "k8s"
 ENVIRONMENTS = ("development", "staging", "production")
+#: Whole deployments by name: the overlays, and examples that are one.
+FOLDERS = {name: K8S / "overlays" / name for name in ENVIRONMENTS} | {
+    "managed": K8S / "examples" / "managed-postgres",
+    "gateway": K8S / "examples" / "gateway-api",
+    "cilium": K8S / "examples" / "cilium",
+    "nodelocal": K8S / "examples" / "nodelocal-dns",
+    # "kind": K8S / "overlays" / "kind",
+    "restore": K8S / "overlays" / "restore",
+}
+#: Those that differ from production by a network component only are looked at for that alone.
+DEPLOYMENTS = (*ENVIRONMENTS, "managed", "gateway")
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
+#: Of Kubernetes itself; every other group is an operator's.
+BUILT_IN_GROUPS = {"", "apps", "autoscaling", "batch", "networking.k8s.io", "policy"}
+BUILT_IN_GROUPS |= {"rbac.authorization.k8s.io", "scheduling.k8s.io"}
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nbm9uZQ==\n-----END CERTIFICATE-----\n"
 
 Manifest = dict[str, Any]
 
@@ -26,6 +42,7 @@ def find_kustomize() -> list[str]:
         return ["kubectl", "kustomize"]
     if shutil.which("kustomize"):
         return ["kustomize", "build"]
+    assert not os.environ.get("CI"), "CI must have kubectl or kustomize"
     pytest.skip("neither kubectl nor kustomize is installed: nothing can be rendered")
 
 
@@ -39,23 +56,37 @@ def render_text(folder: Path) -> str:
     return rendered.stdout
 
 
-@lru_cache
-def render(environment: str) -> tuple[Manifest, ...]:
-    return tuple(yaml.safe_load_all(render_text(OVERLAYS / environment)))
+def render_folder(folder: Path) -> tuple[Manifest, ...]:
+    return tuple(yaml.safe_load_all(render_text(folder)))
 
 
 @lru_cache
-def list_secrets(environment: str) -> tuple[Manifest, ...]:
+def render(deployment: str) -> tuple[Manifest, ...]:
+    return render_folder(FOLDERS[deployment])
+
+
+@lru_cache
+def list_secrets(deployment: str) -> tuple[Manifest, ...]:
     """What the cluster has beside the overlay: the Secrets of infra.cluster.secrets."""
-    given = dict.fromkeys(EXTERNAL, "given")
-    name = Environment(environment)
-    return tuple(make_secrets(name, given, HOSTS[name]))
+    given = dict.fromkeys(EXTERNAL, "given") | {"BACKUP_RECIPIENTS": "given"}
+    name = {"kind": "staging"}.get(deployment, deployment)
+    environment = Environment(name if name in ENVIRONMENTS else "production")
+    hosts = HOSTS[environment]
+    if deployment == "managed":
+        hosts = make_managed_hosts("db.example.com", CERTIFICATE)
+    return tuple(make_secrets(environment, given, hosts))
 
 
-def make_flow_run(environment: str) -> Manifest:
+def find_job(deployment: str, app: str) -> Manifest:
+    """Return the Job of a release by its label: its name ends with the release."""
+    (job,) = [one for one in find(deployment, "Job") if one["metadata"]["labels"].get("app") == app]
+    return job
+
+
+def make_flow_run(deployment: str) -> Manifest:
     """The Job of a flow run, as the worker would fill in the registered template."""
-    (config,) = find(environment, "ConfigMap", "mhras-flow-run")
-    (registration,) = find(environment, "Job", "mhras-registration")
+    (config,) = find(deployment, "ConfigMap", "mhras-flow-run")
+    registration = find_job(deployment, "mhras-registration")
     env = {e["name"]: e.get("value") for e in get_containers(registration)[0]["env"]}
     template = make_job_template(
         yaml.safe_load(config["data"]["flow-run.yaml"]),
@@ -78,17 +109,21 @@ def make_flow_run(environment: str) -> Manifest:
     return job
 
 
-def find(environment: str, kind: str, name: str | None = None) -> list[Manifest]:
+def is_built_in(one: Manifest) -> bool:
+    return str(one["apiVersion"]).rpartition("/")[0] in BUILT_IN_GROUPS
+
+
+def find(deployment: str, kind: str, name: str | None = None) -> list[Manifest]:
     return [
         one
-        for one in render(environment)
+        for one in render(deployment)
         if one["kind"] == kind and name in (None, one["metadata"]["name"])
     ]
 
 
-def list_workloads(environment: str) -> list[Manifest]:
-    found = [one for one in render(environment) if one["kind"] in WORKLOADS]
-    return [*found, make_flow_run(environment)]
+def list_workloads(deployment: str) -> list[Manifest]:
+    found = [one for one in render(deployment) if one["kind"] in WORKLOADS]
+    return found if deployment == "restore" else [*found, make_flow_run(deployment)]
 
 
 def get_template(workload: Manifest) -> Manifest:
@@ -97,16 +132,47 @@ def get_template(workload: Manifest) -> Manifest:
 
 
 def get_containers(workload: Manifest) -> list[Manifest]:
+    """All containers, those that run to their end before the others included."""
     pod = get_template(workload)["spec"]
     return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def get_main_container(workload: Manifest) -> Manifest:
+    (container,) = get_template(workload)["spec"]["containers"]
+    return container
 
 
 def get_namespace(one: Manifest) -> str:
     return one["metadata"].get("namespace", "")
 
 
+def get_app(workload: Manifest) -> str:
+    return get_template(workload)["metadata"]["labels"]["app"]
+
+
 def describe(one: Manifest) -> str:
     return f"{one['kind']} {get_namespace(one)}/{one['metadata']['name']}"
+
+
+def resolve_environment(deployment: str, workload: Manifest) -> dict[str, str]:
+    """Return the variables of a workload's main container, with the values of its references."""
+    values = {
+        (one["kind"], get_namespace(one), one["metadata"]["name"]): one.get("data", {})
+        | one.get("stringData", {})
+        for one in [*find(deployment, "ConfigMap"), *list_secrets(deployment)]
+    }
+    place, found = get_namespace(workload), {}
+    container = get_main_container(workload)
+    for source in container.get("envFrom", []):
+        for kind, field in (("ConfigMap", "configMapRef"), ("Secret", "secretRef")):
+            if field in source:
+                found |= values[kind, place, source[field]["name"]]
+    for one in container.get("env", []):
+        found[one["name"]] = one.get("value", "")
+        for kind, field in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
+            if reference := one.get("valueFrom", {}).get(field):
+                found[one["name"]] = values[kind, place, reference["name"]][reference["key"]]
+    return found
 
 
 def walk(value: Any) -> Iterator[Any]:

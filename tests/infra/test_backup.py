@@ -18,7 +18,8 @@ from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
 from infra.backup.__main__ import app
-from infra.backup.encryption import make_key_pair
+from infra.backup.databases import DatabaseError, dump_database
+from infra.backup.encryption import encrypt_file, make_key_pair, parse_recipients
 from infra.backup.retention import choose_kept
 from infra.backup.store import BackupStore, name_moment
 from infra.backup.taking import prune_backups
@@ -33,7 +34,7 @@ from serving.database.migrate import upgrade
 from serving.database.sessions import open_session
 from serving.database.tables import Consent
 from serving.individuals.erasure import erase_individual
-from tests.serving.conftest import SIGNING_KEY
+from tests.fixtures.api import SIGNING_KEY
 
 STAYS, LEFT_BEFORE, LEAVES_AFTER = "1" * 32, "2" * 32, "3" * 32
 SIGNER = Signer(SIGNING_KEY)
@@ -104,6 +105,7 @@ def world(
         "BACKUP_LAKE_URL": str(folder / "lake"),
         "BACKUP_CHECKPOINTS_URL": str(folder / "audit"),
         "BACKUP_CONFIGURATION_URL": str(folder / "config"),
+        "BACKUP_WITHOUT": "prefect,feast",
         "BACKUP_RECIPIENTS": public,
         "BACKUP_IDENTITY_FILE": str(folder / "key.txt"),
         "AUDIT_SIGNING_KEY": SIGNING_KEY,
@@ -202,7 +204,7 @@ def test_a_wrong_key_opens_nothing(world: World, tmp_path: Path) -> None:
     assert "wrong key" in finished.output
 
 
-@pytest.mark.parametrize("name", ["databases/mhras.dump.age", "trees/lake.tar.age"])
+@pytest.mark.parametrize("name", ["databases/mhras.dump.age", "trees/lake.index.age"])
 @pytest.mark.parametrize("hash_too", [False, True])
 def test_a_flipped_byte_is_refused_even_by_an_intruder_who_mends_the_hash(
     world: World, name: str, hash_too: bool
@@ -272,6 +274,74 @@ def test_a_backup_without_a_recipient_is_none(world: World) -> None:
     finished = world.run("run", BACKUP_RECIPIENTS="")
     assert finished.exit_code == 1
     assert "keygen" in finished.output
+
+
+def test_a_run_without_settings_names_the_first_of_them() -> None:
+    clean = dict.fromkeys(("BACKUP_URL", "BACKUP_DATABASE_URLS", "BACKUP_RECIPIENTS"))
+    finished = CliRunner().invoke(app, ["run"], env=clean)
+    assert finished.exit_code == 2
+    assert finished.output == "BACKUP_URL: Field required\n"
+
+
+def test_a_run_that_would_leave_data_behind_names_every_variable(tmp_path: Path) -> None:
+    clean = dict.fromkeys(f"BACKUP_{name}_URL" for name in ("MODELS", "LAKE", "CHECKPOINTS"))
+    given = {"BACKUP_URL": str(tmp_path / "store"), "BACKUP_RECIPIENTS": make_key_pair()[0]}
+    given["BACKUP_DATABASE_URLS"] = "postgresql://u:secret@127.0.0.1:1/mhras"
+    finished = CliRunner().invoke(app, ["run"], env=clean | given)
+    assert finished.exit_code == 2
+    for name in ("BACKUP_MODELS_URL", "BACKUP_LAKE_URL", "BACKUP_CHECKPOINTS_URL"):
+        assert f"  {name}: folder or s3:// prefix of" in finished.output
+    assert "BACKUP_DATABASE_URLS: PostgreSQL URLs of feast, mlflow, prefect" in finished.output
+    assert "secret" not in finished.output
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_tree_without_a_file_is_a_wrong_url_and_no_backup(world: World, tmp_path: Path) -> None:
+    before = world.succeed("list")
+    finished = world.run("run", BACKUP_LAKE_URL=str(tmp_path / "mistyped"))
+    assert finished.exit_code == 1
+    assert "lake has no file" in finished.output
+    assert world.succeed("list") == before
+
+
+def test_a_file_exchanged_by_one_encrypted_to_the_same_key_is_refused(
+    world: World, tmp_path: Path
+) -> None:
+    """The public key is no secret: whoever writes the bucket can encrypt to it."""
+    client = world.client()
+    (tmp_path / "plain").write_bytes(b"another model")
+    encrypt_file(
+        tmp_path / "plain",
+        tmp_path / "forged.age",
+        parse_recipients(world.variables["BACKUP_RECIPIENTS"]),
+    )
+    key = next(one for one in list_objects(world) if "/objects/" in one)
+    whole = client.get_object(Bucket="backups", Key=key)["Body"].read()
+    try:
+        client.put_object(Bucket="backups", Key=key, Body=(tmp_path / "forged.age").read_bytes())
+        finished = world.run("verify", "--scratch-url", world.postgres.url("postgres"))
+    finally:
+        client.put_object(Bucket="backups", Key=key, Body=whole)
+    assert finished.exit_code == 1
+    assert "is another file than was backed up" in finished.output
+
+
+def test_a_backup_tells_the_node_exporter_when_it_ended(world: World, tmp_path: Path) -> None:
+    metric = tmp_path / "mhras_backup.prom"
+    failed = world.run("run", "--textfile", str(metric), BACKUP_RECIPIENTS="")
+    assert failed.exit_code == 1
+    assert not metric.exists()
+    world.succeed("run", "--textfile", str(metric))
+    line = metric.read_text().splitlines()[-1].split(" ")
+    assert line[0] == "mhras_backup_last_success_timestamp_seconds"
+    assert abs(float(line[1]) - datetime.now(UTC).timestamp()) < 600
+
+
+def test_a_client_without_tls_is_named_before_it_fails(world: World, tmp_path: Path) -> None:
+    """The wheel's pg_dump is one; a cluster's URLs ask for a verified server."""
+    url = world.variables["BACKUP_DATABASE_URLS"].partition(",")[0]
+    with pytest.raises(DatabaseError, match="BACKUP_POSTGRES_BIN"):
+        dump_database(f"{url}?sslmode=verify-ca", tmp_path / "dump", "a-snapshot", None)
 
 
 def test_nothing_that_is_stored_can_be_read_without_the_key(world: World) -> None:

@@ -6,9 +6,14 @@ from serving.settings import Settings
 from tests.infra.cluster_objects import (
     ENVIRONMENTS,
     find,
+    find_job,
+    get_app,
     get_containers,
+    get_main_container,
     get_template,
     list_secrets,
+    list_workloads,
+    resolve_environment,
 )
 
 CONFIGURATION = {
@@ -43,10 +48,9 @@ SECRETS = {
     "DATABASE_URL": "app_database_url",
     "JWT_SECRET_KEY": "jwt_secret_key",
     "ANONYMIZATION_SALT": "anonymization_salt",
-    "MODEL_STORAGE_KEY": "model_storage_key",
     "AUDIT_SIGNING_KEY": "audit_signing_key",
     "MLFLOW_TRACKING_PASSWORD": "mlflow_reader_password",
-    "MLFLOW_PROMOTER_PASSWORD": "mlflow_admin_password",
+    "MLFLOW_PROMOTER_PASSWORD": "mlflow_promoter_password",
 }
 each_environment = pytest.mark.parametrize("environment", ENVIRONMENTS)
 
@@ -76,7 +80,7 @@ def test_every_variable_of_the_guide_is_configured(environment: str) -> None:
 
 @each_environment
 def test_every_secret_of_the_guide_reaches_the_api(environment: str) -> None:
-    (container,) = get_containers(get_api(environment))
+    container = get_main_container(get_api(environment))
     given = {
         one["name"]: one["valueFrom"]["secretKeyRef"]
         for one in container["env"]
@@ -85,7 +89,7 @@ def test_every_secret_of_the_guide_reaches_the_api(environment: str) -> None:
     for variable, key in SECRETS.items():
         assert given[variable] == {"name": "mhras-secrets", "key": key}
     made = {one["metadata"]["name"]: one["stringData"] for one in list_secrets(environment)}
-    assert "alert_webhook_url" in made["mhras-secrets"]
+    assert made["mhras-flow-secrets"]["ALERT_WEBHOOK_URL"] == "given"
     assert made["alertmanager-secrets"]["slack_webhook_url"] == "given"
 
 
@@ -93,14 +97,8 @@ def test_every_secret_of_the_guide_reaches_the_api(environment: str) -> None:
 def test_what_a_pod_of_the_api_gets_is_what_the_settings_accept(
     environment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secrets = {one["metadata"]["name"]: one["stringData"] for one in list_secrets(environment)}
-    (container,) = get_containers(get_api(environment))
-    for name, value in read_config(environment).items():
+    for name, value in resolve_environment(environment, get_api(environment)).items():
         monkeypatch.setenv(name, value)
-    for one in container["env"]:
-        reference = one.get("valueFrom", {}).get("secretKeyRef")
-        value = secrets[reference["name"]][reference["key"]] if reference else one["value"]
-        monkeypatch.setenv(one["name"], value)
 
     settings = Settings()
 
@@ -111,18 +109,21 @@ def test_what_a_pod_of_the_api_gets_is_what_the_settings_accept(
 
 @each_environment
 def test_only_migrations_and_flows_hold_the_owner_s_login(environment: str) -> None:
-    (migration,) = find(environment, "Job", "mhras-migration")
-    given = {
-        one["name"]: one["valueFrom"]["secretKeyRef"]["key"]
-        for one in get_containers(migration)[0]["env"]
-        if "valueFrom" in one
+    holders = {
+        get_app(workload)
+        for workload in list_workloads(environment)
+        for one in get_main_container(workload).get("env", [])
+        if one.get("valueFrom", {}).get("secretKeyRef", {}).get("name") == "mhras-owner-secrets"
     }
-    assert given == {"DATABASE_URL": "database_url", "APP_DATABASE_URL": "app_database_url"}
+    given = resolve_environment(environment, find_job(environment, "mhras-migration"))
+    assert holders == {"mhras-migration"}
+    assert given["DATABASE_URL"].startswith("postgresql://mhras:")
+    assert given["APP_DATABASE_URL"].startswith("postgresql://mhras_api:")
 
 
 @each_environment
 def test_the_api_has_the_guide_s_resources_probes_and_user(environment: str) -> None:
-    (container,) = get_containers(get_api(environment))
+    container = get_main_container(get_api(environment))
     resources = container["resources"]
     requests, limits = resources["requests"], resources["limits"]
     assert (requests["cpu"], limits["cpu"], requests["memory"], limits["memory"]) == RESOURCES[

@@ -15,8 +15,8 @@ import yaml
 from infra.cluster.compose_variables import list_variables, make_value
 from infra.docker.select_locked import select_locked
 from infra.local.ports import choose_port
+from tests.fixtures.api import JWT_SECRET, SALT, SIGNING_KEY
 from tests.infra.cluster_objects import PROJECT, find, get_containers
-from tests.serving.conftest import JWT_SECRET, SALT, SIGNING_KEY
 
 DOCKERFILE = (PROJECT / "infra" / "docker" / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((PROJECT / "infra" / "compose.yaml").read_text())
@@ -39,6 +39,14 @@ def test_the_image_is_pinned_not_root_and_labelled() -> None:
     assert DOCKERFILE.count("HEALTHCHECK") == 2
     for label in ("title", "version", "revision", "licenses"):
         assert f"org.opencontainers.image.{label}" in DOCKERFILE
+
+
+def test_the_image_that_backs_up_has_a_client_no_older_than_the_server() -> None:
+    (client,) = re.findall(r"^ARG POSTGRES_CLIENT=(\d+)$", DOCKERFILE, re.MULTILINE)
+    (cluster,) = find("production", "Cluster")
+    server = re.search(r":(\d+)\.", cluster["spec"]["imageName"]).group(1)
+    assert int(client) >= int(server)
+    assert "ENV BACKUP_POSTGRES_BIN=/opt/postgresql" in DOCKERFILE
 
 
 def test_both_targets_exist_and_the_cluster_uses_no_other() -> None:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from tests.infra.cluster_objects import (
-    ENVIRONMENTS,
+    DEPLOYMENTS,
+    FOLDERS,
     PROJECT,
     Manifest,
     describe,
@@ -17,6 +18,7 @@ from tests.infra.cluster_objects import (
     get_containers,
     get_namespace,
     get_template,
+    is_built_in,
     list_secrets,
     list_workloads,
     make_flow_run,
@@ -30,20 +32,13 @@ VERSIONS = [
     pytest.param(f"1.{minor}", marks=[] if minor in (25, 37) else [pytest.mark.nightly])
     for minor in range(25, 38)
 ]
-#: Kinds of operators, whose schemas are theirs.
-CUSTOM = {
-    ("postgresql.cnpg.io/v1", "Cluster"),
-    ("postgresql.cnpg.io/v1", "Database"),
-    ("postgresql.cnpg.io/v1", "Pooler"),
-    ("cert-manager.io/v1", "ClusterIssuer"),
-}
 #: Secrets that an operator makes: CloudNativePG, cert-manager.
 MADE_BY_OPERATORS = {
     ("mhras", "mhras-postgres-ca"): {"ca.crt"},
     ("mhras", "mhras-tls"): {"tls.crt", "tls.key"},
     ("monitoring", "grafana-tls"): {"tls.crt", "tls.key"},
 }
-each_environment = pytest.mark.parametrize("environment", ENVIRONMENTS)
+each_environment = pytest.mark.parametrize("environment", DEPLOYMENTS)
 
 
 def validate(one: Manifest, version: str) -> None:
@@ -61,9 +56,9 @@ def test_an_object_with_a_field_unknown_to_its_kind_is_refused() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_valid_in_every_supported_version(version: str) -> None:
     seen: list[Manifest] = []
-    for environment in ENVIRONMENTS:
+    for environment in DEPLOYMENTS:
         for one in [*render(environment), *list_secrets(environment), make_flow_run(environment)]:
-            if (one["apiVersion"], one["kind"]) in CUSTOM or one in seen:
+            if not is_built_in(one) or one in seen:
                 continue
             seen.append(one)
             try:
@@ -79,6 +74,7 @@ def test_no_two_objects_share_a_name_and_each_has_its_namespace(environment: str
     assert len(names) == len(set(names))
     known = {one["metadata"]["name"] for one in find(environment, "Namespace")}
     cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding", "ClusterIssuer"}
+    cluster_wide.add("PriorityClass")
     for one in everything:
         if one["kind"] not in cluster_wide:
             assert get_namespace(one) in known, describe(one)
@@ -91,7 +87,7 @@ def test_no_image_is_unpinned(environment: str) -> None:
             name, _, tag = container["image"].rpartition(":")
             assert name, container["image"]
             assert re.search(r"\d", tag), container["image"]
-    assert ":latest" not in render_text(PROJECT / "infra/k8s/overlays" / environment)
+    assert ":latest" not in render_text(FOLDERS[environment])
 
 
 def collect_keys(environment: str) -> dict[tuple[str, str, str], set[str]]:
@@ -150,9 +146,11 @@ def test_no_secret_is_made_that_nothing_reads(environment: str) -> None:
         for cluster in clusters
         for role in cluster["spec"]["managed"]["roles"]
     }
-    # With a cluster of its own the operator has the superuser; the single server's is not there.
+    # Without the single server nothing in the cluster needs the superuser: the operator has its
+    # own, and infra.cluster.databases reads the Secret for a managed server's administrator.
     made = {(get_namespace(one), one["metadata"]["name"]) for one in list_secrets(environment)}
-    assert made - read == ({("mhras", "postgres-secrets")} if clusters else set())
+    single = find(environment, "StatefulSet", "postgres")
+    assert made - read == (set() if single else {("mhras", "postgres-secrets")})
 
 
 @each_environment
@@ -202,7 +200,7 @@ def test_every_ingress_leads_to_a_service_and_has_tls_for_each_host(environment:
         for one in find(environment, "Service")
     }
     ingresses = find(environment, "Ingress")
-    assert len(ingresses) == 2
+    assert ingresses or find(environment, "HTTPRoute")
     for ingress in ingresses:
         covered = {host for tls in ingress["spec"]["tls"] for host in tls["hosts"]}
         for rule in ingress["spec"]["rules"]:
@@ -249,6 +247,19 @@ def test_only_what_talks_to_the_api_server_holds_a_token_for_it(environment: str
         if get_template(workload)["spec"]["automountServiceAccountToken"]
     }
     assert with_token == {"prefect-worker", "prometheus", "alloy", "kube-state-metrics"}
+
+
+@each_environment
+def test_prometheus_may_ask_kubelets_for_numbers_and_for_nothing_else(environment: str) -> None:
+    """nodes/proxy would let it run commands in every pod of every node."""
+    (role,) = find(environment, "ClusterRole", "mhras-prometheus")
+    granted = {
+        (one, verb) for rule in role["rules"] for one in rule["resources"] for verb in rule["verbs"]
+    }
+    assert granted == {
+        *(("nodes", verb) for verb in ("get", "list", "watch")),
+        ("nodes/metrics", "get"),
+    }
 
 
 @each_environment
@@ -315,7 +326,7 @@ def test_our_images_run_as_user_1000(environment: str) -> None:
         for workload in list_workloads(environment)
         if "mhras-" in get_containers(workload)[0]["image"]
     ]
-    assert len(ours) == 8
+    assert len(ours) == 9
     for workload in ours:
         assert get_template(workload)["spec"]["securityContext"]["runAsUser"] == 1000
 
@@ -351,11 +362,65 @@ def read_cpu(quantity: str) -> float:
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
-def test_both_alternatives_at_the_edge_render_with_a_network_policy() -> None:
-    gateway = render_text(PROJECT / "infra/k8s/examples/gateway-api")
-    assert "kind: HTTPRoute" in gateway
-    assert "kind: Ingress\n" not in gateway
-    assert "mhras-api-from-gateway" in gateway
+def list_route_backends(deployment: str) -> list[tuple[str, str, int]]:
+    return [
+        (get_namespace(route), backend["name"], backend["port"])
+        for route in find(deployment, "HTTPRoute")
+        for rule in route["spec"]["rules"]
+        for backend in rule.get("backendRefs", [])
+    ]
+
+
+def test_every_route_of_the_gateway_leads_to_a_service_and_comes_from_a_listener() -> None:
+    services = {
+        (get_namespace(one), one["metadata"]["name"], port["port"])
+        for one in find("gateway", "Service")
+        for port in one["spec"]["ports"]
+    }
+    (gateway,) = find("gateway", "Gateway")
+    listeners = {one["name"]: one for one in gateway["spec"]["listeners"]}
+    reached = set()
+    assert set(list_route_backends("gateway")) <= services
+    for route in find("gateway", "HTTPRoute"):
+        for parent in route["spec"]["parentRefs"]:
+            listener = listeners[parent["sectionName"]]
+            reached.add(parent["sectionName"])
+            names = route["spec"].get("hostnames", [])
+            assert not names or listener["hostname"] in names
+            assert may_attach(listener, get_namespace(route), get_namespace(gateway))
+    assert reached == set(listeners)
+
+
+def may_attach(listener: Manifest, namespace: str, own: str) -> bool:
+    allowed = listener["allowedRoutes"]["namespaces"]
+    if allowed["from"] == "Same":
+        return namespace == own
+    selector = allowed["selector"]
+    named = set(selector.get("matchLabels", {}).values())
+    for one in selector.get("matchExpressions", []):
+        named |= set(one["values"])
+    return namespace in named
+
+
+def test_the_gateway_leads_to_all_that_the_ingresses_lead_to() -> None:
+    """The same host names, and :80 for Let's Encrypt and a redirect."""
+    hosts = {rule["host"] for one in find("production", "Ingress") for rule in one["spec"]["rules"]}
+    (gateway,) = find("gateway", "Gateway")
+    listeners = gateway["spec"]["listeners"]
+    assert {one["hostname"] for one in listeners if "hostname" in one} == hosts
+    assert [one["port"] for one in listeners if one["protocol"] == "HTTP"] == [80]
+    (issuer,) = find("gateway", "ClusterIssuer")
+    (solver,) = issuer["spec"]["acme"]["solvers"]
+    assert solver["http01"]["gatewayHTTPRoute"]["parentRefs"][0]["sectionName"] == "http"
+    assert not find("gateway", "Ingress")
+
+
+def test_a_limit_that_needs_a_redis_is_asked_for_by_name() -> None:
+    """A global limit is not accepted before Envoy Gateway knows a Redis."""
+    component = PROJECT / "infra/k8s/components/gateway-api"
+    assert "BackendTrafficPolicy" not in "".join(p.read_text() for p in component.glob("*.yaml"))
+    limit = PROJECT / "infra/k8s/components/gateway-rate-limit"
+    assert "Redis" in (limit / "kustomization.yaml").read_text()
 
 
 def test_the_example_for_a_vault_names_every_secret_and_no_other() -> None:

@@ -11,7 +11,7 @@ import pytest
 from infra.backup.databases import find_program
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
-from tests.conftest import FAST_AND_LOOSE
+from tests.fixtures.postgres_options import FAST_AND_LOOSE
 from tests.infra.cluster_objects import PROJECT
 
 SCRIPT = PROJECT / "infra" / "k8s" / "base" / "postgres" / "10-databases.sh"

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from infra.local.ports import choose_port
+from tests.fixtures.api import JWT_SECRET, SALT, SIGNING_KEY
 from tests.infra.cluster_objects import PROJECT
-from tests.serving.conftest import JWT_SECRET, SALT, SIGNING_KEY
 
 pytestmark = [
     pytest.mark.nightly,

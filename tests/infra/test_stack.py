@@ -8,12 +8,12 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psutil
 import pytest
 
 from flows.cohort import simulate_cohort
 from flows.simulation.fhir import write_fhir_drop
 from infra.local.postgres import remove_root_state
+from tests.fixtures.processes import list_orphans
 
 pytestmark = pytest.mark.nightly
 
@@ -39,21 +39,6 @@ def start(state: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def list_leftovers(state: Path) -> list[str]:
-    """Return the processes that were told of the folder; most are by their environment alone."""
-    return [
-        " ".join(process.info["cmdline"] or [])
-        for process in psutil.process_iter(["cmdline", "environ"])
-        if any(
-            str(state) in word
-            for word in [
-                *(process.info["cmdline"] or []),
-                *(process.info["environ"] or {}).values(),
-            ]
-        )
-    ]
-
-
 def test_a_simulated_cohort_goes_all_the_way_to_an_answered_screening(state: Path) -> None:
     shown, _ = (run := start(state, "--once", "--people", "2000")).communicate(timeout=900)
 
@@ -61,7 +46,7 @@ def test_a_simulated_cohort_goes_all_the_way_to_an_answered_screening(state: Pat
     assert "to Production: promoted" in shown
     assert "review priority" in shown
     assert "no diagnosis" in shown
-    assert list_leftovers(state) == []
+    assert list_orphans(state) == []
 
 
 def test_the_next_start_serves_at_once_and_ctrl_c_stops_everything(state: Path) -> None:
@@ -77,7 +62,7 @@ def test_the_next_start_serves_at_once_and_ctrl_c_stops_everything(state: Path) 
 
     assert run.returncode == 0, shown + rest
     assert "pipeline:" not in shown
-    assert list_leftovers(state) == []
+    assert list_orphans(state) == []
 
 
 def test_what_a_kill_left_behind_is_stopped_at_the_next_start(state: Path) -> None:
@@ -88,13 +73,13 @@ def test_what_a_kill_left_behind_is_stopped_at_the_next_start(state: Path) -> No
     run.kill()
     run.communicate()
     time.sleep(1)
-    assert list_leftovers(state) != []
+    assert list_orphans(state) != []
 
     shown, _ = (again := start(state, "--once")).communicate(timeout=300)
 
     assert again.returncode == 0, shown
     assert "left running by a crash" in shown
-    assert list_leftovers(state) == []
+    assert list_orphans(state) == []
 
 
 def test_real_people_are_not_mixed_with_a_simulated_cohort(state: Path, tmp_path: Path) -> None:
@@ -102,7 +87,7 @@ def test_real_people_are_not_mixed_with_a_simulated_cohort(state: Path, tmp_path
 
     assert run.returncode == 1
     assert "must not be mixed" in shown
-    assert list_leftovers(state) == []
+    assert list_orphans(state) == []
 
 
 def test_a_fhir_export_too_small_to_judge_a_release_ends_in_words(tmp_path: Path) -> None:
@@ -116,4 +101,4 @@ def test_a_fhir_export_too_small_to_judge_a_release_ends_in_words(tmp_path: Path
 
     assert run.returncode == 1
     assert "labelled index dates" in shown
-    assert list_leftovers(state) == []
+    assert list_orphans(state) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.local.postgres import remove_root_state
-from tests.infra.test_stack import list_leftovers
+from tests.fixtures.processes import list_orphans
 
 pytestmark = pytest.mark.nightly
 
@@ -47,4 +47,4 @@ def test_the_story_comes_true(tmp_path: Path) -> None:
     places = [told.stdout.find(act) for act in ACTS]
     assert -1 not in places, told.stdout
     assert places == sorted(places)
-    assert list_leftovers(state) == []
+    assert list_orphans(state) == []

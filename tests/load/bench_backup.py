@@ -53,6 +53,7 @@ def run(server: PostgresServer, folder: Path) -> None:
     settings = BackupSettings(
         backup_url=str(folder / "backups"),
         backup_database_urls=SecretStr(url),
+        backup_without="mlflow,prefect,feast,models,lake,checkpoints,configuration",
         backup_recipients=public,
         backup_identity_file=folder / "key.txt",
     )

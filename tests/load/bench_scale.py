@@ -58,8 +58,8 @@ def print_header() -> None:
 @contextmanager
 def serve_release(server: PostgresServer, folder: Path) -> Iterator[dict[str, str]]:
     """Train a release of the tabular members on a small world; yield how it is reached."""
+    from tests.fixtures.mlflow_server import run_mlflow_server
     from tests.fixtures.trained_world import make_variables
-    from tests.serving.mlflow_fixture import run_mlflow_server
 
     world = folder / "world"
     world.mkdir()

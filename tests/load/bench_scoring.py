@@ -14,9 +14,10 @@ from sklearn.preprocessing import StandardScaler
 
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from flows.datasets.rows import ModelRows
 from flows.datasets.training_set import FUTURE_WEEKS
 from flows.models.families import FAMILIES, TABULAR_FAMILIES, load_families
-from flows.models.member import FittingData, ModelRows, open_graph, score_graph
+from flows.models.member import FittingData, open_graph, score_graph
 from tests.load.timing import measure_pairs, print_table
 
 ROWS = 1500

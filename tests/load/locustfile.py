@@ -44,7 +44,7 @@ def find_missed_targets(screening: StatsEntry) -> list[str]:
 
 
 @events.quitting.add_listener
-def judge(environment: Environment, **_: object) -> None:
+def assess(environment: Environment, **_: object) -> None:
     """Print which targets were missed; they decide the exit code."""
     missed = find_missed_targets(environment.stats.get(SCREENING, "POST"))
     for target in missed:

@@ -18,19 +18,19 @@ from mlruns_config.release import RELEASE_MODEL
 from serving.auth.tokens import issue_token, read_token
 from serving.database.sessions import create_single_engine
 from serving.errors import Principal
+from serving.releases.loading import load_release
 from serving.releases.registry import Registry
 from serving.roles import Role
 from serving.scoring.assessment import (
     Case,
-    Wanted,
+    ExplanationOptions,
     assemble_inputs,
+    assess,
     describe_inputs,
     explain_release,
-    judge,
     predict_members,
 )
 from serving.scoring.crisis import SelfHarmSignal
-from serving.scoring.release import load_release
 from serving.screening.composition import compose_answer, read_thresholds
 from serving.screening.recorder import write_records
 from serving.screening.records import Caller, make_record
@@ -63,16 +63,16 @@ def measure_parts(individuals: list[str]) -> dict[str, float]:
     row = reader.fetch(views, individuals[:1])[individuals[0]]
     case = Case(Answers(datetime.now(UTC), ANSWERS), EVERYTHING, row)
     inputs = assemble_inputs(release, case.see_features(release), EVERYTHING)
-    judgement = judge(release, case, Wanted())
+    assessment = assess(release, case, ExplanationOptions())
     thresholds = read_thresholds(settings)
     caller = Caller(Principal("bench", Role.CLINICIAN), "bench", time.monotonic() + 3600)
 
     def answer() -> object:
-        return compose_answer(individuals[0], SelfHarmSignal.DENIED, judgement, [], thresholds)
+        return compose_answer(individuals[0], SelfHarmSignal.DENIED, assessment, [], thresholds)
 
     def make() -> object:
         said = answer().model_copy(update={"prediction_id": uuid.uuid4()})
-        seen = describe_inputs(judgement, case.answers)
+        seen = describe_inputs(assessment, case.answers)
         return make_record(said, caller, EVERYTHING, "production", seen)
 
     tabular = [name for name, one in release.members.items() if one.pin.input == "features"]

@@ -26,7 +26,7 @@ print("; ".join(find_missed_targets(entry)))
 """
 
 
-def judge(requests: int, milliseconds: int, errors: int, seconds: int) -> str:
+def assess(requests: int, milliseconds: int, errors: int, seconds: int) -> str:
     numbers = {"milliseconds": milliseconds, "errors": errors, "seconds": seconds}
     program = textwrap.dedent(PROGRAM).format(requests=requests, **numbers)
     finished = subprocess.run(
@@ -50,8 +50,8 @@ def judge(requests: int, milliseconds: int, errors: int, seconds: int) -> str:
     ],
 )
 def test_a_missed_target_is_told(numbers: tuple[int, int, int, int], missed: str) -> None:
-    assert missed in judge(*numbers)
+    assert missed in assess(*numbers)
 
 
 def test_nothing_is_told_when_all_are_met() -> None:
-    assert judge(20_000, 50, 0, 100) == ""
+    assert assess(20_000, 50, 0, 100) == ""

@@ -3,11 +3,10 @@
 from datetime import UTC, datetime
 
 import pytest
-from typer.testing import CliRunner
 
 from mlruns_config.gates import load_gates
-from mlruns_config.registry.commands import app
 from mlruns_config.registry.transitions import find_production, read_ledger
+from tests.fixtures.registry_commands import run_registry_command  # noqa: F401 # fixture
 from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     go,
     register,
@@ -25,20 +24,6 @@ def measure(registry, version: int, **metrics: float) -> None:  # noqa: F811
 
 
 WHY = ["--actor", "ada", "--reason", "looks good"]
-
-
-@pytest.fixture
-def run(registry, monkeypatch):  # noqa: F811
-    """Run the command line against the test's registry; return (exit code, output)."""
-    url = registry.engine.url.render_as_string(hide_password=False)
-    # As the deployment guide writes it, without the driver.
-    monkeypatch.setenv("DATABASE_URL", url.replace("postgresql+psycopg2", "postgresql"))
-
-    def run_command(*arguments: str) -> tuple[int, str]:
-        found = CliRunner().invoke(app, list(arguments))
-        return found.exit_code, found.output
-
-    return run_command
 
 
 @pytest.mark.parametrize("missing", ["DATABASE_URL", "MLFLOW_TRACKING_URI"])

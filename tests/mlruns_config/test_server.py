@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer
-from mlruns_config.reviewers import LoginError, add_reviewer, app, remove_reviewer
+from mlruns_config.reviewers import LoginError, add_reviewer, app, let_promote, remove_reviewer
 from mlruns_config.server import ServerSettings, list_hosts, make_command, write_login_file
 from mlruns_config.server_login import is_reading
 from serving.releases.registry import NoProductionVersionError, Registry
+from tests.fixtures.mlflow_server import wait_until_healthy
 from tests.fixtures.object_store import KEY_ID, SECRET, run_object_store
-from tests.serving.mlflow_fixture import wait_until_healthy
 
 ADMIN = ("admin", "a password for tests % of it")
 REVIEWER = ("jane", "another password for tests")
@@ -122,6 +122,51 @@ def test_whoever_does_not_log_in_sees_nothing(served, login):
 def test_a_reviewer_changes_nothing(served, reviewer, change):
     with pytest.raises((MlflowException, requests.HTTPError), match="403"):
         change(reviewer, served.run_id)
+
+
+@pytest.fixture(scope="module")
+def promoter(served: Served) -> tuple[str, str]:
+    login = ("promoter", "a third password for tests")
+    assert add_reviewer(served.url, ADMIN, *login)
+    let_promote(served.url, ADMIN, login[0], ["mhras-risk", "mhras-not-yet-there"])
+    return login
+
+
+@pytest.fixture
+def someone_elses(served: Served, monkeypatch) -> Iterator[None]:
+    """A model that the promoter was given no right to."""
+    log_in(monkeypatch, served.url, ADMIN).create_registered_model("someone-elses")
+    yield
+    log_in(monkeypatch, served.url, ADMIN).delete_registered_model("someone-elses")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda client, run: client.set_registered_model_alias("someone-elses", "production", "1"),
+        lambda client, run: client.log_metric(run, "auroc", 0.99),
+        lambda client, run: client.create_registered_model("mine"),
+        lambda client, run: client.delete_registered_model("mhras-risk"),
+        lambda client, run: client.delete_model_version("mhras-risk", "1"),
+    ],
+)
+def test_a_promoter_changes_nothing_else(served, promoter, someone_elses, change, monkeypatch):
+    client = log_in(monkeypatch, served.url, promoter)
+    with pytest.raises((MlflowException, requests.HTTPError), match="403"):
+        change(client, served.run_id)
+
+
+@pytest.mark.filterwarnings("ignore:.*transition_model_version_stage.*:FutureWarning")
+def test_a_promoter_moves_versions_of_our_models(served, promoter, monkeypatch):
+    let_promote(served.url, ADMIN, promoter[0], ["mhras-risk"])  # safe to run again
+    client = log_in(monkeypatch, served.url, promoter)
+    client.transition_model_version_stage("mhras-risk", "1", "Staging")
+    client.set_registered_model_alias("mhras-risk", "candidate", "1")
+    client.set_model_version_tag("mhras-risk", "1", "share", "0.1")
+    client.delete_model_version_tag("mhras-risk", "1", "share")
+    client.delete_registered_model_alias("mhras-risk", "candidate")
+    assert client.get_model_version("mhras-risk", "1").current_stage == "Staging"
+    client.transition_model_version_stage("mhras-risk", "1", "None")
 
 
 def test_a_reviewer_reads_runs_artifacts_and_models(served, reviewer, tmp_path):

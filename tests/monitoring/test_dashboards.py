@@ -10,8 +10,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client import REGISTRY
 
 from monitoring.dashboards import DASHBOARDS, FOLDER, render_dashboard
+from tests.fixtures.alert_rules import list_rules
 
-RULES = FOLDER.parents[1] / "prometheus" / "alerts"
 #: Metrics that other exporters show, with who shows them.
 OF_OTHERS = {
     "up": "Prometheus itself, of each target",
@@ -22,6 +22,11 @@ OF_OTHERS = {
     "container_memory_working_set_bytes": "kubelet (cAdvisor)",
     "container_spec_memory_limit_bytes": "kubelet (cAdvisor)",
     "container_cpu_usage_seconds_total": "kubelet (cAdvisor)",
+    "kubelet_volume_stats_available_bytes": "kubelet",
+    "kubelet_volume_stats_capacity_bytes": "kubelet",
+    "cnpg_collector_pg_wal": "CloudNativePG",
+    "cnpg_pg_replication_lag": "CloudNativePG",
+    "cnpg_pg_replication_streaming_replicas": "CloudNativePG",
     "node_filesystem_avail_bytes": "node exporter",
     "node_filesystem_size_bytes": "node exporter",
     "kube_cronjob_status_last_successful_time": "kube-state-metrics",
@@ -37,15 +42,6 @@ WORDS = {"and", "or", "unless", "offset", "bool", "by", "on", "without", "ignori
 def find_metrics(expression: str) -> set[str]:
     bare = re.sub(r"\[[^\]]*\]|\boffset\s+\w+", "", _LABELS.sub("", expression))
     return {name for name in _NAME.findall(bare) if name not in WORDS}
-
-
-def list_rules() -> list[dict]:
-    groups = [
-        group
-        for path in sorted(RULES.glob("*.yaml"))
-        for group in yaml.safe_load(path.read_text())["groups"]
-    ]
-    return [rule for group in groups for rule in group["rules"]]
 
 
 def list_expressions(name: str) -> list[str]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from monitoring.drift import SAMPLE_ROWS, choose_test, measure_drift
 from monitoring.drift_reference import (
-    FEWEST_ROWS,
+    MIN_ROWS,
     QUANTILES,
     DriftReference,
     draw,
@@ -129,7 +129,7 @@ def test_the_page_and_the_values_are_evidentlys(reference, tmp_path):
 def test_a_summary_holds_no_extreme_and_no_rare_value():
     values = np.concatenate([np.arange(10_000.0), [1e9]])
     assert max(summarise(values).quantiles) < 10_000
-    rare = np.concatenate([np.repeat([0.0, 1.0], 500), np.full(FEWEST_ROWS - 1, 77.0)])
+    rare = np.concatenate([np.repeat([0.0, 1.0], 500), np.full(MIN_ROWS - 1, 77.0)])
     assert summarise(rare).values == [0, 1]
 
 

@@ -2,27 +2,10 @@
 
 from pathlib import Path
 
-import polars as pl
-
 from tests.fixtures.ingestion import World, world
+from tests.fixtures.lifesnaps import convert_lifesnaps
 
 __all__ = ["world"]
-
-
-def convert_lifesnaps(source: Path) -> pl.DataFrame:
-    """Return the daily table as wearable_days; zero HRV means that none was measured."""
-    raw = pl.read_csv(source / "daily_fitbit_sema.csv.gz", infer_schema_length=None)
-    active = ["lightly_active_minutes", "moderately_active_minutes", "very_active_minutes"]
-    return raw.select(
-        pl.col("id").alias("person_id"),
-        "date",
-        "steps",
-        pl.sum_horizontal(active, ignore_nulls=False).alias("active_minutes"),
-        pl.col("minutesAsleep").alias("sleep_minutes"),
-        "sleep_efficiency",
-        pl.col("resting_hr").alias("resting_heart_rate"),
-        pl.when(pl.col("rmssd") > 0).then("rmssd").alias("hrv_rmssd"),
-    )
 
 
 def test_lifesnaps_days_land_whole_from_csv_and_again_from_parquet(

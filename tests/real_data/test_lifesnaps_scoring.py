@@ -13,15 +13,16 @@ import pytest
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.cohort import simulate_cohort
 from flows.datasets.labels import LABEL, derive_labels
+from flows.datasets.rows import Labels, Matrix, ModelRows
 from flows.datasets.training_set import collect_futures, make_entity_frame, stack_sequences
 from flows.materialisation import LANDED, compute_views
 from flows.models.forecast_inputs import WEARABLE
 from flows.models.forecasting import ForecastingMember
-from flows.models.member import FittingData, Labels, Matrix, ModelRows, check_parity
+from flows.models.member import FittingData, check_parity
 from tests.fixtures.brief_networks import fit_network
 from tests.fixtures.ingestion import World, world
+from tests.fixtures.lifesnaps import convert_lifesnaps
 from tests.load.bench_features import mark_landed
-from tests.real_data.test_lifesnaps_ingestion import convert_lifesnaps
 
 __all__ = ["world"]
 

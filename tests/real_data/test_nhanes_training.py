@@ -13,11 +13,12 @@ import polars as pl
 import pytest
 
 from feature_repo.instruments import PHQ9_CASE_CUTOFF
+from flows.datasets.rows import ModelRows
 from flows.datasets.training_set import FUTURE_WEEKS
 from flows.evaluation.metrics import compute_metrics
 from flows.models import lightgbm, logistic_regression
 from flows.models.calibration import calibrate, choose_calibration
-from flows.models.member import FittingData, ModelRows, check_parity
+from flows.models.member import FittingData, check_parity
 from flows.models.out_of_fold import cross_fit
 from flows.models.release import predict_all
 from flows.models.stacking import fit_stacker, stack

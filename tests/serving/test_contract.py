@@ -12,8 +12,8 @@ import pytest
 from infra.local.ports import choose_port
 from serving.auth.tokens import issue_token
 from serving.roles import Role
-from tests.serving.conftest import JWT_SECRET
-from tests.serving.test_main import make_environment, wait_until_alive
+from tests.fixtures.api import JWT_SECRET
+from tests.fixtures.server_process import make_environment, wait_until_alive
 
 #: Revoking would end the token the run lives on; the registry takes seconds for each change;
 #: their own tests send them what is odd.

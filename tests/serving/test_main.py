@@ -12,30 +12,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from infra.local.ports import choose_port
-from tests.serving.conftest import JWT_SECRET, SALT, SIGNING_KEY, make_headers
-
-STARTUP_SECONDS = 90
-
-
-def make_environment(database_url, mlflow_url):
-    return os.environ | {
-        "DATABASE_URL": database_url,
-        "JWT_SECRET_KEY": JWT_SECRET,
-        "ANONYMIZATION_SALT": SALT,
-        "AUDIT_SIGNING_KEY": SIGNING_KEY,
-        "AUDIT_CHECKPOINT_URL": "memory://audit",
-        "MLFLOW_TRACKING_URI": mlflow_url,
-    }
-
-
-def wait_until_alive(server, url):
-    deadline = time.monotonic() + STARTUP_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            return httpx.get(f"{url}/health", trust_env=False)
-        except httpx.TransportError:
-            time.sleep(0.2)
-    pytest.fail(f"the API did not come up: {server.communicate(timeout=5)[0]}")
+from tests.fixtures.api import make_headers
+from tests.fixtures.server_process import make_environment, wait_until_alive
 
 
 def test_missing_secrets_stop_the_start_with_a_hint():

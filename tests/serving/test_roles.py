@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from serving.roles import Role
-from tests.serving.conftest import make_headers
+from tests.fixtures.api import make_headers
 
 ADMIN, CLINICIAN = Role.ADMIN, Role.CLINICIAN
 DATA_SCIENTIST, AUDITOR = Role.DATA_SCIENTIST, Role.AUDITOR

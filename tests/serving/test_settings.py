@@ -3,7 +3,7 @@
 import pytest
 
 from serving.settings import MissingSettingError, load_settings
-from tests.serving.conftest import JWT_SECRET, SALT, SIGNING_KEY
+from tests.fixtures.api import JWT_SECRET, SALT, SIGNING_KEY
 
 SECRETS = {
     "DATABASE_URL": "postgresql://mhras:hidden@db:5432/mhras",

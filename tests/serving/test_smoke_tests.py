@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from infra.local.ports import choose_port
-from tests.serving.conftest import JWT_SECRET
-from tests.serving.test_main import make_environment, wait_until_alive
+from tests.fixtures.api import JWT_SECRET
+from tests.fixtures.server_process import make_environment, wait_until_alive
 
 SCRIPT = Path(__file__).parents[1] / "smoke_tests.py"
 

@@ -10,6 +10,7 @@ import httpx
 import polars as pl
 from sqlalchemy import func, select
 
+from feature_repo.consent_terms import SCREENING
 from feature_repo.instruments import PHQ9
 from feature_repo.pseudonyms import pseudonymise
 from flows.cohort import simulate_cohort, write_drop
@@ -18,7 +19,6 @@ from flows.lake.tables import scan_table
 from flows.sources.contract import ITEM_COLUMNS
 from infra.local.story.stage import Stage, StoryFailedError
 from serving.auth.tokens import issue_token
-from serving.consent.in_force import SCREENING
 from serving.database.sessions import open_session
 from serving.database.tables import ShadowPrediction
 from serving.roles import Role

@@ -6,13 +6,13 @@ import pytest
 import shap
 
 from feature_repo.catalogue import list_model_inputs
+from flows.datasets.rows import ModelRows
 from flows.evaluation import explanations
 from flows.evaluation.explanations import draw_bar, draw_beeswarm, explain_trees
 from flows.models.lightgbm import BoostedTrees, fit
-from flows.models.member import ModelRows
 from flows.models.stacking import to_log_odds
 from serving.scoring.explainers import TreeExplainer
-from tests.flows.models.drawn_rows import NAMES, draw_fitting_data, draw_rows
+from tests.fixtures.drawn_rows import NAMES, draw_fitting_data, draw_rows
 
 WORDS = [column.label for column in list_model_inputs()]
 

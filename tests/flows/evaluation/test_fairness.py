@@ -7,10 +7,11 @@ import polars as pl
 import pytest
 
 from feature_repo.catalogue import list_model_inputs
+from flows.datasets.rows import ModelRows
 from flows.evaluation.fairness import (
-    FEWEST_OUTCOMES,
+    MIN_GROUP,
+    MIN_OUTCOMES,
     MISSING,
-    SMALLEST_GROUP,
     compare_groups,
     describe_groups,
     find_worst,
@@ -19,7 +20,6 @@ from flows.evaluation.fairness import (
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.metrics import draw_bootstrap_rows
 from flows.models.data_types import find_columns
-from flows.models.member import ModelRows
 from tests.fixtures.manifests import make_conformal
 
 
@@ -47,9 +47,7 @@ def compare(rows: int, outcomes: int) -> pl.DataFrame:
     return compare_groups(groups, hold_out(labels, probabilities), 0.5)
 
 
-@pytest.mark.parametrize(
-    ("rows", "outcomes"), [(SMALLEST_GROUP - 1, 50), (500, FEWEST_OUTCOMES - 1)]
-)
+@pytest.mark.parametrize(("rows", "outcomes"), [(MIN_GROUP - 1, 50), (500, MIN_OUTCOMES - 1)])
 def test_a_small_group_is_not_shown(rows, outcomes):
     assert compare(rows, outcomes).is_empty()
 
@@ -59,11 +57,11 @@ def test_nothing_to_judge_is_nothing_that_could_pass():
 
 
 def test_a_group_is_shown_from_the_smallest_size_on():
-    (row,) = compare(SMALLEST_GROUP, FEWEST_OUTCOMES).to_dicts()
+    (row,) = compare(MIN_GROUP, MIN_OUTCOMES).to_dicts()
 
     assert row["group"] == "female"
     assert row["recall"] == 0.5
-    assert row["prevalence"] == pytest.approx(FEWEST_OUTCOMES / SMALLEST_GROUP)
+    assert row["prevalence"] == pytest.approx(MIN_OUTCOMES / MIN_GROUP)
     assert row["auroc"] == pytest.approx(0.75)
 
 

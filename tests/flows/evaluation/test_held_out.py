@@ -10,10 +10,11 @@ import pytest
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from flows.datasets.rows import ModelRows, concatenate_rows
 from flows.datasets.training_set import Split, TrainingSet
 from flows.evaluation.held_out import (
     HeldOut,
-    compare_with_yardstick,
+    compare_with_baseline,
     find_half_widths,
     measure_coverage,
     measure_intervals,
@@ -22,9 +23,8 @@ from flows.evaluation.held_out import (
     score_held_out,
 )
 from flows.evaluation.metrics import OneSidedLabelsError, compute_metrics, draw_bootstrap_rows
-from flows.evaluation.selection import YARDSTICK
 from flows.models.data_types import blank_data_types
-from flows.models.member import ModelRows, concatenate_rows
+from flows.models.families import BASELINE
 from mlruns_config.release import ScoreMap, Stacker
 from tests.fixtures.manifests import make_conformal, make_manifest
 
@@ -65,7 +65,7 @@ def hold_out(labels: np.ndarray, probabilities: np.ndarray, rows: ModelRows | No
         labels=labels,
         probabilities=probabilities,
         half_widths=make_conformal().measure_half_width(probabilities, ()),
-        by_member={YARDSTICK: probabilities[::-1], "lightgbm": probabilities},
+        by_member={BASELINE: probabilities[::-1], "lightgbm": probabilities},
         rounds=draw_bootstrap_rows(people, 1, 50),
     )
 
@@ -103,7 +103,7 @@ def make_training_set(labels: list[bool], held_out: list[bool]) -> TrainingSet:
 def test_held_out_rows_of_one_outcome_are_refused_with_their_count(held_out, words):
     training_set = make_training_set([True, True, False, False], held_out)
     with pytest.raises(OneSidedLabelsError, match=words):
-        score_held_out(training_set, {YARDSTICK: ReadsOneColumn(0)}, make_manifest(), 1)
+        score_held_out(training_set, {BASELINE: ReadsOneColumn(0)}, make_manifest(), 1)
 
 
 def test_only_held_out_rows_are_scored_each_with_its_own_answer():
@@ -243,11 +243,11 @@ def test_each_row_has_the_width_of_what_it_lacks():
     assert len(set(widths)) == 2
 
 
-def test_intervals_hold_the_values_and_the_gain_over_the_yardstick():
+def test_intervals_hold_the_values_and_the_gain_over_the_baseline():
     labels, probabilities = draw()
     found = hold_out(labels, probabilities)
     intervals = measure_intervals(found)
-    measured = compute_metrics(labels, probabilities) | compare_with_yardstick(found)
+    measured = compute_metrics(labels, probabilities) | compare_with_baseline(found)
 
     assert len(intervals) == 13
     for metric, (low, high) in intervals.items():

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from flows.evaluation.outcome_drift import describe_outcomes, measure_groups, measure_outcomes
-from monitoring.outcome_drift import FEWEST_LABELS, FEWEST_OUTCOMES
+from monitoring.outcome_drift import MIN_LABELS, MIN_OUTCOMES
 from serving.predictions.drift_records import LabelledSample
 
 ROWS = 1500
@@ -38,7 +38,7 @@ def make_screened(sample: LabelledSample) -> pl.DataFrame:
     return pl.DataFrame({"anonymized_id": sample.individuals, "age": sample.ages})
 
 
-@pytest.mark.parametrize("rows", [0, 1, FEWEST_LABELS - 1])
+@pytest.mark.parametrize("rows", [0, 1, MIN_LABELS - 1])
 def test_of_too_few_labels_nothing_is_said_and_why(rows):
     found = measure_outcomes(draw_sample(rows), AT_TRAINING)
 
@@ -51,7 +51,7 @@ def test_of_too_few_labels_nothing_is_said_and_why(rows):
 
 def test_of_too_few_outcomes_nothing_is_said_either():
     sample = draw_sample(1000)
-    rare = [n < FEWEST_OUTCOMES - 1 for n in range(1000)]
+    rare = [n < MIN_OUTCOMES - 1 for n in range(1000)]
     found = measure_outcomes(
         LabelledSample(sample.individuals, sample.ages, sample.probabilities, rare), AT_TRAINING
     )

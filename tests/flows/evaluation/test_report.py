@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from flows.datasets.rows import ModelRows
 from flows.datasets.training_set import Split, TrainingSet
 from flows.evaluation.held_out import HeldOut, compare_net_benefit
 from flows.evaluation.plots import (
@@ -23,10 +24,9 @@ from flows.evaluation.report import (
 )
 from flows.models.lightgbm import fit as fit_trees
 from flows.models.logistic_regression import fit as fit_linear
-from flows.models.member import ModelRows
 from mlruns_config.release import ScoreMap
+from tests.fixtures.drawn_rows import draw_fitting_data
 from tests.fixtures.manifests import make_manifest
-from tests.flows.models.drawn_rows import draw_fitting_data
 
 
 def draw(rows: int = 400) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,11 @@
-"""Which members earn their place beside the yardstick."""
+"""Which members earn their place beside the baseline."""
 
 import numpy as np
 import pytest
 
 from flows.evaluation import selection
-from flows.evaluation.selection import YARDSTICK, Decision, select_members, stack_subset
+from flows.evaluation.selection import Decision, select_members, stack_subset
+from flows.models.families import BASELINE
 from flows.models.stacking import to_log_odds
 
 PEOPLE, EACH = 500, 3
@@ -25,7 +26,7 @@ def to_probability(log_odds: np.ndarray) -> np.ndarray:
 
 
 class Drawn:
-    """Two causes of an outcome; the yardstick knows only the first."""
+    """Two causes of an outcome; the baseline knows only the first."""
 
     def __init__(self, seed: int = 1) -> None:
         self.random = np.random.default_rng(seed)
@@ -33,13 +34,13 @@ class Drawn:
         self.first, self.second, self.third = self.random.normal(0, 1, (3, rows))
         risk = to_probability(self.first + 1.2 * self.second + 0.6 * self.third - 1.5)
         self.labels = self.random.random(rows) < risk
-        self.yardstick = to_probability(self.first - 1.5)
+        self.baseline = to_probability(self.first - 1.5)
 
     def guess(self) -> np.ndarray:
         return self.random.random(len(self.labels))
 
     def select(self, **members: np.ndarray) -> list[Decision]:
-        predictions = {YARDSTICK: self.yardstick} | members
+        predictions = {BASELINE: self.baseline} | members
         return select_members(predictions, self.labels, name_people(), seed=1)
 
 
@@ -53,9 +54,9 @@ def test_a_member_of_pure_noise_does_not_join(seed):
     assert decision.gain == pytest.approx(0, abs=0.01)
 
 
-def test_a_copy_of_the_yardstick_does_not_join():
+def test_a_copy_of_the_baseline_does_not_join():
     drawn = Drawn()
-    (decision,) = drawn.select(copy=drawn.yardstick)
+    (decision,) = drawn.select(copy=drawn.baseline)
 
     assert not decision.joins
     assert decision.gain == pytest.approx(0, abs=1e-6)
@@ -69,19 +70,19 @@ def test_a_member_that_truly_adds_joins():
     assert 0.02 < decision.gain_low < decision.gain < decision.gain_high
 
 
-def test_the_yardstick_is_always_there_and_never_judged():
+def test_the_baseline_is_always_there_and_never_judged():
     drawn = Drawn()
     assert drawn.select() == []
     # Even where it is worth nothing and another knows everything.
-    drawn.yardstick = drawn.guess()
+    drawn.baseline = drawn.guess()
     decisions = drawn.select(better=to_probability(drawn.second), guessing=drawn.guess())
 
     assert {decision.member for decision in decisions} == {"better", "guessing"}
 
 
-def test_a_release_without_the_yardstick_is_not_selected():
+def test_a_release_without_the_baseline_is_not_selected():
     drawn = Drawn()
-    with pytest.raises(KeyError, match=YARDSTICK):
+    with pytest.raises(KeyError, match=BASELINE):
         select_members({"lightgbm": drawn.guess()}, drawn.labels, name_people(), seed=1)
 
 
@@ -113,19 +114,19 @@ def test_a_large_unsure_gain_does_not_bar_a_smaller_sure_one():
     people = name_people()
     # All of one member's gain lies with a single individual of very many rows.
     people[: len(people) // 4] = people[0]
-    lucky = drawn.yardstick.copy()
+    lucky = drawn.baseline.copy()
     own = people == people[0]
     lucky[own] = np.where(drawn.labels[own], 0.95, 0.02)
     elsewhere = to_log_odds(lucky[~own]) + drawn.random.normal(0, 1, (~own).sum())
     lucky[~own] = to_probability(elsewhere)
     members = {"lucky": lucky, "sure": to_probability(drawn.third)}
     alone = {
-        name: select_members(
-            {YARDSTICK: drawn.yardstick, name: said}, drawn.labels, people, seed=1
-        )[0]
+        name: select_members({BASELINE: drawn.baseline, name: said}, drawn.labels, people, seed=1)[
+            0
+        ]
         for name, said in members.items()
     }
-    decisions = select_members({YARDSTICK: drawn.yardstick} | members, drawn.labels, people, 1)
+    decisions = select_members({BASELINE: drawn.baseline} | members, drawn.labels, people, 1)
 
     assert alone["lucky"].gain > alone["sure"].gain > 0
     assert [alone["lucky"].joins, alone["sure"].joins] == [False, True]
@@ -140,11 +141,11 @@ def test_the_same_seed_decides_the_same():
 
 def test_only_the_named_members_are_stacked():
     drawn = Drawn()
-    predictions = {YARDSTICK: drawn.yardstick, "other": to_probability(drawn.second)}
-    alone = stack_subset([YARDSTICK], predictions, drawn.labels)
+    predictions = {BASELINE: drawn.baseline, "other": to_probability(drawn.second)}
+    alone = stack_subset([BASELINE], predictions, drawn.labels)
 
     # One member, one weight: the order of its rows stays.
-    assert (np.argsort(alone) == np.argsort(drawn.yardstick)).all()
+    assert (np.argsort(alone) == np.argsort(drawn.baseline)).all()
 
 
 @pytest.mark.parametrize(("joins", "verdict"), [(True, "joins"), (False, "is left out")])

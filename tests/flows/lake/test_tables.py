@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -24,25 +24,7 @@ from flows.lake.tables import (
 from flows.sources.contract import TABLES, WEARABLE_DAYS
 from flows.sources.drop import find_files
 from tests.fixtures.object_store import KEY_ID, SECRET, run_object_store
-
-INGESTED = datetime(2025, 3, 1, tzinfo=UTC)
-DAY = datetime(2025, 1, 1, tzinfo=UTC)
-
-
-def make_days(people: int, days: int, steps: float = 1000.0) -> pl.DataFrame:
-    rows = [
-        (f"{person:032x}", DAY + timedelta(day)) for person in range(people) for day in range(days)
-    ]
-    frame = pl.DataFrame(rows, schema=["anonymized_id", "at"], orient="row")
-    known = {"date": pl.col("at").dt.date(), "steps": pl.lit(steps), "key_id": pl.lit("0" * 8)}
-    missing = {name: pl.lit(None) for name in WEARABLE_DAYS.columns if name not in known}
-    return frame.with_columns(
-        bucket=pl.col("anonymized_id").str.slice(28).str.to_integer(base=16) % 16,
-        ingested_at=pl.lit(INGESTED),
-        available_at=pl.col("at") + timedelta(1),
-        **known,
-        **missing,
-    ).drop("at")
+from tests.fixtures.wearable_days import DAY, INGESTED, make_days
 
 
 @pytest.fixture
@@ -144,7 +126,7 @@ def test_the_same_bad_row_of_the_same_file_is_quarantined_once(lake: str) -> Non
 
 WRITER = """
 import sys
-from tests.flows.lake.test_tables import make_days
+from tests.fixtures.wearable_days import make_days
 from flows.lake.tables import merge_rows
 print("ready", flush=True)
 for steps in range(1, 1000):

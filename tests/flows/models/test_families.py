@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.evaluation.selection import YARDSTICK
 from flows.models import isolation_forest, lightgbm, logistic_regression
-from flows.models.families import FAMILIES, TABULAR_FAMILIES, UnknownFamilyError, load_families
+from flows.models.families import (
+    BASELINE,
+    FAMILIES,
+    TABULAR_FAMILIES,
+    UnknownFamilyError,
+    load_families,
+)
 from mlruns_config.release import MEMBER_MODELS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,13 +55,13 @@ def test_what_is_not_imported_could_have_been():
     assert all(find_spec(name) for name in HEAVY)
 
 
-def test_the_yardstick_is_loaded_unasked_and_first():
-    assert list(load_families([])) == [YARDSTICK]
-    assert list(load_families(["lightgbm", YARDSTICK])) == [YARDSTICK, "lightgbm"]
+def test_the_baseline_is_loaded_unasked_and_first():
+    assert list(load_families([])) == [BASELINE]
+    assert list(load_families(["lightgbm", BASELINE])) == [BASELINE, "lightgbm"]
 
 
 def test_a_family_named_twice_is_fitted_once():
-    assert list(load_families(["lightgbm", "lightgbm"])) == [YARDSTICK, "lightgbm"]
+    assert list(load_families(["lightgbm", "lightgbm"])) == [BASELINE, "lightgbm"]
 
 
 def test_each_family_is_fitted_by_its_own_module():

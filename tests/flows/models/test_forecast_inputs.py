@@ -16,7 +16,7 @@ from flows.models.forecast_inputs import (
     make_lengths,
     make_structure,
 )
-from tests.flows.models.simulated_rows import simulate_rows
+from tests.fixtures.simulated_rows import simulate_rows
 
 NAN = float("nan")
 

@@ -8,18 +8,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from flows.datasets.rows import ModelRows
 from flows.models.forecast_inputs import CHANNELS, arrange, draw_targets, make_lengths
 from flows.models.forecasting import ForecastingMember, fit_forecasting_member
-from flows.models.member import (
-    GRAPH_OUTPUT,
-    SEQUENCE_INPUT,
-    ModelRows,
-    check_parity,
-    open_graph,
-    score_graph,
-)
+from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, check_parity, open_graph, score_graph
 from tests.fixtures.brief_networks import BRIEFLY, fit_network
-from tests.flows.models.simulated_rows import simulate_fitting_data, simulate_rows
+from tests.fixtures.simulated_rows import simulate_fitting_data, simulate_rows
 
 
 def fit_briefly(family: str, seed: int = 1, rows: int = 800) -> ForecastingMember:

@@ -2,6 +2,7 @@ import numpy as np
 import onnx
 import pytest
 
+from flows.datasets.rows import ModelRows
 from flows.models import isolation_forest
 from flows.models.isolation_forest import (
     AnomalyForest,
@@ -9,8 +10,8 @@ from flows.models.isolation_forest import (
     lower_to_float32,
     measure_average_path,
 )
-from flows.models.member import GRAPH_INPUT, ModelRows, check_parity
-from tests.flows.models.simulated_rows import COLUMNS, simulate_fitting_data, simulate_rows
+from flows.models.member import GRAPH_INPUT, check_parity
+from tests.fixtures.simulated_rows import COLUMNS, simulate_fitting_data, simulate_rows
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.datasets.rows import ModelRows
 from flows.models.lightgbm import PARAMETERS, BoostedTrees, fit, round_thresholds
-from flows.models.member import ModelRows, check_parity
+from flows.models.member import check_parity
 from flows.models.monotone import MONOTONE_COLUMNS
-from tests.flows.models.drawn_rows import NAMES, draw_fitting_data, draw_rows
+from tests.fixtures.drawn_rows import NAMES, draw_fitting_data, draw_rows
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,4 +1,4 @@
-"""The yardstick: the same in closed form, as graph and in scikit-learn."""
+"""The baseline: the same in closed form, as graph and in scikit-learn."""
 
 import json
 from dataclasses import asdict, replace
@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from flows.models.logistic_regression import RIDGE_C, FoldedRegression, fit
 from flows.models.member import ParityError, check_parity, open_graph, score_graph
 from flows.models.monotone import MONOTONE_COLUMNS
-from tests.flows.models.drawn_rows import NAMES, draw_fitting_data, draw_rows
+from tests.fixtures.drawn_rows import NAMES, draw_fitting_data, draw_rows
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
+from flows.datasets.rows import ModelRows
 from flows.models.data_types import blank_data_types, find_missing
-from flows.models.member import ModelRows
 from flows.models.release import UnseenRows, describe_features, predict_release
 from mlruns_config.release import Calibration, Stacker
 from tests.fixtures.manifests import make_manifest

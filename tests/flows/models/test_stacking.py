@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.datasets.rows import ModelRows
 from flows.models.calibration import calibrate
-from flows.models.member import FittingData, ModelRows
+from flows.models.member import FittingData
 from flows.models.out_of_fold import cross_fit
 from flows.models.stacking import fit_stacker, make_score_map, stack
 from mlruns_config.release import Calibration, ReleaseManifest, Stacker

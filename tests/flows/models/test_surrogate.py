@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from feature_repo.catalogue import list_model_inputs
 from flows.models.levers import describe_levers
-from flows.models.surrogate import MOST_RULES, describe_surrogate, fit_surrogate
+from flows.models.surrogate import MAX_RULES, describe_surrogate, fit_surrogate
 from mlruns_config.release import FeatureDescription, ReleaseManifest
 from serving.scoring.rules import match_rule
 from tests.fixtures.manifests import make_manifest
@@ -50,7 +50,7 @@ def test_the_rule_that_holds_says_what_the_tree_says(tree, manifest, values):
 def test_exactly_one_rule_holds_for_anybody(manifest):
     shares = [rule.share for rule in manifest.surrogate.rules]
 
-    assert 2 <= len(shares) <= MOST_RULES
+    assert 2 <= len(shares) <= MAX_RULES
     assert sum(shares) == pytest.approx(1)
 
 

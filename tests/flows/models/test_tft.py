@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from flows.datasets.rows import ModelRows
 from flows.models import tft
 from flows.models.forecast_inputs import CHANNELS, MISSING_FLAGS
 from flows.models.forecasting import ForecastingMember, fit_forecasting_member
-from flows.models.member import ModelRows
-from tests.flows.models.simulated_rows import simulate_fitting_data, simulate_rows
+from tests.fixtures.simulated_rows import simulate_fitting_data, simulate_rows
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,16 @@ from prefect import Flow, flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Completed, Crashed
 
-from flows.runtime.notifications import TOLD, WebhookRefusedError, notify, post, tell_end
+from flows.runtime.notifications import (
+    NOTIFICATION_HOOKS,
+    WebhookRefusedError,
+    notify,
+    post,
+    tell_end,
+)
 from serving.settings import get_settings
+from tests.fixtures.deployments import DECLARED, load_flow
 from tests.fixtures.webhook import Webhook, webhook
-from tests.flows.test_deployments import DECLARED, load_flow
 
 __all__ = ["webhook"]
 
@@ -98,7 +104,7 @@ def test_a_run_that_was_killed_or_called_off_is_told(
 def test_a_run_that_found_nothing_to_do_is_not_told(
     result: Any, prefect_server: None, webhook: Webhook
 ) -> None:
-    flow(lambda: result, name="guardrails", **TOLD)()
+    flow(lambda: result, name="guardrails", **NOTIFICATION_HOOKS)()
 
     assert webhook.messages == []
 
@@ -106,8 +112,8 @@ def test_a_run_that_found_nothing_to_do_is_not_told(
 def test_a_step_of_another_flow_is_told_once_by_that_flow(
     prefect_server: None, webhook: Webhook
 ) -> None:
-    step = flow(lambda: "done", name="ingestion", **TOLD)
-    flow(lambda: step(), name="pipeline", **TOLD)()
+    step = flow(lambda: "done", name="ingestion", **NOTIFICATION_HOOKS)
+    flow(lambda: step(), name="pipeline", **NOTIFICATION_HOOKS)()
 
     (message,) = webhook.messages
     assert message.startswith("MHRAS: flow pipeline completed")
@@ -128,7 +134,7 @@ def test_a_webhook_that_is_down_fails_nothing_and_is_logged_without_its_address(
         webhook.status = status
     monkeypatch.setattr("flows.runtime.notifications.deliver", _without_waiting())
 
-    @flow(name="guardrails", **TOLD)
+    @flow(name="guardrails", **NOTIFICATION_HOOKS)
     def watch() -> str:
         return "told" if notify("a release was stopped") else "nobody was told"
 

@@ -16,6 +16,7 @@ from flows.sources.pseudonymise import PersonKey
 
 KEY = PersonKey("a salt for tests, 256 bit or more of it")
 HEADER = "person_id,date,steps"
+ENDS_EARLY = gzip.compress(b"person_id,date\n" * 99, mtime=0)[:-9]
 
 
 def read_file(folder: Path) -> list[Batch]:
@@ -59,7 +60,11 @@ def test_a_drop_without_a_file_of_the_contract_is_refused(tmp_path: Path) -> Non
         ),
         ("wearable_days.csv", "person_id,date\n1,2025-01-01\n".encode("utf-16"), "is not UTF-8"),
         ("wearable_days.csv", b"person_id,date\n1,2025\xe2\x82", "row 2 is not UTF-8"),
-        ("wearable_days.csv.gz", gzip.compress(b"person_id,date\n" * 99)[:-9], "ends early"),
+        (
+            "wearable_days.csv.gz",
+            ENDS_EARLY,
+            "ends early",
+        ),
         ("wearable_days.csv.gz", b"person_id,date\n", "compressed stream is damaged"),
         ("wearable_days.csv", b'person_id,date\n1,"2025\n2,3\n', "a quote is opened"),
         ("wearable_days.csv", b'person_id,date\n1,"2\n2,3\n3,4"\n', "holds a line break"),

@@ -7,8 +7,8 @@ from serving.audit.checkpoints import CheckpointStore, CheckpointStoreError
 from serving.audit.sealer import sign_checkpoint
 from serving.audit.signing import KeyRing
 from serving.audit.verification import verify_trail
+from tests.fixtures.audit_trail import SIGNER
 from tests.fixtures.object_store import KEY_ID, SECRET, run_object_store
-from tests.serving.audit.conftest import SIGNER
 
 
 @pytest.fixture(scope="module")

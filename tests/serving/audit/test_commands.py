@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 
-from tests.serving.audit.conftest import SIGNER
-from tests.serving.conftest import JWT_SECRET, SALT, SIGNING_KEY
+from tests.fixtures.api import JWT_SECRET, SALT, SIGNING_KEY
+from tests.fixtures.audit_trail import SIGNER
 
 
 def run(trail, url, *arguments):

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from serving.audit.checkpoints import CheckpointStore, CheckpointStoreError
 from serving.audit.sealer import ChainTamperedError, Sealer, sign_checkpoint
-from tests.serving.audit.conftest import SIGNER
+from tests.fixtures.audit_trail import SIGNER
 
 
 def count(trail, table):

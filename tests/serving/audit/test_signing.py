@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.audit.signing import KeyRing, Signer, UnusableKeyError, canonicalise
-from tests.serving.conftest import SIGNING_KEY
+from serving.audit.signing import KeyRing, Signer, canonicalise
+from serving.settings import UnusableKeyError
+from tests.fixtures.api import SIGNING_KEY
 
 OTHER_KEY = base64.b64encode(bytes(range(32))).decode()
 SIGNER = Signer(SIGNING_KEY)

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from serving.audit.chain import COLUMNS
 from serving.audit.sealer import make_links
 from serving.audit.signing import Signer
-from tests.serving.audit.conftest import Trail
+from tests.fixtures.audit_trail import Trail
 
 ROWS = 9
 CHECKPOINT_AT = 6

@@ -9,7 +9,7 @@ import pytest
 from serving.auth.tokens import TOKEN_TYPE, issue_token, read_token
 from serving.errors import Principal, UnauthenticatedError
 from serving.roles import Role
-from tests.serving.conftest import SIGNING_KEY
+from tests.fixtures.api import SIGNING_KEY
 
 SECRET = "a-secret-of-tests-that-is-long-enough-for-hs512-too-and-then-some-more"
 OTHER_SECRET = "another-secret-that-is-long-enough-too"

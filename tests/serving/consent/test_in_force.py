@@ -1,9 +1,20 @@
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from serving.consent.in_force import SCREENING, TRAINING, combine_consents, read_consents
+from feature_repo.consent_terms import SCREENING, TRAINING
+from serving.consent.in_force import (
+    combine_consents,
+    is_in_force,
+    read_consents,
+    select_in_force,
+    was_in_force,
+)
 from serving.database.tables import Consent
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -39,8 +50,8 @@ def test_without_a_consent_nothing_is_allowed():
     assert combine_consents([], SCREENING, NOW) == frozenset()
 
 
-def test_a_consent_allows_its_data_types_until_the_moment_it_is_withdrawn():
-    consent = make_consent("survey", withdrawn_at=NOW + timedelta(seconds=1))
+def test_a_consent_allows_its_data_types_until_the_moment_it_ends():
+    consent = make_consent("survey", expires_at=NOW + timedelta(seconds=1))
 
     assert combine_consents([consent], SCREENING, NOW) == {"survey"}
 
@@ -63,3 +74,35 @@ def test_only_the_individuals_own_consents_count(engine, grant):
     with Session(engine) as session:
         known = read_consents(session, individual)
     assert combine_consents(known, SCREENING, datetime.now(UTC)) == {"survey"}
+
+
+INSTANTS = st.sampled_from([NOW + step * DAY for step in (-2, -1, 0, 1, 2)])
+
+
+@given(granted=INSTANTS, expires=INSTANTS, withdrawn=st.none() | INSTANTS, at=INSTANTS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_sql_and_python_agree_on_what_is_in_force(engine, granted, expires, withdrawn, at):
+    person = uuid.uuid4().hex
+    consent = make_consent("survey", granted_at=granted, expires_at=expires, withdrawn_at=withdrawn)
+    consent.anonymized_id, consent.key_id = person, "0" * 8
+    with Session(engine) as session:
+        session.add(consent)
+        session.flush()
+        statement = select(Consent).where(Consent.anonymized_id == person, select_in_force(at))
+        selected = session.scalars(statement).first() is not None
+
+        assert selected is is_in_force(consent, at)
+        session.rollback()
+
+
+def test_a_recorded_withdrawal_binds_even_when_the_clock_is_behind():
+    behind = make_consent("survey", withdrawn_at=NOW + timedelta(minutes=5))
+
+    assert combine_consents([behind], SCREENING, NOW) == frozenset()
+
+
+def test_records_of_the_past_show_the_consent_of_that_time():
+    withdrawn_since = make_consent("survey", withdrawn_at=NOW + DAY / 2)
+
+    assert was_in_force(withdrawn_since, NOW)
+    assert not was_in_force(withdrawn_since, NOW + DAY / 2)

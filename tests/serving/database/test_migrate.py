@@ -11,14 +11,20 @@ from sqlalchemy.exc import ProgrammingError
 
 from infra.local.postgres import PostgresServer
 from mlruns_config.ledger import LedgerEntry, append_to_ledger, ledger_metadata
-from serving.database.migrate import downgrade, upgrade
+from serving.database.access import ensure_application_login
+from serving.database.migrate import (
+    NotMigratedError,
+    downgrade,
+    upgrade,
+    wait_for_revision,
+)
 from serving.database.tables import Base
 
 APPEND_ONLY_TABLES = (
     *("audit_log", "audit_chain", "audit_checkpoints", "promotion_ledger"),
     *("erasures", "token_revocations"),
 )
-HEAD = "0007"
+HEAD = "0009"
 
 
 @pytest.fixture
@@ -49,6 +55,47 @@ def test_a_missing_database_url_ends_in_one_line_that_says_so():
     assert result.stderr == (
         "database migration failed: DATABASE_URL must start with postgresql://\n"
     )
+
+
+@pytest.mark.parametrize("revision", [None, "0006"])
+def test_a_database_that_is_not_migrated_is_waited_for_and_named(empty_database_url, revision):
+    if revision:
+        upgrade(empty_database_url, revision)
+    with pytest.raises(NotMigratedError, match=f"is {revision or 'empty'} and not at {HEAD}"):
+        wait_for_revision(empty_database_url, patience=0)
+
+
+def test_a_pod_waits_under_the_api_s_login_until_somebody_migrates(empty_database_url):
+    """The login is there before the tables are: an upgrade of a cluster that runs."""
+    upgrade(empty_database_url, "0006")
+    engine = create_engine(empty_database_url)
+    waiting = engine.url.set(username=f"api_{uuid.uuid4().hex[:8]}", password="waits")
+    waiting = waiting.render_as_string(hide_password=False)
+    engine.dispose()
+    ensure_application_login(empty_database_url, waiting)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(wait_for_revision, waiting, 60, 0.1)
+        upgrade(empty_database_url)
+        assert found.result() == HEAD
+
+
+def test_a_revision_of_a_newer_version_keeps_no_rollback_waiting(empty_database_url):
+    upgrade(empty_database_url)
+    engine = create_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    assert wait_for_revision(empty_database_url, patience=0) == "9999"
+
+
+def test_waiting_ends_in_one_line_that_says_for_what(empty_database_url):
+    upgrade(empty_database_url, "0006")
+    late = run_command(empty_database_url, "--wait", "--patience", "0")
+    upgrade(empty_database_url)
+    done = run_command(empty_database_url, "--wait", "--patience", "0")
+    assert (late.returncode, done.returncode) == (1, 0)
+    assert late.stderr == f"database migration failed: the database is 0006 and not at {HEAD}\n"
+    assert done.stdout == f"database migration: at {HEAD}\n"
 
 
 def test_an_unreachable_database_ends_in_one_line_without_the_password():

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from serving.http.middleware import ANSWER_POLICY, DOCUMENTATION_POLICY, MOST_BODY_BYTES
-from tests.serving.conftest import MemoryReader, make_headers, make_settings, run_app
+from serving.http.middleware import ANSWER_POLICY, DOCUMENTATION_POLICY, MAX_BODY_BYTES
+from tests.fixtures.api import MemoryReader, make_headers, make_settings, run_app
 
 JSON = {"Content-Type": "application/json"}
 
@@ -13,7 +13,7 @@ JSON = {"Content-Type": "application/json"}
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_above_the_limit_is_refused_announced_or_not(client, chunked):
     part = b"x" * 65536
-    parts = [part] * (MOST_BODY_BYTES // len(part) + 1)
+    parts = [part] * (MAX_BODY_BYTES // len(part) + 1)
     body = iter(parts) if chunked else b"".join(parts)
     response = client.post("/screen", content=body, headers=make_headers() | JSON)
 
@@ -22,7 +22,7 @@ def test_a_body_above_the_limit_is_refused_announced_or_not(client, chunked):
 
 
 def test_a_body_at_the_limit_is_read(client):
-    body = b'{"' + b"x" * (MOST_BODY_BYTES - 10) + b'": 1}'
+    body = b'{"' + b"x" * (MAX_BODY_BYTES - 10) + b'": 1}'
     response = client.post("/screen", content=body, headers=make_headers() | JSON)
 
     assert response.status_code == 422

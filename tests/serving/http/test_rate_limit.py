@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from serving.errors import RateLimitedError
 from serving.http import rate_limit
 from serving.http.rate_limit import PROBES, SLOTS, Allowance, RateLimiter
-from tests.serving.conftest import LOW_ANSWERS, MemoryReader, make_headers, make_settings, run_app
+from tests.fixtures.api import LOW_ANSWERS, MemoryReader, make_headers, make_settings, run_app
 
 
 class Clock:

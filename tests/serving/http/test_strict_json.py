@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.http.strict_json import read_strictly
-from tests.serving.conftest import make_headers
+from tests.fixtures.api import make_headers
 
 SOMEONE = "0123456789abcdef0123456789abcdef"
 VALUES = st.recursive(

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from mlruns_config.release import MEMBER_MODELS, Stacker
+from serving.releases.loading import ReleaseRejectedError, check_member, load_release
 from serving.releases.registry import Registry
 from serving.scoring.estimate import Inputs, assemble_vector
-from serving.scoring.release import ReleaseRejectedError, check_member, load_release
-from tests.serving.release_fixture import FEATURES, draw_training_data
+from tests.fixtures.releases import FEATURES, draw_training_data
 
 
 @pytest.fixture

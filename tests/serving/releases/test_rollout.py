@@ -15,9 +15,9 @@ from serving.errors import ScoringFailedError
 from serving.releases.registry import Registry
 from serving.releases.rollout_evidence import observe_candidate
 from serving.releases.watcher import ReleaseWatcher
-from serving.scoring import assessment as judgement
+from serving.scoring import assessment
 from serving.scoring.release import Member
-from tests.serving.conftest import HIGH_ANSWERS, LOW_ANSWERS, MemoryReader, make_headers, run_app
+from tests.fixtures.api import HIGH_ANSWERS, LOW_ANSWERS, MemoryReader, make_headers, run_app
 
 PATIENCE_SECONDS = 20
 #: Its word differs from Production's on everybody.
@@ -108,7 +108,7 @@ def test_a_candidate_that_cannot_score_costs_nobody_an_answer(
 ):
     production, candidate = roll_out("traffic", 1.0)
     with run_app(settings, MemoryReader()) as client:
-        loaded = client.app.state.services.releases.candidate.release
+        loaded = client.app.state.services.screening.releases.candidate.release
         broken = next(iter(loaded.members.values())).session
         predict = Member.predict_many
         monkeypatch.setattr(
@@ -128,7 +128,10 @@ def test_a_failing_production_is_an_outage_but_not_for_the_crisis_rule(
 ):
     with run_app(settings, MemoryReader()) as client:
         monkeypatch.setattr(Member, "predict_many", fail)
-        plain, crisis = ask(client, grant()), ask(client, grant(), [*LOW_ANSWERS[:8], 1])
+        plain, crisis = (
+            ask(client, grant(), LOW_ANSWERS),
+            ask(client, grant(), [*LOW_ANSWERS[:8], 1]),
+        )
 
     assert plain.status_code == 503
     assert plain.json()["type"] == "urn:mhras:problem:scoring-failed"
@@ -144,8 +147,11 @@ def test_whatever_part_of_a_release_fails_the_crisis_rule_answers(
         raise ZeroDivisionError
 
     with run_app(settings, MemoryReader()) as client:
-        monkeypatch.setattr(judgement, part, break_down)
-        plain, crisis = ask(client, grant()), ask(client, grant(), [*LOW_ANSWERS[:8], 1])
+        monkeypatch.setattr(assessment, part, break_down)
+        plain, crisis = (
+            ask(client, grant(), LOW_ANSWERS),
+            ask(client, grant(), [*LOW_ANSWERS[:8], 1]),
+        )
 
     assert plain.json()["type"] == "urn:mhras:problem:scoring-failed"
     assert (crisis.status_code, crisis.json()["risk_band"]) == (200, "critical")

@@ -7,7 +7,7 @@ import pytest
 
 from serving.releases.registry import NoProductionVersionError, Registry
 from serving.releases.watcher import ReleaseWatcher
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     HIGH_ANSWERS,
     MemoryReader,
     make_headers,

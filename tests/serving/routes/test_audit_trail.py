@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from serving.audit.chain import COLUMNS, GENESIS, hash_row
 from serving.roles import Role
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     AT_INSERT,
     LOW_ANSWERS,
     MemoryReader,

@@ -3,9 +3,9 @@
 import pytest
 
 from serving.database.tables import Prediction
-from serving.scoring.crisis import GUIDANCE
-from serving.screening.batch import MOST_ITEMS
-from tests.serving.conftest import LOW_ANSWERS, make_headers, read_audit, read_rows
+from serving.http.guidance import GUIDANCE
+from serving.screening.batch import MAX_ITEMS
+from tests.fixtures.api import LOW_ANSWERS, make_headers, read_audit, read_rows
 
 
 def post(client, items):
@@ -16,7 +16,7 @@ def ask(individual, phq9=LOW_ANSWERS):
     return {"anonymized_id": individual, "survey_data": {"phq9": phq9}}
 
 
-@pytest.mark.parametrize("items", [[], [{}] * (MOST_ITEMS + 1), "all", None])
+@pytest.mark.parametrize("items", [[], [{}] * (MAX_ITEMS + 1), "all", None])
 def test_no_items_or_too_many_are_refused(client, items):
     assert post(client, items).status_code == 422
 

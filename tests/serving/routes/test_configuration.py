@@ -1,5 +1,5 @@
 from serving.roles import Role
-from tests.serving.conftest import JWT_SECRET, SALT, make_headers
+from tests.fixtures.api import JWT_SECRET, SALT, make_headers
 
 #: The deployment guide's variables that configure the API.
 GUIDE = {

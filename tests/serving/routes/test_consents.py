@@ -15,7 +15,7 @@ from serving.consent.changes import Grant, subtract
 from serving.consent.notices import EXPIRING, find_unnoticed, give_notices
 from serving.database.tables import AuditRow, Consent, ConsentChange
 from serving.errors import FlowActor
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
     LOW_ANSWERS,

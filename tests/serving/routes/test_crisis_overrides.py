@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy.orm import Session
 
 from serving.database.tables import CrisisOverride, Prediction, ReviewItem
-from serving.scoring.crisis import GUIDANCE
-from tests.serving.conftest import (
+from serving.http.guidance import GUIDANCE
+from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
     LOW_ANSWERS,
@@ -102,7 +102,7 @@ def test_an_override_puts_a_screening_before_a_person_at_once(client, screened, 
     items = {str(item.id): item for item in read_rows(engine, ReviewItem, individual)}
     item = items[answer["review_id"]]
     assert (item.priority, item.status) == ("critical", "pending")
-    assert "clinicians_word" in item.reasons
+    assert "clinician_override" in item.reasons
     row = read_audit(engine, individual)[-1]
     assert (row.event_type, row.user_id) == ("crisis_override", "clinician_001")
     assert BODY["comment"] not in str(row.details)
@@ -114,7 +114,7 @@ def test_an_override_puts_a_screening_before_a_person_at_once(client, screened, 
     assert prediction.risk_band != "critical", "what was answered stays as it was answered"
 
 
-def test_an_item_that_waits_already_becomes_the_most_urgent(client, screened, engine):
+def test_an_item_that_is_waiting_becomes_the_most_urgent(client, screened, engine):
     individual, prediction_id = screened
     later = datetime.now(UTC) + timedelta(days=3)
     waiting = ReviewItem(
@@ -134,7 +134,7 @@ def test_an_item_that_waits_already_becomes_the_most_urgent(client, screened, en
 
     items = {item.id: item for item in read_rows(engine, ReviewItem, individual)}
     raised = items[waiting.id]
-    assert (raised.priority, raised.reasons) == ("critical", ["score", "clinicians_word"])
+    assert (raised.priority, raised.reasons) == ("critical", ["score", "clinician_override"])
     assert raised.due_at < later
 
 

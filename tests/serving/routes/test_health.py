@@ -1,6 +1,6 @@
 import time
 
-from tests.serving.conftest import MemoryReader, make_settings, run_app
+from tests.fixtures.api import MemoryReader, make_settings, run_app
 
 NOWHERE = "postgresql://mhras:hidden@127.0.0.1:1/mhras"
 NO_MLFLOW = "http://127.0.0.1:1"

@@ -28,7 +28,7 @@ from serving.database.tables import (
 from serving.errors import ConflictError
 from serving.individuals.erasure import ERASED_TABLES, list_queued, report_store
 from serving.roles import Role
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
     JWT_SECRET,

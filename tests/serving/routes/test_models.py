@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from serving.roles import Role
-from tests.serving.conftest import make_headers, make_settings, run_app
+from tests.fixtures.api import make_headers, make_settings, run_app
 
 ADMIN = make_headers(Role.ADMIN)
 
@@ -72,11 +72,11 @@ def test_an_admin_rolls_a_candidate_out_and_stops_it(client, releases, engine):
     releases.stage(candidate)
     begin = {"action": "shadow", "version": candidate, "reason": "ready to compare"}
     started = client.post("/models/rollout", json=begin, headers=ADMIN)
-    client.app.state.services.releases.refresh()
+    client.app.state.services.screening.releases.refresh()
     seen = client.get("/models", headers=ADMIN).json()
     end = {"action": "stop", "reason": "seen enough"}
     stopped = client.post("/models/rollout", json=end, headers=ADMIN)
-    client.app.state.services.releases.refresh()
+    client.app.state.services.screening.releases.refresh()
 
     assert started.json()["message"] == f"mhras-risk {candidate} scores in shadow"
     assert seen["candidate"]["release"]["version"] == candidate
@@ -94,7 +94,7 @@ def test_an_admin_rolls_a_candidate_out_and_stops_it(client, releases, engine):
 def test_the_models_of_a_worker_are_shown_by_version(client, releases):
     production = client.get("/models", headers=make_headers(Role.DATA_SCIENTIST)).json()
 
-    loaded = client.app.state.services.releases.current
+    loaded = client.app.state.services.screening.releases.current
     assert production["production"]["version"] == loaded.version
     assert loaded.version in production["cached_versions"]
     weights = {one["name"]: one["weight"] for one in production["production"]["members"]}

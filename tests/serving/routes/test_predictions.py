@@ -6,7 +6,7 @@ import pytest
 
 from mlruns_config.release import RELEASE_MODEL
 from serving.roles import Role
-from tests.serving.conftest import LOW_ANSWERS, make_headers, make_settings, read_audit, run_app
+from tests.fixtures.api import LOW_ANSWERS, make_headers, make_settings, read_audit, run_app
 
 CRISIS_ANSWERS = [*LOW_ANSWERS[:8], 1]
 LINEAGE = {
@@ -23,7 +23,7 @@ LINEAGE = {
 def answer(releases, client, grant, reader):
     """A screening by a release whose lineage is known."""
     version = releases.publish(lineage=LINEAGE)
-    client.app.state.services.releases.refresh()
+    client.app.state.services.screening.releases.refresh()
     individual = grant()
     reader.stored[individual] = {"steps_mean_28": 6000, "birth_year": 1980}
     body = {"anonymized_id": individual, "survey_data": {"phq9": CRISIS_ANSWERS}}

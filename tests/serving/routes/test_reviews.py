@@ -14,7 +14,7 @@ from serving.http.parameters import write_cursor
 from serving.queue_metrics import QueueMetrics
 from serving.reviews.labels import read_review_labels
 from serving.roles import Role
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
     make_headers,
@@ -128,6 +128,7 @@ def test_an_incomplete_decision_is_refused_and_decides_nothing(client, engine, q
         write_cursor(-1, datetime.now(UTC), uuid.uuid4()),
         "9" * 257,
     ],
+    ids=lambda cursor: f"{len(cursor)} signs",
 )
 def test_a_cursor_that_is_not_ours_is_refused(client, cursor):
     assert ask(client, "GET", "/reviews", params={"cursor": cursor}).status_code == 422

@@ -1,5 +1,5 @@
 from serving.roles import Role
-from tests.serving.conftest import make_headers
+from tests.fixtures.api import make_headers
 
 
 def test_the_service_names_itself_to_every_role(client, production_version):

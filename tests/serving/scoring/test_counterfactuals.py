@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from serving.releases.loading import load_release
 from serving.releases.registry import Registry
 from serving.scoring.assessment import predict_members
-from serving.scoring.counterfactuals import SMALLEST_GAIN, find_counterfactuals, try_settings
+from serving.scoring.counterfactuals import MIN_GAIN, find_counterfactuals, try_settings
 from serving.scoring.estimate import Inputs, assemble_vector, estimate
-from serving.scoring.release import load_release
-from tests.serving.release_fixture import FEATURES, SLEEP, STEPS
+from tests.fixtures.releases import FEATURES, SLEEP, STEPS
 
 SLEEPLESS = {
     "phq9_total": 14,
@@ -29,21 +29,21 @@ def release(mlflow_url, releases):
     registry.close()
 
 
-def judge(release, **changes):
+def assess(release, **changes):
     inputs = Inputs(assemble_vector(FEATURES, SLEEPLESS | changes))
     said = estimate(release.manifest, predict_members(release, inputs, release.members), [])
     return inputs, said, find_counterfactuals(release, inputs, said)
 
 
 def test_a_score_in_the_lowest_band_needs_no_way_down(release):
-    _, said, found = judge(release, phq9_total=1, gad7_total=1, sleep_minutes_mean_28=480)
+    _, said, found = assess(release, phq9_total=1, gad7_total=1, sleep_minutes_mean_28=480)
 
     assert said.score <= 25
     assert found == []
 
 
 def test_a_habit_that_is_not_known_is_not_moved(release):
-    _, _, found = judge(release, sleep_minutes_mean_28=None, steps_mean_28=None)
+    _, _, found = assess(release, sleep_minutes_mean_28=None, steps_mean_28=None)
 
     assert found == []
 
@@ -53,11 +53,11 @@ def test_a_release_without_levers_offers_nothing(releases, mlflow_url):
     plain = load_release(registry, releases.publish(promote=False))
     registry.close()
 
-    assert judge(plain)[2] == []
+    assert assess(plain)[2] == []
 
 
 def test_a_way_down_is_what_the_release_itself_would_say(release):
-    inputs, said, found = judge(release)
+    inputs, said, found = assess(release)
 
     assert found
     for way in found:
@@ -68,13 +68,13 @@ def test_a_way_down_is_what_the_release_itself_would_say(release):
         assert estimate(release.manifest, outputs, []).probability == pytest.approx(
             way.probability, abs=2e-3
         )
-        assert way.probability <= said.probability - SMALLEST_GAIN
+        assert way.probability <= said.probability - MIN_GAIN
         assert f"{way.probability:.0%}" in way.text
     assert inputs.vector[0, 4] == 330  # what was given is left as it was
 
 
 def test_only_levers_move_and_only_within_their_bounds(release):
-    _, _, found = judge(release)
+    _, _, found = assess(release)
 
     for way in found:
         for change in way.changes:
@@ -84,7 +84,7 @@ def test_only_levers_move_and_only_within_their_bounds(release):
 
 
 def test_the_smallest_change_comes_first_and_a_second_must_gain_more(release):
-    _, _, found = judge(release)
+    _, _, found = assess(release)
 
     assert [len(way.changes) for way in found] == list(range(1, len(found) + 1))
     probabilities = [way.probability for way in found]
@@ -92,7 +92,7 @@ def test_the_smallest_change_comes_first_and_a_second_must_gain_more(release):
 
 
 def test_settings_are_scored_together_as_they_are_alone(release):
-    inputs, _, _ = judge(release)
+    inputs, _, _ = assess(release)
     levers = {"steps": STEPS, "sleep": SLEEP}
     settings = [{"steps": 4000.0}, {"sleep": 450.0}, {"steps": 9000.0, "sleep": 400.0}]
 

@@ -19,7 +19,7 @@ from serving.scoring.estimate import (
     to_probability,
 )
 from tests.fixtures.manifests import make_conformal
-from tests.serving.release_fixture import FEATURES
+from tests.fixtures.releases import FEATURES
 
 EDGES = BandEdges()
 ORDER = list(Band)

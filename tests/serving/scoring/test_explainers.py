@@ -12,7 +12,7 @@ from serving.scoring.explainers import (
     TreeExplainer,
     load_linear_explainer,
 )
-from tests.serving.release_fixture import WIDTH, draw_training_data, train_members
+from tests.fixtures.releases import WIDTH, draw_training_data, train_members
 
 
 @pytest.fixture(scope="module")

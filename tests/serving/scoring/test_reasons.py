@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
+from serving.releases.loading import load_release
 from serving.releases.registry import Registry
 from serving.scoring.assessment import explain_release, predict_members
 from serving.scoring.estimate import Inputs, stack_log_odds
 from serving.scoring.explainers import Attribution
 from serving.scoring.reasons import combine_attributions, describe_reason, explain
-from serving.scoring.release import load_release
-from tests.serving.release_fixture import FEATURES, WIDTH, draw_training_data
+from tests.fixtures.releases import FEATURES, WIDTH, draw_training_data
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 
 from mlruns_config.release import Condition, Rule, Surrogate
-from tests.serving.conftest import (
+from tests.fixtures.api import (
     HIGH_ANSWERS,
     LOW_ANSWERS,
     MemoryReader,
@@ -11,7 +11,7 @@ from tests.serving.conftest import (
     make_settings,
     run_app,
 )
-from tests.serving.release_fixture import SLEEP
+from tests.fixtures.releases import SLEEP
 
 SPLIT = {"feature": "phq9_total", "threshold": 9.5, "if_missing": False}
 SURROGATE = Surrogate(
@@ -25,6 +25,9 @@ SURROGATE = Surrogate(
     ],
     fidelity=0.8,
 )
+
+
+MILD = [1, 1, 1, 1, 1, 0, 0, 0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +79,13 @@ def test_enable_rule_extraction(ask):
     assert (rule["probability"], rule["share"], rule["fidelity"]) == (0.6, 0.3, 0.8)
 
 
-def test_enable_human_review_queue_never_silences_the_crisis_rule(ask):
+def test_enable_human_review_queue_never_silences_the_rules(ask):
     off = {"enable_human_review_queue": False, "human_review_threshold": 1}
 
-    assert ask(human_review_threshold=1)["needs_review"] is True
-    assert ask(**off)["needs_review"] is False
+    assert ask(MILD, human_review_threshold=1)["needs_review"] is True
+    assert ask(MILD, **off)["needs_review"] is False
+    severe = ask(HIGH_ANSWERS, **off)
+    assert [reason["code"] for reason in severe["review_reasons"]] == ["severe_phq9"]
     crisis = ask([*LOW_ANSWERS[:8], 1], **off)
     assert [reason["code"] for reason in crisis["review_reasons"]] == ["crisis_item"]
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from serving.database.tables import Prediction
 from serving.errors import IdempotencyMismatchError, RequestInFlightError
 from serving.screening.idempotency import claim_key, give_up_key
-from tests.serving.conftest import HIGH_ANSWERS, LOW_ANSWERS, make_headers, make_token, read_rows
+from tests.fixtures.api import HIGH_ANSWERS, LOW_ANSWERS, make_headers, make_token, read_rows
 
 PATIENCE = timedelta(seconds=10)
 BODY, OTHER = "a" * 64, "b" * 64

@@ -3,6 +3,7 @@
 import threading
 import time
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from serving.database.sessions import create_single_engine
 from serving.database.tables import AuditRow, Prediction, ReviewItem
 from serving.errors import DeadlineExceededError
 from serving.screening import recorder as recorder_module
-from serving.screening.recorder import MOST_TOGETHER, TREND_LENGTH, Record, Recorder
+from serving.screening.recorder import MAX_TOGETHER, TREND_LENGTH, Record, Recorder
 
 PATIENCE_SECONDS = 20
 
@@ -26,9 +27,13 @@ def engine(database_url):
     engine.dispose()
 
 
+def make_recorder(url):
+    return Recorder(create_single_engine(url, 5), create_single_engine(url, 5))
+
+
 @pytest.fixture
 def recorder(database_url):
-    recorder = Recorder(create_single_engine(database_url, 5))
+    recorder = make_recorder(database_url)
     yield recorder
     recorder.close()
 
@@ -62,6 +67,8 @@ def make_record(individual=None, created_at=None, deadline=PATIENCE_SECONDS, **p
             "created_at": now,
             "priority": "low",
             "reasons": ["score"],
+            "crisis_level": 0,
+            "risk_score": 12.5,
             "status": "pending",
             "due_at": now,
         },
@@ -119,14 +126,69 @@ def hold_and_submit(recorder, engine, records):
 
 
 def test_an_unreachable_database_fails_every_waiting_screening():
-    engine = create_single_engine("postgresql+psycopg2://mhras:x@127.0.0.1:1/mhras", 2)
-    recorder = Recorder(engine)
+    recorder = make_recorder("postgresql+psycopg2://mhras:x@127.0.0.1:1/mhras")
     futures = [recorder.submit(make_record()) for _ in range(3)]
 
     for future in futures:
         with pytest.raises(OperationalError):
             future.result(PATIENCE_SECONDS)
     recorder.close()
+
+
+def test_a_screening_that_was_given_up_while_it_waited_leaves_no_rows(recorder, engine):
+    given_up, kept = make_record(), make_record()
+    with engine.connect() as connection, connection.begin():
+        connection.execute(text("LOCK TABLE predictions IN EXCLUSIVE MODE"))
+        first = recorder.submit(make_record())
+        time.sleep(0.2)
+        futures = [recorder.submit(given_up), recorder.submit(kept)]
+        assert futures[0].cancel()
+    first.result(PATIENCE_SECONDS)
+    futures[1].result(PATIENCE_SECONDS)
+
+    assert read(engine, Prediction, given_up.prediction["anonymized_id"]) == []
+    assert all(lane.is_alive for lane in recorder.lanes)
+
+
+def test_a_screening_that_is_given_up_while_it_is_written_stops_no_other(recorder, engine):
+    with engine.connect() as connection, connection.begin():
+        connection.execute(text("LOCK TABLE predictions IN EXCLUSIVE MODE"))
+        being_written = recorder.submit(make_record())
+        time.sleep(0.2)
+        assert not being_written.cancel()
+    being_written.result(PATIENCE_SECONDS)
+
+    recorder.submit(make_record()).result(PATIENCE_SECONDS)
+
+
+def test_a_surprise_in_the_writing_thread_fails_its_screenings_and_no_later_one(
+    recorder, monkeypatch
+):
+    def break_down(*_arguments):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(recorder_module.Lane, "_write_in_time", break_down)
+        failed = recorder.submit(make_record())
+        with pytest.raises(ZeroDivisionError):
+            failed.result(PATIENCE_SECONDS)
+
+    recorder.submit(make_record()).result(PATIENCE_SECONDS)
+
+
+def test_a_crisis_is_recorded_while_others_wait_for_a_lock(recorder, engine):
+    key = {"user_id": "dr.who", "key": uuid.uuid4().hex}
+    claim = "INSERT INTO idempotency_keys VALUES (:user_id, :key, repeat('0', 64), now())"
+    with engine.begin() as connection:
+        connection.execute(text(claim), key)
+    answered = key | {"prediction_id": None, "answer": {}}
+    with engine.connect() as connection, connection.begin():
+        lock = "SELECT 1 FROM idempotency_keys WHERE key = :key FOR UPDATE"
+        connection.execute(text(lock), {"key": key["key"]})
+        stuck = recorder.submit(replace(make_record(), idempotency=answered))
+        recorder.submit(replace(make_record(), is_urgent=True)).result(PATIENCE_SECONDS)
+        assert not stuck.done()
+    stuck.result(PATIENCE_SECONDS)
 
 
 def test_all_three_rows_are_written_as_they_were_given(recorder, engine):
@@ -168,7 +230,7 @@ def test_those_who_wait_share_a_commit(recorder, engine):
             )
         )
     assert transactions < 20
-    assert MOST_TOGETHER >= 20
+    assert MAX_TOGETHER >= 20
 
 
 def test_the_trend_is_of_earlier_answers_oldest_first_and_of_nobody_else(recorder):
@@ -221,7 +283,7 @@ def test_rows_that_were_committed_before_the_connection_died_are_not_written_twi
 
 
 def test_closing_writes_what_is_queued(database_url):
-    recorder = Recorder(create_single_engine(database_url, 5))
+    recorder = make_recorder(database_url)
     records = [make_record() for _ in range(30)]
     futures = [recorder.submit(record) for record in records]
     recorder.close()

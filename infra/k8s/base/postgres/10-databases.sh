@@ -28,5 +28,8 @@ GRANT CONNECT ON DATABASE mhras, mlflow, prefect, feast TO mhras_backup;
 GRANT pg_read_all_data TO mhras_backup;
 GRANT pg_monitor TO mhras_exporter;
 SQL
-psql --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname mhras \
-  --command 'CREATE EXTENSION IF NOT EXISTS pg_stat_statements'
+# In `postgres` for the exporter, in the others for whoever looks for slow statements.
+for database in postgres mhras mlflow prefect feast; do
+  psql --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$database" \
+    --command 'CREATE EXTENSION IF NOT EXISTS pg_stat_statements'
+done

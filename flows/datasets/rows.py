@@ -1,0 +1,38 @@
+"""Row types: what members are given of each labelled row, and what they return."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
+#: float32 [rows, weeks, channels], NaN where a week is unknown.
+Sequences = NDArray[np.float32]
+Rows = NDArray[np.int64] | NDArray[np.bool_]
+Labels = NDArray[np.bool_]
+Probabilities = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ModelRows:
+    """What members are given of each row; every member takes the part it was made for.
+
+    `features`: float32 [rows, columns of the catalogue]; `sequences`: float32 [rows,
+    SEQUENCE_WEEKS, SEQUENCE_CHANNELS], oldest week first. NaN where missing.
+    """
+
+    features: Matrix
+    sequences: Sequences
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def select(self, rows: Rows) -> "ModelRows":
+        return ModelRows(self.features[rows], self.sequences[rows])
+
+
+def concatenate_rows(parts: list[ModelRows]) -> ModelRows:
+    return ModelRows(
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.sequences for part in parts]),
+    )

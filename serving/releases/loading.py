@@ -1,0 +1,191 @@
+"""Loads a release: downloaded by numeric version, verified, warmed up.
+
+Nothing that executes is loaded: ONNX graphs, LightGBM's text model and JSON only, each
+checked against the SHA-256 in the release's manifest first.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnxruntime
+from pydantic import ValidationError
+
+from mlruns_config.release import (
+    MANIFEST_FILE,
+    MANIFEST_HASH_TAG,
+    RELEASE_MODEL,
+    MemberPin,
+    ReleaseManifest,
+    hash_file,
+)
+from serving.errors import ScoringFailedError
+from serving.releases.registry import Registry
+from serving.scoring.estimate import (
+    Inputs,
+    WeeklySequence,
+    assemble_sequence,
+    assemble_vector,
+    to_log_odds,
+    to_probability,
+)
+from serving.scoring.explainers import (
+    Explainer,
+    ExplainerError,
+    load_linear_explainer,
+    load_tree_explainer,
+)
+from serving.scoring.release import OUTPUT_NAME, Member, Release
+
+#: Log-odds by which an explanation may miss its member: float32 rounding, no more.
+EXPLANATION_TOLERANCE = 0.01
+
+
+class ReleaseRejectedError(Exception):
+    """A release that must not be served; the message names the part and the reason."""
+
+
+def load_release(registry: Registry, version: int) -> Release:
+    """Download, verify and warm up one version of the release.
+
+    Raises ReleaseRejectedError when any part is not what the manifest pins, and
+    RegistryUnavailableError when MLflow does not deliver it.
+    """
+    with TemporaryDirectory(prefix="mhras-release-") as folder:
+        manifest = _fetch_manifest(registry, version, Path(folder))
+        members = {
+            pin.name: _load_member(registry, pin, manifest, Path(folder) / "members" / pin.name)
+            for pin in manifest.members
+        }
+    release = Release(version, manifest, members, datetime.now(UTC))
+    _warm_up(release)
+    return release
+
+
+def _fetch_manifest(registry: Registry, version: int, folder: Path) -> ReleaseManifest:
+    path = folder / MANIFEST_FILE
+    registry.download(RELEASE_MODEL, version, MANIFEST_FILE, path)
+    if hash_file(path) != registry.read_tag(RELEASE_MODEL, version, MANIFEST_HASH_TAG):
+        raise ReleaseRejectedError(f"{MANIFEST_FILE} is not the one that was registered")
+    try:
+        return ReleaseManifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise ReleaseRejectedError(f"{MANIFEST_FILE} is not usable: {problems}") from None
+
+
+def _load_member(
+    registry: Registry, pin: MemberPin, manifest: ReleaseManifest, folder: Path
+) -> Member:
+    files = _fetch_artifacts(registry, pin, folder)
+    graphs = [path for path in files if path.suffix == ".onnx"]
+    if len(graphs) != 1:
+        raise ReleaseRejectedError(f"{pin.name} pins {len(graphs)} ONNX graphs, one is needed")
+    session = _open_session(pin, graphs[0], _describe_shape(pin, manifest))
+    return Member(pin, session, _load_explainer(pin, files, len(manifest.features)))
+
+
+def _fetch_artifacts(registry: Registry, pin: MemberPin, folder: Path) -> list[Path]:
+    files = []
+    for path, expected in pin.artifacts.items():
+        target = folder / _require_inside(pin, path)
+        registry.download(pin.registered_model, pin.version, path, target)
+        if hash_file(target) != expected:
+            raise ReleaseRejectedError(
+                f"{pin.registered_model} version {pin.version} {path} is not the file that was "
+                "evaluated: its SHA-256 differs from the manifest"
+            )
+        files.append(target)
+    return files
+
+
+def _require_inside(pin: MemberPin, path: str) -> PurePosixPath:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise ReleaseRejectedError(f"{pin.name} pins an artifact outside its own folder")
+    return parts
+
+
+def _open_session(pin: MemberPin, path: Path, shape: list[int]) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    # One row has nothing to share out between threads; several only wait for each other.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's own errors share no base class
+        raise ReleaseRejectedError(f"{pin.name} is no usable ONNX graph") from error
+    _check_signature(pin, session, shape)
+    return session
+
+
+def _describe_shape(pin: MemberPin, manifest: ReleaseManifest) -> list[int]:
+    """Return the sizes of a member's input after the first axis."""
+    if pin.input == "sequence" and manifest.sequence is not None:
+        return [manifest.sequence.weeks, len(manifest.sequence.channels)]
+    return [len(manifest.features)]
+
+
+def _check_signature(
+    pin: MemberPin, session: onnxruntime.InferenceSession, shape: list[int]
+) -> None:
+    inputs = {node.name: node.shape for node in session.get_inputs()}
+    outputs = {node.name for node in session.get_outputs()}
+    if list(inputs) != [pin.input] or OUTPUT_NAME not in outputs:
+        raise ReleaseRejectedError(f"{pin.name} must map {pin.input} to {OUTPUT_NAME}")
+    if inputs[pin.input][1:] != shape:
+        raise ReleaseRejectedError(
+            f"{pin.name} takes {pin.input} of shape {inputs[pin.input][1:]}, "
+            f"the manifest describes {shape}"
+        )
+
+
+def _load_explainer(pin: MemberPin, files: list[Path], width: int) -> Explainer | None:
+    by_name = {path.name: path for path in files}
+    try:
+        if "linear.json" in by_name:
+            return load_linear_explainer(by_name["linear.json"])
+        if "model.txt" in by_name:
+            return load_tree_explainer(by_name["model.txt"], width)
+    except (ExplainerError, ValueError) as error:
+        raise ReleaseRejectedError(f"{pin.name} cannot be explained: {error}") from None
+    return None
+
+
+def _warm_up(release: Release) -> None:
+    """Score what training saw as usual, and nothing at all, before any individual is scored."""
+    features = release.manifest.features
+    for values in (
+        {},
+        {feature.name: feature.usual_low for feature in features},
+        {feature.name: feature.usual_high for feature in features},
+    ):
+        inputs = Inputs(assemble_vector(features, values), _make_unknown_sequence(release))
+        for member in release.members.values():
+            check_member(member, inputs)
+
+
+def _make_unknown_sequence(release: Release) -> WeeklySequence | None:
+    description = release.manifest.sequence
+    return None if description is None else assemble_sequence(description, {}, ())
+
+
+def check_member(member: Member, inputs: Inputs) -> None:
+    """Raise ReleaseRejectedError unless `member` gives a probability and its own explanation."""
+    try:
+        probability = member.predict(inputs)
+    except ScoringFailedError as error:
+        raise ReleaseRejectedError(error.detail) from error
+    if member.explainer is None:
+        return
+    # Through the probability and back, so that both are cut off at the same margin.
+    told = np.array([member.explainer.explain(inputs.vector).log_odds])
+    explained = to_log_odds(to_probability(told))
+    if abs(explained - to_log_odds(np.array([probability])))[0] > EXPLANATION_TOLERANCE:
+        raise ReleaseRejectedError(f"{member.pin.name}: explanation and graph disagree")
