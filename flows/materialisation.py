@@ -107,7 +107,8 @@ def compute_bucket(lake_url: str, bucket: int, snapshot: date) -> dict[str, tupl
         for view in STORED_VIEWS:
             rows, changed = counts[view.name]
             frame = frames[view.name]
-            changed += merge_rows(view, bucket, frame, span)
+            moment = find_midnight(snapshot) if view.ttl else None
+            changed += merge_rows(view, bucket, frame, span, moment)
             counts[view.name] = rows + frame.height, changed
     return counts
 
@@ -134,20 +135,24 @@ def serve_bucket(bucket: int, lake_url: str, snapshot: date) -> int:
     """Load one bucket of the snapshot, and what stands for all time, into the online store.
 
     Only rows of a data type whose use is consented to now; where no single type rules a view,
-    those of who consents to any. Rows of others leave the store. Returns the rows written.
+    those of who consents to any. Rows of others leave the store, as do those of individuals of
+    whom nothing is known any more. Returns the rows written.
     """
     consented = read_consents(bucket)
     store = FeatureStore(repo_path=str(REPOSITORY))
     stored = {view.name: scan_bucket(view, bucket) for view in STORED_VIEWS}
     written = 0
     for span in list_spans(lake_url, bucket):
+        people = consented.filter(span.holds()).select(JOIN_KEY)
         for view in STORED_VIEWS:
             moment = ALWAYS if not view.ttl else find_midnight(snapshot)
             rows = read_latest(view, stored[view.name], span, moment)
             allowed = keep_consented(rows, view.tags.get("data_type"), consented)
             withheld = rows.join(allowed, on=JOIN_KEY, how="anti")[JOIN_KEY]
-            if not withheld.is_empty():
-                erase_online_rows([view.name], *withheld)
+            # Of whom nothing is known any more, because it was taken back, nothing is served.
+            unknown = people.join(rows, on=JOIN_KEY, how="anti")[JOIN_KEY]
+            if withheld.len() + unknown.len():
+                erase_online_rows([view.name], *withheld, *unknown)
             if view is weekly_sequence:
                 allowed = blank_channels(allowed.join(consented, on=JOIN_KEY))
             written += write_online(store, view, allowed)

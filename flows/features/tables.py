@@ -56,10 +56,17 @@ def ensure_table(view: FeatureView) -> None:
     wait=wait_random(0.1, 1),
     reraise=True,
 )
-def merge_rows(view: FeatureView, bucket: int, rows: pl.DataFrame, span: Span = EVERYBODY) -> int:
+def merge_rows(
+    view: FeatureView,
+    bucket: int,
+    rows: pl.DataFrame,
+    span: Span = EVERYBODY,
+    moment: datetime | None = None,
+) -> int:
     """Write the rows of one bucket, or of a span of it; return how many are new or changed.
 
-    Rows of other (event, created) timestamps stay: they are what was known before.
+    Rows of other (event, created) timestamps stay: they are what was known before. With `moment`,
+    rows of it go that stand on records which have been taken back since.
     """
     columns = list_columns(view)
     rows = rows.with_columns(pl.lit(bucket).alias(BUCKET)).select(
@@ -67,9 +74,10 @@ def merge_rows(view: FeatureView, bucket: int, rows: pl.DataFrame, span: Span = 
     )
     existing = read_bucket(view, bucket, span)
     changed = rows.join(existing, on=list(columns), how="anti", nulls_equal=True)
-    if changed.is_empty():
+    stale = _find_stale(existing, rows, moment)
+    if changed.is_empty() and stale.is_empty():
         return 0
-    kept = existing.join(changed, on=ROW_KEY, how="anti")
+    kept = existing.join(changed, on=ROW_KEY, how="anti").join(stale, on=ROW_KEY, how="anti")
     write_deltalake(
         locate_feature_table(view.name),
         pl.concat([kept, changed]).sort(ROW_KEY).to_arrow(),
@@ -79,6 +87,20 @@ def merge_rows(view: FeatureView, bucket: int, rows: pl.DataFrame, span: Span = 
         storage_options=storage_options(),
     )
     return changed.height
+
+
+def _find_stale(
+    existing: pl.DataFrame, rows: pl.DataFrame, moment: datetime | None
+) -> pl.DataFrame:
+    """Return the keys of rows of a moment that it gives no more, or gives as created earlier."""
+    if moment is None:
+        return existing.clear().select(ROW_KEY)
+    now = rows.filter(pl.col(EVENT_TIMESTAMP) == moment).select(
+        JOIN_KEY, pl.col(CREATED_TIMESTAMP).alias("created_now")
+    )
+    then = existing.filter(pl.col(EVENT_TIMESTAMP) == moment).join(now, on=JOIN_KEY, how="left")
+    is_gone = pl.col("created_now").is_null() | (pl.col(CREATED_TIMESTAMP) > pl.col("created_now"))
+    return then.filter(is_gone).select(ROW_KEY)
 
 
 def _write_predicate(bucket: int, span: Span) -> str:

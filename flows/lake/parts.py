@@ -24,7 +24,6 @@ from flows.lake.tables import (
 )
 from flows.sources.contract import (
     COMMON_LAKE_COLUMNS,
-    CONSENTS,
     INSTANT,
     PART_COLUMNS,
     TABLES,
@@ -130,6 +129,8 @@ def date_retractions(lake_url: str, met: list[dict[str, Any]], now: datetime) ->
         .join(seen, on="source_id", how="left")
         .filter(~(pl.col("is_undated") & pl.col("seen").fill_null(False)))
         .with_columns(version_at=pl.when("is_undated").then(moment).otherwise("version_at"))
+        .join(_name_owners(lake_url, told["source_id"]), on="source_id", how="left")
+        .with_columns(anonymized_id=pl.coalesce("anonymized_id", "owner"))
         .unique(["source_id", *VERSION], maintain_order=True)
         .select(pl.col(name).cast(kind) for name, kind in RETRACTION_SCHEMA.items())
     )
@@ -139,7 +140,22 @@ def date_retractions(lake_url: str, met: list[dict[str, Any]], now: datetime) ->
     return told["source_id"].unique()
 
 
+def _name_owners(lake_url: str, retracted: pl.Series) -> pl.DataFrame:
+    """Return whose the resources are: a deletion does not say it, an erasure needs it."""
+    known = _scan_sources(lake_url).filter(pl.col("source_id").is_in(retracted.implode()))
+    owners = known.unique("source_id").rename({"anonymized_id": "owner"})
+    return owners.collect()
+
+
 MET: dict[str, Any] = {"version_number": pl.Int64, "version_rank": pl.Int8}
+
+
+def _scan_sources(lake_url: str) -> pl.LazyFrame:
+    """Return source_id and anonymized_id of every record kept."""
+    whose: ColumnTypes = {"source_id": pl.String, "anonymized_id": pl.String}
+    return pl.concat(
+        scan_records(lake_url, name_parts(name), whose).select(list(whose)) for name in TABLES
+    )
 
 
 def erase_retractions(lake_url: str, person: str) -> int:
@@ -147,14 +163,8 @@ def erase_retractions(lake_url: str, person: str) -> int:
     location = locate_table(lake_url, RETRACTIONS)
     if get_version(lake_url, RETRACTIONS) is None:
         return 0
-    names = [
-        scan_records(lake_url, name_parts(table.name), schema_of_parts(table))
-        .filter(pl.col("anonymized_id") == person)
-        .select("source_id")
-        for table in TABLES.values()
-        if table is not CONSENTS
-    ]
-    theirs = pl.concat(names).unique().collect()["source_id"]
+    names = _scan_sources(lake_url).filter(pl.col("anonymized_id") == person)
+    theirs = names.select("source_id").unique().collect()["source_id"]
     retractions = read_retractions(lake_url)
     is_theirs = (pl.col("anonymized_id") == person) | pl.col("source_id").is_in(theirs.implode())
     found = retractions.filter(is_theirs.fill_null(False))["source_id"].unique().to_list()

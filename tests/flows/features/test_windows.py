@@ -125,6 +125,31 @@ def test_gad7_is_summed_over_seven_items():
     assert row["stored_phq9_total"] is None
 
 
+def test_a_short_form_or_a_total_displaces_no_answer_of_a_full_questionnaire():
+    gate = survey(2, [0, 0], "PHQ-2")
+    total = survey(1, [], "PHQ-9") | {"total": 18}
+    row = survey_row(survey(4, [1] * 8 + [3]), gate, total)
+
+    assert row["stored_phq9_item_9"] == 3
+    assert row["stored_phq9_total"] == 18
+    assert row["previous_phq9_total"] == 11
+    assert row["phq2_last"] == 0
+
+
+def test_a_total_speaks_alone_where_the_items_are_long_past():
+    total = survey(1, [], "PHQ-9") | {"total": 18}
+    assert survey_row(survey(60, [1] * 8 + [3]), total)["stored_phq9_item_9"] is None
+
+
+def test_a_day_on_which_the_device_was_not_worn_is_missing():
+    worn = [day(n, steps=9000.0, wear_minutes=1300.0) for n in (1, 3, 6)]
+    unworn = [day(n, steps=0.0, wear_minutes=0.0) for n in (2, 4, 5, 7)]
+    row = wearable_row(*worn, *unworn)
+
+    assert row["steps_mean_7"] == 9000
+    assert row["steps_missing_7"] == pytest.approx(4 / 7)
+
+
 def test_what_is_answered_at_the_very_moment_is_not_history():
     table = make_table("surveys", survey(0, [1] * 9))
     assert compute_survey_history(MOMENTS, table).is_empty()
