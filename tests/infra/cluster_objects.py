@@ -23,7 +23,7 @@ FOLDERS = {name: K8S / "overlays" / name for name in ENVIRONMENTS} | {
     "gateway": K8S / "examples" / "gateway-api",
     "cilium": K8S / "examples" / "cilium",
     "nodelocal": K8S / "examples" / "nodelocal-dns",
-    # "kind": K8S / "overlays" / "kind",
+    "kind": K8S / "overlays" / "kind",
     "restore": K8S / "overlays" / "restore",
 }
 #: Those that differ from production by a network component only are looked at for that alone.

@@ -16,6 +16,7 @@ from tests.infra.cluster_objects import (
     describe,
     find,
     get_containers,
+    get_main_container,
     get_namespace,
     get_template,
     is_built_in,
@@ -23,8 +24,10 @@ from tests.infra.cluster_objects import (
     list_workloads,
     make_flow_run,
     render,
+    render_folder,
     render_text,
 )
+from tests.infra.policy_world import OUTSIDE, allows, make_pod
 
 #: Kubernetes versions of which the schemas are at hand; 1.24, the guide's oldest, is not among
 #: them, and every API used here is in it (autoscaling/v2 and policy/v1 came with 1.23 and 1.21).
@@ -421,6 +424,30 @@ def test_a_limit_that_needs_a_redis_is_asked_for_by_name() -> None:
     assert "BackendTrafficPolicy" not in "".join(p.read_text() for p in component.glob("*.yaml"))
     limit = PROJECT / "infra/k8s/components/gateway-rate-limit"
     assert "Redis" in (limit / "kustomization.yaml").read_text()
+
+
+def test_filebeat_s_host_paths_are_let_in_where_it_is_installed_and_nowhere_else() -> None:
+    objects = render_folder(PROJECT / "infra/k8s/examples/filebeat")
+    (namespace,) = [one for one in objects if one["kind"] == "Namespace"]
+    level = namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+    assert (namespace["metadata"]["name"], level) == ("filebeat", "privileged")
+    text = (PROJECT / "monitoring/logging/filebeat-config.yaml").read_text()
+    assert "helm install filebeat elastic/filebeat -n filebeat " in text
+    filebeat = make_pod("filebeat", "filebeat", app="filebeat-filebeat")
+    elasticsearch = make_pod("elasticsearch", "monitoring", app="elasticsearch-master")
+    policies = [*objects, *find("production", "NetworkPolicy")]
+    policies = [one for one in policies if one["kind"] == "NetworkPolicy"]
+    assert allows(policies, filebeat, elasticsearch, 9200)
+    assert allows(policies, filebeat, OUTSIDE["api-server"], 6443)
+    assert not allows(policies, filebeat, make_pod("api", "mhras", app="mhras-api"), 8000)
+
+
+def test_the_way_back_of_a_migration_is_a_job_of_the_release_s_image() -> None:
+    objects = render_folder(PROJECT / "infra/k8s/examples/migration-down")
+    (job,) = [one for one in objects if one["kind"] == "Job"]
+    assert job["metadata"]["name"] == "mhras-migration-down"
+    assert get_main_container(job)["command"][-2] == "--down"
+    assert get_main_container(job)["image"].endswith("/mhras-api:v1.0.0")
 
 
 def test_the_example_for_a_vault_names_every_secret_and_no_other() -> None:
