@@ -33,10 +33,10 @@ from serving.database.sessions import open_session
 from serving.database.tables import Consent
 from serving.individuals.erasure import erase_individual
 from serving.settings import normalise_database_url
-from tests.conftest import FAST_AND_LOOSE
 from tests.fixtures.landed_tables import make_table
 from tests.fixtures.mlflow_server import wait_until_healthy
 from tests.fixtures.object_store import KEY_ID, SECRET, run_object_store
+from tests.fixtures.postgres_options import FAST_AND_LOOSE
 from tests.fixtures.releases import ReleaseFactory
 
 STAYS, LEFT_BEFORE, LEAVES_AFTER = "1" * 32, "2" * 32, "3" * 32
