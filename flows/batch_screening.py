@@ -34,6 +34,7 @@ from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.severity import load_severity_rules
 from serving.consent.in_force import read_allowed
 from serving.database.sessions import create_database_engine, create_single_engine, open_session
 from serving.database.tables import Prediction
@@ -46,15 +47,18 @@ from serving.scoring.assessment import (
     Assessment,
     Case,
     ExplanationOptions,
+    LastDecisions,
+    RuleFindings,
     describe_inputs,
     read_explanation_options,
 )
 from serving.scoring.release import Release
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.composition import Thresholds, compose_answer, read_thresholds
+from serving.screening.decisions import read_last_decisions
 from serving.screening.recorder import Record, write_records
 from serving.screening.records import Caller, make_record
-from serving.screening.screen import assess_or_leave_to_crisis_rule
+from serving.screening.screen import assess_or_leave_to_rules
 from serving.settings import get_settings
 
 ACTOR = FlowActor("batch screening flow")
@@ -203,11 +207,13 @@ def screen_page(people: Sequence[str], batch: str, context: BatchContext) -> Bat
     left = [one for one in people if one not in known]
     consented = read_consented(context.engine, left)
     rows = context.reader.fetch(Choice(context.release).list_views(), left)
+    decisions = read_last_decisions(context.engine, left)
     records: dict[str, Record] = {}
     without_data = not_scored = 0
     for person, data_types in consented.items():
         try:
-            record = screen_stored(person, data_types, rows[person], batch, context)
+            decided = decisions.get(person, LastDecisions())
+            record = screen_stored(person, data_types, rows[person], batch, context, decided)
         except ScoringFailedError:
             not_scored += 1
             continue
@@ -251,30 +257,40 @@ def read_consented(engine: Engine, people: Sequence[str]) -> dict[str, frozenset
 
 
 def screen_stored(
-    person: str, consented: frozenset[str], row: StoredRow, batch: str, context: BatchContext
+    person: str,
+    consented: frozenset[str],
+    row: StoredRow,
+    batch: str,
+    context: BatchContext,
+    decided: LastDecisions,
 ) -> Record | None:
     """Return the rows of one screening on what is stored; None where nothing is.
 
-    Raises ScoringFailedError unless the crisis rule decides without the release.
+    Raises ScoringFailedError unless a rule decides without the release.
     """
-    case = Case(Answers(datetime.now(UTC)), consented, row)
-    signal = case.read_signal(context.release)
-    _release, assessment = assess_or_leave_to_crisis_rule(
-        [context.release], case, signal, context.explanations
+    case = Case(Answers(datetime.now(UTC)), consented, row, decided=decided)
+    findings = case.apply_rules(context.release, load_severity_rules())
+    _release, assessment = assess_or_leave_to_rules(
+        [context.release], case, findings, context.explanations
     )
     if assessment is not None and set(assessment.missing_data) == set(DATA_TYPES):
         return None
     degraded = ["release"] if assessment is None else []
-    answer = compose_answer(person, signal, assessment, degraded, context.thresholds)
-    return describe_record(answer, case, assessment, batch)
+    answer = compose_answer(person, findings, assessment, degraded, context.thresholds)
+    return describe_record(answer, case, findings, assessment, batch)
 
 
 def describe_record(
-    answer: ScreeningAnswer, case: Case, assessment: Assessment | None, batch: str
+    answer: ScreeningAnswer,
+    case: Case,
+    findings: RuleFindings,
+    assessment: Assessment | None,
+    batch: str,
 ) -> Record:
     inputs = describe_inputs(assessment, case.answers) if assessment else {}
     caller = Caller(ACTOR, f"batch:{batch}", deadline=float("inf"), batch=batch)
-    return make_record(answer, caller, case.consented, "production", inputs)
+    level = findings.crisis.level
+    return make_record(answer, caller, case.consented, "production", inputs, level)
 
 
 def report_batch(batch: str, version: int, counts: BatchCounts) -> None:

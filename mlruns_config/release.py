@@ -77,9 +77,9 @@ class MemberPin(ManifestPart):
     `input` is the name of its graph's input: the features or the weekly sequence.
     """
 
-    name: str
-    registered_model: str
-    version: int
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    registered_model: Annotated[str, Field(pattern=r"^mhras-[a-z0-9-]{1,60}$")]
+    version: Annotated[int, Field(ge=1)]
     run_id: str
     input: Literal["features", "sequence"] = "features"
     #: Artifact path inside the member's version -> SHA-256.

@@ -42,6 +42,8 @@ class ProblemError(Exception):
     kind = "internal-error"
     title = "The request could not be answered"
     headers: dict[str, str] = {}  # noqa: RUF012 (never changed)
+    #: Whether the problem carries the crisis guidance, whatever its status.
+    shows_guidance = False
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
@@ -204,7 +205,9 @@ def read_tokens(environment: dict[str, str]) -> dict[str, str]:
         names = ", ".join(f"MHRAS_SMOKE_{role.upper()}_TOKEN" for role in missing)
         raise typer.BadParameter(f"set {names}, or JWT_SECRET_KEY")
     if missing and secret:
-        # Here, not at the top: with tokens given, httpx and typer are all this file needs.
+        # Here, not at the top: with tokens given, httpx and typer are all this file needs. The
+        # folder of this file holds the tests of serving, which would be found first.
+        sys.path = [place for place in sys.path if Path(place).resolve() != Path(__file__).parent]
         from serving.auth.tokens import issue_token
         from serving.roles import Role
 

@@ -4,10 +4,10 @@ import time
 from typing import Any
 from uuid import UUID
 
-import httpx
 from rich.console import Console
 from rich.markup import escape
 
+from infra.local.prefect_api import request_prefect
 from infra.local.stack import LocalStack
 
 POLL_SECONDS = 1.0
@@ -64,7 +64,6 @@ def ask_prefect(
     stack: LocalStack, method: str, path: str, body: dict[str, Any] | None = None
 ) -> Any:
     """Ask Prefect's API; return the answer, None where it has no body."""
-    url = f"{stack.environment['PREFECT_API_URL']}/{path}"
-    response = httpx.request(method, url, json=body, timeout=30, trust_env=False)
+    response = request_prefect(stack.environment, method, path, body)
     response.raise_for_status()
     return response.json() if response.content else None

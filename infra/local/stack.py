@@ -10,6 +10,12 @@ import httpx
 
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, start_postgres
+from infra.local.prefect_api import (
+    POOL_TEMPLATE,
+    PREFECT_USER,
+    make_server_settings,
+    request_prefect,
+)
 from infra.local.processes import (
     ManagedProcess,
     clean_up_after_crash,
@@ -150,12 +156,8 @@ def _register_deployments(stack: LocalStack) -> None:
 def _reconcile(stack: LocalStack, announce: Announce) -> None:
     """Mark the runs that the last worker left behind; before the next one nobody is at work."""
     unfinished = {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}
-    response = httpx.post(
-        f"{stack.environment['PREFECT_API_URL']}/flow_runs/count",
-        json={"flow_runs": {"state": unfinished}},
-        timeout=30,
-        trust_env=False,
-    )
+    body = {"flow_runs": {"state": unfinished}}
+    response = request_prefect(stack.environment, "POST", "flow_runs/count", body)
     response.raise_for_status()
     if response.json():
         _run_to_end(stack, "reconciliation", [sys.executable, "-m", "flows.reconciliation"])
@@ -195,19 +197,20 @@ def _take_mlflow_secrets(
 def _start_prefect(stack: LocalStack) -> ManagedProcess:
     port = str(stack.ports["prefect"])
     command = [_find_program("prefect"), "server", "start", "--host", "127.0.0.1", "--port", port]
-    return stack.start("prefect", command)
+    auth_string = stack.environment["PREFECT_API_AUTH_STRING"]
+    return stack.start(
+        "prefect", command, **make_server_settings(auth_string, stack.url("prefect"))
+    )
 
 
 def _create_work_pool(stack: LocalStack) -> None:
-    """Create the pool before anything is deployed to it; it may be there from last time."""
-    response = httpx.post(
-        f"{stack.environment['PREFECT_API_URL']}/work_pools/",
-        json={"name": WORK_POOL, "type": "process"},
-        timeout=30,
-        trust_env=False,
-    )
-    if response.status_code != httpx.codes.CONFLICT:
-        response.raise_for_status()
+    """Create the pool, or give one of before the template that takes no commands."""
+    pool = {"name": WORK_POOL, "type": "process", "base_job_template": POOL_TEMPLATE}
+    response = request_prefect(stack.environment, "POST", "work_pools/", pool)
+    if response.status_code == httpx.codes.CONFLICT:
+        change = {"base_job_template": POOL_TEMPLATE}
+        response = request_prefect(stack.environment, "PATCH", f"work_pools/{WORK_POOL}", change)
+    response.raise_for_status()
 
 
 def _run_to_end(stack: LocalStack, name: str, command: list[str], **changes: str) -> None:
@@ -235,6 +238,7 @@ def _make_environment(
     prefect = f"http://127.0.0.1:{ports['prefect']}/api"
     scratch = state / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
+    login = f"{PREFECT_USER}:{secrets.pop('PREFECT_PASSWORD')}"
     variables = {
         **secrets,
         "MHRAS_ENV": "development",
@@ -244,6 +248,7 @@ def _make_environment(
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['mlflow']}",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "PREFECT_API_URL": prefect,
+        "PREFECT_API_AUTH_STRING": login,
         "PREFECT_HOME": str(state / "prefect"),
         # Prefect keeps what it runs in a folder of one name for all users of a machine.
         "TMPDIR": str(scratch),

@@ -80,25 +80,44 @@ class ProviderKeys:
             key_id = str(jwt.get_unverified_header(token).get("kid"))
         except jwt.InvalidTokenError:
             raise UnauthenticatedError("the token is not valid") from None
-        with self._lock:
-            pause = REFRESH_PAUSE_SECONDS if key_id not in self._keys else KEYS_LIVE_SECONDS
-            if time.monotonic() - self._asked_at >= pause:
-                self._refresh()
+        if key_id in self._keys:
+            self._refresh_aside()
+        else:
+            self._refresh_if_due(REFRESH_PAUSE_SECONDS)
         if not self._keys:
             raise IdentityProviderUnavailableError("its keys cannot be read; try again shortly")
         if key_id not in self._keys:
             raise UnauthenticatedError("the token is signed with a key that is not known")
         return self._keys[key_id]
 
+    def _refresh_aside(self) -> None:
+        """Refresh keys that are due in a thread of its own: a known key waits for no provider."""
+        if time.monotonic() - self._asked_at >= KEYS_LIVE_SECONDS and not self._lock.locked():
+            refresh = threading.Thread(
+                target=self._refresh_if_due, args=(KEYS_LIVE_SECONDS,), name="jwks", daemon=True
+            )
+            refresh.start()
+
+    def _refresh_if_due(self, pause: float) -> None:
+        with self._lock:
+            if time.monotonic() - self._asked_at >= pause:
+                self._asked_at = time.monotonic()
+                self._refresh()
+
     def _refresh(self) -> None:
-        self._asked_at = time.monotonic()
+        """Read the provider's keys; keep the last good ones when it sends none that can be used."""
         try:
             keys = self._client.get_signing_keys(refresh=True)
-        except jwt.PyJWKClientError as error:
+            found = {str(key.key_id): (key.key, choose_algorithm(key.key)) for key in keys}
+        # PyJWT passes on whatever HTML, bad encoding or a malformed key set raises.
+        except Exception as error:
             log.error("keys of the identity provider not read", cause=type(error).__name__)
             return
-        found = {str(key.key_id): (key.key, choose_algorithm(key.key)) for key in keys}
-        self._keys = {name: (key, name_) for name, (key, name_) in found.items() if name_}
+        usable = {name: (key, kind) for name, (key, kind) in found.items() if kind}
+        if usable:
+            self._keys = usable
+        else:
+            log.error("the identity provider sent no key that can be used", keys=len(found))
 
 
 def choose_algorithm(key: Any) -> str:

@@ -29,6 +29,14 @@ class OverrideReason(StrEnum):
     OTHER = "other"
 
 
+#: Review reasons of a crisis; a decided review with one of them closes a stored crisis.
+CRISIS_REASONS = (
+    "crisis_item",
+    "stored_crisis_item",
+    "unreadable_crisis_item",
+    "clinician_override",
+)
+
 #: Most urgent first, by band of the screening. A local agreement, not a clinical standard.
 REVIEW_WITHIN = {
     "critical": timedelta(hours=1),

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Identity,
     Index,
     LargeBinary,
+    SmallInteger,
     String,
     Text,
     func,
@@ -181,6 +182,9 @@ class ReviewItem(Base):
     created_at: Mapped[datetime]
     priority: Mapped[str] = mapped_column(String(16))
     reasons: Mapped[list[str]]
+    #: Answer to PHQ-9 item 9 (0 to 3) by which the crisis rule decided; an unreadable one is 3.
+    crisis_level: Mapped[int] = mapped_column(SmallInteger, default=0)
+    risk_score: Mapped[float] = mapped_column(Float, default=0.0)
     status: Mapped[str] = mapped_column(String(16))
     due_at: Mapped[datetime] = mapped_column(default=_find_due_time)
     claimed_by: Mapped[str | None] = mapped_column(Text)

@@ -21,7 +21,8 @@ from serving.http.problems import answer_problem
 log = structlog.get_logger("serving.requests")
 
 REQUEST_ID_HEADER = "X-Request-ID"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: A UUID, with or without a short prefix: a free text would put names into log and audit trail.
+_REQUEST_ID = re.compile(r"(?:[a-z]{1,8}_)?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.I)
 
 #: Answers hold health data: no cache may keep them, no browser may guess their type, frame
 #: them, or run anything that came with them.

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -98,6 +99,13 @@ def read_instant(part: Any) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("no time zone")
     return _lie_in_our_time(moment)
+
+
+def read_real(part: Any) -> float:
+    """Return a finite number; raises ValueError for anything else."""
+    if not isinstance(part, int | float) or isinstance(part, bool) or not math.isfinite(part):
+        raise ValueError("no number")
+    return float(part)
 
 
 def read_number(part: Any) -> int:

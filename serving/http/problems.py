@@ -152,13 +152,16 @@ def answer_invalid_request(request: Request, error: Exception) -> JSONResponse:
 
 def list_field_problems(errors: Iterable[Mapping[str, Any]]) -> list[FieldProblem]:
     """Return what pydantic found, by field; `loc` begins with the place, as in FastAPI's."""
-    return [FieldProblem(field=name_field(one["loc"]), message=one["msg"]) for one in errors]
+    return [
+        FieldProblem(field=name_field(one["loc"]), message=one["msg"].removeprefix("Value error, "))
+        for one in errors
+    ]
 
 
 def make_response(
     request: Request, error: ProblemError, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    guidance = needs_guidance(request, error.status)
+    guidance = error.shows_guidance or needs_guidance(request, error.status)
     problem = describe_problem(error, read_request_id(request), guidance=guidance)
     return JSONResponse(
         problem.model_dump(exclude_none=True),
@@ -181,12 +184,12 @@ def describe_problem(error: ProblemError, request_id: str | None, *, guidance: b
 
 
 def needs_guidance(request: Request, status: int) -> bool:
-    """Tell whether someone waiting for a screening is left without an answer by us."""
+    """Return True if a screening is left without an answer, whosever fault it is."""
     return request.url.path.startswith("/screen") and leaves_unanswered(status)
 
 
 def leaves_unanswered(status: int) -> bool:
-    return status in (403, 429) or status >= 500
+    return status in (403, 409, 422, 429) or status >= 500
 
 
 def read_request_id(request: Request) -> str | None:

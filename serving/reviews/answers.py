@@ -30,6 +30,8 @@ class ReviewEntry(ReviewPart):
     overdue: bool
     priority: Band
     reasons: list[str]
+    crisis_level: int = Field(description="Answer to PHQ-9 item 9 where the crisis rule decided.")
+    risk_score: float
     status: ReviewStatus
     claimed_by: str | None
     claimed_at: datetime | None

@@ -15,7 +15,9 @@ from serving.database.review_terms import REVIEW_WITHIN, ReviewStatus
 from serving.database.tables import CrisisOverride, Prediction, ReviewEvent, ReviewItem
 from serving.errors import Principal
 from serving.reviews.queue import OPEN
+from serving.scoring.crisis import UNKNOWN_LEVEL
 from serving.scoring.estimate import Band
+from serving.screening.composition import CRISIS_SCORE
 
 #: Code of the review reason that an override leaves.
 CLINICIAN_OVERRIDE = "clinician_override"
@@ -27,6 +29,7 @@ def override(
     """Record the override and see that an open review item of top priority exists."""
     now = datetime.now(UTC)
     item = _find_open_item(session, prediction.id) or _make_item(session, prediction, now)
+    item.crisis_level = UNKNOWN_LEVEL
     if item.priority != Band.CRITICAL:
         item.priority = Band.CRITICAL
         item.due_at = min(item.due_at, now + REVIEW_WITHIN[Band.CRITICAL])
@@ -73,6 +76,8 @@ def _make_item(session: Session, prediction: Prediction, now: datetime) -> Revie
         created_at=now,
         priority=Band.CRITICAL,
         reasons=[CLINICIAN_OVERRIDE],
+        crisis_level=UNKNOWN_LEVEL,
+        risk_score=CRISIS_SCORE,
         status=ReviewStatus.PENDING,
         due_at=now + REVIEW_WITHIN[Band.CRITICAL],
     )

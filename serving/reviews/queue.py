@@ -1,7 +1,7 @@
 """The review queue: who looks at whom first, who has taken it on, and what was decided.
 
 Every change is one conditional UPDATE, so of two clinicians who reach for the same item one
-gets it. Open items are pending or claimed; the most urgent and oldest come first.
+gets it. Open items are pending or claimed; ORDER has the most urgent first.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,6 +33,17 @@ RANK = case(
 )
 
 
+#: Most urgent first: by band; crises by the answer to item 9 (3 before 1); then by score; then
+#: who waits longest.
+ORDER = (
+    RANK,
+    -ReviewItem.crisis_level,
+    -ReviewItem.risk_score,
+    ReviewItem.created_at,
+    ReviewItem.id,
+)
+
+
 @dataclass(frozen=True)
 class QueueFilter:
     """Which items a listing holds; None: any. Without a status, those still open."""
@@ -57,12 +68,11 @@ class ReviewDecision:
 def list_items(
     session: Session, wanted: QueueFilter, after: Sequence[Any] | None, limit: int
 ) -> Sequence[ReviewItem]:
-    """Return up to `limit` items after a position (rank, created_at, id), in queue order."""
+    """Return up to `limit` items after a position (`find_position`), in queue order."""
     statement = select(ReviewItem).where(*_make_conditions(wanted, datetime.now(UTC)))
     if after is not None:
-        statement = statement.where(tuple_(RANK, ReviewItem.created_at, ReviewItem.id) > after)
-    order = (RANK, ReviewItem.created_at, ReviewItem.id)
-    return session.scalars(statement.order_by(*order).limit(limit)).all()
+        statement = statement.where(tuple_(*ORDER) > after)
+    return session.scalars(statement.order_by(*ORDER).limit(limit)).all()
 
 
 def _make_conditions(wanted: QueueFilter, now: datetime) -> Iterator[ColumnElement[bool]]:
@@ -83,9 +93,10 @@ def _make_conditions(wanted: QueueFilter, now: datetime) -> Iterator[ColumnEleme
         yield late if wanted.overdue else ~late
 
 
-def find_position(item: ReviewItem) -> tuple[int, datetime, UUID]:
-    """Return where an item stands in the queue's order."""
-    return find_rank(item.priority), item.created_at, item.id
+def find_position(item: ReviewItem) -> tuple[int, int, float, datetime, UUID]:
+    """Return where an item stands in the queue's order, as ORDER does."""
+    rank = find_rank(item.priority)
+    return rank, -item.crisis_level, -item.risk_score, item.created_at, item.id
 
 
 def find_rank(priority: str) -> int:

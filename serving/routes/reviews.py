@@ -20,6 +20,7 @@ from serving.http.parameters import (
     read_cursor,
     read_instant,
     read_number,
+    read_real,
     write_cursor,
 )
 from serving.http.problems import GUARDED, describe_problems
@@ -48,6 +49,9 @@ from serving.scoring.estimate import Band
 
 router = APIRouter(tags=["review"], route_class=StrictJsonRoute)
 
+#: Readers of a cursor: the parts of a position in the queue.
+QUEUE_POSITION = (read_number, read_real, read_real, read_instant, UUID)
+
 ONE_ITEM = describe_problems(*GUARDED, 404)
 ONE_CHANGE = describe_problems(*GUARDED, 404, 409)
 
@@ -65,9 +69,9 @@ def list_reviews(
     limit: PageSize = 50,
     cursor: Cursor = None,
 ) -> ReviewPage:
-    """List review items: most urgent first, then oldest."""
+    """List review items: by band, crises by item 9, then by score, then by waiting time."""
     wanted = QueueFilter(status, priority, reason, claimed_by, overdue)
-    after = read_cursor(cursor, read_number, read_instant, UUID) if cursor else None
+    after = read_cursor(cursor, *QUEUE_POSITION) if cursor else None
     found = list(list_items(session, wanted, after, limit + 1))
     shown = found[:limit]
     individuals = sorted({item.anonymized_id for item in shown})

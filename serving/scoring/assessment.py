@@ -1,12 +1,14 @@
 """What a release and its explanations say about one individual."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.online import (
     Answers,
     OnlineFeatures,
@@ -14,9 +16,10 @@ from feature_repo.online import (
     make_request_fields,
 )
 from feature_repo.stored_views import StoredRow
+from mlruns_config.severity import SeverityRule, SeverityRules
 from monitoring.metrics import MODEL_INFERENCE_DURATION
 from serving.scoring.counterfactuals import find_counterfactuals
-from serving.scoring.crisis import SelfHarmSignal, read_signal, read_stored_signal
+from serving.scoring.crisis import CrisisFinding, find_crisis, is_decided_since
 from serving.scoring.estimate import (
     Estimate,
     Inputs,
@@ -31,6 +34,7 @@ from serving.scoring.reasons import combine_attributions, explain
 from serving.scoring.release import Release
 from serving.scoring.rules import match_rule
 from serving.scoring.sequence_outputs import find_stored_outputs
+from serving.scoring.severity import find_holding_rules
 from serving.settings import Settings
 
 
@@ -83,28 +87,68 @@ class Assessment:
 
 
 @dataclass(frozen=True)
+class LastDecisions:
+    """When clinicians last decided a review of a person, and a review of a crisis."""
+
+    any_at: datetime | None = None
+    crisis_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RuleFindings:
+    """What the rules find in a case, before and whatever a model estimates.
+
+    `is_reviewed`: the severity rules rest on a stored questionnaire that a clinician has
+    reviewed since, so they raise the band and queue no further review.
+    """
+
+    crisis: CrisisFinding
+    severity: list[SeverityRule] = field(default_factory=list)
+    is_reviewed: bool = False
+
+    @property
+    def decide_alone(self) -> bool:
+        """Whether a case can be answered without a model."""
+        return self.crisis.forces_top_band or bool(self.severity)
+
+
+@dataclass(frozen=True)
 class Case:
-    """What a screening may use of one individual: answers, consents, and what is stored."""
+    """What a screening may use of one individual: answers, consents, what is stored and decided."""
 
     answers: Answers
     consented: frozenset[str]
     row: StoredRow | None = None
     store_is_away: bool = False
+    decided: LastDecisions = LastDecisions()
 
     def see_features(self, release: Release) -> OnlineFeatures:
         """Return the features as a release's contract defines them."""
         row = self.row or StoredRow()
         return combine_features(release.manifest.stored_views, row, self.answers, self.consented)
 
-    def read_signal(self, release: Release) -> SelfHarmSignal:
-        """Return what is known of thoughts of self-harm, before any model is asked.
+    def apply_rules(self, release: Release | None, rules: SeverityRules) -> RuleFindings:
+        """Return what crisis and severity rules find, which needs no model.
 
-        Where no PHQ-9 was sent, nobody has just seen item 9: the last stored one speaks.
+        Without a release the stored features cannot be read: the answers sent decide alone.
         """
-        sent = read_signal(self.answers.phq9, self.answers.phq9_total)
-        if sent is not SelfHarmSignal.NOT_ASKED:
-            return sent
-        return read_stored_signal(self.see_features(release).values)
+        features = self.see_features(release) if release else see_answers(self.answers)
+        holding = find_holding_rules(rules, features.values, self.answers)
+        crisis = find_crisis(self.answers, features.values, self.decided.crisis_at)
+        return RuleFindings(crisis, holding, self._is_reviewed(holding, features.values))
+
+    def _is_reviewed(self, holding: list[SeverityRule], values: Mapping[str, float]) -> bool:
+        """Return True if rules hold by a stored PHQ-9 alone that a clinician has reviewed since."""
+        if not holding or self.answers.phq9 is not None or self.answers.phq9_total is not None:
+            return False
+        if any(rule.sent_only for rule in holding):
+            return False
+        return is_decided_since(self.answers, values, self.decided.any_at)
+
+
+def see_answers(answers: Answers) -> OnlineFeatures:
+    """Return the features of the answers alone, for when nothing stored can be read."""
+    return combine_features((), StoredRow(), answers, frozenset(DATA_TYPES))
 
 
 def assess(release: Release, case: Case, options: ExplanationOptions) -> Assessment:

@@ -24,6 +24,9 @@ from mlruns_config.release import (
 #: Member probabilities are kept this far from 0 and 1, where log-odds are infinite.
 PROBABILITY_MARGIN = 1e-6
 
+#: Scores are shown and compared to one decimal.
+SCORE_STEP = 0.1
+
 #: float64 [n].
 Numbers = NDArray[np.float64]
 #: float32 [1, features].
@@ -71,6 +74,11 @@ class BandEdges:
         if score <= self.moderate:
             return Band.MODERATE
         return Band.HIGH if score <= self.high else Band.CRITICAL
+
+    def find_least_score(self, band: Band) -> float:
+        """Return the lowest score, to one decimal, that `find_band` puts into a band."""
+        below = {Band.MODERATE: self.low, Band.HIGH: self.moderate, Band.CRITICAL: self.high}
+        return round(below[band] + SCORE_STEP, 1) if band in below else 0.0
 
 
 @dataclass(frozen=True)

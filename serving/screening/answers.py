@@ -18,11 +18,13 @@ INTENDED_USE = (
 
 
 class ReviewReason(StrEnum):
-    """Why a person must look at a screening."""
+    """Why a clinician must see a screening, beside the codes of the severity rules."""
 
     CRISIS_ITEM = "crisis_item"
+    STORED_CRISIS_ITEM = "stored_crisis_item"
     UNREADABLE_CRISIS_ITEM = "unreadable_crisis_item"
     CRISIS_ITEM_UNKNOWN = "crisis_item_unknown"
+    HIGH_PRIORITY = "high_priority"
     SCORE = "score"
     ABSTENTION = "abstention"
     NO_RELEASE = "no_release"
@@ -30,16 +32,21 @@ class ReviewReason(StrEnum):
 
 REVIEW_TEXTS = {
     ReviewReason.CRISIS_ITEM: "PHQ-9 item 9 (thoughts of death or self-harm) is above 0.",
+    ReviewReason.STORED_CRISIS_ITEM: "A PHQ-9 of the last 14 days has item 9 above 0 or "
+    "unreadable, and no clinician has closed it.",
     ReviewReason.UNREADABLE_CRISIS_ITEM: "PHQ-9 item 9 is unreadable, so it counts as present.",
     ReviewReason.CRISIS_ITEM_UNKNOWN: "Only a PHQ-9 total was sent; ask about item 9.",
+    ReviewReason.HIGH_PRIORITY: "The priority is high.",
     ReviewReason.SCORE: "The score reaches the review threshold.",
     ReviewReason.ABSTENTION: "The estimate is too uncertain to stand alone.",
-    ReviewReason.NO_RELEASE: "No model was available; the answer rests on item 9 alone.",
+    ReviewReason.NO_RELEASE: "No model was available; the answer rests on the rules alone.",
 }
 
 
 class ReviewReasonPart(AnswerPart):
-    code: ReviewReason
+    """Why a clinician must see the screening; codes of severity rules are those of their file."""
+
+    code: str
     text: str
 
 
@@ -82,10 +89,18 @@ class ScreeningAnswer(AnswerPart):
     created_at: datetime
     summary: str = Field(max_length=139)
     risk_score: float = Field(
-        ge=0, le=100, description="Review priority; 100 when the crisis rule decides."
+        ge=0,
+        le=100,
+        description="Review priority; 100 when the crisis rule decides, at least the lower edge "
+        "of its band when a severity rule holds.",
     )
     risk_band: Band
-    decided_by: Literal["release", "crisis_rule"]
+    decided_by: Literal["release", "severity_rule", "crisis_rule"] = Field(
+        description="What put the score where it is; rules only raise it."
+    )
+    rules_version: int = Field(
+        default=0, description="Version of the severity rules; 0: answered before there were any."
+    )
     model_score: float | None = Field(description="The release's own score; null without one.")
     probability: float | None = Field(
         description="Calibrated probability of deterioration within 90 days."
@@ -106,7 +121,9 @@ class ScreeningAnswer(AnswerPart):
     review_reasons: list[ReviewReasonPart]
     crisis_guidance: str | None
     missing_data: list[str] = Field(description="Data types the answer had to do without.")
-    data_as_of: dict[str, datetime | None] = Field(description="Age of each group of features.")
+    data_as_of: dict[str, datetime | None] = Field(
+        description="Moment that each group of data stands for."
+    )
     degraded: list[str] = Field(description="Dependencies that were down for this answer.")
     known_individual: bool | None = Field(
         description="False when no data are stored; null when the store could not be asked."

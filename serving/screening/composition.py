@@ -1,14 +1,18 @@
 """From a assessment to an answer, in the words of a review queue: pure functions."""
 
+import math
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from feature_repo.consent_terms import DATA_TYPES
+from feature_repo.online import OnlineFeatures
 from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.severity import load_severity_rules
 from serving.http.guidance import GUIDANCE
-from serving.scoring.assessment import Assessment, Explanations
-from serving.scoring.crisis import SelfHarmSignal
+from serving.scoring.assessment import Assessment, Explanations, RuleFindings
+from serving.scoring.crisis import CrisisFinding, SelfHarmSignal
 from serving.scoring.estimate import Band, BandEdges, Estimate
 from serving.screening.answers import (
     REVIEW_TEXTS,
@@ -23,6 +27,8 @@ from serving.settings import Settings
 
 #: Score of what the crisis rule decides: nothing ranks above it.
 CRISIS_SCORE = 100.0
+#: Bands whose people wait for a clinician: `high` within a day, `critical` within the hour.
+QUEUED_BANDS = (Band.HIGH, Band.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -45,70 +51,137 @@ def read_thresholds(settings: Settings) -> Thresholds:
 
 def compose_answer(
     anonymized_id: str,
-    signal: SelfHarmSignal,
+    findings: RuleFindings,
     assessment: Assessment | None,
     degraded: list[str],
     thresholds: Thresholds,
 ) -> ScreeningAnswer:
     """Return the answer; `degraded` names the dependencies that were away."""
     features = assessment.features if assessment and "feature_store" not in degraded else None
-    found = assessment.estimate if assessment else None
+    estimate = assessment.estimate if assessment else None
     explained = assessment.explanations if assessment else Explanations()
-    crisis = signal.forces_top_band
-    score = CRISIS_SCORE if crisis or found is None else found.score
-    band = Band.CRITICAL if crisis else thresholds.bands.find_band(score)
-    reasons = list_review_reasons(signal, found, thresholds)
+    score, decided_by = decide_score(findings, estimate, thresholds)
+    band = thresholds.bands.find_band(score)
+    reasons = list_review_reasons(findings, estimate, band, thresholds)
     return ScreeningAnswer(
         prediction_id=uuid.uuid4(),
         anonymized_id=anonymized_id,
         created_at=datetime.now(UTC),
-        summary=summarise(signal, band, found),
+        summary=summarise(findings, band, estimate),
         risk_score=score,
         risk_band=band,
-        decided_by="crisis_rule" if crisis else "release",
-        model_score=found.score if found else None,
-        probability=found.probability if found else None,
+        decided_by=decided_by,
+        rules_version=load_severity_rules().version,
+        model_score=estimate.score if estimate else None,
+        probability=estimate.probability if estimate else None,
         interval=describe_interval(assessment),
-        confidence=found.confidence if found else 0.0,
+        confidence=estimate.confidence if estimate else 0.0,
         reasons=explained.reasons,
         counterfactuals=explained.counterfactuals,
         rule=explained.rule,
         needs_review=bool(reasons),
-        review_reasons=[ReviewReasonPart(code=code, text=REVIEW_TEXTS[code]) for code in reasons],
-        crisis_guidance=GUIDANCE if crisis or band is Band.CRITICAL else None,
+        review_reasons=reasons,
+        crisis_guidance=GUIDANCE if band is Band.CRITICAL else None,
         missing_data=assessment.missing_data if assessment else list(DATA_TYPES),
-        data_as_of=features.timestamps if features else {},
+        data_as_of=describe_ages(features) if features else {},
         degraded=degraded,
         known_individual=features.is_known if features else None,
         release=describe_release(assessment) if assessment else None,
     )
 
 
+DecidedBy = Literal["release", "severity_rule", "crisis_rule"]
+
+
+def decide_score(
+    findings: RuleFindings, estimate: Estimate | None, thresholds: Thresholds
+) -> tuple[float, DecidedBy]:
+    """Return the score and what put it there; rules raise a model's score and never lower it."""
+    if findings.crisis.forces_top_band:
+        return CRISIS_SCORE, "crisis_rule"
+    by_model = estimate.score if estimate else 0.0
+    by_rules = max(
+        (thresholds.bands.find_least_score(Band(rule.band)) for rule in findings.severity),
+        default=0.0,
+    )
+    if by_rules > by_model or estimate is None:
+        return by_rules, "severity_rule"
+    return by_model, "release"
+
+
 def list_review_reasons(
-    signal: SelfHarmSignal, found: Estimate | None, thresholds: Thresholds
-) -> list[ReviewReason]:
-    """Return every reason why a person must look; empty when none does."""
-    queues = thresholds.queues_scores
-    reaches = found is not None and found.score >= thresholds.human_review
+    findings: RuleFindings, estimate: Estimate | None, band: Band, thresholds: Thresholds
+) -> list[ReviewReasonPart]:
+    """Return every reason why a clinician must see the screening; empty when none holds.
+
+    A rule that rests on a stored questionnaire which a clinician has reviewed since gives none;
+    neither does the band that it alone put the person into.
+    """
+    crisis, queues = findings.crisis, thresholds.queues_scores
+    score = estimate.score if estimate else 0.0
+    raised_anew = not findings.is_reviewed and band in QUEUED_BANDS
+    by_model = thresholds.bands.find_band(score) in QUEUED_BANDS
     checks = {
-        ReviewReason.CRISIS_ITEM: signal is SelfHarmSignal.PRESENT,
-        ReviewReason.UNREADABLE_CRISIS_ITEM: signal is SelfHarmSignal.UNREADABLE,
-        ReviewReason.CRISIS_ITEM_UNKNOWN: signal is SelfHarmSignal.UNKNOWN,
-        ReviewReason.SCORE: queues and reaches,
-        ReviewReason.ABSTENTION: queues and found is not None and found.abstains,
-        ReviewReason.NO_RELEASE: found is None,
+        ReviewReason.STORED_CRISIS_ITEM: crisis.is_stored and crisis.forces_top_band,
+        ReviewReason.CRISIS_ITEM: not crisis.is_stored and crisis.signal is SelfHarmSignal.PRESENT,
+        ReviewReason.UNREADABLE_CRISIS_ITEM: not crisis.is_stored
+        and crisis.signal is SelfHarmSignal.UNREADABLE,
+        ReviewReason.CRISIS_ITEM_UNKNOWN: crisis.signal is SelfHarmSignal.UNKNOWN,
+        ReviewReason.HIGH_PRIORITY: queues
+        and (raised_anew or by_model)
+        and not crisis.forces_top_band,
+        ReviewReason.SCORE: queues and estimate is not None and score >= thresholds.human_review,
+        ReviewReason.ABSTENTION: queues and estimate is not None and estimate.abstains,
+        ReviewReason.NO_RELEASE: estimate is None,
     }
-    return [reason for reason, applies in checks.items() if applies]
+    rules = [] if findings.is_reviewed else findings.severity
+    return [
+        *(ReviewReasonPart(code=rule.code, text=rule.text) for rule in rules),
+        *(
+            ReviewReasonPart(code=code, text=REVIEW_TEXTS[code])
+            for code, applies in checks.items()
+            if applies
+        ),
+    ]
 
 
-def summarise(signal: SelfHarmSignal, band: Band, found: Estimate | None) -> str:
+def summarise(findings: RuleFindings, band: Band, estimate: Estimate | None) -> str:
     """Return one sentence of at most 139 characters, in the words of a review queue."""
-    if signal is SelfHarmSignal.PRESENT:
-        return "Review now: PHQ-9 item 9 (thoughts of death or self-harm) is above 0."
-    if found is None or signal is SelfHarmSignal.UNREADABLE:
-        return "Review now: PHQ-9 item 9 (thoughts of death or self-harm) is unreadable."
-    chance = f"{found.probability:.0%} ({found.interval.low:.0%}-{found.interval.high:.0%})"
-    return f"{band.capitalize()} review priority: {chance} chance of worsening within 90 days."
+    crisis = findings.crisis
+    if crisis.forces_top_band:
+        return summarise_crisis(crisis)
+    named = f"{band.capitalize()} review priority"
+    if findings.severity:
+        return f"{named}: {shorten(findings.severity[0].text)}"
+    if estimate is None:
+        return f"{named}: no model was available; rules alone decided."
+    interval = f"{estimate.interval.low:.0%}-{estimate.interval.high:.0%}"
+    chance = f"{estimate.probability:.0%} ({interval})"
+    return f"{named}: {chance} chance of worsening within 90 days."
+
+
+def summarise_crisis(crisis: CrisisFinding) -> str:
+    item = "PHQ-9 item 9 (thoughts of death or self-harm)"
+    found = "is above 0" if crisis.signal is SelfHarmSignal.PRESENT else "is unreadable"
+    if crisis.is_stored:
+        return f"Review now: {item} {found} in a questionnaire of the last 14 days."
+    return f"Review now: {item} {found}."
+
+
+def shorten(text: str, longest: int = 100) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def describe_ages(features: OnlineFeatures) -> dict[str, datetime | None]:
+    """Return the moment each group of data stands for: of a questionnaire, its own day.
+
+    Birth year, sex and ethnicity have no moment and are left out.
+    """
+    ages = {name: at for name, at in features.timestamps.items() if name != "demographics"}
+    stored_at = features.values.get("stored_phq9_at", math.nan)
+    if "survey_history" in ages and not math.isnan(stored_at):
+        ages["survey_history"] = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=stored_at)
+    return ages
 
 
 def describe_interval(assessment: Assessment | None) -> IntervalPart | None:

@@ -35,14 +35,18 @@ def make_record(
     consented: frozenset[str],
     arm: str,
     inputs: Mapping[str, Any],
+    crisis_level: int = 0,
 ) -> Record:
-    """Return every row that an answer leaves; `inputs` is what the models saw."""
+    """Return every row that an answer leaves.
+
+    `inputs` is what the models saw; `crisis_level` orders crises in the queue.
+    """
     # The trend is of earlier rows, which speak for themselves.
     given = Fragment(answer.model_dump_json(exclude={"trend"}))
     used = consented - set(answer.missing_data)
     return Record(
         prediction=make_prediction(answer, caller, arm, given, inputs),
-        review_item=make_review_item(answer) if answer.needs_review else None,
+        review_item=make_review_item(answer, crisis_level) if answer.needs_review else None,
         audit_row=make_audit_row(answer, caller, used),
         deadline=caller.deadline,
         idempotency=make_key_row(answer, caller, given),
@@ -92,7 +96,7 @@ def make_audit_row(answer: ScreeningAnswer, caller: Caller, data_types: Iterable
     return make_columns(principal.user_id, str(principal.role), "success", caller.request_id, event)
 
 
-def make_review_item(answer: ScreeningAnswer) -> Row:
+def make_review_item(answer: ScreeningAnswer, crisis_level: int) -> Row:
     return {
         "id": uuid.uuid4(),
         "prediction_id": answer.prediction_id,
@@ -100,6 +104,8 @@ def make_review_item(answer: ScreeningAnswer) -> Row:
         "created_at": answer.created_at,
         "priority": answer.risk_band,
         "reasons": [reason.code for reason in answer.review_reasons],
+        "crisis_level": crisis_level,
+        "risk_score": answer.risk_score,
         "status": ReviewStatus.PENDING,
         "due_at": answer.created_at + REVIEW_WITHIN[answer.risk_band],
     }

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from feature_repo.instruments import GAD7, MAX_ANSWER, PHQ9
+from feature_repo.instruments import GAD7, MAX_ANSWER, PHQ9, PHQ9_SELF_HARM_ITEM
 from feature_repo.pseudonyms import PSEUDONYM_PATTERN
 from serving.http.strict_json import StrictBody
 
@@ -42,6 +42,21 @@ def _validate_past(moment: datetime) -> datetime:
     return moment
 
 
+def _blank_unreadable_item_9(answers: Any) -> Any:
+    """Return the answers with item 9 blanked where it is no answer of the questionnaire.
+
+    The crisis rule then counts it as present, and the person is answered and queued, where a
+    refusal of the request would leave a possible crisis without either.
+    """
+    if not isinstance(answers, list) or len(answers) != PHQ9.item_count:
+        return answers
+    item = answers[PHQ9_SELF_HARM_ITEM - 1]
+    is_answer = isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= MAX_ANSWER
+    if is_answer:
+        return answers
+    return [*answers[: PHQ9_SELF_HARM_ITEM - 1], None, *answers[PHQ9_SELF_HARM_ITEM:]]
+
+
 Answer = Annotated[int, Field(ge=0, le=MAX_ANSWER)]
 Instant = Annotated[
     AwareDatetime,
@@ -50,7 +65,13 @@ Instant = Annotated[
     Field(strict=False),
 ]
 Phq9Items = Annotated[
-    list[Answer | None], Field(min_length=PHQ9.item_count, max_length=PHQ9.item_count)
+    list[Answer | None],
+    Field(
+        min_length=PHQ9.item_count,
+        max_length=PHQ9.item_count,
+        description="Items 1 to 9, each 0 to 3. An item 9 that is none of these counts as present.",
+    ),
+    BeforeValidator(_blank_unreadable_item_9),
 ]
 Gad7Items = Annotated[
     list[Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from feature_repo.consent_terms import SCREENING
 from feature_repo.online import Answers
 from feature_repo.pseudonyms import pseudonymise
+from mlruns_config.severity import load_severity_rules
 from monitoring.logging import describe_error
 from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
 from serving import audit
@@ -30,11 +31,19 @@ from serving.errors import (
     ScoringFailedError,
 )
 from serving.releases.watcher import Choice
-from serving.scoring.assessment import Assessment, Case, ExplanationOptions, assess, describe_inputs
-from serving.scoring.crisis import SelfHarmSignal, read_signal
+from serving.scoring.assessment import (
+    Assessment,
+    Case,
+    ExplanationOptions,
+    LastDecisions,
+    RuleFindings,
+    assess,
+    describe_inputs,
+)
 from serving.scoring.release import Release
 from serving.screening.answers import ScreeningAnswer, TrendPart
 from serving.screening.composition import compose_answer
+from serving.screening.decisions import read_last_decisions
 from serving.screening.dependencies import ScreeningDependencies
 from serving.screening.records import Caller, make_record
 from serving.screening.reporting import count_screening
@@ -46,10 +55,10 @@ log = structlog.get_logger("serving.screening")
 
 @dataclass(frozen=True)
 class AssessedCase:
-    """What the chosen release said of a case, None where it said nothing."""
+    """A case with what rules and the chosen release find in it; without a release, rules alone."""
 
     case: Case
-    signal: SelfHarmSignal
+    findings: RuleFindings
     choice: Choice | None = None
     assessment: Assessment | None = None
 
@@ -88,21 +97,20 @@ async def screen_in_time(
     caller: Caller,
     dependencies: ScreeningDependencies,
 ) -> ScreeningAnswer:
-    signal = read_signal(request.answers.phq9, request.answers.phq9_score)
-    with dependencies.load.admit(urgent=signal.forces_top_band):
-        consented = await require_consent(request, anonymized_id, caller.principal, dependencies)
-        assessed = await assess_individual(request, anonymized_id, signal, consented, dependencies)
+    consented = await require_consent(request, anonymized_id, caller.principal, dependencies)
+    choice = dependencies.releases.choose(anonymized_id)
+    case = await collect_case(request, anonymized_id, consented, choice, dependencies)
+    findings = apply_rules(case, choice)
+    # Stored crises count too, so the case is read before anything is refused for load.
+    with dependencies.load.admit(urgent=findings.crisis.forces_top_band):
+        assessed = assess_case(case, findings, choice, dependencies.explanations)
         answer = compose_answer(
-            anonymized_id,
-            assessed.signal,
-            assessed.assessment,
-            assessed.degraded,
-            dependencies.thresholds,
+            anonymized_id, findings, assessed.assessment, assessed.degraded, dependencies.thresholds
         )
         answer = await record_answer(answer, caller, assessed, dependencies)
         count_screening(answer)
         if assessed.choice is not None:
-            dependencies.shadow.submit(answer, assessed.choice, assessed.case)
+            dependencies.shadow.submit(answer, assessed.choice, case)
         return answer
 
 
@@ -151,42 +159,63 @@ def read_consents(
         return dependencies.consents.read(session, anonymized_id)
 
 
-async def assess_individual(
+async def collect_case(
     request: ScreeningRequest,
     anonymized_id: str,
-    signal: SelfHarmSignal,
     consented: frozenset[str],
+    choice: Choice | None,
     dependencies: ScreeningDependencies,
-) -> AssessedCase:
-    """Return what the release for this individual says.
-
-    Where a candidate cannot score, Production answers; where nothing can, only the crisis rule
-    does, which needs nobody's word.
-    """
-    choice = dependencies.releases.choose(anonymized_id)
+) -> Case:
+    """Return everything a screening may use: answers, stored features, clinicians' decisions."""
     case = Case(make_answers(request), consented)
     if choice is None:
-        require_crisis(signal)
-        return AssessedCase(case, signal)
+        return case
     stored = await dependencies.features.fetch(choice.list_views(), [anonymized_id])
     row = None if stored is None else stored[anonymized_id]
     case = replace(case, row=row, store_is_away=stored is None)
-    signal = case.read_signal(choice.release)
+    if not rests_on_stored_answers(case, choice.release):
+        return case
+    decisions = await run_in_threadpool(read_last_decisions, dependencies.engine, [anonymized_id])
+    return replace(case, decided=decisions.get(anonymized_id, LastDecisions()))
+
+
+def rests_on_stored_answers(case: Case, release: Release) -> bool:
+    """Return True if a rule holds by what is stored, so that a decision since then matters."""
+    findings = case.apply_rules(release, load_severity_rules())
+    sent = case.answers.phq9 is not None or case.answers.phq9_total is not None
+    return findings.crisis.is_stored or (bool(findings.severity) and not sent)
+
+
+def apply_rules(case: Case, choice: Choice | None) -> RuleFindings:
+    return case.apply_rules(choice.release if choice else None, load_severity_rules())
+
+
+def assess_case(
+    case: Case, findings: RuleFindings, choice: Choice | None, options: ExplanationOptions
+) -> AssessedCase:
+    """Return the case with the assessment of the first release that can score it.
+
+    Where a candidate cannot score, Production answers; where none can, the rules do, which need
+    no model. Raises ReleaseUnavailableError and ScoringFailedError where no rule holds either.
+    """
+    if choice is None:
+        require_rules(findings)
+        return AssessedCase(case, findings)
     attempts = [choice, *choice.list_fallbacks()]
-    release, assessment = assess_or_leave_to_crisis_rule(
-        [attempt.release for attempt in attempts], case, signal, dependencies.explanations
+    release, assessment = assess_or_leave_to_rules(
+        [attempt.release for attempt in attempts], case, findings, options
     )
     answering = next((one for one in attempts if one.release is release), choice)
-    return AssessedCase(case, signal, answering, assessment)
+    return AssessedCase(case, findings, answering, assessment)
 
 
-def assess_or_leave_to_crisis_rule(
-    releases: Sequence[Release], case: Case, signal: SelfHarmSignal, options: ExplanationOptions
+def assess_or_leave_to_rules(
+    releases: Sequence[Release], case: Case, findings: RuleFindings, options: ExplanationOptions
 ) -> tuple[Release | None, Assessment | None]:
     """Return the first release that can score a case, with its assessment.
 
-    Both are None where none can and the crisis rule decides without a model. Raises
-    ScoringFailedError where none can and the crisis rule does not apply.
+    Both are None where none can and a rule decides without a model. Raises ScoringFailedError
+    where none can and no rule holds.
     """
     for release in releases:
         try:
@@ -196,7 +225,7 @@ def assess_or_leave_to_crisis_rule(
             log.error(
                 "release could not score", version=release.version, error=describe_error(error)
             )
-    if not signal.forces_top_band:
+    if not findings.decide_alone:
         raise failure
     return None, None
 
@@ -207,7 +236,7 @@ def apply_release(release: Release, case: Case, options: ExplanationOptions) -> 
         return assess(release, case, options)
     except ScoringFailedError:
         raise
-    # Production answers for a candidate, and the crisis rule for everybody, whichever part of a
+    # Production answers for a candidate, and the rules for all, whichever part of a
     # release fails, explanations included.
     except Exception as error:
         raise ScoringFailedError("the release could not be applied") from error
@@ -226,8 +255,8 @@ def resolve_individual(request: ScreeningRequest, settings: Settings) -> str:
     return pseudonymise(request.patient_id, settings.anonymization_salt.get_secret_value())
 
 
-def require_crisis(signal: SelfHarmSignal) -> None:
-    if not signal.forces_top_band:
+def require_rules(findings: RuleFindings) -> None:
+    if not findings.decide_alone:
         raise ReleaseUnavailableError(
             "the registry's Production release could not be loaded yet; try again shortly"
         )
@@ -253,6 +282,7 @@ async def record_answer(
     assessment = assessed.assessment
     inputs = describe_inputs(assessment, assessed.case.answers) if assessment else {}
     arm = assessed.choice.arm if assessed.choice else "production"
-    record = make_record(answer, caller, assessed.case.consented, arm, inputs)
+    level = assessed.findings.crisis.level
+    record = make_record(answer, caller, assessed.case.consented, arm, inputs, level)
     past = await asyncio.wrap_future(dependencies.recorder.submit(record))
     return answer.model_copy(update={"trend": [TrendPart.model_validate(one) for one in past]})

@@ -6,6 +6,7 @@ import pytest
 
 from mlruns_config.gates import load_gates
 from mlruns_config.registry.transitions import find_production, read_ledger
+from tests.fixtures.registry_commands import run_registry_command  # noqa: F401 # fixture
 from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     go,
     register,

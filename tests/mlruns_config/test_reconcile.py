@@ -14,7 +14,7 @@ from mlruns_config.registry.transitions import (
     roll_back,
 )
 from mlruns_config.release import RELEASE_MODEL
-from tests.fixtures.registry_commands import run  # noqa: F401 # fixture
+from tests.fixtures.registry_commands import run_registry_command  # noqa: F401 # fixture
 from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     BrokenClient,
     find_folder,

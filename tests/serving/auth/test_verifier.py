@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from sqlalchemy import text
 
+from serving.auth import verifier
 from serving.auth.revocations import RevocationList
 from serving.auth.tokens import issue_token
-from serving.auth.verifier import choose_algorithm
+from serving.auth.verifier import ProviderKeys, choose_algorithm
 from serving.roles import Role
 from tests.fixtures.api import (
     AT_INSERT,
@@ -43,13 +44,15 @@ class Provider:
             "ec": json.loads(ECAlgorithm.to_jwk(EC_KEY.public_key())),
         }
         self.requests = 0
+        #: What is sent instead of the keys.
+        self.body = b""
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.requests += 1
                 keys = [{**key, "kid": kid, "use": "sig"} for kid, key in provider.keys.items()]
-                body = json.dumps({"keys": keys}).encode()
+                body = provider.body or json.dumps({"keys": keys}).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
@@ -330,3 +333,31 @@ def test_everybody_is_locked_out_by_one_command(database_url, client, engine):
     with engine.connect() as connection:
         query = text("SELECT user_role FROM audit_log WHERE user_id = 'ops'")
         assert connection.scalars(query).all() == ["operator"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>maintenance</html>", b"\xff\xfe", b"[]", b'{"keys": []}', b'{"keys": [1]}']
+)
+def test_a_provider_that_sends_no_keys_costs_no_known_key(provider, monkeypatch, body):
+    keys = ProviderKeys(provider.url)
+    token = provider.sign()
+    known = keys.find(token)
+    monkeypatch.setattr(provider, "body", body)
+    monkeypatch.setattr(verifier, "KEYS_LIVE_SECONDS", 0)
+
+    assert keys.find(token) == known
+    keys._refresh()
+    assert keys.find(token) == known
+
+
+def test_a_known_key_waits_for_no_provider_that_hangs(provider, monkeypatch):
+    keys = ProviderKeys(provider.url)
+    token = provider.sign()
+    keys.find(token)
+    hangs = threading.Event()
+    monkeypatch.setattr(keys, "_refresh", lambda: hangs.wait(20))
+    monkeypatch.setattr(verifier, "KEYS_LIVE_SECONDS", 0)
+    found = [keys.find(token) for _ in range(3)]
+    hangs.set()
+
+    assert len(found) == 3

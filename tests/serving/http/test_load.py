@@ -1,28 +1,18 @@
 """Beyond what a worker can take on, only a crisis is let in."""
 
 import asyncio
-import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import text
 
+from feature_repo.answer_features import SECONDS_PER_DAY, STORED_PHQ9_ITEMS
 from serving.errors import OverloadedError
 from serving.http.load import LoadLimit
 from tests.fixtures.api import LOW_ANSWERS, MemoryReader, make_headers, make_settings, run_app
 
 CRISIS_ANSWERS = [*LOW_ANSWERS[:8], 1]
-
-
-class HeldReader(MemoryReader):
-    """A store that answers only when it is let go."""
-
-    def __init__(self):
-        super().__init__()
-        self.entered, self.let_go = threading.Semaphore(0), threading.Event()
-
-    def fetch(self, views, individuals):
-        self.entered.release()
-        assert self.let_go.wait(20)
-        return super().fetch(views, individuals)
 
 
 def post(client, individual, phq9):
@@ -54,40 +44,45 @@ def test_a_screening_that_fails_makes_room_again():
         assert limit.under_way == 1
 
 
-def test_a_full_worker_sheds_all_but_the_crisis(
-    database_url, mlflow_url, production_version, grant
+def test_a_full_worker_sheds_all_but_crises_stored_ones_included(
+    database_url, mlflow_url, production_version, grant, engine
 ):
-    reader = HeldReader()
+    reader = MemoryReader()
     settings = make_settings(
         database_url, mlflow_url, max_concurrent_screenings=1, screening_timeout=30
     )
-    individuals = [grant() for _ in range(3)]
-    answers = {}
-
-    def ask(name, individual, phq9):
-        answers[name] = post(client, individual, phq9)
-
-    with run_app(settings, reader) as client:
-        before = count_shed(client)
-        first = threading.Thread(target=ask, args=("first", individuals[0], LOW_ANSWERS))
-        first.start()
-        assert reader.entered.acquire(timeout=20)
-        shed = post(client, individuals[1], LOW_ANSWERS)
-        crisis = threading.Thread(target=ask, args=("crisis", individuals[2], CRISIS_ANSWERS))
-        crisis.start()
-        assert reader.entered.acquire(timeout=20)
-        reader.let_go.set()
-        first.join()
-        crisis.join()
+    first, second, crisis, stored = (grant() for _ in range(4))
+    reader.stored[stored] = dict.fromkeys(STORED_PHQ9_ITEMS, 1.0) | {
+        "stored_phq9_at": time.time() // SECONDS_PER_DAY - 1
+    }
+    with run_app(settings, reader) as client, ThreadPoolExecutor(3) as pool:
+        before, load = count_shed(client), client.app.state.services.screening.load
+        with engine.connect() as connection, connection.begin():
+            connection.execute(text("LOCK TABLE predictions IN EXCLUSIVE MODE"))
+            under_way = pool.submit(post, client, first, LOW_ANSWERS)
+            wait_until(lambda: load.under_way == 1)
+            shed = post(client, second, LOW_ANSWERS)
+            urgent = [
+                pool.submit(post, client, crisis, CRISIS_ANSWERS),
+                pool.submit(post, client, stored, LOW_ANSWERS),
+            ]
+            wait_until(lambda: load.under_way == 3)
         shed_meanwhile = count_shed(client) - before
 
     assert shed.status_code == 503
     assert shed.headers["Retry-After"] == "1"
     assert shed.json()["type"] == "urn:mhras:problem:overloaded"
     assert shed.json()["crisis_guidance"]
-    assert answers["first"].status_code == 200
-    assert answers["crisis"].json()["risk_band"] == "critical"
+    assert under_way.result().status_code == 200
+    assert [one.result().json()["risk_band"] for one in urgent] == ["critical"] * 2
     assert shed_meanwhile == 1
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_the_limit_is_of_the_loop_not_of_threads():

@@ -128,7 +128,10 @@ def test_a_failing_production_is_an_outage_but_not_for_the_crisis_rule(
 ):
     with run_app(settings, MemoryReader()) as client:
         monkeypatch.setattr(Member, "predict_many", fail)
-        plain, crisis = ask(client, grant()), ask(client, grant(), [*LOW_ANSWERS[:8], 1])
+        plain, crisis = (
+            ask(client, grant(), LOW_ANSWERS),
+            ask(client, grant(), [*LOW_ANSWERS[:8], 1]),
+        )
 
     assert plain.status_code == 503
     assert plain.json()["type"] == "urn:mhras:problem:scoring-failed"
@@ -145,7 +148,10 @@ def test_whatever_part_of_a_release_fails_the_crisis_rule_answers(
 
     with run_app(settings, MemoryReader()) as client:
         monkeypatch.setattr(assessment, part, break_down)
-        plain, crisis = ask(client, grant()), ask(client, grant(), [*LOW_ANSWERS[:8], 1])
+        plain, crisis = (
+            ask(client, grant(), LOW_ANSWERS),
+            ask(client, grant(), [*LOW_ANSWERS[:8], 1]),
+        )
 
     assert plain.json()["type"] == "urn:mhras:problem:scoring-failed"
     assert (crisis.status_code, crisis.json()["risk_band"]) == (200, "critical")

@@ -1,12 +1,14 @@
 import math
 import time
+import uuid
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, text, update
 
 from feature_repo.answer_features import SECONDS_PER_DAY, STORED_PHQ9_ITEMS
 from feature_repo.pseudonyms import pseudonymise
-from serving.database.tables import Prediction, ReviewItem
+from serving.database.tables import Consent, Prediction, ReviewItem
 from serving.http.guidance import GUIDANCE
 from serving.roles import Role
 from tests.fixtures.api import (
@@ -109,10 +111,10 @@ def test_survey_answers_are_refused_when_consent_covers_only_other_data(screen, 
     ("survey", "field"),
     [
         ({"phq9": [4, *LOW_ANSWERS[1:]]}, "survey_data.phq9[0]"),
-        ({"phq9": [*LOW_ANSWERS[:8], -1]}, "survey_data.phq9[8]"),
-        ({"phq9": [*LOW_ANSWERS[:8], "x"]}, "survey_data.phq9[8]"),
-        ({"phq9": [*LOW_ANSWERS[:8], True]}, "survey_data.phq9[8]"),
-        ({"phq9": [*LOW_ANSWERS[:8], 1.0]}, "survey_data.phq9[8]"),
+        ({"phq9": [-1, *LOW_ANSWERS[1:]]}, "survey_data.phq9[0]"),
+        ({"phq9": ["x", *LOW_ANSWERS[1:]]}, "survey_data.phq9[0]"),
+        ({"phq9": [True, *LOW_ANSWERS[1:]]}, "survey_data.phq9[0]"),
+        ({"phq9": [1.0, *LOW_ANSWERS[1:]]}, "survey_data.phq9[0]"),
         ({"phq9": LOW_ANSWERS[:8]}, "survey_data.phq9"),
         ({"gad7": [0] * 8}, "survey_data.gad7"),
         ({"phq9_score": 28}, "survey_data.phq9_score"),
@@ -125,6 +127,8 @@ def test_impossible_answers_are_refused_naming_the_field(client, survey, field):
     problem = read_problem(client.post("/screen", json=body, headers=make_headers()), 422)
 
     assert [error["field"] for error in problem["errors"]] == [field]
+    assert not problem["errors"][0]["message"].startswith("Value error")
+    assert problem["crisis_guidance"] == GUIDANCE
 
 
 @pytest.mark.parametrize(
@@ -145,6 +149,8 @@ def test_an_unusable_request_is_refused_naming_the_field(client, changes, field)
     problem = read_problem(client.post("/screen", json=body, headers=make_headers()), 422)
 
     assert [error["field"] for error in problem["errors"]] == [field]
+    assert not problem["errors"][0]["message"].startswith("Value error")
+    assert problem["crisis_guidance"] == GUIDANCE
 
 
 def test_a_refused_body_is_never_repeated(client):
@@ -297,14 +303,22 @@ def test_an_unreadable_item_9_counts_as_present(screen, grant):
     assert "unreadable_crisis_item" in [reason["code"] for reason in answer["review_reasons"]]
 
 
-@pytest.mark.parametrize(("item_9", "code"), [(1, "crisis_item"), (None, "unreadable_crisis_item")])
-def test_without_a_phq9_in_the_request_the_stored_one_speaks(screen, grant, reader, item_9, code):
+@pytest.mark.parametrize("unreadable", [-1, 4, "yes", "１", True, 1.0, [1], None])
+def test_an_item_9_that_is_no_answer_counts_as_present(screen, grant, unreadable):
+    answer = screen(grant(), [*LOW_ANSWERS[:8], unreadable]).json()
+
+    assert (answer["risk_band"], answer["needs_review"]) == ("critical", True)
+    assert answer["crisis_guidance"] == GUIDANCE
+
+
+@pytest.mark.parametrize("item_9", [1, None])
+def test_without_a_phq9_in_the_request_the_stored_one_decides(screen, grant, reader, item_9):
     individual = grant()
     reader.stored[individual] = store_phq9(item_9, days_ago=13)
     answer = screen(individual).json()
 
     assert (answer["risk_band"], answer["decided_by"]) == ("critical", "crisis_rule")
-    assert code in [reason["code"] for reason in answer["review_reasons"]]
+    assert "stored_crisis_item" in [reason["code"] for reason in answer["review_reasons"]]
     assert answer["model_score"] is not None
 
 
@@ -316,11 +330,69 @@ def test_a_stored_item_9_of_long_ago_or_without_consent_says_nothing(screen, gra
         assert screen(individual).json()["decided_by"] == "release"
 
 
-def test_a_negative_item_9_that_was_sent_stands_before_a_stored_one(screen, grant, reader):
+def test_a_negative_item_9_lowers_a_stored_crisis_only_once_a_clinician_has_closed_it(
+    screen, grant, reader, engine
+):
     individual = grant()
     reader.stored[individual] = store_phq9(3, days_ago=1)
 
+    assert screen(individual, LOW_ANSWERS).json()["decided_by"] == "crisis_rule"
+    with engine.begin() as connection:
+        connection.execute(
+            update(ReviewItem)
+            .where(ReviewItem.anonymized_id == individual)
+            .values(status="decided", decided_at=func.now(), decision="agree")
+        )
     assert screen(individual, LOW_ANSWERS).json()["decided_by"] == "release"
+
+
+def test_severe_symptoms_reach_a_person_whatever_the_release_estimates(screen, grant, engine):
+    individual = grant()
+    answer = screen(individual, [3, 3, 3, 3, 2, 3, 3, 3, 0]).json()
+
+    assert answer["risk_band"] in ("high", "critical")
+    assert answer["risk_score"] >= answer["model_score"]
+    assert "severe_phq9" in [reason["code"] for reason in answer["review_reasons"]]
+    (item,) = read_rows(engine, ReviewItem, individual)
+    assert item.due_at - item.created_at <= timedelta(hours=24)
+
+
+def test_a_repetition_after_a_withdrawal_is_refused(client, grant, engine):
+    individual = grant()
+    body = {"anonymized_id": individual, "survey_data": {"phq9": LOW_ANSWERS}}
+    headers = make_headers() | {"Idempotency-Key": uuid.uuid4().hex}
+    assert client.post("/screen", json=body, headers=headers).status_code == 200
+    repeated = client.post("/screen", json=body, headers=headers)
+    (viewing,) = [row for row in read_audit(engine, individual) if row.action == "replay_screening"]
+    with engine.begin() as connection:
+        connection.execute(
+            update(Consent)
+            .where(Consent.anonymized_id == individual)
+            .values(withdrawn_at=func.now())
+        )
+    refused = wait_for_refusal(lambda: client.post("/screen", json=body, headers=headers))
+
+    assert repeated.json()["prediction_id"] == viewing.details["prediction_id"]
+    assert refused.json()["type"] == "urn:mhras:problem:consent-missing"
+
+
+def wait_for_refusal(post):
+    """Post until a withdrawal has reached the worker, which takes less than a second."""
+    deadline = time.monotonic() + 5
+    while (response := post()).status_code == 200 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return response
+
+
+def test_a_crisis_under_another_requests_key_is_refused_with_guidance(client, grant):
+    headers = make_headers() | {"Idempotency-Key": uuid.uuid4().hex}
+    individual = grant()
+    for answers in (LOW_ANSWERS, [*LOW_ANSWERS[:8], 2]):
+        body = {"anonymized_id": individual, "survey_data": {"phq9": answers}}
+        response = client.post("/screen", json=body, headers=headers)
+
+    assert response.status_code == 422
+    assert response.json()["crisis_guidance"] == GUIDANCE
 
 
 def store_phq9(item_9: int | None, days_ago: int) -> dict[str, float]:

@@ -1,18 +1,27 @@
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import numpy as np
 import pytest
 
-from feature_repo.online import OnlineFeatures
-from serving.scoring.assessment import Assessment, Explanations
-from serving.scoring.crisis import SelfHarmSignal, read_signal, read_stored_signal
+from feature_repo.answer_features import STORED_PHQ9_ITEMS
+from feature_repo.online import Answers, OnlineFeatures
+from serving.scoring.assessment import Assessment, Explanations, RuleFindings
+from serving.scoring.crisis import (
+    CrisisFinding,
+    SelfHarmSignal,
+    find_crisis,
+    find_sent_crisis,
+    read_signal,
+    read_stored_signal,
+)
 from serving.scoring.estimate import Band, BandEdges, Estimate, Inputs, Interval
 from serving.scoring.release import Release
 from serving.screening.composition import Thresholds, compose_answer
 from tests.fixtures.manifests import make_manifest
 
+LAST_ITEM = STORED_PHQ9_ITEMS[-1]
 THRESHOLDS = Thresholds(BandEdges(), 75)
 
 
@@ -53,11 +62,11 @@ def test_without_phq9_nothing_is_said():
 @pytest.mark.nightly
 def test_every_answer_vector_above_zero_on_item_9_is_answered_as_critical_and_reviewed():
     """Whole answers, of a case the models think nothing of: all 262,144."""
-    assessment = make_calm_judgement()
+    assessment = make_calm_assessment()
     crises = 0
     for answers in product(range(4), repeat=9):
-        signal = read_signal(answers, None)
-        answer = compose_answer("a" * 32, signal, assessment, [], THRESHOLDS)
+        findings = find_by(answers)
+        answer = compose_answer("a" * 32, findings, assessment, [], THRESHOLDS)
         crisis = answers[8] > 0
         assert (answer.risk_band is Band.CRITICAL) is crisis
         assert answer.needs_review is crisis
@@ -73,15 +82,19 @@ def test_every_answer_vector_above_zero_on_item_9_is_answered_as_critical_and_re
 @pytest.mark.parametrize("queues", [True, False])
 def test_without_any_model_the_crisis_rule_still_answers(answers, item_9, queues):
     thresholds = Thresholds(BandEdges(), 75, queues)
-    signal = read_signal([*answers, item_9], None)
-    answer = compose_answer("a" * 32, signal, None, ["release"], thresholds)
+    findings = find_by([*answers, item_9])
+    answer = compose_answer("a" * 32, findings, None, ["release"], thresholds)
 
     assert (answer.risk_score, answer.risk_band) == (100, Band.CRITICAL)
     assert answer.needs_review
     assert answer.crisis_guidance
 
 
-def make_calm_judgement() -> Assessment:
+def find_by(phq9):
+    return RuleFindings(find_sent_crisis(Answers(datetime.now(UTC), phq9)))
+
+
+def make_calm_assessment() -> Assessment:
     interval = Interval(0.0, 0.02)
     said = Estimate(probability=0.01, score=1.0, interval=interval, confidence=1.0, abstains=False)
     return Assessment(
@@ -98,19 +111,57 @@ def make_calm_judgement() -> Assessment:
 @pytest.mark.parametrize(
     ("changes", "signal"),
     [
-        ({"phq9_item_9": 1}, SelfHarmSignal.PRESENT),
-        ({"phq9_item_9": 0}, SelfHarmSignal.DENIED),
-        ({"phq9_item_9": math.nan}, SelfHarmSignal.UNREADABLE),
-        ({"phq9_item_9": 3, "days_since_phq9": 14}, SelfHarmSignal.PRESENT),
-        ({"phq9_item_9": 3, "days_since_phq9": 15}, SelfHarmSignal.NOT_ASKED),
-        ({"phq9_item_9": 3, "days_since_phq9": math.nan}, SelfHarmSignal.NOT_ASKED),
+        ({LAST_ITEM: 1}, SelfHarmSignal.PRESENT),
+        ({LAST_ITEM: 0}, SelfHarmSignal.DENIED),
+        ({LAST_ITEM: math.nan}, SelfHarmSignal.UNREADABLE),
+        ({LAST_ITEM: 3, "days_since_phq9": 14}, SelfHarmSignal.PRESENT),
+        ({LAST_ITEM: 3, "days_since_phq9": 15}, SelfHarmSignal.NOT_ASKED),
+        ({LAST_ITEM: 3, "days_since_phq9": math.nan}, SelfHarmSignal.NOT_ASKED),
     ],
 )
 def test_a_stored_answer_to_item_9_speaks_for_two_weeks(changes, signal):
-    stored = {f"phq9_item_{n}": 0 for n in range(1, 10)} | {"days_since_phq9": 3}
+    stored = dict.fromkeys(STORED_PHQ9_ITEMS, 0.0) | {"days_since_phq9": 3}
 
     assert read_stored_signal(stored | changes) is signal
 
 
 def test_without_a_stored_questionnaire_nothing_was_asked():
     assert read_stored_signal({"days_since_phq9": 1}) is SelfHarmSignal.NOT_ASKED
+
+
+NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
+
+
+def store(item_9, days_ago):
+    items = dict.fromkeys(STORED_PHQ9_ITEMS, 0.0) | {LAST_ITEM: item_9}
+    return items | {"days_since_phq9": days_ago}
+
+
+@pytest.mark.parametrize("sent", [{"phq9": [0] * 9}, {"phq9_total": 0}, {}])
+@pytest.mark.parametrize("item_9", [1.0, 3.0, math.nan])
+def test_no_negative_answer_lowers_a_stored_crisis(sent, item_9):
+    finding = find_crisis(Answers(NOW, **sent), store(item_9, days_ago=13), None)
+
+    assert finding.forces_top_band
+    assert finding.is_stored
+
+
+def test_a_crisis_that_was_sent_stands_before_a_stored_one():
+    sent = Answers(NOW, [0] * 8 + [1])
+
+    assert find_crisis(sent, store(3.0, days_ago=1), None) == CrisisFinding(
+        SelfHarmSignal.PRESENT, level=1
+    )
+
+
+@pytest.mark.parametrize(("days_ago", "closed"), [(3, True), (2, True), (1, False)])
+def test_a_clinician_closes_a_stored_crisis_by_deciding_it_afterwards(days_ago, closed):
+    decided_at = NOW - timedelta(days=2)
+    finding = find_crisis(Answers(NOW, [0] * 9), store(2.0, days_ago), decided_at)
+
+    assert finding.forces_top_band is not closed
+
+
+@pytest.mark.parametrize(("item_9", "level"), [(1, 1), (2, 2), (3, 3), (None, 3), (0, 0)])
+def test_the_level_of_a_crisis_is_the_answer_and_an_unreadable_one_is_the_worst(item_9, level):
+    assert find_sent_crisis(Answers(NOW, [0] * 8 + [item_9])).level == level

@@ -56,11 +56,19 @@ def test_an_unreachable_database_is_an_outage_with_crisis_guidance(mlflow_url, p
 
 def test_without_a_release_a_screening_is_an_outage(client_without_release, grant, engine):
     individual = grant()
-    response = post(client_without_release, individual, HIGH_ANSWERS)
+    response = post(client_without_release, individual, LOW_ANSWERS)
 
     assert response.status_code == 503
     assert response.json()["type"] == "urn:mhras:problem:no-release"
     assert read_rows(engine, Prediction, individual) == []
+
+
+def test_the_severity_rules_answer_without_a_release(client_without_release, grant):
+    answer = post(client_without_release, grant(), HIGH_ANSWERS).json()
+
+    assert (answer["risk_band"], answer["decided_by"]) == ("high", "severity_rule")
+    codes = [reason["code"] for reason in answer["review_reasons"]]
+    assert {"severe_phq9", "no_release"} <= set(codes)
 
 
 @pytest.mark.parametrize("item_9", [1, 2, 3, None])

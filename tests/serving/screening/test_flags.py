@@ -27,6 +27,9 @@ SURROGATE = Surrogate(
 )
 
 
+MILD = [1, 1, 1, 1, 1, 0, 0, 0, 0]
+
+
 @pytest.fixture(scope="module")
 def explained(releases):
     return releases.publish(levers=[SLEEP], surrogate=SURROGATE)
@@ -76,11 +79,13 @@ def test_enable_rule_extraction(ask):
     assert (rule["probability"], rule["share"], rule["fidelity"]) == (0.6, 0.3, 0.8)
 
 
-def test_enable_human_review_queue_never_silences_the_crisis_rule(ask):
+def test_enable_human_review_queue_never_silences_the_rules(ask):
     off = {"enable_human_review_queue": False, "human_review_threshold": 1}
 
-    assert ask(human_review_threshold=1)["needs_review"] is True
-    assert ask(**off)["needs_review"] is False
+    assert ask(MILD, human_review_threshold=1)["needs_review"] is True
+    assert ask(MILD, **off)["needs_review"] is False
+    severe = ask(HIGH_ANSWERS, **off)
+    assert [reason["code"] for reason in severe["review_reasons"]] == ["severe_phq9"]
     crisis = ask([*LOW_ANSWERS[:8], 1], **off)
     assert [reason["code"] for reason in crisis["review_reasons"]] == ["crisis_item"]
 

@@ -67,6 +67,8 @@ def make_record(individual=None, created_at=None, deadline=PATIENCE_SECONDS, **p
             "created_at": now,
             "priority": "low",
             "reasons": ["score"],
+            "crisis_level": 0,
+            "risk_score": 12.5,
             "status": "pending",
             "due_at": now,
         },

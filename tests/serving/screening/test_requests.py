@@ -31,7 +31,7 @@ def test_every_possible_answer_vector_is_accepted_unchanged(answers):
     assert SurveyData.model_validate({"phq9": answers}).phq9 == answers
 
 
-@given(st.integers(0, 8), impossible_answers)
+@given(st.integers(0, 7), impossible_answers)
 def test_an_impossible_answer_is_refused_at_its_place(place, answer):
     answers = [0] * 9
     answers[place] = answer
@@ -39,6 +39,11 @@ def test_an_impossible_answer_is_refused_at_its_place(place, answer):
     with pytest.raises(ValidationError) as refused:
         SurveyData.model_validate({"phq9": answers})
     assert refused.value.errors()[0]["loc"] == ("phq9", place)
+
+
+@given(impossible_answers)
+def test_an_impossible_item_9_is_read_as_unreadable(answer):
+    assert SurveyData.model_validate({"phq9": [*[0] * 8, answer]}).phq9 == [*[0] * 8, None]
 
 
 @given(st.integers(0, 20).filter(lambda length: length != 9))
