@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.cluster.hosts import HOSTS, Environment, make_managed_hosts
 from infra.cluster.registration import make_job_template
-from infra.cluster.secrets import EXTERNAL, HOSTS, Environment, make_managed_hosts, make_secrets
+from infra.cluster.secrets import EXTERNAL, make_secrets
 
 PROJECT = Path(__file__).parents[2]
 K8S = PROJECT / "infra" / "k8s"
