@@ -10,24 +10,19 @@ issue() {
     --user smoke --role "$1" --minutes 30
 }
 
+# By the ingress and its certificate, as from outside: HOST leads to this machine (/etc/hosts).
+grep -q "$host" /etc/hosts || echo "127.0.0.1 $host" | sudo tee -a /etc/hosts >/dev/null
+kubectl get secret mhras-tls -n mhras -o 'jsonpath={.data.tls\.crt}' | base64 --decode > .kind/tls.crt
+
 smoke() {
-  kubectl port-forward -n mhras svc/mhras-api 18080:80 >/dev/null &
-  local forward=$!
-  sleep 3
-  MHRAS_SMOKE_CLINICIAN_TOKEN=$(issue clinician) MHRAS_SMOKE_AUDITOR_TOKEN=$(issue auditor) \
-    MHRAS_SMOKE_ADMIN_TOKEN=$(issue admin) \
-    "$PYTHON" tests/smoke_tests.py --env=staging --api-url=http://127.0.0.1:18080 || { kill "$forward"; return 1; }
-  kill "$forward"
+  SSL_CERT_FILE=$PWD/.kind/tls.crt MHRAS_SMOKE_CLINICIAN_TOKEN=$(issue clinician) \
+    MHRAS_SMOKE_AUDITOR_TOKEN=$(issue auditor) MHRAS_SMOKE_ADMIN_TOKEN=$(issue admin) \
+    "$PYTHON" tests/smoke_tests.py --env=staging --api-url="https://$host:8443"
 }
 
 echo "a first release, trained on a simulated cohort"
 kubectl exec -n mhras deploy/prefect-worker -- prefect deployment run pipeline/pipeline --watch
 smoke
-
-echo "the ingress refuses /metrics"
-code=$(curl --silent --insecure --output /dev/null --write-out '%{http_code}' \
-  --resolve "$host:8443:127.0.0.1" "https://$host:8443/metrics")
-[ "$code" = 403 ] || { echo "/metrics answers $code" >&2; exit 1; }
 
 echo "no target of Prometheus is down"
 kubectl exec -n monitoring statefulset/prometheus -- wget -qO- \

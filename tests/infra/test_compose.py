@@ -128,6 +128,15 @@ def test_the_alerts_of_compose_lead_to_the_runbook() -> None:
     assert set(SERVICES["alertmanager"]["secrets"]) == set(COMPOSE["secrets"])
 
 
+def test_the_registration_of_compose_is_given_what_it_reads_and_the_api_no_administrator() -> None:
+    program = (INFRA / "cluster" / "registration.py").read_text()
+    readers = program[program.index("def register_readers") :]
+    read = set(re.findall(r'environment\["(\w+)"\]', readers[: readers.index("def run")]))
+    assert "MLFLOW_PROMOTER_USERNAME" in read
+    assert read - set(SERVICES["readers"]["environment"]) == set()
+    assert "MLFLOW_ADMIN_PASSWORD" not in str(SERVICES["api"]["environment"])
+
+
 # The schedule of the backup.
 
 
