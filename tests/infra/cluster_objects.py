@@ -171,7 +171,8 @@ def resolve_environment(deployment: str, workload: Manifest) -> dict[str, str]:
     for one in container.get("env", []):
         found[one["name"]] = one.get("value", "")
         for kind, field in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
-            if reference := one.get("valueFrom", {}).get(field):
+            reference = one.get("valueFrom", {}).get(field, {})
+            if reference and not reference.get("optional"):
                 found[one["name"]] = values[kind, place, reference["name"]][reference["key"]]
     return found
 

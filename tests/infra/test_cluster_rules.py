@@ -269,6 +269,17 @@ def test_each_key_of_the_object_store_reaches_only_what_uses_it(deployment: str)
     assert holders == STORAGE_KEYS
 
 
+@pytest.mark.parametrize("deployment", [*DEPLOYMENTS, "restore"])
+def test_a_store_that_is_not_aws_is_found_by_every_pod_with_a_key_for_it(deployment: str) -> None:
+    """One line of the ConfigMap, AWS_ENDPOINT_URL, is enough."""
+    for workload in list_workloads(deployment):
+        container = get_main_container(workload)
+        named = {one["name"] for one in container.get("env", [])}
+        sources = [one.get("configMapRef", {}).get("name") for one in container.get("envFrom", [])]
+        if "AWS_ACCESS_KEY_ID" in named:
+            assert "AWS_ENDPOINT_URL" in named or "mhras-config" in sources, describe(workload)
+
+
 @each_deployment
 def test_no_pod_of_the_api_holds_an_administrator_s_password(deployment: str) -> None:
     (api,) = find(deployment, "Deployment", "mhras-api")

@@ -110,7 +110,8 @@ def list_references(workload: Manifest) -> list[tuple[str, str, str | None]]:
             for kind, field in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
                 if field in variable.get("valueFrom", {}):
                     reference = variable["valueFrom"][field]
-                    found.append((kind, reference["name"], reference["key"]))
+                    key = None if reference.get("optional") else reference["key"]
+                    found.append((kind, reference["name"], key))
     for volume in pod.get("volumes", []):
         if "configMap" in volume:
             found.append(("ConfigMap", volume["configMap"]["name"], None))
