@@ -7,9 +7,11 @@ then no single answer can lower a member's output (ADR 0030).
 """
 
 from feature_repo.answer_features import ANSWER_FEATURES, NO_SYMPTOMS
+from feature_repo.instruments import OTHER_INSTRUMENTS
 
 MONOTONE_COLUMNS = (
     *(name for name in ANSWER_FEATURES if name not in NO_SYMPTOMS),
     "phq9_self_harm_365",
     "phq9_max_365",
+    *(f"{instrument.key}_last" for instrument in OTHER_INSTRUMENTS),
 )

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from feature_repo.instruments import GAD7, MAX_ANSWER, PHQ9, PHQ9_SELF_HARM_ITEM
+from feature_repo.instruments import GAD7, PHQ9, PHQ9_SELF_HARM_ITEM
 from serving.http.individual import IndividualBody
 from serving.http.strict_json import StrictBody
 
@@ -50,13 +50,15 @@ def _blank_unreadable_item_9(answers: Any) -> Any:
     if not isinstance(answers, list) or len(answers) != PHQ9.item_count:
         return answers
     item = answers[PHQ9_SELF_HARM_ITEM - 1]
-    is_answer = isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= MAX_ANSWER
+    is_whole = isinstance(item, int) and not isinstance(item, bool)
+    is_answer = is_whole and 0 <= item <= PHQ9.max_answer
     if is_answer:
         return answers
     return [*answers[: PHQ9_SELF_HARM_ITEM - 1], None, *answers[PHQ9_SELF_HARM_ITEM:]]
 
 
-Answer = Annotated[int, Field(ge=0, le=MAX_ANSWER)]
+Phq9Answer = Annotated[int, Field(ge=0, le=PHQ9.max_answer)]
+Gad7Answer = Annotated[int, Field(ge=0, le=GAD7.max_answer)]
 Instant = Annotated[
     AwareDatetime,
     BeforeValidator(_validate_text),
@@ -64,7 +66,7 @@ Instant = Annotated[
     Field(strict=False),
 ]
 Phq9Items = Annotated[
-    list[Answer | None],
+    list[Phq9Answer | None],
     Field(
         min_length=PHQ9.item_count,
         max_length=PHQ9.item_count,
@@ -73,7 +75,7 @@ Phq9Items = Annotated[
     BeforeValidator(_blank_unreadable_item_9),
 ]
 Gad7Items = Annotated[
-    list[Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)
+    list[Gad7Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)
 ]
 
 
