@@ -8,6 +8,7 @@ seconds by whoever knows the salt. The result is still personal data.
 import hashlib
 import hmac
 import re
+import unicodedata
 
 PSEUDONYM_LENGTH = 32
 PSEUDONYM_PATTERN = re.compile(r"[0-9a-f]{32}")
@@ -23,17 +24,35 @@ class WeakSaltError(ValueError):
     """The salt is shorter than 256 bit."""
 
 
+def normalise_identifier(person_id: str) -> str:
+    """Return an identifier in NFC, without format characters and surrounding white space."""
+    if person_id.isascii():
+        return person_id.strip()
+    seen = "".join(char for char in person_id if unicodedata.category(char) != "Cf")
+    return unicodedata.normalize("NFC", seen).strip()
+
+
 def pseudonymise(person_id: str, salt: str) -> str:
     """Return the pseudonym of `person_id`: 32 lower-case hex characters.
 
-    Surrounding white space does not count as part of an identifier, so that one
-    person does not become two by a stray blank in a file.
+    Surrounding white space, characters that are not seen (a byte order mark, a zero-width
+    space) and the way in which accents are composed do not count as part of an identifier, so
+    that one person does not become two by how a file was made.
     """
-    identifier = person_id.strip()
+    identifier = normalise_identifier(person_id)
     if not identifier:
         raise ValueError("person_id is empty")
     digest = hmac.new(_key(salt), b"mhras:individual:" + identifier.encode(), hashlib.sha256)
     return digest.hexdigest()[:PSEUDONYM_LENGTH]
+
+
+def hide_reference(reference: str, salt: str) -> str:
+    """Return a keyed hash of what names a resource or a device: 16 hex characters.
+
+    Such a name may hold a person's (`Anna's watch`), and links an individual to the source.
+    """
+    digest = hmac.new(_key(salt), b"mhras:reference:" + reference.encode(), hashlib.sha256)
+    return digest.hexdigest()[:16]
 
 
 def derive_key_id(salt: str) -> str:

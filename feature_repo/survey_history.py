@@ -7,10 +7,37 @@ from feast.types import Float32
 
 from feature_repo.answer_features import STORED_PHQ9_ITEMS
 from feature_repo.individual import individual, make_feature_source
+from feature_repo.instruments import OTHER_INSTRUMENTS, Instrument
 
 POINTS = {"unit": "points"}
 DAYS = {"unit": "days"}
 COUNT = {"unit": "count"}
+
+
+def _describe_burden(instrument: Instrument) -> list[Field]:
+    """Return the fields of an instrument besides PHQ-9 and GAD-7: more is worse in all of them."""
+    points = f"{instrument.name} total"
+    if not instrument.higher_is_worse:
+        points = f"{instrument.name} points below the best total of {instrument.max_total}"
+    rate = {"unit": "points per 30 days"}
+    return [
+        Field(
+            name=f"{instrument.key}_last", dtype=Float32, tags=POINTS, description=f"last {points}"
+        ),
+        Field(
+            name=f"{instrument.key}_mean_365",
+            dtype=Float32,
+            tags=POINTS,
+            description=f"mean of a year: {points}",
+        ),
+        Field(
+            name=f"{instrument.key}_slope_365",
+            dtype=Float32,
+            tags=rate,
+            description=f"trend in a year: {points}",
+        ),
+    ]
+
 
 survey_history = FeatureView(
     name="survey_history",
@@ -69,6 +96,7 @@ survey_history = FeatureView(
             tags={"unit": "points per 30 days"},
             description="trend of GAD-7 in a year",
         ),
+        *(field for one in OTHER_INSTRUMENTS for field in _describe_burden(one)),
     ],
     source=make_feature_source("survey_history"),
 )

@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from feature_repo.catalogue import TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.postgres_reader import erase_online_rows
+from flows.lake.parts import RETRACTIONS, erase_retractions, name_parts
 from flows.lake.tables import SET_ASIDE, erase_rows, locate_table, scan_table
 from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
@@ -146,11 +147,18 @@ def mark_releases(erasure_id: UUID, seen_since: datetime | None) -> dict[str, An
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def erase_from_lake(person: str) -> dict[str, Any]:
-    """Remove an individual from every landed table and from what validation set aside."""
+    """Remove an individual from landed tables, the records behind them and what was set aside."""
     lake_url = get_settings().lake_url
     names = [name for name in TABLES if name != CONSENTS.name]
-    tables = [*names, *(f"{SET_ASIDE}/{name}" for name in names)]
-    return {name: erase_rows(locate_table(lake_url, name), person) for name in tables}
+    tables = [
+        *names,
+        *(f"{SET_ASIDE}/{name}" for name in names),
+        *(name_parts(name) for name in TABLES),
+    ]
+    # First what names the person's resources: they tell which retractions are the person's.
+    retractions = erase_retractions(lake_url, person)
+    erased = {name: erase_rows(locate_table(lake_url, name), person) for name in tables}
+    return erased | {RETRACTIONS: retractions}
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)

@@ -1,58 +1,62 @@
 """The ingestion flow: from a drop to the lake, by pseudonym, consent and contract.
 
 Consents go to PostgreSQL first and decide what may land. Then every file is read in batches,
-its rows checked, withheld or staged; then each table's staged rows are joined to one per key
-and merged into the lake bucket by bucket. Nothing is lost: what does not land is counted, and
-what is bad is in the quarantine with file, row and reason.
+its rows checked, withheld or staged; then each table's staged records are joined with what has
+landed and merged into the lake bucket by bucket. Nothing is lost: what does not land is counted,
+and what is bad is in the quarantine with file, row and reason.
 """
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 from deltalake.exceptions import DeltaError
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
+from prefect.states import Completed, State
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from flows.lake.consents import (
-    hold_ingestion_lock,
-    keep_consented,
-    read_consented_types,
-    upsert_consents,
-    withdraw_consents,
-)
-from flows.lake.joining import join_records
+from flows.lake.checking import Run, iterate_checked, quarantine_by_source
+from flows.lake.code_coverage import count_unmapped
+from flows.lake.consent_landing import land_consents
+from flows.lake.consents import hold_ingestion_lock, keep_consented, read_consented_types
+from flows.lake.landing import land_records
+from flows.lake.parts import date_retractions, find_retracted_buckets, read_retractions
+from flows.lake.people import move_consents, take_records
+from flows.lake.quarantine import publish_outcome
 from flows.lake.report import IngestionFailedError, IngestionReport
-from flows.lake.staging import list_staged_buckets, open_staging, read_staged, stage_rows
-from flows.lake.tables import QUARANTINE_SCHEMA, append_quarantine, describe_table, merge_rows
+from flows.lake.staging import (
+    list_staged_buckets,
+    open_staging,
+    read_staged,
+    stage_rows,
+    unstage_rows,
+)
+from flows.lake.tables import describe_table
 from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
-from flows.sources.batch import Batch, UnreadableFileError
-from flows.sources.clean import WITHDRAWALS, check_rows
-from flows.sources.contract import CONSENTS, INSTANT, TABLES, Table
-from flows.sources.delimited import list_unknown_columns, read_delimited
+from flows.sources.clean import find_shifted_scale
+from flows.sources.contract import CONSENTS, EMR_EVENTS, PEOPLE, TABLES, Table
+from flows.sources.delimited import list_unknown_columns
 from flows.sources.drop import Drop, SourceFile, find_files
-from flows.sources.fhir import find_medications, read_fhir
-from flows.sources.fhir_values import Context
+from flows.sources.fhir_context import gather_context
 from flows.sources.pseudonymise import PersonKey
 from serving.settings import Settings, get_settings
 
 #: Share of a table's records that may be bad before a run fails. A few bad rows are usual;
 #: one in twenty means that the export is wrong.
 MAX_QUARANTINED_SHARE = 0.05
+
+#: Share of all records that may be withheld before a run fails: all of them may, with a warning,
+#: because consents may come after the data.
+MAX_WITHHELD_SHARE = 1.0
+
+#: Share of a file's people without any consent from which their ids are taken to be in doubt.
+STRANGERS_SHARE = 0.9
 
 LANDED_TABLES = tuple(table for table in TABLES.values() if table is not CONSENTS)
 
@@ -61,35 +65,28 @@ LANDED_TABLES = tuple(table for table in TABLES.values() if table is not CONSENT
 PASSING_ERRORS = (OSError, DeltaError, OperationalError)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What every step of one ingestion needs to know."""
-
-    run_id: str
-    now: datetime
-    lake_url: str
-    staging: Path
-    key: PersonKey
-    drop: Drop
-    context: Context
-
-
 @flow(name="ingestion", timeout_seconds=12 * 3600, **NOTIFICATION_HOOKS)
-def ingest(drop: str, max_quarantined_share: float = MAX_QUARANTINED_SHARE) -> IngestionReport:
-    """Ingest a drop of the input contract; idempotent.
+def ingest(
+    drop: str,
+    max_quarantined_share: float = MAX_QUARANTINED_SHARE,
+    max_withheld_share: float = MAX_WITHHELD_SHARE,
+) -> Any:
+    """Ingest a drop of the input contract; idempotent. Returns an IngestionReport.
 
-    Raises IngestionFailedError, after everything that is good has landed, when a file cannot
-    be read or more than `max_quarantined_share` of a table's records are bad;
-    EmptyDropError when there is nothing to read; IngestionRunningError when another is at it.
+    Ends in a state named Withheld where consents let nothing land. Raises IngestionFailedError,
+    after everything that is good has landed, when a file cannot be read or more than
+    `max_quarantined_share` of a table's records are bad; EmptyDropError when there is nothing
+    to read; IngestionRunningError when another is at it.
 
     Args:
         drop: Folder or s3:// prefix of the files.
         max_quarantined_share: Share of a table's records that may be bad before the run fails.
+        max_withheld_share: Share of all records that may be withheld before the run fails.
     """
     settings = get_settings()
     with open_database() as engine, hold_ingestion_lock(engine):
         report = _ingest_files(_prepare(drop, settings), engine)
-    return _conclude(report, max_quarantined_share)
+    return _conclude(report, max_quarantined_share, max_withheld_share)
 
 
 def _prepare(drop: str, settings: Settings) -> Run:
@@ -101,7 +98,7 @@ def _prepare(drop: str, settings: Settings) -> Run:
         staging=open_staging(settings.lake_url),
         key=PersonKey(settings.anonymization_salt.get_secret_value()),
         drop=found,
-        context=find_medications(found.fhir),
+        context=gather_context(found.fhir),
     )
 
 
@@ -109,19 +106,27 @@ def _ingest_files(run: Run, engine: Engine) -> IngestionReport:
     progress: Any = create_progress_artifact(0.0, key="ingestion-progress")
     report = IngestionReport(run.run_id, len(run.drop.files), run.drop.others)
     report.errors.extend(run.drop.errors)
+    report.notes.extend(run.drop.notes)
     report.add(ingest_consents(run, engine))
     consented = read_consented_types(engine, run.now)
     steps = len(run.drop.files) + len(LANDED_TABLES)
     try:
         for done, file in enumerate(run.drop.files, 1):
+            _tell_step(progress, done - 1, steps, f"reading {file.label}")
             report.add(stage_file(run, done - 1, file, consented))
-            update_progress_artifact(progress, 100 * done / steps)
+        retracted = date_retractions(run.lake_url, report.retractions, run.now)
         for done, table in enumerate(LANDED_TABLES, len(run.drop.files) + 1):
-            report.add(land_table(run, table))
-            update_progress_artifact(progress, 100 * done / steps)
+            _tell_step(progress, done - 1, steps, f"landing {table.name}")
+            report.add(land_table(run, table, retracted))
+        update_progress_artifact(progress, 100.0)
     finally:
         shutil.rmtree(run.staging, ignore_errors=True)
     return report
+
+
+def _tell_step(progress: Any, done: int, steps: int, step: str) -> None:
+    update_progress_artifact(progress, 100 * done / steps, description=step)
+    get_run_logger().info("step %d of %d: %s", done + 1, steps, step)
 
 
 def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
@@ -146,18 +151,18 @@ def find_drop_files(drop: str) -> Drop:
 
 @task(**_retried)
 def ingest_consents(run: Run, engine: Engine) -> IngestionReport:
-    """Write the consents of a drop, then what was withdrawn, to PostgreSQL."""
-    report = IngestionReport(run.run_id)
-    kept: dict[str, list[pl.DataFrame]] = {CONSENTS.name: [], WITHDRAWALS.name: []}
-    for source, file in enumerate(run.drop.files):
-        if file.table in (CONSENTS.name, None):
-            for table, rows in _iterate_checked(run, report, source, file, consents=True):
-                kept[table.name].append(rows)
-    granted = _join_all(run, report, CONSENTS, kept[CONSENTS.name])
-    report.count(CONSENTS.name).add_merge(upsert_consents(engine, granted))
-    ended = _join_all(run, report, WITHDRAWALS, kept[WITHDRAWALS.name])
-    report.count(WITHDRAWALS.name).add_merge(withdraw_consents(engine, ended, run.now))
-    return report
+    """Write the consents of a drop, and what was denied or replaced, to PostgreSQL."""
+    replaced = _hide_replaced(run)
+    if replaced:
+        move_consents(engine, replaced, run.now)
+    return land_consents(run, engine)
+
+
+def _hide_replaced(run: Run) -> dict[str, str]:
+    """Return who replaces whom by pseudonym."""
+    pairs = run.context.replaced.items()
+    hidden = {run.key.pseudonymise(old): run.key.pseudonymise(new) for old, new in pairs}
+    return {old: new for old, new in hidden.items() if old and new}
 
 
 @task(task_run_name="stage {file.label}", **_retried)
@@ -166,92 +171,60 @@ def stage_file(run: Run, source: int, file: SourceFile, consented: pl.DataFrame)
     report = IngestionReport(run.run_id)
     if file.table == CONSENTS.name:
         return report
-    checked = _iterate_checked(run, report, source, file, consents=False)
-    for number, (table, rows) in enumerate(checked):
+    scales, people = [], []
+    for number, (table, checked) in enumerate(iterate_checked(run, report, source, file, False)):
+        rows = checked.good
         allowed = keep_consented(rows, table.data_type, consented)
         report.count(table.name).withheld += rows.height - allowed.height
         stage_rows(run.staging, table.name, allowed, f"{source}-{number}")
-    if file.table:
-        report.notes.extend(_describe_unknown_columns(file, report))
+        people.append(rows.select("anonymized_id").unique())
+        if table is EMR_EVENTS:
+            report.unmapped.update(count_unmapped(allowed))
+        if checked.scales is not None:
+            scales.append(checked.scales)
+    if not file.table:
+        return report
+    shifted = find_shifted_scale(pl.concat(scales)) if scales else None
+    if shifted:
+        unstage_rows(run.staging, file.table, source)
+        return IngestionReport(run.run_id, errors=[f"{file.label}: {shifted}"])
+    report.notes.extend(_describe_unknown_columns(file, report))
+    report.notes.extend(_describe_strangers(file, people, consented))
     return report
 
 
 @task(task_run_name="land {table.name}", **_retried)
-def land_table(run: Run, table: Table) -> IngestionReport:
-    """Merge the staged rows of one table into the lake, bucket by bucket."""
+def land_table(run: Run, table: Table, retracted: pl.Series) -> IngestionReport:
+    """Merge the staged records of one table into the lake, bucket by bucket."""
     report = IngestionReport(run.run_id)
+    _move_replaced(run, report, table)
     counts = report.count(table.name)
-    for bucket in list_staged_buckets(run.staging, table.name):
-        rows = _join_all(run, report, table, read_staged(run.staging, table.name, bucket))
-        ingested = rows.with_columns(ingested_at=pl.lit(run.now).cast(INSTANT))
-        counts.add_merge(merge_rows(run.lake_url, table.name, ingested))
+    retractions = read_retractions(run.lake_url)
+    staged = set(list_staged_buckets(run.staging, table.name))
+    hit = find_retracted_buckets(run.lake_url, table, retracted)
+    for bucket in sorted(staged | hit):
+        rows = read_staged(run.staging, table, bucket)
+        landing = land_records(run.lake_url, table, bucket, rows, retractions, retracted, run.now)
+        counts.add_landing(landing)
+        for rejected in landing.rejected:
+            quarantine_by_source(run, report, table.name, rejected)
     report.states[table.name] = describe_table(run.lake_url, table.name)
     get_run_logger().info("%s: %d rows landed", table.name, counts.landed)
     return report
 
 
-def _iterate_checked(
-    run: Run, report: IngestionReport, source: int, file: SourceFile, consents: bool
-) -> Iterator[tuple[Table, pl.DataFrame]]:
-    """Yield checked rows by table; count records, quarantine bad ones, note a bad file."""
-    try:
-        for batch in _read_file(run, file, consents):
-            _count_batch(run, report, file, batch)
-            for name, rows in batch.rows.items():
-                table = TABLES.get(name, WITHDRAWALS)
-                checked = check_rows(table, rows, run.now)
-                report.count(name).read += rows.height
-                _quarantine(run, report, file, table.name, checked.rejected)
-                yield table, checked.good.with_columns(source=pl.lit(source, dtype=pl.Int32))
-    except UnreadableFileError as error:
-        report.errors.append(str(error))
-
-
-def _read_file(run: Run, file: SourceFile, consents: bool) -> Iterator[Batch]:
-    if file.table:
-        return read_delimited(file, run.key)
-    return read_fhir(file, run.key, run.context, consents)
-
-
-def _count_batch(run: Run, report: IngestionReport, file: SourceFile, batch: Batch) -> None:
-    report.records += batch.records
-    report.split += batch.split
-    report.ignored.update(batch.ignored)
-    for table in sorted({rejected.table for rejected in batch.rejected}):
-        rows = [(one.row_number, one.reason) for one in batch.rejected if one.table == table]
-        schema = {"row_number": pl.Int64, "reason": pl.String}
-        report.count(table).read += len(rows)
-        _quarantine(run, report, file, table, pl.DataFrame(rows, schema=schema, orient="row"))
-
-
-def _quarantine(
-    run: Run, report: IngestionReport, file: SourceFile, table: str, rejected: pl.DataFrame
-) -> None:
-    report.count(table).quarantined += rejected.height
-    rows = rejected.with_columns(
-        run_id=pl.lit(run.run_id),
-        table=pl.lit(table),
-        source_file=pl.lit(file.label),
-        source_digest=pl.lit(file.digest),
-        quarantined_at=pl.lit(run.now).cast(INSTANT),
-    )
-    append_quarantine(run.lake_url, rows.select(QUARANTINE_SCHEMA.keys()))
-
-
-def _join_all(
-    run: Run, report: IngestionReport, table: Table, staged: list[pl.DataFrame]
-) -> pl.DataFrame:
-    """Return one row per key of all that a drop says, counting and quarantining the rest."""
-    if not staged:
-        return pl.DataFrame(schema=table.schema)
-    joined = join_records(table, pl.concat(staged))
-    counts = report.count(table.name)
-    counts.combined += joined.combined
-    counts.duplicate += joined.duplicate
-    for (source,), rows in joined.rejected.partition_by("source", as_dict=True).items():
-        file = run.drop.files[source]
-        _quarantine(run, report, file, table.name, rows.select("row_number", "reason"))
-    return joined.rows
+def _move_replaced(run: Run, report: IngestionReport, table: Table) -> None:
+    """Stage what is kept under ids that others replace, as if the drop held it."""
+    replaced = _hide_replaced(run)
+    if not replaced:
+        return
+    moved = take_records(run.lake_url, table, replaced)
+    if moved.height:
+        stage_rows(run.staging, table.name, moved, "moved")
+        report.count(table.name).read += moved.height
+        report.split += moved.height
+    if table is PEOPLE:
+        report.notes.append(f"people whose id another replaces: {len(replaced)}, now one person")
 
 
 def _describe_unknown_columns(file: SourceFile, report: IngestionReport) -> list[str]:
@@ -263,31 +236,30 @@ def _describe_unknown_columns(file: SourceFile, report: IngestionReport) -> list
     )
 
 
-def _conclude(report: IngestionReport, max_quarantined_share: float) -> IngestionReport:
+def _describe_strangers(
+    file: SourceFile, people: list[pl.DataFrame], consented: pl.DataFrame
+) -> list[str]:
+    """Return a note where nearly nobody in a file has any consent: their ids may differ."""
+    if not people or consented.is_empty():
+        return []
+    everyone = pl.concat(people).unique()
+    strangers = everyone.join(consented, on="anonymized_id", how="anti").height
+    if everyone.height == 0 or strangers < STRANGERS_SHARE * everyone.height:
+        return []
+    return [
+        f"{file.label}: {strangers} of {everyone.height} people have no consent under these ids; "
+        "if they should, compare how person_id is written there and in consents"
+    ]
+
+
+def _conclude(
+    report: IngestionReport, max_quarantined_share: float, max_withheld_share: float
+) -> State[Any] | IngestionReport:
     report.check()
-    create_table_artifact(report.to_rows(), key="ingestion-counts", description="Records by table")
-    failures = report.list_failures(max_quarantined_share)
-    create_markdown_artifact(describe_report(report, failures), key="ingestion-report")
+    failures = report.list_failures(max_quarantined_share, max_withheld_share)
+    publish_outcome(report, failures)
     if failures:
         raise IngestionFailedError("the rest is landed, but: " + "; ".join(failures), report)
+    if report.is_all_withheld:
+        return Completed(name="Withheld", message=report.describe_withheld(), data=report)
     return report
-
-
-def describe_report(report: IngestionReport, failures: list[str]) -> str:
-    """Return the report in words (Markdown); it holds counts and file labels only."""
-    ignored = [f"{kind}: {number}" for kind, number in report.ignored.most_common()]
-    states = [
-        f"{state.name}: version {state.version}, {state.rows} rows, digest {state.digest[:12]}"
-        for state in report.states.values()
-    ]
-    sections = {
-        "Failures": failures,
-        "Notes": report.notes,
-        "Not used, by kind": ignored,
-        "Lake after this run": states,
-    }
-    lines = [f"{report.records} records in {report.files} files; {report.other_files} other files."]
-    for title, entries in sections.items():
-        if entries:
-            lines += ["", f"### {title}", "", *(f"- {entry}" for entry in entries)]
-    return "\n".join(lines)

@@ -72,7 +72,7 @@ def _measure_shares(member: FittedMember) -> np.ndarray | None:
     if isinstance(member, BoostedTrees):
         return np.asarray(member.booster.feature_importance("gain"), np.float64)
     if isinstance(member, FoldedRegression):
-        return np.abs(np.asarray(member.coefficients))
+        return member.measure_importance()
     return None
 
 

@@ -13,7 +13,8 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from feature_repo.catalogue import list_model_inputs
-from flows.datasets.labels import HORIZON_DAYS, INDEX_DATE
+from feature_repo.outcomes import HORIZON_DAYS
+from flows.datasets.labels import INDEX_DATE
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation import plots
 from flows.evaluation.explanations import draw_bar, draw_beeswarm, explain_trees

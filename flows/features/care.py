@@ -1,15 +1,19 @@
 """Features of encounters, diagnoses and medications before a moment (view care_history)."""
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from feature_repo.clinical_codes import (
     ACUTE_PSYCHIATRIC_SETTINGS,
     ACUTE_SETTINGS,
     CONDITION_GROUPS,
-    ICD10_SYSTEMS,
     MEDICATION_GROUPS,
     PSYCHIATRIC_SETTINGS,
     ConditionGroup,
+    MedicationGroup,
+    normalise_code,
+    normalise_system,
 )
 from feature_repo.individual import JOIN_KEY
 from flows.features.moments import AS_OF, AVAILABLE_AT, stamp_rows
@@ -22,7 +26,7 @@ ASSUMED_SUPPLY_DAYS = 90
 def compute_care_history(moments: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     """Return one row per moment of an individual whose record holds any earlier event."""
     earlier = (
-        moments.join(events, on=JOIN_KEY)
+        moments.join(add_groups(events), on=JOIN_KEY)
         .filter(pl.col("started_at") < pl.col(AS_OF))
         .with_columns((pl.col(AS_OF) - pl.col("started_at")).dt.total_days().alias("days_ago"))
     )
@@ -67,17 +71,31 @@ def _summarise_medications() -> list[pl.Expr]:
 
 
 def _is_medication(group: str) -> pl.Expr:
-    return (pl.col("kind") == "medication") & pl.col("code").is_in(MEDICATION_GROUPS[group])
+    return (pl.col("kind") == "medication") & pl.col(f"is_{group}")
 
 
 def _summarise_diagnoses() -> list[pl.Expr]:
     return [
-        _is_diagnosis(group).any().cast(pl.Float32).alias(f"{name}_diagnosed")
-        for name, group in CONDITION_GROUPS.items()
+        ((pl.col("kind") == "diagnosis") & pl.col(f"is_{name}"))
+        .any()
+        .cast(pl.Float32)
+        .alias(f"{name}_diagnosed")
+        for name in CONDITION_GROUPS
     ]
 
 
-def _is_diagnosis(group: ConditionGroup) -> pl.Expr:
-    prefixes = [pl.col("code").str.starts_with(prefix) for prefix in group.icd10_prefixes]
-    icd10 = pl.col("system").str.to_lowercase().is_in(ICD10_SYSTEMS) & pl.any_horizontal(prefixes)
-    return (pl.col("kind") == "diagnosis") & (icd10 | pl.col("code").is_in(group.snomed))
+def add_groups(events: pl.DataFrame) -> pl.DataFrame:
+    """Add a Boolean `is_<group>` for every group of diagnoses and medications."""
+    pairs = events.select("system", "code").unique()
+    groups = {f"is_{name}": group for name, group in (CONDITION_GROUPS | MEDICATION_GROUPS).items()}
+    known = [_list_memberships(system, code, groups) for system, code in pairs.iter_rows()]
+    columns = pl.DataFrame(known, schema=dict.fromkeys(groups, pl.Boolean), orient="row")
+    groups_of = pl.concat([pairs, columns], how="horizontal")
+    return events.join(groups_of, on=["system", "code"], nulls_equal=True)
+
+
+def _list_memberships(
+    system: str | None, code: str | None, groups: Mapping[str, ConditionGroup | MedicationGroup]
+) -> tuple[bool, ...]:
+    plain = normalise_system(system or "")
+    return tuple(group.holds(plain, normalise_code(plain, code or "")) for group in groups.values())

@@ -1,14 +1,19 @@
 """Features of questionnaires answered before a moment (feature view survey_history)."""
 
+from datetime import timedelta
+
 import polars as pl
 
 from feature_repo.individual import JOIN_KEY
-from feature_repo.instruments import GAD7, PHQ9, Instrument
+from feature_repo.instruments import GAD7, OTHER_INSTRUMENTS, PHQ9, Instrument
 from feature_repo.survey_history import STORED_PHQ9_ITEMS
 from flows.features.moments import AS_OF, AVAILABLE_AT, fit_slope, stamp_rows
+from flows.sources.clean import add_items
 from flows.sources.contract import ITEM_COLUMNS
 
 HISTORY_DAYS = 365
+#: How long the items of a PHQ-9 speak beside a later total without items.
+ITEMS_SPEAK = timedelta(days=14)
 MOMENT = [JOIN_KEY, AS_OF]
 
 
@@ -23,23 +28,18 @@ def compute_survey_history(moments: pl.DataFrame, surveys: pl.DataFrame) -> pl.D
         .join(_summarise_phq9_year(phq9), on=MOMENT, how="left")
         .join(_summarise_gad7(gad7), on=MOMENT, how="left")
     )
+    for instrument in OTHER_INSTRUMENTS:
+        burden = _summarise_burden(earlier, instrument)
+        features = features.join(burden, on=MOMENT, how="left")
     return stamp_rows(features)
 
 
 def add_totals(surveys: pl.DataFrame) -> pl.DataFrame:
-    """Add `total`: the sum of the instrument's items, null when one is missing."""
-    return surveys.with_columns(
-        pl.when(pl.col("instrument") == PHQ9.name)
-        .then(_sum_items(PHQ9))
-        .when(pl.col("instrument") == GAD7.name)
-        .then(_sum_items(GAD7))
-        .alias("total")
-    )
+    """Fill `total`: the sum of the instrument's items, else the total that was stated, else null.
 
-
-def _sum_items(instrument: Instrument) -> pl.Expr:
-    items = [pl.col(name).cast(pl.Int32) for name in ITEM_COLUMNS[: instrument.item_count]]
-    return pl.sum_horizontal(items, ignore_nulls=False)
+    Null where an item is missing and no total was stated: no imputation.
+    """
+    return surveys.with_columns(pl.coalesce(add_items(), pl.col("total")).alias("total"))
 
 
 def _join_earlier(moments: pl.DataFrame, surveys: pl.DataFrame) -> pl.DataFrame:
@@ -54,8 +54,11 @@ def _join_earlier(moments: pl.DataFrame, surveys: pl.DataFrame) -> pl.DataFrame:
 
 
 def _summarise_last_phq9(phq9: pl.DataFrame) -> pl.DataFrame:
+    # A total without items takes no answer away that was given within PHQ-9's two weeks.
+    has_items = pl.any_horizontal(pl.col(ITEM_COLUMNS).is_not_null())
+    recent = pl.col("answered_at") >= pl.col("answered_at").last() - ITEMS_SPEAK
     stored_items = [
-        pl.col(item).last().alias(stored)
+        pl.col(item).filter(has_items & recent).last().alias(stored)
         for item, stored in zip(ITEM_COLUMNS, STORED_PHQ9_ITEMS, strict=True)
     ]
     return phq9.group_by(MOMENT, maintain_order=True).agg(
@@ -79,11 +82,25 @@ def _summarise_phq9_year(phq9: pl.DataFrame) -> pl.DataFrame:
 
 
 def _summarise_gad7(gad7: pl.DataFrame) -> pl.DataFrame:
-    in_year = pl.col("days_ago") < HISTORY_DAYS
     return gad7.group_by(MOMENT, maintain_order=True).agg(
-        pl.col("total").last().alias("stored_gad7_total"),
-        pl.col("total").filter(in_year).mean().alias("gad7_mean_365"),
-        (
-            fit_slope(-pl.col("days_ago").filter(in_year), pl.col("total").filter(in_year)) * 30
-        ).alias("gad7_slope_365"),
+        pl.col("total").last().alias("stored_gad7_total"), *_summarise_year("gad7", pl.col("total"))
     )
+
+
+def _summarise_burden(earlier: pl.DataFrame, instrument: Instrument) -> pl.DataFrame:
+    """Summarise an instrument so that more is worse, whichever way its total runs."""
+    asked = earlier.filter(pl.col("instrument") == instrument.name)
+    total = pl.col("total")
+    burden = total if instrument.higher_is_worse else instrument.max_total - total
+    return asked.group_by(MOMENT, maintain_order=True).agg(
+        burden.last().alias(f"{instrument.key}_last"), *_summarise_year(instrument.key, burden)
+    )
+
+
+def _summarise_year(name: str, points: pl.Expr) -> list[pl.Expr]:
+    in_year = pl.col("days_ago") < HISTORY_DAYS
+    slope = fit_slope(-pl.col("days_ago").filter(in_year), points.filter(in_year))
+    return [
+        points.filter(in_year).mean().alias(f"{name}_mean_365"),
+        (slope * 30).alias(f"{name}_slope_365"),
+    ]

@@ -32,8 +32,10 @@ def compute_wearable_windows(moments: pl.DataFrame, days: pl.DataFrame) -> pl.Da
 def pair_days(moments: pl.DataFrame, days: pl.DataFrame, longest: int) -> pl.DataFrame:
     """Pair each moment with the worn days of the `longest` days before it, oldest first.
 
-    `days_ago` is 1 for the day before the moment.
+    `days_ago` is 1 for the day before the moment. A day on which the device lay on a table is
+    missing, whatever zeros it counted; where no wear time is known, a day counts as worn.
     """
+    days = days.filter(pl.col("wear_minutes").is_null() | (pl.col("wear_minutes") > 0))
     dated = moments.with_columns(pl.col(AS_OF).dt.date().alias("today"))
     asked = dated.join(days, on=JOIN_KEY).with_columns(
         (pl.col("today") - pl.col("date")).dt.total_days().alias("days_ago")

@@ -1,12 +1,8 @@
-"""Consents of a drop in PostgreSQL, and who consents to what now.
-
-A consent that was withdrawn stays withdrawn, however often a drop repeats it.
-"""
+"""Who consents to what now, read from PostgreSQL, and one ingestion at a time."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 import polars as pl
 from sqlalchemy import (
@@ -18,25 +14,18 @@ from sqlalchemy import (
     cast,
     func,
     literal,
-    or_,
     select,
-    text,
     type_coerce,
-    update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, BIT, insert
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.dialects.postgresql import ARRAY, BIT
+from sqlalchemy.orm import InstrumentedAttribute
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
 from feature_repo.pseudonyms import BUCKET_COUNT
-from flows.lake.tables import MergeCounts
 from flows.sources.contract import ColumnTypes
 from serving.consent.in_force import select_in_force
 from serving.database.sessions import open_session
 from serving.database.tables import Consent
-
-#: Rows per statement; PostgreSQL allows 65,535 parameters.
-ROWS_PER_STATEMENT = 5_000
 
 #: Any number that is the same in every process: two ingestions must not stage and merge at once.
 INGESTION_LOCK = 0x6D687261
@@ -44,54 +33,6 @@ INGESTION_LOCK = 0x6D687261
 
 class IngestionRunningError(RuntimeError):
     """Another ingestion holds the lake."""
-
-
-def upsert_consents(engine: Engine, consents: pl.DataFrame) -> MergeCounts:
-    """Write consents (one row per individual and granted_at) and count what changed."""
-    written = 0
-    inserted = 0
-    columns = ["anonymized_id", "key_id", "data_types", "purposes", "granted_at", "expires_at"]
-    with open_session(engine) as session:
-        for part in consents.select(columns).iter_slices(ROWS_PER_STATEMENT):
-            is_new = _upsert(session, part.to_dicts())
-            written += len(is_new)
-            inserted += sum(is_new)
-    return MergeCounts(inserted, written - inserted, consents.height - written)
-
-
-def _upsert(session: Session, rows: list[dict[str, Any]]) -> list[bool]:
-    """Write rows; return for each that was inserted or changed whether it is new."""
-    statement = insert(Consent).values(rows)
-    new = statement.excluded
-    upsert = statement.on_conflict_do_update(
-        index_elements=[Consent.anonymized_id, Consent.granted_at],
-        set_={"data_types": new.data_types, "purposes": new.purposes, "expires_at": new.expires_at},
-        where=or_(
-            Consent.data_types != new.data_types,
-            Consent.purposes != new.purposes,
-            Consent.expires_at != new.expires_at,
-        ),
-    ).returning(text("(xmax = 0) AS is_new"))
-    return list(session.scalars(upsert))
-
-
-def withdraw_consents(engine: Engine, withdrawals: pl.DataFrame, now: datetime) -> MergeCounts:
-    """Withdraw what each individual had granted until the instant in `granted_at`."""
-    changed = 0
-    with open_session(engine) as session:
-        for row in withdrawals.select("anonymized_id", "granted_at").iter_rows(named=True):
-            statement = (
-                update(Consent)
-                .where(
-                    Consent.anonymized_id == row["anonymized_id"],
-                    Consent.granted_at <= row["granted_at"],
-                    Consent.withdrawn_at.is_(None),
-                )
-                .values(withdrawn_at=now)
-                .returning(Consent.anonymized_id)
-            )
-            changed += bool(list(session.scalars(statement)))
-    return MergeCounts(0, changed, withdrawals.height - changed)
 
 
 def read_consented_types(

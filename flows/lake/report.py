@@ -4,7 +4,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flows.lake.landing import Landing
 from flows.lake.tables import MergeCounts, TableState
+
+#: Tables whose rows go to PostgreSQL and decide what may land.
+CONSENT_TABLES = ("consents", "withdrawals")
 
 
 class CountsDoNotAddUpError(AssertionError):
@@ -28,7 +32,9 @@ class TableCounts:
 
     `inserted`, `corrected` and `unchanged` are rows of the lake (of PostgreSQL for consents).
     `combined`: records that are part of another's row, such as single answers of a survey.
-    `duplicate`: repetitions within the drop. `withheld`: no consent in force.
+    `duplicate`: repetitions within the drop. `superseded`: an older or retracted version.
+    `withheld`: no consent in force. Rows that had landed before: `set_aside` left the table,
+    `recomputed` changed, because what they were made of was taken back or replaced.
     """
 
     read: int = 0
@@ -37,8 +43,11 @@ class TableCounts:
     unchanged: int = 0
     combined: int = 0
     duplicate: int = 0
+    superseded: int = 0
     quarantined: int = 0
     withheld: int = 0
+    set_aside: int = 0
+    recomputed: int = 0
 
     @property
     def landed(self) -> int:
@@ -46,11 +55,16 @@ class TableCounts:
 
     @property
     def accounted(self) -> int:
-        return sum(asdict(self).values()) - self.read
+        return sum(asdict(self).values()) - self.read - self.set_aside - self.recomputed
 
     def add(self, other: "TableCounts") -> None:
         for name, number in asdict(other).items():
             setattr(self, name, getattr(self, name) + number)
+
+    def add_landing(self, landing: Landing) -> None:
+        self.add_merge(landing.merged)
+        for name in ("combined", "duplicate", "superseded", "set_aside", "recomputed"):
+            setattr(self, name, getattr(self, name) + getattr(landing, name))
 
     def add_merge(self, counts: MergeCounts) -> None:
         self.inserted += counts.inserted
@@ -69,19 +83,26 @@ class IngestionReport:
     split: int = 0
     tables: dict[str, TableCounts] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
+    noted: Counter[str] = field(default_factory=Counter)
+    unmapped: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     states: dict[str, TableState] = field(default_factory=dict)
+    retractions: list[dict[str, Any]] = field(default_factory=list)
+    deaths: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, step: "IngestionReport") -> None:
         """Add what one step of the run counted."""
         self.records += step.records
         self.split += step.split
         self.ignored.update(step.ignored)
-        self.notes += step.notes
-        # A FHIR file is read twice, for consents and for the rest, and complains twice.
+        self.noted.update(step.noted)
+        self.unmapped.update(step.unmapped)
+        # A FHIR file is read twice, for consents and for the rest, and may complain twice.
+        self.notes += [note for note in step.notes if note not in self.notes]
         self.errors += [error for error in step.errors if error not in self.errors]
         self.states.update(step.states)
+        self.retractions += step.retractions
         for name, counts in step.tables.items():
             self.count(name).add(counts)
 
@@ -93,7 +114,7 @@ class IngestionReport:
         """Raise CountsDoNotAddUpError unless every record read is accounted for.
 
         Per table: read = inserted + corrected + unchanged + combined + duplicate
-        + quarantined + withheld. In all: records + rows split off = read + ignored.
+        + superseded + quarantined + withheld. In all: records + rows split off = read + ignored.
         """
         for name, counts in self.tables.items():
             if counts.read != counts.accounted:
@@ -107,7 +128,35 @@ class IngestionReport:
                 f"and {self.ignored.total()} ignored"
             )
 
-    def list_failures(self, max_quarantined_share: float) -> list[str]:
+    @property
+    def withheld(self) -> int:
+        return sum(counts.withheld for counts in self.tables.values())
+
+    @property
+    def is_all_withheld(self) -> bool:
+        """Return True where rows were there to land and consent let none of them."""
+        kept = sum(
+            counts.landed + counts.unchanged
+            for name, counts in self.tables.items()
+            if name not in CONSENT_TABLES
+        )
+        return self.withheld > 0 and kept == 0
+
+    def describe_withheld(self) -> str:
+        """Return how many records were withheld, by table, and what to do about it."""
+        tables = [
+            f"{name} {counts.withheld} of {counts.read}"
+            for name, counts in sorted(self.tables.items())
+            if counts.withheld
+        ]
+        return (
+            f"withheld for want of a consent in force: {', '.join(tables)}; put the consents into "
+            "the drop (flows/sources/README.md) or record them, and ingest it again"
+        )
+
+    def list_failures(
+        self, max_quarantined_share: float, max_withheld_share: float = 1.0
+    ) -> list[str]:
         """Return every message that makes a run fail."""
         shares = [
             f"{name}: {counts.quarantined} of {counts.read} records are quarantined "
@@ -116,6 +165,12 @@ class IngestionReport:
             for name, counts in sorted(self.tables.items())
             if counts.quarantined > max_quarantined_share * counts.read
         ]
+        read = sum(counts.read for counts in self.tables.values())
+        if self.withheld > max_withheld_share * read:
+            shares.append(
+                f"{self.withheld} of {read} records are withheld "
+                f"(allowed are {max_withheld_share:.1%}); {self.describe_withheld()}"
+            )
         return [*self.errors, *shares]
 
     def to_rows(self) -> list[dict[str, Any]]:

@@ -7,11 +7,13 @@ of one survey) is then met in one bucket, which fits in memory.
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
 from feature_repo.pseudonyms import BUCKET_COUNT
+from flows.sources.contract import COMMON_LAKE_COLUMNS, PART_COLUMNS, ColumnTypes, Table
 
 
 def open_staging(lake_url: str) -> Path:
@@ -36,10 +38,33 @@ def stage_rows(folder: Path, table: str, rows: pl.DataFrame, batch: str) -> None
         part.write_parquet(target / f"{batch}.parquet", compression="lz4")
 
 
-def read_staged(folder: Path, table: str, bucket: int) -> list[pl.DataFrame]:
-    """Return all staged rows of one bucket."""
-    files = sorted((folder / table / str(bucket)).glob("*.parquet"))
-    return [pl.read_parquet(file) for file in files]
+def unstage_rows(folder: Path, table: str, source: int) -> None:
+    """Remove what was staged of one file of the drop."""
+    for file in (folder / table).glob(f"*/{source}-*.parquet"):
+        file.unlink()
+
+
+def read_staged(folder: Path, table: Table, bucket: int) -> pl.DataFrame:
+    """Return all staged records of one bucket, with the columns of STAGED and of the table."""
+    schema = STAGED | COMMON_LAKE_COLUMNS | PART_COLUMNS | table.columns
+    files = sorted((folder / table.name / str(bucket)).glob("*.parquet"))
+    frames = [pl.read_parquet(file) for file in files]
+    rows = pl.concat([pl.DataFrame(schema=schema), *map(_complete(schema), frames)])
+    return rows.drop("ingested_at")
+
+
+#: Where in the drop a record is from; null for one that had landed before.
+STAGED: ColumnTypes = {"source": pl.Int32, "row_number": pl.Int64}
+
+
+def _complete(schema: ColumnTypes) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    def complete(rows: pl.DataFrame) -> pl.DataFrame:
+        absent = [pl.lit(None).alias(name) for name in schema if name not in rows.columns]
+        return rows.with_columns(absent).select(
+            pl.col(name).cast(kind) for name, kind in schema.items()
+        )
+
+    return complete
 
 
 def list_staged_buckets(folder: Path, table: str) -> list[int]:

@@ -6,6 +6,7 @@ was before or after, never in between. The table's version and digest are what l
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ QUARANTINE_SCHEMA: ColumnTypes = {
 QUARANTINE_KEY = ("table", "source_digest", "row_number", "reason")
 
 
+HEXADECIMAL = re.compile(r"[0-9a-f]+")
 LOG_RETENTION, NO_RETENTION = "delta.logRetentionDuration", "interval 0 seconds"
 
 
@@ -74,19 +76,44 @@ def merge_rows(lake_url: str, table: str, frame: pl.DataFrame) -> MergeCounts:
     contract = TABLES[table]
     rows = _conform(frame, contract.schema)
     _refuse_duplicate_keys(contract, rows)
-    _create_table(lake_url, table, contract.schema)
+    create_table(lake_url, table, contract.schema)
     counts = MergeCounts()
     for bucket in sorted(rows["bucket"].unique()):
-        counts += _merge_bucket(lake_url, contract, bucket, rows.filter(pl.col("bucket") == bucket))
+        some = rows.filter(pl.col("bucket") == bucket)
+        known = read_known_rows(lake_url, contract, bucket, some)
+        later = _date_corrections(contract, some, known)
+        counts += merge_bucket(lake_url, contract, bucket, later, known)
     return counts
 
 
+def _date_corrections(table: Table, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    key = ["anonymized_id", *table.key]
+    is_known = known.select(key).with_columns(known=pl.lit(True))
+    corrected_at = pl.max_horizontal("available_at", "ingested_at")
+    return rows.join(is_known, on=key, how="left").with_columns(
+        available_at=pl.when("known").then(corrected_at).otherwise("available_at")
+    )
+
+
 def scan_table(lake_url: str, name: str, bucket: int | None = None) -> pl.LazyFrame:
-    """Return the rows of a table, of one bucket if given; an absent table has none."""
+    """Return the rows of a table, of one bucket if given; an absent table has none.
+
+    Columns that an older lake does not have yet are null.
+    """
+    return scan_records(lake_url, name, _schema_of(name), bucket)
+
+
+def scan_records(
+    lake_url: str, name: str, schema: ColumnTypes, bucket: int | None = None
+) -> pl.LazyFrame:
+    """Return the rows of a Delta table with the columns of `schema`; an absent one has none."""
     location = locate_table(lake_url, name)
     if not DeltaTable.is_deltatable(location, storage_options=storage_options()):
-        return pl.LazyFrame(schema=_schema_of(name))
+        return pl.LazyFrame(schema=schema)
     rows = pl.scan_delta(location, storage_options=storage_options())
+    known = rows.collect_schema().names()
+    absent = [pl.lit(None, dtype=schema[name]).alias(name) for name in schema if name not in known]
+    rows = rows.with_columns(absent).select(list(schema)) if absent else rows
     return rows if bucket is None else rows.filter(pl.col("bucket") == bucket)
 
 
@@ -121,7 +148,7 @@ def append_quarantine(lake_url: str, rows: pl.DataFrame) -> int:
     """
     if rows.is_empty():
         return 0
-    _create_table(lake_url, QUARANTINE, QUARANTINE_SCHEMA, partition_by=[])
+    create_table(lake_url, QUARANTINE, QUARANTINE_SCHEMA, partition_by=[])
     digests = rows["source_digest"].unique().to_list()
     known = scan_table(lake_url, QUARANTINE).filter(pl.col("source_digest").is_in(digests))
     fresh = (
@@ -130,7 +157,7 @@ def append_quarantine(lake_url: str, rows: pl.DataFrame) -> int:
         .join(known.select(QUARANTINE_KEY).collect(), on=QUARANTINE_KEY, how="anti")
     )
     if fresh.height:
-        _append(lake_url, QUARANTINE, fresh)
+        append_rows(lake_url, QUARANTINE, fresh)
     return fresh.height
 
 
@@ -145,11 +172,11 @@ def set_rows_aside(lake_url: str, table: str, rows: pl.DataFrame) -> int:
     contract = TABLES[table]
     aside = f"{SET_ASIDE}/{table}"
     columns = [*contract.schema, "reason"]
-    _create_table(lake_url, aside, contract.schema | {"reason": pl.String}, partition_by=[])
+    create_table(lake_url, aside, contract.schema | {"reason": pl.String}, partition_by=[])
     known = pl.scan_delta(locate_table(lake_url, aside), storage_options=storage_options())
     fresh = rows.select(columns).join(known.collect(), on=columns, how="anti", nulls_equal=True)
     if fresh.height:
-        _append(lake_url, aside, fresh)
+        append_rows(lake_url, aside, fresh)
     key = ["anonymized_id", *contract.key]
     matches = " AND ".join(f"target.{name} = source.{name}" for name in ["bucket", *key])
     (
@@ -166,6 +193,14 @@ def set_rows_aside(lake_url: str, table: str, rows: pl.DataFrame) -> int:
     return rows.height
 
 
+def delete_rows(lake_url: str, name: str, people: list[str]) -> None:
+    """Delete individuals from a table in one commit; earlier versions still hold them."""
+    if not all(map(PSEUDONYM_PATTERN.fullmatch, people)):
+        raise ValueError("not a pseudonym")
+    listed = ", ".join(f"'{person}'" for person in people)
+    _open(lake_url, name).delete(f"anonymized_id IN ({listed})")
+
+
 def erase_rows(location: str, anonymized_id: str) -> int:
     """Remove an individual from a Delta table, its old versions and its log; return the rows.
 
@@ -177,8 +212,14 @@ def erase_rows(location: str, anonymized_id: str) -> int:
         return 0
     if not PSEUDONYM_PATTERN.fullmatch(anonymized_id):
         raise ValueError("not a pseudonym")
+    return erase_matching(location, "anonymized_id", [anonymized_id])
+
+
+def erase_matching(location: str, column: str, values: list[str]) -> int:
+    """Remove the rows of hexadecimal `values` in a column, also from versions and log."""
     table = DeltaTable(location, storage_options=storage_options())
-    removed = table.delete(f"anonymized_id = '{anonymized_id}'")["num_deleted_rows"]
+    listed = ", ".join(f"'{value}'" for value in values if HEXADECIMAL.fullmatch(value))
+    removed = table.delete(f"{column} IN ({listed})")["num_deleted_rows"] if listed else 0
     forget_earlier_versions(location)
     return int(removed or 0)
 
@@ -200,39 +241,64 @@ def storage_options() -> dict[str, str]:
     return {"aws_allow_http": "true"} if endpoint.startswith("http://") else {}
 
 
-def _merge_bucket(lake_url: str, table: Table, bucket: int, rows: pl.DataFrame) -> MergeCounts:
-    new, changed = _compare(table, rows, _read_known(lake_url, table, bucket, rows))
+def merge_bucket(
+    lake_url: str,
+    table: Table,
+    bucket: int,
+    rows: pl.DataFrame,
+    known: pl.DataFrame,
+    adds: bool = False,
+) -> MergeCounts:
+    """Write those rows of one bucket that differ from what is `known`; one commit.
+
+    With `adds`, what a row leaves out stands as it was, and a row that only fills what was
+    missing does not count as a correction of what was known: it is available as it says.
+    """
+    conformed = _conform(rows, table.schema)
+    new, changed = _compare(table, conformed, known, adds)
     counts = MergeCounts(new.height, changed.height, rows.height - new.height - changed.height)
+    if new.height or changed.height:
+        create_table(lake_url, table.name, table.schema)
     if changed.height:
         _merge_changes(lake_url, table, bucket, pl.concat([new, changed]))
     elif new.height:
-        _append(lake_url, table.name, new.sort("anonymized_id", *table.key))
+        append_rows(lake_url, table.name, new.sort("anonymized_id", *table.key))
     return counts
 
 
-def _read_known(lake_url: str, table: Table, bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return what the lake holds of the individuals in `rows`."""
+def read_known_rows(lake_url: str, table: Table, bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the landed rows of the individuals in `rows`."""
     people = rows.lazy().select(pl.col("anonymized_id").unique())
-    columns = ["anonymized_id", *table.columns]
-    known = scan_table(lake_url, table.name, bucket).select(columns)
+    known = scan_table(lake_url, table.name, bucket)
     return known.join(people, on="anonymized_id", how="semi").collect(engine="streaming")
 
 
 def _compare(
-    table: Table, rows: pl.DataFrame, known: pl.DataFrame
+    table: Table, rows: pl.DataFrame, known: pl.DataFrame, adds: bool
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the rows of `rows` that are new, and those that differ from what is known."""
     key = ["anonymized_id", *table.key]
     values = [name for name in table.columns if name not in table.key]
-    joined = rows.join(known.with_columns(known=pl.lit(True)), on=key, how="left", suffix="_before")
-    differs = pl.any_horizontal(
-        pl.lit(False), *(pl.col(name).ne_missing(pl.col(f"{name}_before")) for name in values)
-    )
+    before = known.select(*key, *values, "available_at").with_columns(known=pl.lit(True))
+    joined = rows.join(before, on=key, how="left", suffix="_before")
+    if adds:
+        joined = joined.with_columns(pl.coalesce(name, f"{name}_before") for name in values)
+    differs = _any(pl.col(name).ne_missing(pl.col(f"{name}_before")) for name in values)
+    corrects = _any(pl.col(name) != pl.col(f"{name}_before") for name in values).fill_null(False)
     is_known = pl.col("known").is_not_null()
     new = joined.filter(~is_known).select(rows.columns)
-    changed = joined.filter(is_known & differs).select(rows.columns)
-    corrected_at = pl.max_horizontal("available_at", "ingested_at")
-    return new, changed.with_columns(available_at=corrected_at)
+    changed = joined.filter(is_known & differs)
+    if adds:
+        known_since = pl.max_horizontal("available_at", "available_at_before")
+        corrected_at = pl.max_horizontal("available_at", "ingested_at")
+        changed = changed.with_columns(
+            available_at=pl.when(corrects).then(corrected_at).otherwise(known_since)
+        )
+    return new, changed.select(rows.columns)
+
+
+def _any(conditions: Iterable[pl.Expr]) -> pl.Expr:
+    return pl.any_horizontal(pl.lit(False), *conditions)
 
 
 def _merge_changes(lake_url: str, table: Table, bucket: int, rows: pl.DataFrame) -> None:
@@ -249,7 +315,7 @@ def _merge_changes(lake_url: str, table: Table, bucket: int, rows: pl.DataFrame)
     )
 
 
-def _append(lake_url: str, name: str, rows: pl.DataFrame) -> None:
+def append_rows(lake_url: str, name: str, rows: pl.DataFrame) -> None:
     write_deltalake(
         _open(lake_url, name),
         rows,
@@ -262,9 +328,10 @@ def _open(lake_url: str, name: str) -> DeltaTable:
     return DeltaTable(locate_table(lake_url, name), storage_options=storage_options())
 
 
-def _create_table(
+def create_table(
     lake_url: str, name: str, schema: ColumnTypes, partition_by: Iterable[str] = ("bucket",)
 ) -> None:
+    """Create a Delta table that is not there, and add columns that an older one lacks."""
     empty = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest())
     DeltaTable.create(
         locate_table(lake_url, name),
@@ -272,6 +339,36 @@ def _create_table(
         mode="ignore",
         partition_by=list(partition_by),
         storage_options=storage_options(),
+    )
+    table = _open(lake_url, name)
+    known = {field.name for field in table.schema().fields}
+    absent = [field for field in Schema.from_arrow(empty.schema).fields if field.name not in known]
+    if absent:
+        table.alter.add_columns(absent)
+
+
+def merge_records(
+    lake_url: str,
+    name: str,
+    bucket: int,
+    key: tuple[str, ...],
+    fresh: pl.DataFrame,
+    gone: pl.DataFrame,
+) -> None:
+    """Insert or update `fresh` records and delete `gone` ones in one commit."""
+    marked = pl.concat(
+        [fresh.with_columns(is_gone=pl.lit(False)), gone.with_columns(is_gone=pl.lit(True))]
+    )
+    # The literal bucket lets Delta skip every other partition's files.
+    conditions = [f"target.bucket = {bucket}"] + [f"target.{k} = source.{k}" for k in key]
+    columns = {column: f"source.{column}" for column in fresh.columns}
+    (
+        _open(lake_url, name)
+        .merge(marked, " AND ".join(conditions), source_alias="source", target_alias="target")
+        .when_matched_delete("source.is_gone")
+        .when_matched_update(columns)
+        .when_not_matched_insert(columns, predicate="NOT source.is_gone")
+        .execute()
     )
 
 

@@ -1,8 +1,8 @@
 """Isolation forest: how unlike everyone else somebody's features are.
 
 It learns without labels (Liu, Ting, Zhou 2008); a logistic of one variable then says how
-often people that unusual deteriorate. Unusual may never count as reassuring: the logistic
-only rises.
+often the outcome follows in people that unusual. Unusual may never count as reassuring: the
+logistic only rises.
 """
 
 import json

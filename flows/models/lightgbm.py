@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from flows.datasets.rows import ModelRows, Probabilities
+from flows.models.data_types import add_blanked_copies
 from flows.models.member import (
     GRAPH_INPUT,
     GRAPH_OUTPUT,
@@ -83,6 +84,7 @@ class BoostedTrees:
 
 def fit(data: FittingData) -> BoostedTrees:
     """Fit on the features, stopping when the stopping rows no longer gain."""
+    data = add_blanked_copies(data)
     constraints = [int(name in MONOTONE_COLUMNS) for name in data.names]
     parameters = PARAMETERS | {"monotone_constraints": constraints, "seed": data.seed}
     learning = lightgbm.Dataset(data.rows.features, data.labels, feature_name=list(data.names))

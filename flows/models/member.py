@@ -68,7 +68,7 @@ class FittedMember(Protocol):
         """GRAPH_INPUT or SEQUENCE_INPUT: which part of ModelRows the graph takes."""
 
     def predict(self, rows: ModelRows) -> Probabilities:
-        """Return the probability of deterioration for each row."""
+        """Return the probability of the outcome for each row."""
 
     def export_graph(self) -> onnx.ModelProto:
         """Return the model as ONNX: its input [n, ...] to `probability` [n]."""

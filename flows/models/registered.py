@@ -30,7 +30,7 @@ class RegisteredMember:
     columns: list[int]
 
     def predict(self, rows: ModelRows) -> Probabilities:
-        """Return the probability of deterioration for each row."""
+        """Return the probability of the outcome for each row."""
         chosen = ModelRows(np.ascontiguousarray(rows.features[:, self.columns]), rows.sequences)
         return score_graph(self.session, chosen)
 

@@ -11,29 +11,18 @@ import great_expectations.expectations as gxe
 from great_expectations.expectations import Expectation
 from great_expectations.expectations.row_conditions import Column
 
-from feature_repo.instruments import GAD7, INSTRUMENTS, MAX_ANSWER
+from feature_repo.instruments import INSTRUMENTS
 from flows.sources.contract import (
     ENCOUNTER_SETTINGS,
     EVENT_KINDS,
     ITEM_COLUMNS,
     SEXES,
     TABLES,
+    WEARABLE_LIMITS,
 )
 
 #: Share of rows that may break a row-wise expectation: more points at a broken export.
 TOLERANCE = 0.95
-
-#: Beyond these a value is no measurement of a living person wearing a working device
-#: (ranges of the American Heart Association and of consumer devices' own specifications).
-WEARABLE_RANGES = {
-    "steps": (0, 120_000),
-    "active_minutes": (0, 1440),
-    "sleep_minutes": (0, 1440),
-    "sleep_efficiency": (0, 100),
-    "resting_heart_rate": (25, 160),
-    "hrv_rmssd": (1, 300),
-    "wear_minutes": (0, 1440),
-}
 
 
 def list_people_expectations() -> list[Expectation]:
@@ -51,35 +40,42 @@ def list_people_expectations() -> list[Expectation]:
 
 
 def list_survey_expectations() -> list[Expectation]:
-    answers = [
-        gxe.ExpectColumnValuesToBeBetween(
-            column=item,
-            min_value=0,
-            max_value=MAX_ANSWER,
-            mostly=TOLERANCE,
-            description=f"{item} is answered 0 to 3",
-        )
-        for item in ITEM_COLUMNS
-    ]
-    only_phq9 = [
-        gxe.ExpectColumnValuesToBeNull(
-            column=item,
-            row_condition=Column("instrument") == GAD7.name,
-            mostly=TOLERANCE,
-            description=f"GAD-7 has no {item}",
-        )
-        for item in ITEM_COLUMNS[GAD7.item_count :]
-    ]
+    highest = sorted({one.max_answer for one in INSTRUMENTS.values() if one.item_count})
     return [
         gxe.ExpectColumnValuesToBeInSet(
             column="instrument",
             value_set=list(INSTRUMENTS),
             mostly=TOLERANCE,
-            description="The instrument is PHQ-9 or GAD-7",
+            description="The instrument is a known one",
         ),
-        *answers,
-        *only_phq9,
+        *(_expect_answers(item, number, most) for most in highest for number, item in ITEMS),
+        *filter(None, (_expect_no_surplus(item, number) for number, item in ITEMS)),
     ]
+
+
+ITEMS = tuple(enumerate(ITEM_COLUMNS, 1))
+
+
+def _expect_answers(item: str, number: int, most: int) -> Expectation:
+    names = [one.name for one in INSTRUMENTS.values() if one.max_answer == most]
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=item,
+        min_value=0,
+        max_value=most,
+        row_condition=Column("instrument").is_in(names),
+        mostly=TOLERANCE,
+        description=f"{item} is answered 0 to {most}",
+    )
+
+
+def _expect_no_surplus(item: str, number: int) -> Expectation | None:
+    shorter = [one.name for one in INSTRUMENTS.values() if one.item_count < number]
+    return gxe.ExpectColumnValuesToBeNull(
+        column=item,
+        row_condition=Column("instrument").is_in(shorter),
+        mostly=TOLERANCE,
+        description=f"A shorter instrument has no {item}",
+    )
 
 
 def list_wearable_expectations() -> list[Expectation]:
@@ -91,7 +87,7 @@ def list_wearable_expectations() -> list[Expectation]:
             mostly=TOLERANCE,
             description=f"{channel} is {low} to {high}",
         )
-        for channel, (low, high) in WEARABLE_RANGES.items()
+        for channel, (low, high, _) in WEARABLE_LIMITS.items()
     ]
 
 

@@ -13,12 +13,12 @@ from typing import Any, TextIO
 import polars as pl
 
 from feature_repo.clinical_codes import SNOMED_SYSTEM
-from feature_repo.instruments import ANSWER_POINTS, INSTRUMENTS, LOINC_SYSTEM
+from feature_repo.instruments import FREQUENCY_POINTS, INSTRUMENTS, LOINC_SYSTEM
 
 Resource = dict[str, Any]
 Row = dict[str, Any]
 
-ANSWER_CODES = {points: code for code, points in ANSWER_POINTS.items()}
+ANSWER_CODES = {points: code for code, points in FREQUENCY_POINTS.items()}
 PSYCHIATRY = {"system": SNOMED_SYSTEM, "code": "394587001", "display": "Psychiatry"}
 CLASSES = {"outpatient": "AMB", "emergency": "EMER", "inpatient": "IMP"}
 PURPOSE_CODES = {"training": "HRESCH", "screening": "TREAT"}

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
@@ -29,7 +30,9 @@ class Batch:
     `rows` holds, by table, what could be made of them: contract columns of any type,
     `row_number`, and in place of person_id the columns anonymized_id, key_id and bucket.
     `ignored` counts by kind the records that the contract has no use for; `split` those
-    rows that a record gave beyond its first.
+    rows that a record gave beyond its first. `retractions` name resources that are no facts,
+    `notes` are for people, and `noted` counts by kind what was read but left open. `deaths` names
+    who has died: source_id, anonymized_id and version.
     """
 
     records: int
@@ -37,3 +40,7 @@ class Batch:
     rejected: list[Rejected] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     split: int = 0
+    retractions: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    noted: Counter[str] = field(default_factory=Counter)
+    deaths: list[dict[str, Any]] = field(default_factory=list)

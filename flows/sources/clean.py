@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
-from feature_repo.instruments import GAD7
+from feature_repo.instruments import INSTRUMENTS
 from flows.sources.contract import (
     CONSENTS,
     EMR_EVENTS,
@@ -15,17 +16,20 @@ from flows.sources.contract import (
     INSTANT,
     ITEM_COLUMNS,
     OUTCOMES,
+    PART_COLUMNS,
     PEOPLE,
     SEXES,
     SURVEYS,
     WEARABLE_DAYS,
+    WEARABLE_LIMITS,
+    ColumnTypes,
     Table,
 )
 from flows.sources.parse import (
     Parsed,
     Parser,
     between,
-    describe_range,
+    describe_instrument,
     one_of,
     parse_birth_year,
     parse_instant,
@@ -35,35 +39,25 @@ from flows.sources.parse import (
     parse_past_instant,
     parse_terms,
     parse_text,
+    parse_total,
     parse_truth,
     required,
 )
 
-#: What a consent that ended says: an individual's consents granted until then are withdrawn.
-#: Comes from FHIR only; a drop's `consents` cannot say it.
+#: What a denial says: an individual's consents granted until `granted_at` (missing: until now)
+#: end, for these data types and purposes (none: for all). Comes from FHIR only.
 WITHDRAWALS = Table(
     name="withdrawals",
     required=("granted_at",),
-    optional=(),
-    columns={"granted_at": INSTANT},
+    optional=("data_types", "purposes"),
+    columns={
+        "granted_at": INSTANT,
+        "data_types": pl.List(pl.String),
+        "purposes": pl.List(pl.String),
+    },
     key=("granted_at",),
     data_type=None,
 )
-
-#: Limits of one day, beyond which a reading is taken for an error of device or unit.
-#: Minutes: a day has 1,440. Steps: the largest of 7,410 LifeSnaps days is 43,112, a 100-mile
-#: race about 200,000. Resting heart rate: 25 is below the lowest documented athletes, 220 the
-#: usual maximum of exertion. RMSSD: long recordings of healthy adults stay below 200 ms
-#: (means of 19-75 ms over 44 studies, Nunan 2010, PACE 33:1407); 300 leaves room for arrhythmia.
-PLAUSIBLE: dict[str, tuple[float, float, str]] = {
-    "steps": (0, 200_000, "steps"),
-    "active_minutes": (0, 1440, "minutes"),
-    "sleep_minutes": (0, 1440, "minutes"),
-    "sleep_efficiency": (0, 100, "percent"),
-    "resting_heart_rate": (25, 220, "beats per minute"),
-    "hrv_rmssd": (0, 300, "ms"),
-    "wear_minutes": (0, 1440, "minutes"),
-}
 
 PARSERS: dict[str, dict[str, Parser]] = {
     PEOPLE.name: {
@@ -75,10 +69,11 @@ PARSERS: dict[str, dict[str, Parser]] = {
         "instrument": required(parse_instrument),
         "answered_at": required(parse_past_instant),
         **dict.fromkeys(ITEM_COLUMNS, parse_item),
+        "total": parse_total,
     },
     WEARABLE_DAYS.name: {
         "date": required(parse_past_date),
-        **{name: between(*limits) for name, limits in PLAUSIBLE.items()},
+        **{name: between(*limits) for name, limits in WEARABLE_LIMITS.items()},
     },
     EMR_EVENTS.name: {
         "kind": required(one_of(EVENT_KINDS)),
@@ -98,30 +93,62 @@ PARSERS: dict[str, dict[str, Parser]] = {
         "index_date": required(parse_past_date),
         "outcome": required(parse_truth),
     },
-    WITHDRAWALS.name: {"granted_at": required(parse_past_instant)},
+    WITHDRAWALS.name: {
+        "granted_at": parse_instant,
+        "data_types": parse_terms(DATA_TYPES, may_be_empty=True),
+        "purposes": parse_terms(PURPOSES, may_be_empty=True),
+    },
 }
 
 #: Columns of a file that land under another name.
 RENAMED = {"birth_date": "birth_year"}
 
+
+def _refuse_surplus(number: int, name: str) -> tuple[pl.Expr, pl.Expr]:
+    """Refuse an answer to an item that the instrument does not have."""
+    counts = {one.name: one.item_count for one in INSTRUMENTS.values()}
+    count = pl.col("instrument").replace_strict(counts, default=None, return_dtype=pl.Int8)
+    wrong = pl.col(name).is_not_null() & (count < number)
+    return wrong, pl.format(f"{name}: {{}} has {{}} items", pl.col("instrument"), count)
+
+
+def _compare_total() -> tuple[pl.Expr, pl.Expr]:
+    """Refuse a survey whose own total is not the sum of its items: one of them is wrong."""
+    added = add_items()
+    wrong = (pl.col("total") != added).fill_null(False)
+    reason = pl.format("total: {} is stated, the items add to {}", pl.col("total"), added)
+    return wrong, reason
+
+
+def add_items() -> pl.Expr:
+    """Return the sum of all items of a survey's instrument, null when one is missing."""
+    total = pl.lit(None, dtype=pl.Int32)
+    for instrument in INSTRUMENTS.values():
+        if instrument.item_count:
+            items = [pl.col(name).cast(pl.Int32) for name in ITEM_COLUMNS[: instrument.item_count]]
+            summed = pl.sum_horizontal(items, ignore_nulls=False)
+            total = pl.when(pl.col("instrument") == instrument.name).then(summed).otherwise(total)
+    return total
+
+
 #: Rules over several columns: where the expression is true the row is bad.
-CROSS_CHECKS: dict[str, list[tuple[pl.Expr, str]]] = {
+CROSS_CHECKS: dict[str, list[tuple[pl.Expr, pl.Expr]]] = {
     SURVEYS.name: [
-        (
-            (pl.col("instrument") == GAD7.name) & pl.col(name).is_not_null(),
-            f"{name}: {GAD7.name} has {GAD7.item_count} items",
-        )
-        for name in ITEM_COLUMNS[GAD7.item_count :]
+        *(_refuse_surplus(number, name) for number, name in enumerate(ITEM_COLUMNS, 1)),
+        _compare_total(),
     ],
     EMR_EVENTS.name: [
-        (pl.col("ended_at") < pl.col("started_at"), "ended_at: is before started_at"),
+        (pl.col("ended_at") < pl.col("started_at"), pl.lit("ended_at: is before started_at")),
         (
             (pl.col("kind") != "encounter") & pl.col("setting").is_not_null(),
-            "setting: only an encounter has one",
+            pl.lit("setting: only an encounter has one"),
         ),
     ],
     CONSENTS.name: [
-        (pl.col("expires_at") <= pl.col("granted_at"), "expires_at: is not after granted_at")
+        (
+            pl.col("expires_at") <= pl.col("granted_at"),
+            pl.lit("expires_at: is not after granted_at"),
+        )
     ],
 }
 
@@ -137,62 +164,102 @@ KNOWN_AT: dict[str, pl.Expr] = {
 }
 
 #: Columns of a reader's rows that say where a row comes from and whose it is.
-#: `part`: the row is one record of several that make up a row of the table (FHIR
-#: Observations); `part_at`: the period it covers, which tells a repeated record.
 #: `recorded_at`: when the record was made, if that is known and later than the event.
-ORIGIN = {
+ORIGIN: ColumnTypes = {
     "anonymized_id": pl.String,
     "key_id": pl.String,
     "bucket": pl.Int32,
     "row_number": pl.Int64,
-    "part": pl.String,
-    "part_at": pl.String,
     "recorded_at": pl.String,
+    # Of consents: whether a grant takes the place of older ones, whether a denial reaches only
+    # what was granted before its own date, and when the permitted period begins.
+    "replaces": pl.Boolean,
+    "only_before": pl.Boolean,
+    "began_at": INSTANT,
+    **PART_COLUMNS,
 }
 
 
 @dataclass(frozen=True)
 class Checked:
-    """`good` rows in the lake's types; `rejected` rows as row_number and reason."""
+    """`good` rows in the lake's types; `rejected` rows as row_number and reason.
+
+    `unread` holds, of consents, whose rows were rejected and since when they would have been
+    given: anonymized_id, key_id, bucket, granted_at. `scales` holds, of surveys, the least and
+    the greatest answer (low, high) to an instrument, in good rows and bad ones.
+    """
 
     good: pl.DataFrame
     rejected: pl.DataFrame
+    unread: pl.DataFrame | None = None
+    scales: pl.DataFrame | None = None
 
 
 def check_rows(table: Table, rows: pl.DataFrame, now: datetime) -> Checked:
     """Divide `rows` of a reader (any column types) into good and rejected ones."""
     rows = _complete_columns(table, rows)
+    if table is SURVEYS:
+        rows = rows.with_columns(describe_instrument("instrument"))
     parsed = {name: _parse(table, name, rows, now) for name in PARSERS[table.name]}
     read = rows.select(
-        *ORIGIN,
+        *(_read_origin(name, rows.schema[name]) for name in ORIGIN),
         *(column.value.alias(RENAMED.get(name, name)) for name, column in parsed.items()),
         pl.concat_list(column.problem for column in parsed.values()).alias("problems"),
     )
     judged = read.with_columns(reason=_describe_problems(table))
     bad = pl.col("reason") != ""
     good = judged.filter(~bad).drop("problems", "reason")
+    rejected = judged.filter(bad)
+    whose = ("anonymized_id", "key_id", "bucket", "granted_at")
     return Checked(
         good=_date_availability(table, good),
-        rejected=judged.filter(bad).select("row_number", "reason"),
+        rejected=rejected.select("row_number", "reason"),
+        unread=rejected.select(whose).drop_nulls("anonymized_id") if table is CONSENTS else None,
+        scales=_list_scales(judged) if table is SURVEYS else None,
     )
 
 
-def find_implausible() -> pl.Expr:
-    """Return what is wrong with a wearable day put together from several records, or null."""
-    return pl.coalesce(
-        pl.when(~pl.col(name).is_between(low, high)).then(
-            pl.lit(describe_range(name, low, high, unit))
-        )
-        for name, (low, high, unit) in PLAUSIBLE.items()
+def _list_scales(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.group_by("instrument").agg(
+        pl.min_horizontal(pl.col(name).min() for name in ITEM_COLUMNS).alias("low"),
+        pl.max_horizontal(pl.col(name).max() for name in ITEM_COLUMNS).alias("high"),
     )
+
+
+def find_shifted_scale(scales: pl.DataFrame) -> str | None:
+    """Return what is wrong with the surveys of a file whose items begin at 1 instead of 0.
+
+    Then nobody answers 0 and somebody the highest answer and one more; most rows look as if they
+    were right, and land a point an item too high.
+    """
+    of_file = scales.group_by("instrument").agg(pl.col("low").min(), pl.col("high").max())
+    for name, low, high in of_file.drop_nulls().iter_rows():
+        highest = INSTRUMENTS[name].max_answer
+        if (low, high) == (1, highest + 1):
+            return (
+                f"items of {name} run from 1 to {high}, not from 0 to {highest}: "
+                "subtract 1 from every item"
+            )
+    return None
+
+
+def _read_origin(name: str, dtype: pl.DataType) -> pl.Expr:
+    if ORIGIN[name] == INSTANT:
+        return parse_instant(name, dtype, datetime.max).value.alias(name)
+    return pl.col(name).cast(ORIGIN[name])
 
 
 def _complete_columns(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
     names = [*ORIGIN, *PARSERS[table.name]]
     absent = [name for name in names if name not in rows.columns]
     return rows.with_columns(
-        pl.lit(None, dtype=ORIGIN.get(name, pl.String)).alias(name) for name in absent
+        pl.lit(None, dtype=_type_of_absent(name)).alias(name) for name in absent
     ).select(names)
+
+
+def _type_of_absent(name: str) -> DataTypeClass | pl.DataType:
+    expected = ORIGIN.get(name, pl.String)
+    return pl.String if expected == INSTANT else expected
 
 
 def _parse(table: Table, name: str, rows: pl.DataFrame, now: datetime) -> Parsed:
@@ -201,9 +268,7 @@ def _parse(table: Table, name: str, rows: pl.DataFrame, now: datetime) -> Parsed
 
 def _describe_problems(table: Table) -> pl.Expr:
     nameless = pl.when(pl.col("anonymized_id").is_null()).then(pl.lit("person_id: is missing"))
-    crossed = [
-        pl.when(wrong).then(pl.lit(reason)) for wrong, reason in CROSS_CHECKS.get(table.name, [])
-    ]
+    crossed = [pl.when(wrong).then(reason) for wrong, reason in CROSS_CHECKS.get(table.name, [])]
     problems = pl.concat_list(nameless, "problems", *crossed)
     return problems.list.drop_nulls().list.join("; ")
 

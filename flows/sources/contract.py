@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 from polars.datatypes import DataTypeClass
 
-from feature_repo.instruments import PHQ9
+from feature_repo.instruments import MAX_ITEM_COUNT
 
 SEXES = ("female", "male", "other", "unknown")
 EVENT_KINDS = ("diagnosis", "medication", "encounter")
@@ -22,16 +22,24 @@ ENCOUNTER_SETTINGS = (
     "psychiatric_inpatient",
     "psychiatric_emergency",
 )
-WEARABLE_CHANNELS = (
-    "steps",
-    "active_minutes",
-    "sleep_minutes",
-    "sleep_efficiency",
-    "resting_heart_rate",
-    "hrv_rmssd",
-    "wear_minutes",
-)
-ITEM_COLUMNS = tuple(f"item_{number}" for number in range(1, PHQ9.item_count + 1))
+#: Limits of one day by channel, beyond which a reading is taken for an error of device or unit.
+#: The checks of a drop and the validation of the lake both use them: what lands is valid.
+#: Minutes: a day has 1,440; one of 25 hours (the end of summer time) can be worn 1,500. Steps:
+#: the largest of 7,410 LifeSnaps days is 43,112, a 100-mile race about 200,000. Resting heart
+#: rate: 25 is below the lowest documented athletes, 220 the usual maximum of exertion. RMSSD: long
+#: recordings of healthy adults stay below 200 ms (means of 19-75 ms over 44 studies, Nunan 2010,
+#: PACE 33:1407); 300 leaves room for arrhythmia.
+WEARABLE_LIMITS: dict[str, tuple[float, float, str]] = {
+    "steps": (0, 200_000, "steps"),
+    "active_minutes": (0, 1440, "minutes"),
+    "sleep_minutes": (0, 1440, "minutes"),
+    "sleep_efficiency": (0, 100, "percent"),
+    "resting_heart_rate": (25, 220, "beats per minute"),
+    "hrv_rmssd": (0, 300, "ms"),
+    "wear_minutes": (0, 1500, "minutes"),
+}
+WEARABLE_CHANNELS = tuple(WEARABLE_LIMITS)
+ITEM_COLUMNS = tuple(f"item_{number}" for number in range(1, MAX_ITEM_COUNT + 1))
 
 #: Kinds of `part`: an answer of a survey; a reading of a span within a
 #: day; a total that the device itself made for the day.
@@ -53,6 +61,28 @@ COMMON_LAKE_COLUMNS: ColumnTypes = {
     "bucket": pl.Int32,
     "ingested_at": INSTANT,
     "available_at": INSTANT,
+}
+
+
+#: What a record says besides the table's columns: which resource it is and in which version, and
+#: of what larger record it is a part. Null for a row of a table file, which stands for itself.
+#: `source_id`: keyed hash of the resource's type and id. `version_rank`: of equal versions, a
+#: corrected one (1) goes before a first one (0). `named`: the record itself names the instrument.
+#: `link`: the response or panel it was derived from; `members`: the items of a panel, `;` between.
+#: `device`: keyed hash; `device_rank`: worn devices (0) go before unknown ones (1) and phones (2).
+PART_COLUMNS: ColumnTypes = {
+    "source_id": pl.String,
+    "version_number": pl.Int64,
+    "version_at": INSTANT,
+    "version_rank": pl.Int8,
+    "part": pl.String,
+    "named": pl.Boolean,
+    "link": pl.String,
+    "members": pl.String,
+    "device": pl.String,
+    "device_rank": pl.Int8,
+    "span_start": INSTANT,
+    "span_end": INSTANT,
 }
 
 
@@ -89,12 +119,14 @@ PEOPLE = Table(
 
 SURVEYS = Table(
     name="surveys",
-    required=("instrument", "answered_at", *ITEM_COLUMNS[:7]),
-    optional=ITEM_COLUMNS[7:],
+    required=("instrument", "answered_at"),
+    optional=(*ITEM_COLUMNS, "total"),
     columns={
         "instrument": pl.String,
         "answered_at": INSTANT,
         **dict.fromkeys(ITEM_COLUMNS, pl.Int8),
+        # As it was stated; where items are missing, all that is known of their sum.
+        "total": pl.Int16,
     },
     key=("instrument", "answered_at"),
     data_type="survey",

@@ -1,4 +1,4 @@
-"""FHIR R4 files: Bulk Data NDJSON, Bundles, single resources, and zips of them.
+"""FHIR files as rows: Bulk Data NDJSON, Bundles, single resources, and zips of them.
 
 Every record of a file is counted once: it becomes a row (or part of one), is rejected with
 its reason, or is ignored by kind. Not read as fhir.resources models: those refuse a whole
@@ -7,22 +7,18 @@ resource for an element that nobody here looks at.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
 
-from flows.sources.batch import UNREADABLE, Batch, Rejected, UnreadableFileError
+from flows.sources.batch import UNREADABLE, Batch, Rejected
 from flows.sources.clean import ORIGIN, PARSERS
-from flows.sources.contract import ITEM_COLUMNS, WEARABLE_CHANNELS
-from flows.sources.drop import SourceFile, open_members
-from flows.sources.fhir_events import (
-    map_condition,
-    map_encounter,
-    map_medication_request,
-    read_medication,
-)
-from flows.sources.fhir_people import map_consent, map_patient
+from flows.sources.contract import INSTANT, ITEM_COLUMNS, WEARABLE_CHANNELS
+from flows.sources.drop import SourceFile
+from flows.sources.fhir_consents import UnreadableConsentError, map_consent
+from flows.sources.fhir_documents import Record, iterate_records
+from flows.sources.fhir_events import map_condition, map_encounter, map_medication
+from flows.sources.fhir_people import is_deceased, map_patient
 from flows.sources.fhir_surveys import (
     is_survey_observation,
     map_questionnaire_response,
@@ -33,12 +29,18 @@ from flows.sources.fhir_values import (
     IgnoredResourceError,
     RejectedResourceError,
     Resource,
-    as_list,
-    as_object,
     find_loincs,
+    find_person,
 )
 from flows.sources.fhir_wearables import find_channel, map_wearable_observation
 from flows.sources.pseudonymise import PersonKey
+from flows.sources.versions import (
+    WITHDRAWN,
+    Retraction,
+    describe_version,
+    name_resource,
+    retract,
+)
 
 BATCH_RECORDS = 20_000
 
@@ -46,8 +48,17 @@ BATCH_RECORDS = 20_000
 MAPPERS: dict[str, tuple[str, Callable[[Resource, Context], Resource]]] = {
     "Patient": ("people", map_patient),
     "Condition": ("emr_events", map_condition),
-    "MedicationRequest": ("emr_events", map_medication_request),
     "Encounter": ("emr_events", map_encounter),
+    **dict.fromkeys(
+        (
+            "MedicationRequest",
+            "MedicationStatement",
+            "MedicationUsage",
+            "MedicationDispense",
+            "MedicationAdministration",
+        ),
+        ("emr_events", map_medication),
+    ),
 }
 
 #: What mappers give as something other than text.
@@ -55,18 +66,18 @@ TYPED: dict[str, Any] = {
     "row_number": pl.Int64,
     "data_types": pl.List(pl.String),
     "purposes": pl.List(pl.String),
-    **dict.fromkeys((*ITEM_COLUMNS, *WEARABLE_CHANNELS), pl.Float64),
+    "only_before": pl.Boolean,
+    "replaces": pl.Boolean,
+    **dict.fromkeys((*ITEM_COLUMNS, "total", *WEARABLE_CHANNELS), pl.Float64),
+    **{name: kind for name, kind in ORIGIN.items() if kind not in (pl.String, INSTANT)},
 }
 
-
-@dataclass(frozen=True)
-class Record:
-    """One resource of a file, or what could not be parsed as one."""
-
-    number: int
-    resource: Resource
-    context: Context
-    problem: str | None = None
+#: Columns that name another resource or a device, and land as keyed hashes.
+REFERENCES = ("source_id", "link", "device")
+UNKNOWN_CLASS = "Encounter of a class that is not known: its setting stays open"
+DECEASED = "people who have died: nobody screens them"
+#: Names the statement that a Patient is dead, apart from the Patient itself.
+DEATH = "death of "
 
 
 def read_fhir(
@@ -80,31 +91,20 @@ def read_fhir(
     archive and for JSON that is incomplete.
     """
     collector = _Collector(key)
-    for record in _iterate_records(file, context, needle=b'"Consent"' if consents else b""):
-        if (record.resource.get("resourceType") == "Consent") is consents:
+    needles = (b'"Consent"', b"Consent/", b'"deceased') if consents else ()
+    for record in iterate_records(file, context, needles):
+        if _is_about_consent(record) is consents:
             collector.add(record)
+        elif consents and record.resource.get("resourceType") == "Patient":
+            collector.note_death(record)
         if collector.batch.records >= BATCH_RECORDS:
             yield collector.finish()
     yield collector.finish()
 
 
-def find_medications(files: list[SourceFile]) -> Context:
-    """Return a context with all Medications of these files; unreadable files are passed over."""
-    context = Context()
-    for file in files:
-        try:
-            _collect_medications(file, context)
-        except UnreadableFileError:
-            # Reading the file for its rows meets the same error, and reports it.
-            continue
-    return context
-
-
-def _collect_medications(file: SourceFile, context: Context) -> None:
-    for record in _iterate_records(file, context, needle=b'"Medication"'):
-        if record.resource.get("resourceType") == "Medication" and record.resource.get("id"):
-            name = f"Medication/{record.resource['id']}"
-            context.medications[name] = read_medication(record.resource)
+def _is_about_consent(record: Record) -> bool:
+    deleted = record.deleted or ""
+    return record.resource.get("resourceType") == "Consent" or deleted.startswith("Consent/")
 
 
 class _Collector:
@@ -120,22 +120,86 @@ class _Collector:
 
     def add(self, record: Record) -> None:
         self.batch.records += 1
+        self.batch.notes.extend(record.notes)
+        if record.deleted:
+            self.batch.ignored["deleted (Bulk Data)"] += 1
+            self._retract(Retraction(record.deleted, None, record.at, WITHDRAWN), record.context)
+            return
         table = name_table(record.resource)
         try:
             rows = _map_record(record, table)
         except RejectedResourceError as error:
-            rejected = Rejected(table or UNREADABLE, record.number, str(error))
-            self.batch.rejected.append(rejected)
+            self._reject(record, table, error)
         except IgnoredResourceError as error:
             self.batch.ignored[str(error)] += 1
+            if error.retracts:
+                person = _find_known_person(record)
+                self._retract(retract(record.resource, person), record.context)
         else:
-            self._keep(record.number, rows)
+            self._keep(record, rows)
 
-    def _keep(self, number: int, rows: list[tuple[str, Resource]]) -> None:
+    def _reject(self, record: Record, table: str | None, error: RejectedResourceError) -> None:
+        self.batch.rejected.append(Rejected(table or UNREADABLE, record.number, str(error)))
+        if isinstance(error, UnreadableConsentError) and error.suspends:
+            self.batch.split += 1
+            self._add_row("withdrawals", error.suspends, record)
+
+    def _keep(self, record: Record, rows: list[tuple[str, Resource]]) -> None:
         self.batch.split += len(rows) - 1
         for table, row in rows:
-            row["anonymized_id"] = self._key.pseudonymise(row.pop("person_id"))
-            self._rows.setdefault(table, []).append(row | {"row_number": number})
+            self._add_row(table, row, record)
+
+    def note_death(self, record: Record) -> None:
+        """Note that a Patient has died, or that an earlier note of it was wrong."""
+        patient = record.resource
+        name = name_resource(patient)
+        if name is None:
+            return
+        version = describe_version(patient)
+        if not is_deceased(patient):
+            alive = Retraction(f"{DEATH}{name}", **(version | {"version_rank": WITHDRAWN}))
+            self._retract(alive, record.context)
+            return
+        self.batch.noted[DECEASED] += 1
+        person = record.context.replaced.get(patient["id"], patient["id"])
+        self.batch.deaths.append(
+            version
+            | {
+                "source_id": self._key.hide_reference(f"{DEATH}{name}"),
+                "anonymized_id": self._key.pseudonymise(person),
+            }
+        )
+
+    def _add_row(self, table: str, row: Resource, record: Record) -> None:
+        person = row["person_id"]
+        person = record.context.replaced.get(person, person)
+        source = name_resource(record.resource)
+        text = source or json.dumps(record.resource, sort_keys=True)
+        row = row | describe_version(record.resource) | {"source_id": text}
+        for name in REFERENCES:
+            row[name] = self._key.hide_reference(str(row[name])) if row.get(name) else None
+        members = row.get("members")
+        hidden = sorted(self._key.hide_reference(one) for one in members or ())
+        row["members"] = ";".join(hidden) or None
+        row["anonymized_id"] = self._key.pseudonymise(person)
+        if table == "emr_events" and row["kind"] == "encounter" and row["setting"] is None:
+            self.batch.noted[UNKNOWN_CLASS] += 1
+        self._rows.setdefault(table, []).append(row | {"row_number": record.number})
+
+    def _retract(self, retraction: Retraction | None, context: Context) -> None:
+        if retraction is None:
+            return
+        person = retraction.person_id
+        person = context.replaced.get(person, person) if person else None
+        self.batch.retractions.append(
+            {
+                "source_id": self._key.hide_reference(retraction.name),
+                "anonymized_id": self._key.pseudonymise(person),
+                "version_number": retraction.version_number,
+                "version_at": retraction.version_at,
+                "version_rank": retraction.version_rank,
+            }
+        )
 
     def finish(self) -> Batch:
         batch = self.batch
@@ -145,6 +209,13 @@ class _Collector:
         }
         self._start()
         return batch
+
+
+def _find_known_person(record: Record) -> str | None:
+    try:
+        return find_person(record.resource, record.context)
+    except RejectedResourceError:
+        return None
 
 
 def _build_frame(table: str, rows: list[Resource]) -> pl.DataFrame:
@@ -187,7 +258,7 @@ def _map_record(record: Record, table: str | None) -> list[tuple[str, Resource]]
     if kind in MAPPERS:
         return [(table, MAPPERS[kind][1](resource, context))]
     if kind == "Consent":
-        return [map_consent(resource, context)]
+        return map_consent(resource, context)
     if kind == "QuestionnaireResponse":
         return [(table, row) for row in map_questionnaire_response(resource, context)]
     if table == "surveys":
@@ -201,68 +272,3 @@ def _describe_kind(resource: Resource) -> str:
     kind = resource["resourceType"]
     known = kind if kind.isascii() and kind.isalpha() and len(kind) < 40 else "unknown"
     return "Observation with another code" if known == "Observation" else known
-
-
-def _iterate_records(file: SourceFile, context: Context, needle: bytes = b"") -> Iterator[Record]:
-    """Yield the records of a file; of those without `needle` in their text none."""
-    first = 1
-    with open_members(file) as members:
-        for format_, stream in members:
-            reader = _read_lines if format_ == "ndjson" else _read_document
-            last = first - 1
-            for record in reader(file, stream, context, needle, first):
-                last = record.number
-                yield record
-            first = last + 1
-
-
-def _read_lines(
-    file: SourceFile, stream: IO[bytes], context: Context, needle: bytes, first: int
-) -> Iterator[Record]:
-    for number, line in enumerate(stream, first):
-        if line.strip() and needle in line:
-            yield _parse_line(number, line, context)
-
-
-def _parse_line(number: int, line: bytes, context: Context) -> Record:
-    try:
-        resource = json.loads(line)
-    except UnicodeDecodeError:
-        return Record(number, {}, context, "line: is not UTF-8")
-    except ValueError:
-        return Record(number, {}, context, "line: is not a complete JSON object")
-    return _check_resource(number, resource, context)
-
-
-def _check_resource(number: int, resource: Any, context: Context) -> Record:
-    if not isinstance(as_object(resource).get("resourceType"), str):
-        return Record(number, {}, context, "resourceType: is missing, so it is no FHIR resource")
-    return Record(number, resource, context)
-
-
-def _read_document(
-    file: SourceFile, stream: IO[bytes], context: Context, needle: bytes, first: int
-) -> Iterator[Record]:
-    content = stream.read()
-    if needle not in content:
-        return
-    try:
-        document = json.loads(content)
-    except ValueError:
-        raise UnreadableFileError(f"{file.label}: is not complete JSON in UTF-8") from None
-    if as_object(document).get("resourceType") != "Bundle":
-        yield _check_resource(first, document, context)
-        return
-    entries = [as_object(entry) for entry in as_list(document.get("entry"))]
-    context = Context(_map_full_urls(entries), context.medications)
-    for number, entry in enumerate(entries, first):
-        yield _check_resource(number, entry.get("resource"), context)
-
-
-def _map_full_urls(entries: list[Resource]) -> dict[str, str]:
-    named = [(entry.get("fullUrl"), as_object(entry.get("resource"))) for entry in entries]
-    return {
-        url: f"{resource['resourceType']}/{resource['id']}"
-        for url, resource in named
-        if isinstance(url, str) and resource.get("resourceType") and resource.get("id")
-    }

@@ -1,13 +1,21 @@
-"""PHQ-9 and GAD-7 in FHIR: a QuestionnaireResponse, or Observations item by item."""
+"""Questionnaires in FHIR: a QuestionnaireResponse, or Observations item by item.
+
+An item is known by the LOINC code in its linkId, definition or Questionnaire. Items that only a
+short form has (PHQ-2 of PHQ-9) are that short form. Nothing is picked: two answers to one item,
+or a total that is not the sum, reject the record.
+"""
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from feature_repo.instruments import ANSWER_POINTS, INSTRUMENTS, LOINC_SYSTEM, Instrument
+from feature_repo.instruments import INSTRUMENTS, LOINC_SYSTEM, Instrument
 from flows.sources.contract import ITEM_COLUMNS, SURVEY_ITEM
+from flows.sources.fhir_answers import Points, read_answer, read_number
 from flows.sources.fhir_values import (
     Context,
+    Form,
     IgnoredResourceError,
     RejectedResourceError,
     Resource,
@@ -17,96 +25,185 @@ from flows.sources.fhir_values import (
     find_person,
     refuse_status,
     require_date,
-    to_float,
 )
 
-ITEMS = {
-    loinc: (instrument.name, f"item_{number}")
+#: Item codes lead to the longest instrument that has them: a short form shares its items.
+ITEMS: dict[str, tuple[str, int]] = {
+    loinc: (instrument.name, number)
     for instrument in INSTRUMENTS.values()
+    if instrument.short_form_of is None
     for number, loinc in enumerate(instrument.item_loincs, 1)
 }
-PANELS = {instrument.panel_loinc: instrument.name for instrument in INSTRUMENTS.values()}
-TOTALS = {instrument.total_loinc: instrument for instrument in INSTRUMENTS.values()}
+PANELS = {code: one.name for one in INSTRUMENTS.values() for _, code in one.panel_codes}
+TOTALS = {code: one.name for one in INSTRUMENTS.values() for _, code in one.total_codes}
 
 LOINC = re.compile(r"\d{4,6}-\d")
-ORDINAL_EXTENSIONS = (
-    "http://hl7.org/fhir/StructureDefinition/ordinalValue",
-    "http://hl7.org/fhir/StructureDefinition/itemWeight",
-    "http://hl7.org/fhir/StructureDefinition/iso21090-CO-value",
-)
+#: What a response to one of these questionnaires says even where no item can be told.
+TELLTALE = re.compile(r"PHQ-?[0-9]|GAD-?[0-9]|\bLA65(?:68-5|69-3|70-1|71-9)\b", re.IGNORECASE)
 
 COMPLETE_STATUSES = ("completed", "amended")
-FINAL_STATUSES = ("final", "amended", "corrected")
+FINAL_STATUSES = ("final", "amended", "corrected", "appended")
+
+
+@dataclass
+class _Answered:
+    """What a response holds of one family of instruments (PHQ-9 with its short forms)."""
+
+    answers: dict[int, list[Points]] = field(default_factory=dict)
+    panels: set[str] = field(default_factory=set)
+    totals: dict[str, set[float]] = field(default_factory=dict)
 
 
 def map_questionnaire_response(resource: Resource, context: Context) -> list[Resource]:
     """Return a survey row per instrument answered in a QuestionnaireResponse."""
     refuse_status(resource, *COMPLETE_STATUSES)
-    answers, totals = _collect_answers(resource)
-    if not answers:
-        raise IgnoredResourceError("QuestionnaireResponse without an item of PHQ-9 or GAD-7")
+    found = _collect_answers(resource, _find_form(resource, context))
+    if not found:
+        _refuse_telltale(resource)
+        raise IgnoredResourceError("QuestionnaireResponse without an item of an instrument")
     person = find_person(resource, context)
     answered_at = require_date("authored", resource.get("authored"))
-    for name, items in answers.items():
-        _check_total(INSTRUMENTS[name], items, totals.get(name))
-    return [
-        {"person_id": person, "instrument": name, "answered_at": answered_at} | items
-        for name, items in answers.items()
-    ]
+    whole = {"person_id": person, "answered_at": answered_at, "named": True}
+    return [whole | _make_row(family, answered) for family, answered in found.items()]
 
 
-def map_survey_observation(resource: Resource, context: Context) -> Resource:
-    """Return part of a survey row: one item, or a panel with what its components answer."""
-    refuse_status(resource, *FINAL_STATUSES)
-    found = dict(_read_observation_items(resource))
-    instrument = _name_instrument(resource)
-    return {
-        "person_id": find_person(resource, context),
-        "instrument": instrument,
-        "answered_at": require_date("effectiveDateTime", *_list_times(resource)),
-        "part": SURVEY_ITEM,
-    } | found
+def _refuse_telltale(resource: Resource) -> None:
+    if TELLTALE.search(str([resource.get("questionnaire"), resource.get("item")])):
+        raise RejectedResourceError(
+            "item.linkId: answers of PHQ or GAD, but no linkId names a LOINC item; "
+            "put the Questionnaire with its item.code into the drop"
+        )
 
 
-def is_survey_observation(loincs: list[str]) -> bool:
-    return any(loinc in ITEMS or loinc in PANELS for loinc in loincs)
+def _make_row(family: str, answered: _Answered) -> Resource:
+    given = {number: _agree(number, points) for number, points in answered.answers.items()}
+    instrument = INSTRUMENTS[name_form(family, answered.panels, set(given))]
+    stated = answered.totals.get(instrument.name, set())
+    if len(stated) > 1:
+        raise RejectedResourceError(f"{instrument.name} total: is stated twice, differently")
+    total = next(iter(stated), None)
+    _check_total(instrument, given, total)
+    items = {ITEM_COLUMNS[number - 1]: points for number, points in given.items()}
+    return {"instrument": instrument.name, "total": total} | items
 
 
-def _name_instrument(resource: Resource) -> str:
-    loincs = find_loincs(resource.get("code"))
-    return next(
-        PANELS.get(code) or ITEMS[code][0] for code in loincs if code in {**PANELS, **ITEMS}
+def _agree(number: int, points: list[Points]) -> Points:
+    """Return the one answer to an item; a blank says nothing beside an answer."""
+    given = {one for one in points if one is not None}
+    if len(given) > 1:
+        raise RejectedResourceError(f"item_{number}: has two different answers in one response")
+    return next(iter(given), None)
+
+
+def name_form(family: str, panels: set[str], asked: set[int]) -> str:
+    """Return which of a family's instruments was asked, by its panels and its items.
+
+    `asked` holds the numbers of all items that were there, blank ones too: a longer form whose
+    items were skipped is not a short one.
+    """
+    if family in panels:
+        return family
+    shorter = [one for one in INSTRUMENTS.values() if one.short_form_of == family]
+    for one in shorter:
+        holds = asked <= set(range(1, one.item_count + 1))
+        is_named = one.name in panels
+        if holds and (is_named or (one.is_gate and len(asked) == one.item_count and not panels)):
+            return one.name
+    return family
+
+
+def name_family(instrument: str) -> str:
+    """Return the longest instrument that has the items of this one."""
+    return INSTRUMENTS[instrument].short_form_of or instrument
+
+
+def _find_form(resource: Resource, context: Context) -> Form:
+    """Return the response's Questionnaire: of the drop, contained, or by its LOINC address."""
+    canonical = str(resource.get("questionnaire", "")).partition("|")[0]
+    for one in map(as_object, as_list(resource.get("contained"))):
+        if one.get("resourceType") == "Questionnaire" and canonical in ("", f"#{one.get('id')}"):
+            return read_form(one)
+    known = context.forms.get(canonical) or context.forms.get(canonical.rsplit("/", 1)[-1])
+    if known:
+        return known
+    named = [PANELS[code] for code in LOINC.findall(canonical) if code in PANELS]
+    return Form(named[0] if named else None, {})
+
+
+def read_form(resource: Resource) -> Form:
+    """Return what a Questionnaire says of its items: by their code, else by their number.
+
+    Numbers count only where the Questionnaire's own code names the instrument and its items are
+    numbered through, as WHO-5's are, which have no codes of their own.
+    """
+    codings = [as_object(one) for one in as_list(resource.get("code"))]
+    named = next(
+        (PANELS[str(c.get("code"))] for c in codings if str(c.get("code")) in PANELS), None
     )
+    coded: dict[str, tuple[str, int]] = {}
+    items = list(_walk_items(resource))
+    asked = [item for item in items if item.get("type") not in ("group", "display")]
+    for item in asked:
+        codes = find_loincs({"coding": item.get("code")})
+        known = next((ITEMS[code] for code in codes if code in ITEMS), None)
+        if known:
+            coded[str(item.get("linkId"))] = known
+    if named and not coded:
+        coded = _number_items(INSTRUMENTS[named], [str(item.get("linkId")) for item in asked])
+    return Form(named, coded)
 
 
-def _list_times(resource: Resource) -> tuple[Any, ...]:
-    period = as_object(resource.get("effectivePeriod"))
-    return resource.get("effectiveDateTime"), resource.get("effectiveInstant"), period.get("start")
+def _number_items(instrument: Instrument, link_ids: list[str]) -> dict[str, tuple[str, int]]:
+    numbers = [re.search(r"(\d+)$", link_id) for link_id in link_ids[: instrument.item_count]]
+    stated = [int(match[1]) for match in numbers if match]
+    if stated != list(range(1, instrument.item_count + 1)):
+        return {}
+    family = name_family(instrument.name)
+    return {link_id: (family, number) for link_id, number in zip(link_ids, stated, strict=False)}
 
 
-def _read_observation_items(resource: Resource) -> Iterator[tuple[str, float | None]]:
-    for part in [resource, *as_list(resource.get("component"))]:
-        for loinc in find_loincs(as_object(part).get("code")):
-            if loinc in ITEMS:
-                column = ITEMS[loinc][1]
-                yield column, _read_answer(column, part)
+def _collect_answers(resource: Resource, form: Form) -> dict[str, _Answered]:
+    found: dict[str, _Answered] = {}
+    for item, panels in _walk_with_panels(resource, {form.instrument} - {None}):
+        code = _find_code(item, form)
+        nodes = [as_object(one) for one in as_list(item.get("answer"))]
+        if isinstance(code, tuple):
+            name, number = code
+            family = found.setdefault(name, _Answered())
+            family.panels |= {one for one in panels if one and name_family(one) == name}
+            points = [read_answer(INSTRUMENTS[name], number, node) for node in nodes]
+            family.answers.setdefault(number, []).extend(points or [None])
+        elif code in TOTALS:
+            totals = found.setdefault(name_family(TOTALS[code]), _Answered()).totals
+            stated = [read_number(node) for node in nodes]
+            totals.setdefault(TOTALS[code], set()).update(n for n in stated if n is not None)
+    return {name: one for name, one in found.items() if one.answers or any(one.totals.values())}
 
 
-def _collect_answers(
-    resource: Resource,
-) -> tuple[dict[str, dict[str, float | None]], dict[str, float | None]]:
-    """Return item answers and stated totals by instrument."""
-    answers: dict[str, dict[str, float | None]] = {}
-    totals: dict[str, float | None] = {}
-    for item in _walk_items(resource):
-        loinc = _find_item_loinc(item)
-        given = as_object(next(iter(as_list(item.get("answer"))), {}))
-        if loinc in ITEMS:
-            name, column = ITEMS[loinc]
-            answers.setdefault(name, {})[column] = _read_answer(column, given)
-        elif loinc in TOTALS:
-            totals[TOTALS[loinc].name] = _read_number(given)
-    return answers, totals
+def _find_code(item: Resource, form: Form) -> tuple[str, int] | str:
+    """Return (family, number) of an item, or the code of a total, "" if it is neither.
+
+    Of a path of LOINC codes, as in `/44249-1/44250-9`, the last is the item's own.
+    """
+    known = form.items.get(str(item.get("linkId")))
+    if known:
+        return known
+    for element in ("linkId", "definition"):
+        codes = LOINC.findall(str(item.get(element, "")))
+        if codes:
+            return ITEMS.get(codes[-1], codes[-1])
+    return ""
+
+
+def _walk_with_panels(node: Resource, panels: set[Any]) -> Iterator[tuple[Resource, set[Any]]]:
+    """Yield every item, also those below an answer, with the panels that it stands in."""
+    for item in as_list(node.get("item")):
+        if isinstance(item, dict):
+            path = LOINC.findall(f"{item.get('linkId', '')} {item.get('definition', '')}")
+            within = panels | {PANELS[code] for code in path if code in PANELS}
+            yield item, within
+            for inner in (item, *map(as_object, as_list(item.get("answer")))):
+                yield from _walk_with_panels(inner, within)
 
 
 def _walk_items(node: Resource) -> Iterator[Resource]:
@@ -116,58 +213,80 @@ def _walk_items(node: Resource) -> Iterator[Resource]:
             yield from _walk_items(item)
 
 
-def _find_item_loinc(item: Resource) -> str:
-    """Return the LOINC code in an item's linkId or definition, "" if there is none."""
-    for element in ("linkId", "definition"):
-        match = LOINC.search(str(item.get(element, "")))
-        if match:
-            return match[0]
-    return ""
-
-
-def _read_answer(column: str, node: Resource) -> float | None:
-    """Return an answer as a number, None when the item was not answered.
-
-    Whether the number is 0 to 3 is for the checks that all rows meet.
-    """
-    number = _read_number(node)
-    if number is not None:
-        return number
-    coding = node.get("valueCoding") or as_object(node.get("valueCodeableConcept")).get("coding")
-    codings = [one for one in as_list(coding) if isinstance(one, dict)]
-    points = [_read_points(one) for one in codings]
-    known = next((point for point in points if point is not None), None)
-    if known is None and any(key.startswith("value") for key in node):
-        raise RejectedResourceError(
-            f"{column}: is neither a number nor one of the answers {', '.join(ANSWER_POINTS)}"
-        )
-    return known
-
-
-def _read_number(node: Resource) -> float | None:
-    quantity = as_object(node.get("valueQuantity")).get("value")
-    for value in (node.get("valueInteger"), node.get("valueDecimal"), quantity):
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return to_float(value)
-    return None
-
-
-def _read_points(coding: Resource) -> float | None:
-    for extension in as_list(coding.get("extension")):
-        if as_object(extension).get("url") in ORDINAL_EXTENSIONS:
-            return _read_number(extension)
-    if coding.get("system") in (LOINC_SYSTEM, None):
-        return ANSWER_POINTS.get(str(coding.get("code")))
-    return None
-
-
-def _check_total(
-    instrument: Instrument, items: dict[str, float | None], stated: float | None
-) -> None:
+def _check_total(instrument: Instrument, given: dict[int, Points], stated: float | None) -> None:
     """Reject a survey whose own total is not the sum of its items: one of them is wrong."""
-    given = [items.get(column) for column in ITEM_COLUMNS[: instrument.item_count]]
-    scores = [answer for answer in given if answer is not None]
-    if stated is not None and len(scores) == instrument.item_count and sum(scores) != stated:
+    scores = [points for points in given.values() if points is not None]
+    complete = instrument.item_count and len(scores) == instrument.item_count
+    if stated is not None and complete and sum(scores) != stated:
         raise RejectedResourceError(
             f"{instrument.name} total: {stated:g} is stated, the items add to {sum(scores):g}"
         )
+
+
+def map_survey_observation(resource: Resource, context: Context) -> Resource:
+    """Return part of a survey row: an item, a total, or a panel with what its components answer."""
+    refuse_status(resource, *FINAL_STATUSES)
+    loincs = find_loincs(resource.get("code"))
+    panel = next((PANELS[code] for code in loincs if code in PANELS), None)
+    parts = [resource, *map(as_object, as_list(resource.get("component")))]
+    instrument, values = _read_parts(parts, panel)
+    return {
+        "person_id": find_person(resource, context),
+        "instrument": instrument,
+        "answered_at": require_date("effectiveDateTime", *_list_times(resource)),
+        "part": SURVEY_ITEM,
+        "named": panel is not None or values["total"] is not None,
+        "link": _find_link(resource, context),
+        "members": _list_references(resource.get("hasMember"), context),
+    } | values
+
+
+def _read_parts(parts: list[Resource], panel: str | None) -> tuple[str, Resource]:
+    answers: dict[int, list[Points]] = {}
+    totals: set[float] = set()
+    instrument = panel
+    for part in parts:
+        for code in find_loincs(part.get("code")):
+            if code in ITEMS:
+                family, number = ITEMS[code]
+                instrument = instrument or family
+                answers.setdefault(number, []).append(
+                    read_answer(INSTRUMENTS[family], number, part)
+                )
+            elif code in TOTALS or code == _panel_code(panel):
+                stated = read_number(part)
+                instrument = instrument or TOTALS[code]
+                totals |= set() if stated is None else {stated}
+    if len(totals) > 1:
+        raise RejectedResourceError(f"{instrument} total: is stated twice, differently")
+    given = {number: _agree(number, points) for number, points in answers.items()}
+    total = next(iter(totals), None)
+    _check_total(INSTRUMENTS[str(instrument)], given, total)
+    items = {ITEM_COLUMNS[number - 1]: points for number, points in given.items()}
+    return str(instrument), items | {"total": total}
+
+
+def _panel_code(panel: str | None) -> str | None:
+    codes = INSTRUMENTS[panel].panel_codes if panel else ()
+    return next((code for system, code in codes if system == LOINC_SYSTEM), None)
+
+
+def is_survey_observation(loincs: list[str]) -> bool:
+    return any(loinc in ITEMS or loinc in PANELS or loinc in TOTALS for loinc in loincs)
+
+
+def _find_link(resource: Resource, context: Context) -> str | None:
+    """Return the response or panel that an Observation was derived from."""
+    names = _list_references(resource.get("derivedFrom"), context) or []
+    known = [one for one in names if one.startswith(("QuestionnaireResponse/", "Observation/"))]
+    return next(iter(sorted(known, reverse=True)), None)
+
+
+def _list_references(element: Any, context: Context) -> list[str] | None:
+    references = [as_object(one).get("reference") for one in as_list(element)]
+    return [context.resolve(one) for one in references if isinstance(one, str)] or None
+
+
+def _list_times(resource: Resource) -> tuple[Any, ...]:
+    period = as_object(resource.get("effectivePeriod"))
+    return resource.get("effectiveDateTime"), resource.get("effectiveInstant"), period.get("start")

@@ -1,4 +1,4 @@
-"""Values inside FHIR R4 resources: references, codings, dates, quantities."""
+"""Values inside FHIR resources: references, codings, dates, quantities."""
 
 import math
 import re
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from feature_repo.clinical_codes import normalise_system
 from feature_repo.instruments import LOINC_SYSTEM
 
 Resource = dict[str, Any]
@@ -31,11 +32,15 @@ MINUTES_PER_UNIT = {
     "ms": 1 / 60_000,
 }
 MILLISECONDS_PER_UNIT = {"ms": 1.0, "millisecond": 1.0, "milliseconds": 1.0, "s": 1000.0}
-PER_MINUTE = {"/min": 1.0, "{beats}/min": 1.0, "beats/min": 1.0, "beats/minute": 1.0, "bpm": 1.0}
+PER_MINUTE = dict.fromkeys(
+    ("/min", "1/min", "{beats}/min", "beats/min", "beats/minute", "{beat}/min", "bpm"), 1.0
+)
+#: A count has no unit in UCUM: an annotation in braces may name anything (see read_quantity).
 PER_DAY = dict.fromkeys(
-    ("{steps}", "steps", "count", "{count}", "1", "/d", "{steps}/d", "/(24.h)", "{steps}/(24.h)"),
+    ("steps", "step", "count", "1", "/d", "1/d", "/(24.h)", "1/(24.h)", "steps/day", "steps/d"),
     1.0,
 )
+ANNOTATION = re.compile(r"\{[^{}]*\}")
 
 UNUSED_STATUSES = (
     "entered-in-error",
@@ -47,6 +52,21 @@ UNUSED_STATUSES = (
     "draft",
     "planned",
     "unknown",
+    "not-done",
+    "declined",
+    "on-hold",
+    "ended",
+    "intended",
+    "not-taken",
+    "discharged",
+    "discontinued",
+)
+
+
+#: Statuses by which a resource says that it is, or is again, no fact; the others leave it open.
+RETRACTING_STATUSES = (
+    *("entered-in-error", "cancelled", "not-done", "not-taken", "declined", "draft"),
+    *("registered", "preliminary", "in-progress", "planned"),
 )
 
 
@@ -55,19 +75,51 @@ class RejectedResourceError(ValueError):
 
 
 class IgnoredResourceError(Exception):
-    """A resource that the contract has no use for; its text is the kind it is counted under."""
+    """A resource that the contract has no use for; its text is the kind it is counted under.
+
+    `retracts`: the resource says that it is no fact, so an earlier version of it is none either.
+    """
+
+    def __init__(self, kind: str, retracts: bool = False) -> None:
+        super().__init__(kind)
+        self.retracts = retracts
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a Questionnaire says: its instrument, and which item each linkId asks."""
+
+    instrument: str | None
+    items: dict[str, tuple[str, int]]
 
 
 @dataclass
 class Context:
     """What other resources of the drop say that one resource alone does not.
 
-    `full_urls`: of a Bundle, from an entry's fullUrl to `Type/id`. `medications`: codings
-    of the drop's Medications by `Medication/id`.
+    `full_urls`: of a Bundle, from an entry's fullUrl to `Type/id`. `medications`: codings of the
+    drop's Medications by `Medication/id`. `forms`: its Questionnaires by id and by address.
+    `identifiers`: Patient.id by (system, value). `replaced`: Patient.id by the id it replaces.
+    `pages`: addresses of the pages of search results that are in the drop.
     """
 
     full_urls: dict[str, str] = field(default_factory=dict)
     medications: dict[str, list[Resource]] = field(default_factory=dict)
+    forms: dict[str, Form] = field(default_factory=dict)
+    identifiers: dict[tuple[str, str], str] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
+    pages: set[str] = field(default_factory=set)
+
+    def within(self, full_urls: dict[str, str]) -> "Context":
+        """Return this context for the entries of one Bundle."""
+        return Context(
+            full_urls,
+            self.medications,
+            self.forms,
+            self.identifiers,
+            self.replaced,
+            self.pages,
+        )
 
     def resolve(self, reference: str) -> str:
         """Return `Type/id` of a relative, absolute or urn:uuid reference."""
@@ -79,9 +131,12 @@ class Context:
 
 def find_person(resource: Resource, context: Context, element: str = "subject") -> str:
     """Return the Patient.id that a resource is about, or reject it."""
-    reference = as_object(resource.get(element)).get("reference")
+    subject = as_object(resource.get(element) or resource.get("patient"))
+    reference = subject.get("reference")
     if not isinstance(reference, str) or not reference:
-        raise RejectedResourceError(f"{element}.reference: is missing")
+        return _find_by_identifier(subject, context, element)
+    if reference.startswith("#"):
+        return _find_contained(resource, reference[1:], context, element)
     resolved = context.resolve(reference)
     if resolved.startswith("urn:uuid:"):
         return resolved.removeprefix("urn:uuid:")
@@ -89,6 +144,31 @@ def find_person(resource: Resource, context: Context, element: str = "subject") 
     if kind != "Patient" or not person_id:
         raise RejectedResourceError(f"{element}.reference: does not name a Patient")
     return person_id
+
+
+def _find_by_identifier(subject: Resource, context: Context, element: str) -> str:
+    identifier = as_object(subject.get("identifier"))
+    known = context.identifiers.get(name_identifier(identifier))
+    if known is None:
+        cause = ", and its identifier is of no Patient in the drop" if identifier else ""
+        raise RejectedResourceError(f"{element}.reference: is missing{cause}")
+    return known
+
+
+def _find_contained(resource: Resource, local: str, context: Context, element: str) -> str:
+    for one in map(as_object, as_list(resource.get("contained"))):
+        if one.get("id") == local and one.get("resourceType") == "Patient":
+            for identifier in map(as_object, as_list(one.get("identifier"))):
+                known = context.identifiers.get(name_identifier(identifier))
+                if known is not None:
+                    return known
+    raise RejectedResourceError(
+        f"{element}.reference: is to a contained Patient whose identifier is of none in the drop"
+    )
+
+
+def name_identifier(identifier: Resource) -> tuple[str, str]:
+    return str(identifier.get("system", "")), str(identifier.get("value", ""))
 
 
 def iterate_codings(*concepts: Any) -> Iterator[Resource]:
@@ -101,11 +181,11 @@ def iterate_codings(*concepts: Any) -> Iterator[Resource]:
 
 
 def find_loincs(concept: Any) -> list[str]:
-    """Return the LOINC codes of a CodeableConcept."""
+    """Return the LOINC codes of a CodeableConcept, however its system is written."""
     return [
-        str(coding["code"])
+        str(coding["code"]).strip()
         for coding in iterate_codings(concept)
-        if coding.get("system") == LOINC_SYSTEM
+        if normalise_system(str(coding.get("system"))) == LOINC_SYSTEM
     ]
 
 
@@ -135,9 +215,12 @@ def read_quantity(quantity: Any, factors: dict[str, float]) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RejectedResourceError("valueQuantity.value: is missing or not a number")
     for unit in (content.get("code"), content.get("unit")):
-        factor = factors.get(str(unit).strip().lower())
-        if factor is not None:
-            return to_float(value) * factor
+        written = str(unit).strip().lower()
+        # An annotation says what is counted and changes no value: {steps}/d is 1/d, {#} is 1.
+        plain = re.sub(r"^(?=/|$)", "1", ANNOTATION.sub("", written))
+        for form in (written, plain) if written else ():
+            if form in factors:
+                return to_float(value) * factors[form]
     raise RejectedResourceError(f"valueQuantity.code: is not one of {', '.join(factors)}")
 
 
@@ -147,6 +230,11 @@ def to_float(number: float) -> float:
         return float(number)
     except OverflowError:
         return math.inf
+
+
+def read_word(value: Any) -> str:
+    """Return a code as it is written, "" for what is no text."""
+    return value if isinstance(value, str) else ""
 
 
 def as_object(value: Any) -> Resource:
@@ -161,8 +249,9 @@ def as_list(value: Any) -> list[Any]:
 
 def refuse_status(resource: Resource, *allowed: str) -> None:
     """Ignore a resource whose status says that it is not, or not yet, a fact."""
-    status = resource.get("status")
+    status = read_word(resource.get("status"))
     if status not in allowed:
         # A status that FHIR does not define may be any text, even a name.
         known = status if status in UNUSED_STATUSES else "that FHIR does not define"
-        raise IgnoredResourceError(f"{resource['resourceType']} with status {known}")
+        kind = f"{resource['resourceType']} with status {known}"
+        raise IgnoredResourceError(kind, retracts=status in RETRACTING_STATUSES)

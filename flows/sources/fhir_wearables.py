@@ -5,6 +5,8 @@ SDNN, another measure of heart rate variability: it is taken only when the resou
 says that the value is RMSSD, and otherwise ignored rather than passed off as one.
 """
 
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flows.sources.contract import DAY_SPAN, DAY_TOTAL
@@ -15,7 +17,9 @@ from flows.sources.fhir_values import (
     PER_DAY,
     PER_MINUTE,
     Context,
+    RejectedResourceError,
     Resource,
+    as_list,
     as_object,
     find_person,
     iterate_codings,
@@ -36,6 +40,12 @@ CHANNELS: dict[str, tuple[str, dict[str, float], str]] = {
     "40443-4": ("resting_heart_rate", PER_MINUTE, DAY_SPAN),
 }
 
+#: The longest day, the one on which summer time ends, and a second for how devices round.
+LONGEST_DAY = timedelta(hours=25, seconds=1)
+
+WORN = re.compile(r"watch|ring|band|wear|fitbit|garmin|oura|whoop|polar|withings", re.IGNORECASE)
+PHONE = re.compile(r"phone|mobile|android|pixel|galaxy s", re.IGNORECASE)
+
 
 def find_channel(resource: Resource, loincs: list[str]) -> str | None:
     """Return the LOINC code by which an Observation is a wearable reading, None if it is not."""
@@ -49,14 +59,71 @@ def map_wearable_observation(resource: Resource, loinc: str, context: Context) -
     channel, units, part = CHANNELS.get(loinc, ("hrv_rmssd", MILLISECONDS_PER_UNIT, DAY_SPAN))
     start, end = _read_span(resource)
     value = _read_plain_count(resource, channel)
+    device = name_device(resource)
     return {
         "person_id": find_person(resource, context),
-        # A night belongs to the day of waking; the day is the one on the wearer's clock.
-        "date": require_date("effectiveDateTime", end, start)[:10],
+        "date": find_day(start, end),
         "part": part,
-        "part_at": f"{start}/{end}",
+        "span_start": start if _has_time(start) else None,
+        "span_end": end if _has_time(end) else None,
+        "device": device,
+        "device_rank": rank_device(device),
         channel: read_quantity(resource.get("valueQuantity"), units) if value is None else value,
     }
+
+
+def find_day(start: Any, end: Any) -> str:
+    """Return the day that a reading belongs to, as the wearer's clock writes it.
+
+    A night belongs to the day of waking, so it is the day of the end; an end at midnight closes
+    the day before. Rejects a span of more than a day: it says nothing of any single one.
+    """
+    day = require_date("effectiveDateTime", end, start)
+    began, ended = _read_instant(start), _read_instant(end)
+    if began is None or ended is None:
+        return day[:10]
+    if ended - began > LONGEST_DAY:
+        raise RejectedResourceError("effectivePeriod: is longer than a day")
+    if ended < began:
+        raise RejectedResourceError("effectivePeriod: ends before it starts")
+    if ended > began and ended.time().isoformat() == "00:00:00":
+        return (ended.date() - timedelta(days=1)).isoformat()
+    return day[:10]
+
+
+def rank_device(device: str | None) -> int:
+    """Return the priority of a device by its name: worn ones (0), unknown ones (1), phones (2)."""
+    if device and WORN.search(device):
+        return 0
+    return 2 if device and PHONE.search(device) else 1
+
+
+def name_device(resource: Resource) -> str | None:
+    """Return what tells a resource's device from others: its name, type or reference."""
+    device = as_object(resource.get("device"))
+    local = str(device.get("reference", ""))
+    for one in map(as_object, as_list(resource.get("contained"))):
+        if local and local == f"#{one.get('id')}":
+            names = [as_object(name).get("name") for name in as_list(one.get("deviceName"))]
+            texts = [*names, as_object(one.get("type")).get("text"), one.get("modelNumber")]
+            return " ".join(str(text) for text in texts if text) or local
+    identifier = as_object(device.get("identifier")).get("value")
+    named = device.get("display") or device.get("reference") or identifier
+    return str(named) if named else None
+
+
+def _read_instant(text: Any) -> datetime | None:
+    """Return a written time; one of a date alone is its midnight, None where it is neither."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    # Both ends of a span are written in one zone; without one they compare as they stand.
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _has_time(text: Any) -> bool:
+    return "T" in str(text)
 
 
 def _read_plain_count(resource: Resource, channel: str) -> float | None:

@@ -10,13 +10,16 @@ from datetime import date, datetime, timedelta
 
 import polars as pl
 
-from feature_repo.instruments import INSTRUMENTS, MAX_ANSWER
+from feature_repo.instruments import INSTRUMENTS
 from flows.sources.contract import INSTANT
 
 #: Nobody who is assessed today was born, or measured, earlier.
 EARLIEST = date(1900, 1, 1)
 #: Clocks and time zones differ; a day ahead is no error.
 FUTURE_TOLERANCE = timedelta(days=1)
+
+#: What tools write where there is no value.
+MISSING_TOKENS = ("NA", "N/A", "#N/A", "NULL", "null", "None", "NaN", "nan", "<NA>", ".")
 
 #: A larger number in the place of an answer may be an identifier in the wrong column.
 MAX_SHOWN = 100
@@ -28,7 +31,7 @@ ISO_INSTANT = (
 ISO_DATE = r"^(\d{4}-\d{2}-\d{2})(?:[T ].*)?$"
 ISO_BIRTH = r"^(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?$"
 
-INSTRUMENT_NAMES = {name.replace("-", "").lower(): name for name in INSTRUMENTS}
+INSTRUMENT_NAMES = {one.key: one.name for one in INSTRUMENTS.values()}
 TRUTHS = {"true": True, "1": True, "false": False, "0": False, "1.0": True, "0.0": False}
 
 
@@ -56,6 +59,9 @@ def required(parser: Parser) -> Parser:
 
 
 def parse_text(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
+    if dtype.is_nested():
+        wrong = (pl.col(name).is_not_null(), f"{name}: is a list, not one value")
+        return Parsed(pl.lit(None, dtype=pl.String), _first(wrong))
     return Parsed(_text(name, dtype), pl.lit(None, dtype=pl.String))
 
 
@@ -72,26 +78,52 @@ def one_of(allowed: tuple[str, ...], default: str | None = None) -> Parser:
 
 def parse_instrument(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
     """Read the name of a questionnaire, with or without its hyphen."""
-    plain = _text(name, dtype).str.to_lowercase().str.replace_all(r"[-_ ]", "")
-    value = plain.replace_strict(INSTRUMENT_NAMES, default=None, return_dtype=pl.String)
-    wrong = plain.is_not_null() & value.is_null()
+    value = _name_instrument(_text(name, dtype))
+    wrong = _text(name, dtype).is_not_null() & value.is_null()
     return Parsed(value, _first((wrong, f"{name}: is not one of {', '.join(INSTRUMENTS)}")))
 
 
+def _name_instrument(text: pl.Expr) -> pl.Expr:
+    plain = text.str.to_lowercase().str.replace_all(r"[-_ ]", "")
+    return plain.replace_strict(INSTRUMENT_NAMES, default=None, return_dtype=pl.String)
+
+
+def describe_instrument(name: str) -> list[pl.Expr]:
+    """Return columns `max_answer` and `max_total` of the instrument in a text column."""
+    instrument = _name_instrument(pl.col(name).cast(pl.String).str.strip_chars())
+    highest = {one.name: one.max_answer for one in INSTRUMENTS.values()}
+    totals = {one.name: one.max_total for one in INSTRUMENTS.values()}
+    return [
+        # What is said of an unknown instrument's items does not matter: its row is refused.
+        instrument.replace_strict(highest, default=0, return_dtype=pl.Int8).alias("max_answer"),
+        instrument.replace_strict(totals, default=0, return_dtype=pl.Int16).alias("max_total"),
+    ]
+
+
 def parse_item(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
-    """Read an answer 0 to 3; the problem states a number that is none."""
+    """Read an answer of the instrument's range; the problem states a number that is none."""
+    return _parse_points(name, dtype, pl.col("max_answer"), pl.Int8)
+
+
+def parse_total(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
+    """Read a total of the instrument's range."""
+    return _parse_points(name, dtype, pl.col("max_total"), pl.Int16)
+
+
+def _parse_points(
+    name: str, dtype: pl.DataType, highest: pl.Expr, lands_as: type[pl.DataType]
+) -> Parsed:
     number, unreadable = _number(name, dtype)
-    impossible = ~(number.is_between(0, MAX_ANSWER) & (number == number.floor()))
-    rule = f"allowed are 0 to {MAX_ANSWER}"
+    impossible = ~((number >= 0) & (number <= highest) & (number == number.floor()))
     problem = (
         pl.when(unreadable)
-        .then(pl.lit(f"{name}: is not a number, {rule}"))
+        .then(pl.format(f"{name}: is not a number, allowed are 0 to {{}}", highest))
         .when(impossible & (number.abs() < MAX_SHOWN))
-        .then(pl.format(f"{name}: is {{}}, {rule}", _show(number)))
+        .then(pl.format(f"{name}: is {{}}, allowed are 0 to {{}}", _show(number), highest))
         .when(impossible)
-        .then(pl.lit(f"{name}: is a number of several digits, {rule}"))
+        .then(pl.format(f"{name}: is a number of several digits, allowed are 0 to {{}}", highest))
     )
-    return Parsed(number.cast(pl.Int8, strict=False), problem)
+    return Parsed(number.cast(lands_as, strict=False), problem)
 
 
 def between(low: float, high: float, unit: str) -> Parser:
@@ -120,7 +152,7 @@ def parse_truth(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
     return Parsed(value, _first((wrong, f"{name}: is not true or false")))
 
 
-def parse_terms(allowed: tuple[str, ...]) -> Parser:
+def parse_terms(allowed: tuple[str, ...], may_be_empty: bool = False) -> Parser:
     """Read a list (Parquet) or a `;`-separated text (CSV) of `allowed` terms."""
 
     def parse(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
@@ -131,7 +163,7 @@ def parse_terms(allowed: tuple[str, ...]) -> Parser:
         empty = value.list.len().fill_null(0) == 0
         unknown = ~value.list.eval(pl.element().is_in(allowed)).list.all()
         problem = _first(
-            (empty, f"{name}: is missing"),
+            *([] if may_be_empty else [(empty, f"{name}: is missing")]),
             (unknown, f"{name}: has a term other than {', '.join(allowed)}"),
         )
         return Parsed(value, problem)
@@ -156,8 +188,10 @@ def parse_past_instant(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
 
 def parse_past_date(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
     """Read a day, of a time the day as it is written."""
-    if dtype == pl.Date or isinstance(dtype, pl.Datetime):
-        value = pl.col(name).cast(pl.Date)
+    if isinstance(dtype, pl.Datetime):
+        value = pl.col(name).dt.date()  # in the column's own zone, as it is written
+    elif dtype == pl.Date:
+        value = pl.col(name)
     else:
         written = _text(name, dtype).str.extract(ISO_DATE, 1)
         value = written.str.to_date("%Y-%m-%d", strict=False)
@@ -220,10 +254,14 @@ def _text(name: str, dtype: pl.DataType) -> pl.Expr:
         return column.list.len().replace(0, None).cast(pl.String)
     text = column if dtype == pl.String else column.cast(pl.String)
     stripped = text.str.strip_chars()
-    return pl.when(stripped != "").then(stripped)
+    return pl.when((stripped != "") & ~stripped.is_in(MISSING_TOKENS)).then(stripped)
 
 
 def _number(name: str, dtype: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
+    if dtype.is_nested():
+        return pl.lit(None, dtype=pl.Float64), pl.col(name).is_not_null()
+    if isinstance(dtype, pl.Duration):
+        return pl.col(name).dt.total_seconds() / 60, pl.lit(False)
     if dtype.is_numeric():
         return pl.col(name).cast(pl.Float64).fill_nan(None), pl.lit(False)
     text = _text(name, dtype)

@@ -2,7 +2,23 @@
 
 import polars as pl
 
-from feature_repo.pseudonyms import assign_bucket, derive_key_id, pseudonymise
+from feature_repo.pseudonyms import (
+    assign_bucket,
+    derive_key_id,
+    hide_reference,
+    normalise_identifier,
+    pseudonymise,
+)
+from flows.sources.parse import MISSING_TOKENS
+
+#: A number as a spreadsheet writes a long one: its last digits are lost.
+ROUNDED = r"^\d(?:\.\d+)?[eE]\+\d+$"
+#: A whole number as a table of numbers with a gap writes it: 93705.0 is person 93705.
+AS_FLOAT = r"^(\d+)\.0+$"
+
+
+class RoundedIdentifierError(ValueError):
+    """Identifiers that lost their last digits, so that different people share one."""
 
 
 class PersonKey:
@@ -14,9 +30,13 @@ class PersonKey:
 
     def pseudonymise(self, person_id: str | None) -> str | None:
         """Return the pseudonym, or None when there is no identifier."""
-        if person_id is None or not person_id.strip():
+        if person_id is None or normalise_identifier(person_id) in ("", *MISSING_TOKENS):
             return None
         return pseudonymise(person_id, self._salt)
+
+    def hide_reference(self, reference: str) -> str:
+        """Return a keyed hash, 16 hex characters, of a resource's or a device's name."""
+        return hide_reference(reference, self._salt)
 
     def replace_identifiers(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return `rows` with anonymized_id, key_id and bucket in place of person_id."""
@@ -41,4 +61,13 @@ def _as_text(people: pl.Series) -> pl.Series:
     # A column of whole numbers with a gap is stored as floats: 93705.0 is person 93705.
     if people.dtype.is_float() and (people.drop_nulls() == people.drop_nulls().floor()).all():
         people = people.cast(pl.Int64)
-    return people.cast(pl.String)
+    if people.dtype.is_nested():
+        people = pl.Series(people.name, [None] * people.len(), dtype=pl.String)
+    texts = people.cast(pl.String).str.strip_chars()
+    rounded = texts.str.contains(ROUNDED).fill_null(False)
+    if rounded.any():
+        raise RoundedIdentifierError(
+            "person_id holds numbers such as 2.02E+11, whose last digits a spreadsheet cut off: "
+            "export the column as text"
+        )
+    return texts.str.replace(AS_FLOAT, "$1")

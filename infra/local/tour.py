@@ -8,7 +8,7 @@ import httpx
 import psycopg2
 from rich.console import Console
 from rich.markup import escape
-from sqlalchemy import func, select
+from sqlalchemy import any_, func, select
 
 from feature_repo.consent_terms import SCREENING
 from infra.local.flow_runs import POLL_SECONDS, create_flow_run, follow, link_flow_run
@@ -96,7 +96,7 @@ def _choose_individual(stack: LocalStack) -> str | None:
     """Return the pseudonym of a person who consents to screening with most data types."""
     statement = (
         select(Consent.anonymized_id)
-        .where(select_in_force(datetime.now(UTC)), Consent.purposes.contains([SCREENING]))
+        .where(select_in_force(datetime.now(UTC)), any_(Consent.purposes) == SCREENING)
         .order_by(func.cardinality(Consent.data_types).desc(), Consent.anonymized_id)
         .limit(1)
     )

@@ -111,7 +111,7 @@ class Label(PassportPart):
 
     kind: str
     source: str
-    deteriorated: bool | None
+    occurred: bool | None
     reviewed_band: str | None
     settled_at: datetime
 

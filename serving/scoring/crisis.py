@@ -12,18 +12,18 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from feature_repo.answer_features import STORED_PHQ9_ITEMS
-from feature_repo.instruments import MAX_ANSWER, PHQ9, PHQ9_SELF_HARM_ITEM
+from feature_repo.instruments import PHQ9, PHQ9_SELF_HARM_ITEM
 from feature_repo.online import Answers
 
 #: PHQ-9 asks about the last two weeks; a stored answer to item 9 speaks for as long.
 STORED_ANSWER_SPEAKS_DAYS = 14
 
 #: The highest total that leaves item 9 open; above it, item 9 must have been above 0.
-_MAX_TOTAL_WITHOUT_ITEM_9 = MAX_ANSWER * (PHQ9.item_count - 1)
+_MAX_TOTAL_WITHOUT_ITEM_9 = PHQ9.max_total - PHQ9.max_answer
 
 
 #: Level of a crisis whose answer cannot be read: it may be any answer, so it counts as the worst.
-UNKNOWN_LEVEL = MAX_ANSWER
+UNKNOWN_LEVEL = PHQ9.max_answer
 
 
 class SelfHarmSignal(StrEnum):

@@ -68,6 +68,7 @@ def make_prediction(
         "user_id": caller.principal.user_id,
         "risk_score": answer.risk_score,
         "probability": answer.probability,
+        "outcome": answer.outcome,
         "risk_band": answer.risk_band,
         "confidence": answer.confidence,
         "needs_review": answer.needs_review,

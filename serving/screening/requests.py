@@ -9,12 +9,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     model_validator,
 )
 
-from feature_repo.instruments import GAD7, MAX_ANSWER, PHQ9, PHQ9_SELF_HARM_ITEM
-from feature_repo.pseudonyms import PSEUDONYM_PATTERN
+from feature_repo.instruments import GAD7, PHQ9, PHQ9_SELF_HARM_ITEM
+from serving.http.individual import IndividualBody
 from serving.http.strict_json import StrictBody
 
 #: What an idempotency key may look like: it is kept, and must not carry anybody's name.
@@ -51,13 +50,15 @@ def _blank_unreadable_item_9(answers: Any) -> Any:
     if not isinstance(answers, list) or len(answers) != PHQ9.item_count:
         return answers
     item = answers[PHQ9_SELF_HARM_ITEM - 1]
-    is_answer = isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= MAX_ANSWER
+    is_whole = isinstance(item, int) and not isinstance(item, bool)
+    is_answer = is_whole and 0 <= item <= PHQ9.max_answer
     if is_answer:
         return answers
     return [*answers[: PHQ9_SELF_HARM_ITEM - 1], None, *answers[PHQ9_SELF_HARM_ITEM:]]
 
 
-Answer = Annotated[int, Field(ge=0, le=MAX_ANSWER)]
+Phq9Answer = Annotated[int, Field(ge=0, le=PHQ9.max_answer)]
+Gad7Answer = Annotated[int, Field(ge=0, le=GAD7.max_answer)]
 Instant = Annotated[
     AwareDatetime,
     BeforeValidator(_validate_text),
@@ -65,7 +66,7 @@ Instant = Annotated[
     Field(strict=False),
 ]
 Phq9Items = Annotated[
-    list[Answer | None],
+    list[Phq9Answer | None],
     Field(
         min_length=PHQ9.item_count,
         max_length=PHQ9.item_count,
@@ -74,9 +75,8 @@ Phq9Items = Annotated[
     BeforeValidator(_blank_unreadable_item_9),
 ]
 Gad7Items = Annotated[
-    list[Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)
+    list[Gad7Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)
 ]
-PatientId = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
 
 
 class SurveyData(StrictBody):
@@ -100,17 +100,11 @@ class SurveyData(StrictBody):
         return any(part is not None for part in (self.phq9, self.gad7, self.phq9_score))
 
 
-class ScreeningRequest(StrictBody):
+class ScreeningRequest(IndividualBody):
     """One individual to screen, by pseudonym or by the identifier that is hashed on arrival."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
-    anonymized_id: (
-        Annotated[str, StringConstraints(pattern=f"^{PSEUDONYM_PATTERN.pattern}$")] | None
-    ) = None
-    patient_id: PatientId | None = Field(
-        default=None, description="Hashed on arrival, then forgotten: neither stored nor logged."
-    )
     survey_data: SurveyData | None = None
     index_time: Instant | None = Field(
         default=None, description="When the answers were given; now when left out."
@@ -119,12 +113,6 @@ class ScreeningRequest(StrictBody):
         default=None,
         description="The caller's own statement. It never replaces the check of our records.",
     )
-
-    @model_validator(mode="after")
-    def _name_one_individual(self) -> Self:
-        if (self.anonymized_id is None) == (self.patient_id is None):
-            raise ValueError("either anonymized_id or patient_id is needed, not both")
-        return self
 
     @property
     def answers(self) -> SurveyData:

@@ -33,10 +33,10 @@ def label(world: TrainedWorld, happened: Callable[[int], bool], rows: int = SCRE
             session.add(
                 PredictionLabel(
                     prediction_id=prediction_id,
-                    kind="outcome",
+                    kind="adverse_course",
                     anonymized_id=person,
                     source="observed",
-                    deteriorated=happened(number),
+                    occurred=happened(number),
                     settled_at=datetime.now(UTC),
                 )
             )

@@ -9,11 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from flows.ingestion import describe_report
 from flows.lake.consents import (
     IngestionRunningError,
     hold_ingestion_lock,
 )
+from flows.lake.quarantine import describe_report
 from flows.lake.report import CountsDoNotAddUpError, IngestionReport, TableCounts
 from flows.lake.tables import QUARANTINE, describe_table
 from flows.sources.drop import EmptyDropError

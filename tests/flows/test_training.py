@@ -17,7 +17,7 @@ from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.datasets.loading import NotEnoughLabelsError, blank_unconsented, load_training_set
 from flows.datasets.training_set import TrainingSet
 from flows.lake.tables import scan_table
-from flows.models.data_types import blank_data_types
+from flows.models.data_types import blank_data_types, find_patterns
 from flows.models.member import open_graph, score_graph
 from flows.runtime.locks import AlreadyRunningError, run_alone
 from flows.training import train
@@ -234,8 +234,11 @@ def test_serving_scores_stored_graphs_as_training_judged_them(
         name: score_graph(open_graph(onnx.load(folder / "model.onnx")), rows)
         for name, folder in stored.items()
     }
+    patterns = find_patterns(rows)
     scored = [
-        estimate(manifest, {name: said[n] for name, said in by_member.items()}, ()).probability
+        estimate(
+            manifest, {name: said[n] for name, said in by_member.items()}, (), str(patterns[n])
+        ).probability
         for n in range(len(rows))
     ]
     judged = roc_auc_score(training_set.labels[training_set.split.held_out], scored)

@@ -78,11 +78,11 @@ def load_page(run_id: str) -> str:
     ("table", "odd", "words"),
     [
         ("surveys", {"item_3": [4, 5]}, "item_3 is answered 0 to 3"),
-        ("surveys", {"instrument": ["GAD-7", "GAD-7"]}, "GAD-7 has no item_8"),
-        ("surveys", {"instrument": ["PCL-5", "PCL-5"]}, "The instrument is PHQ-9 or GAD-7"),
+        ("surveys", {"instrument": ["GAD-7", "GAD-7"]}, "A shorter instrument has no item_8"),
+        ("surveys", {"instrument": ["PCL-5", "PCL-5"]}, "The instrument is a known one"),
         ("people", {"sex": ["F", "M"]}, "Sex is a known code"),
         ("people", {"birth_year": [1850, 1899]}, "Year of birth is 1900 or later"),
-        ("wearable_days", {"steps": [-1.0, 999_999.0]}, "steps is 0 to 120000"),
+        ("wearable_days", {"steps": [-1.0, 999_999.0]}, "steps is 0 to 200000"),
         ("emr_events", {"kind": ["visit", "x"]}, "The event is a diagnosis"),
         ("emr_events", {"setting": ["ward", "x"]}, "The setting of an encounter is a known one"),
         (

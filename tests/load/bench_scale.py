@@ -126,9 +126,9 @@ def train(folder: str) -> None:
 def land(people: str) -> None:
     """Put a cohort of consenting individuals into the lake, a bucket in one append."""
     from flows.cohort import simulate_cohort
-    from flows.lake.consents import upsert_consents
+    from flows.lake.consent_database import write_rows
     from flows.lake.tables import merge_rows
-    from serving.database.sessions import create_database_engine
+    from serving.database.sessions import create_database_engine, open_session
     from serving.settings import get_settings
     from tests.fixtures.landed_tables import land_block
 
@@ -138,7 +138,8 @@ def land(people: str) -> None:
         blocks = simulate_cohort(int(people), YEARS, find_last_day(), SEED)
         for number, block in enumerate(blocks):
             tables = land_block(block)
-            upsert_consents(engine, make_consents(tables["people"]))
+            with open_session(engine) as session:
+                write_rows(session, make_consents(tables["people"]), {})
             for name, rows in tables.items():
                 for (bucket,), part in rows.partition_by("bucket", as_dict=True).items():
                     part.write_parquet(f"{staged}/{name}-{bucket}-{number}.parquet")

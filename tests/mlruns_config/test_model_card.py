@@ -81,7 +81,7 @@ def test_unknown_lineage_is_an_error_that_names_it(fact):
 
 
 REQUIRED = {
-    "intended use": "It puts individuals in order for **review by a clinician**.",
+    "intended use": "It ranks individuals for **review by a clinician**.",
     "limits of use": "It is never a ground to deny, delay or end care.",
     "Delta version, count and digest": "| survey | 3 | 12,345 | `dddddddddddddddd` |",
     "a table that is not there": "| outcomes | none | 0 | `-` |",

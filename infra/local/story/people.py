@@ -11,7 +11,7 @@ import polars as pl
 from sqlalchemy import func, select
 
 from feature_repo.consent_terms import SCREENING
-from feature_repo.instruments import MAX_ANSWER, PHQ9
+from feature_repo.instruments import PHQ9
 from feature_repo.pseudonyms import pseudonymise
 from flows.cohort import simulate_cohort, write_drop
 from flows.lake.consents import read_consented_types
@@ -27,7 +27,7 @@ YEARS = 3
 #: Items in one request: a batch has the deadline of any request.
 BATCH = 50
 #: The last of PHQ-9's nine is of thoughts of self-harm; the story does not play with it.
-BROKEN_ANSWERS = [*[MAX_ANSWER] * (PHQ9.item_count - 1), 0]
+BROKEN_ANSWERS = [*[PHQ9.max_answer] * (PHQ9.item_count - 1), 0]
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def make_training_set(labels: list[bool], held_out: list[bool]) -> TrainingSet:
         {
             "anonymized_id": [f"person {n}" for n in range(rows)],
             "index_date": [date(2025, 1, 1)] * rows,
-            "deteriorated": labels,
+            "adverse_course": labels,
             "age": [40.0] * rows,
         }
     )

@@ -7,16 +7,17 @@ import pytest
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
 from feature_repo.instruments import INSTRUMENTS
-from flows.sources.clean import PARSERS, PLAUSIBLE, WITHDRAWALS
+from flows.sources.clean import PARSERS, WITHDRAWALS
 from flows.sources.contract import (
     ENCOUNTER_SETTINGS,
     EVENT_KINDS,
     SEXES,
     TABLES,
     WEARABLE_CHANNELS,
+    WEARABLE_LIMITS,
     Table,
 )
-from flows.sources.fhir_people import DATA_TYPE_CODES, PURPOSE_CODES
+from flows.sources.fhir_consents import DATA_TYPE_CODES, PURPOSE_CODES
 from flows.sources.fhir_wearables import CHANNELS
 
 PAGE = (Path(__file__).parents[3] / "flows" / "sources" / "README.md").read_text(encoding="utf-8")
@@ -44,7 +45,7 @@ def test_the_page_lists_every_table_with_its_columns_key_and_consent() -> None:
 def test_the_page_states_every_limit() -> None:
     rows = [row for row in read_rows(4) if row[0].startswith("`")]
     stated = {quoted(row[0])[0]: (float(row[1]), float(row[2]), row[3]) for row in rows}
-    assert stated == PLAUSIBLE
+    assert stated == WEARABLE_LIMITS
     assert tuple(stated) == WEARABLE_CHANNELS
 
 

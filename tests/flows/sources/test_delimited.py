@@ -11,6 +11,7 @@ from flows.sources import delimited
 from flows.sources.batch import Batch, UnreadableFileError
 from flows.sources.delimited import list_unknown_columns, read_delimited
 from flows.sources.drop import EmptyDropError, classify_name, find_files
+from flows.sources.headers import read_header
 from flows.sources.pseudonymise import PersonKey
 
 KEY = PersonKey("a salt for tests, 256 bit or more of it")
@@ -160,7 +161,9 @@ def test_whatever_a_csv_holds_no_row_is_lost(
     (folder / "wearable_days.csv").write_bytes("\n".join([HEADER, *quoted]).encode())
     batches = read_file(folder)
     assert sum(batch.records for batch in batches) == len(rows)
-    kept = dict(zip(numbers(batches), [row for row in rows if len(row) == 3], strict=True))
+    # Where every row has the same empty fields beyond the header, they belong to nameless columns.
+    width = len(read_header(find_files(str(folder)).files[0]).names)
+    kept = dict(zip(numbers(batches), [row for row in rows if len(row) == width], strict=True))
     assert sorted([*kept, *(number for number, _ in rejected(batches))]) == list(
         range(2, len(rows) + 2)
     )

@@ -94,7 +94,7 @@ def test_an_encounter_is_psychiatric_by_its_codes(
     class_code: str, system: str, type_code: str, setting: str
 ) -> None:
     concepts = [{"coding": [{"system": system, "code": type_code}]}]
-    assert name_setting(class_code, concepts) == setting
+    assert name_setting([{"code": class_code}], concepts) == setting
 
 
 def test_a_diagnosis_is_known_since_it_was_recorded(tmp_path: Path) -> None:
@@ -143,7 +143,8 @@ def test_a_consent_becomes_what_it_permits_and_no_more(tmp_path: Path) -> None:
     (row,) = rows_of(write(tmp_path, consent()), "consents", consents=True)
     assert row["data_types"] == ["survey", "wearable"]
     assert row["purposes"] == ["screening", "training"]
-    assert (row["granted_at"], row["expires_at"]) == ("2024-01-01", "2026-01-01")
+    # Given when it was signed, though the period it permits began before.
+    assert (row["granted_at"], row["expires_at"]) == ("2024-02-01", "2026-01-01")
     assert read(tmp_path)[0].records == 0
 
 

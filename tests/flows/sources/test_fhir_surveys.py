@@ -53,7 +53,7 @@ def test_an_answer_may_be_a_code_a_number_or_an_ordinal(
 
 def test_a_total_that_is_not_the_sum_of_its_items_is_rejected(tmp_path: Path) -> None:
     answers: dict[str, dict[str, Any]] = {code: {"valueInteger": 1} for code in GAD7.item_loincs}
-    wrong = response(answers | {GAD7.total_loinc: {"valueDecimal": 8}})
+    wrong = response(answers | {GAD7.total_codes[0][1]: {"valueDecimal": 8}})
     assert reasons(tmp_path, wrong) == ["GAD-7 total: 8 is stated, the items add to 7"]
 
 
@@ -75,7 +75,7 @@ def test_nested_items_are_found(tmp_path: Path) -> None:
 def test_single_answers_of_one_time_make_one_survey(tmp_path: Path) -> None:
     items = [observation(loinc, valueInteger=1) for loinc in PHQ9.item_loincs]
     other = observation(PHQ9.item_loincs[0], at="2025-02-01", valueInteger=3)
-    panel = observation(PHQ9.panel_loinc, hasMember=[{"reference": "Observation/x"}])
+    panel = observation(PHQ9.panel_codes[0][1], hasMember=[{"reference": "Observation/x"}])
     joined = join(write(tmp_path, *items, panel, other), "surveys")
     totals = joined.rows.sort("answered_at").select(pl.sum_horizontal(ITEM_COLUMNS)).to_series()
     assert totals.to_list() == [9, 3]
@@ -84,7 +84,7 @@ def test_single_answers_of_one_time_make_one_survey(tmp_path: Path) -> None:
 
 def test_a_panel_may_hold_its_answers_as_components(tmp_path: Path) -> None:
     parts = [{"code": code(loinc), "valueInteger": 2} for loinc in GAD7.item_loincs]
-    joined = join(write(tmp_path, observation(GAD7.panel_loinc, component=parts)), "surveys")
+    joined = join(write(tmp_path, observation(GAD7.panel_codes[0][1], component=parts)), "surveys")
     assert joined.rows.select(ITEM_COLUMNS).row(0) == (*[2] * 7, None, None)
 
 

@@ -1,0 +1,66 @@
+"""What is gathered from all FHIR files before any is read: definitions, links, pages."""
+
+import re
+
+from flows.sources.batch import UnreadableFileError
+from flows.sources.drop import SourceFile, open_members
+from flows.sources.fhir_documents import Record, iterate_records
+from flows.sources.fhir_events import read_medication
+from flows.sources.fhir_people import read_links
+from flows.sources.fhir_surveys import read_form
+from flows.sources.fhir_values import Context, Resource, as_list, as_object, name_identifier
+
+#: Texts without which a line holds nothing to gather. Patients are read for their identifiers
+#: only where a record names its person by one.
+NEEDLES = (b'"Medication"', b'"Questionnaire"', b'"replaced-by"', b'"replaces"', b'"searchset"')
+BY_IDENTIFIER = re.compile(
+    rb'"(?:subject|patient)"\s*:\s*\{\s*(?:"type"\s*:\s*"Patient"\s*,\s*)?"identifier"|"#'
+)
+BLOCK_BYTES = 1 << 20
+
+
+def gather_context(files: list[SourceFile]) -> Context:
+    """Return what other resources need of these files; unreadable files are passed over."""
+    context = Context()
+    needles = (*NEEDLES, b'"Patient"') if any(map(_names_by_identifier, files)) else NEEDLES
+    for file in files:
+        try:
+            for record in iterate_records(file, context, needles):
+                _gather(record, context)
+        except UnreadableFileError:
+            # Reading the file for its rows meets the same error, and reports it.
+            continue
+    return context
+
+
+def _gather(record: Record, context: Context) -> None:
+    resource = record.resource
+    kind, identifier = resource.get("resourceType"), resource.get("id")
+    if kind == "Medication" and identifier:
+        context.medications[f"Medication/{identifier}"] = read_medication(resource)
+    elif kind == "Questionnaire":
+        _gather_form(resource, context)
+    elif kind == "Patient":
+        context.replaced.update(read_links(resource, record.context))
+        for one in map(as_object, as_list(resource.get("identifier"))):
+            if identifier and one.get("value"):
+                context.identifiers[name_identifier(one)] = str(identifier)
+
+
+def _gather_form(resource: Resource, context: Context) -> None:
+    form = read_form(resource)
+    for name in (resource.get("id"), resource.get("url")):
+        if form.items and isinstance(name, str):
+            context.forms[name] = form
+
+
+def _names_by_identifier(file: SourceFile) -> bool:
+    try:
+        with open_members(file) as members:
+            for _, stream in members:
+                while block := stream.read(BLOCK_BYTES):
+                    if BY_IDENTIFIER.search(block):
+                        return True
+    except UnreadableFileError:
+        return False
+    return False
