@@ -19,7 +19,14 @@ from infra.local.terminal import (
     fail,
     watch_until_ctrl_c,
 )
-from infra.local.tour import PipelineFailedError, has_release, run_pipeline, screen_example
+from infra.local.tour import (
+    PipelineFailedError,
+    fill_queue,
+    has_release,
+    run_pipeline,
+    screen_example,
+    write_curl_line,
+)
 
 #: Files that tell whose data the lake of a state holds.
 SIMULATED, DROPPED = "holds-simulated-people", "holds-people-of-a-drop"
@@ -75,7 +82,7 @@ def keep_apart(state: Path, coming: str, other: str) -> None:
 
 
 def _show_around(stack: LocalStack, drop: str | None, people: int, all_members: bool) -> None:
-    released = has_release(stack)
+    released = before = has_release(stack)
     if drop is None and not released:
         keep_apart(stack.state, SIMULATED, DROPPED)
     if drop is not None or not released:
@@ -89,6 +96,8 @@ def _show_around(stack: LocalStack, drop: str | None, people: int, all_members: 
             console.print(f"[yellow]![/] {escape(str(error))}", soft_wrap=True)
             console.print("  the release that was there before goes on answering")
     screen_example(stack, console)
+    if not before:
+        fill_queue(stack, console)
     _print_links(stack)
 
 
@@ -96,6 +105,7 @@ def _print_links(stack: LocalStack) -> None:
     links = {
         "API and its documentation": f"{stack.url('api')}/docs",
         "flow runs (Prefect)": f"{stack.url('prefect')}/runs",
+        "  login there": stack.environment["PREFECT_API_AUTH_STRING"],
         "models and lineage (MLflow)": f"{stack.url('mlflow')}/#/models",
         "  reviewer's login there": (
             f"{MLFLOW_REVIEWER} {stack.mlflow_reviewer['MLFLOW_TRACKING_PASSWORD']}"
@@ -105,6 +115,11 @@ def _print_links(stack: LocalStack) -> None:
     console.print()
     for what, where in links.items():
         console.print(f"  {what:28} [cyan]{where}[/]", soft_wrap=True)
+    if (line := write_curl_line(stack)) is not None:
+        console.print(
+            f"\n  screen a person (the token works for an hour):\n  {line}", soft_wrap=True
+        )
+    console.print("\n  next: [bold]make story[/], a month in minutes")
 
 
 if __name__ == "__main__":

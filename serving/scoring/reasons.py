@@ -147,6 +147,8 @@ def describe_finding(feature: FeatureDescription, value: float) -> str:
         asked = INSTRUMENTS[instrument][0]
         total = round(value)
         return f"{asked.name} {total} of {asked.max_total}, {asked.severity(total)}"
+    if feature.unit == "yes/no":
+        return f"{feature.label}: {'yes' if value >= 0.5 else 'no'}"
     if feature.unit == "count":
         return f"{show(value)} {feature.label.replace(' in a year', ' in the past year')}"
     unit = f" {feature.unit}" if feature.unit else ""
