@@ -10,8 +10,7 @@ PROJECT = Path(__file__).parents[1]
 #: The documents under the rule. CONTRIBUTING.md quotes the rule and is left out.
 PATTERNS = ("*.md", "*/README.md", "flows/*/README.md", "infra/**/*.md")
 DOCUMENTS = sorted(
-    {path for path in chain.from_iterable(map(PROJECT.glob, PATTERNS))}
-    - {PROJECT / "CONTRIBUTING.md"}
+    set(chain.from_iterable(map(PROJECT.glob, PATTERNS))) - {PROJECT / "CONTRIBUTING.md"}
 )
 
 #: What is banned, why, and what to write instead.
