@@ -116,9 +116,8 @@ def _print_links(stack: LocalStack) -> None:
     for what, where in links.items():
         console.print(f"  {what:28} [cyan]{where}[/]", soft_wrap=True)
     if (line := write_curl_line(stack)) is not None:
-        console.print(
-            f"\n  screen a person (the token works for an hour):\n  {line}", soft_wrap=True
-        )
+        console.print("\n  screen a person (the token works for an hour):")
+        console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
     console.print("\n  next: [bold]make story[/], a month in minutes")
 
 
