@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 
-from mlruns_config.release import RELEASE_MODEL, ReleaseManifest
+from mlruns_config.manifest import RELEASE_MODEL, ReleaseManifest
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 

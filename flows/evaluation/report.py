@@ -35,8 +35,8 @@ from flows.evaluation.metrics import Interval, compute_metrics, measure_decision
 from flows.evaluation.selection import Decision
 from flows.models.lightgbm import BoostedTrees
 from flows.models.member import FittedMember
+from mlruns_config.manifest import ReleaseManifest
 from mlruns_config.model_card import CardFacts, render_card, render_page
-from mlruns_config.release import ReleaseManifest
 
 if TYPE_CHECKING:
     from flows.models.forecasting import ForecastingMember

@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 import pytest
 from jinja2 import UndefinedError
 
+from mlruns_config.manifest import ReleaseManifest, ScoreMap
 from mlruns_config.model_card import (
     CHECKLIST,
     CardFacts,
     render_card,
     render_page,
 )
-from mlruns_config.release import ReleaseManifest, ScoreMap
 from tests.fixtures.manifests import make_manifest
 
 LINEAGE = {

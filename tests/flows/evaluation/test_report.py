@@ -24,7 +24,7 @@ from flows.evaluation.report import (
 )
 from flows.models.lightgbm import fit as fit_trees
 from flows.models.logistic_regression import fit as fit_linear
-from mlruns_config.release import ScoreMap
+from mlruns_config.manifest import ScoreMap
 from tests.fixtures.drawn_rows import draw_fitting_data
 from tests.fixtures.manifests import make_manifest
 
