@@ -7,7 +7,7 @@ STATE ?= .mhras
 PEOPLE ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run story test test-nightly lint types bench lock clean
+.PHONY: help install run story quarantine test test-nightly lint types bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ run: install ## start everything, train a release on DROP=folder (default: a sim
 
 story: install ## drift, a challenger, its way to Production and back, an erasure: told and checked in minutes
 	@$(BIN)/python -m infra.local.story $(if $(ONCE),--once)
+
+quarantine: install ## list the records that ingestion left out: file, row and reason; ARGS="--last 200" for more
+	@set -a; . "$(STATE)/env"; set +a; $(BIN)/python -m flows.lake.quarantine $(ARGS)
 
 test: install ## run the tests, on all cores; ARGS="tests/serving -k consent" for some
 	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not nightly" $(ARGS)

@@ -10,7 +10,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.metrics import CALIBRATION_BINS, auprc, auroc
-from mlruns_config.release import ReleaseManifest
+from mlruns_config.manifest import ReleaseManifest
 
 RELEASE = "release"
 

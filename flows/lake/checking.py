@@ -18,7 +18,7 @@ from flows.sources.drop import Drop, SourceFile
 from flows.sources.fhir import read_fhir
 from flows.sources.fhir_values import Context
 from flows.sources.pseudonymise import PersonKey
-from flows.sources.wearable_exports import read_export
+from flows.sources.wearable_exports.files import read_export
 
 #: What a broken file makes libraries raise besides what readers expect of it.
 BROKEN_FILE_ERRORS = (

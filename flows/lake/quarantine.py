@@ -3,15 +3,20 @@
 Shown are file, row and reason; never a value, never whose.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
+import typer
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from rich.console import Console
+from rich.table import Table as Grid
 
 from flows.lake.report import IngestionReport
 from flows.lake.tables import QUARANTINE, scan_table
 from serving.settings import get_settings
+
+console = Console()
 
 SHOWN_COLUMNS = ("table", "source_file", "row_number", "reason")
 #: Rows of the artifact; `make quarantine` shows all.
@@ -88,3 +93,29 @@ def describe_report(report: IngestionReport, failures: list[str]) -> str:
 
 def _list_counts(counts: list[tuple[str, int]]) -> list[str]:
     return [f"{kind}: {number}" for kind, number in counts]
+
+
+def describe_counts(rows: pl.DataFrame) -> str:
+    """Return how many records are quarantined, by table: `surveys 3, people 1`."""
+    counts = rows.group_by("table").len().sort("len", "table", descending=[True, False])
+    return ", ".join(f"{table} {number}" for table, number in counts.iter_rows())
+
+
+def show(
+    last: Annotated[int, typer.Option(min=1, help="Records to list, newest first.")] = 50,
+) -> None:
+    """List quarantined records: when, table, file, row and reason; never a value."""
+    rows = read_quarantine(get_settings().lake_url)
+    if rows.is_empty():
+        console.print("no record is quarantined")
+        return
+    grid = Grid(title=f"{rows.height} quarantined records ({describe_counts(rows)})")
+    for column in ("when (UTC)", *SHOWN_COLUMNS):
+        grid.add_column(column, overflow="fold")
+    for *shown, when in rows.head(last).iter_rows():
+        grid.add_row(f"{when:%Y-%m-%d %H:%M}", *map(str, shown))
+    console.print(grid)
+
+
+if __name__ == "__main__":
+    typer.run(show)

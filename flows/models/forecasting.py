@@ -87,6 +87,9 @@ class ForecastingMember:
             ScoringGraph(self.network, self.preparation, self.head, self.to_quantiles)
         )
 
+    def measure_importance(self) -> None:
+        """Return None: the network reads weeks, not columns."""
+
     def export_graph(self) -> onnx.ModelProto:
         # Exporting takes seconds and is asked for at registration, evaluation and timing.
         return self._graph

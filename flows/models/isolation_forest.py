@@ -68,6 +68,9 @@ class AnomalyForest:
         scores = _score_anomaly(self.forest, _fill_missing(rows.features, self.fill))
         return np.asarray(expit(self.slope * scores + self.intercept), dtype=np.float64)
 
+    def measure_importance(self) -> None:
+        """Return None: an anomaly has no column of its own."""
+
     def export_graph(self) -> onnx.ModelProto:
         nodes = [
             helper.make_node("IsNaN", [GRAPH_INPUT], ["missing"]),

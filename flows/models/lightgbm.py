@@ -8,6 +8,7 @@ import lightgbm
 import numpy as np
 import onnx
 import onnxmltools
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxmltools.convert.common.data_types import FloatTensorType
 
@@ -68,6 +69,10 @@ class BoostedTrees:
 
     def predict(self, rows: ModelRows) -> Probabilities:
         return np.asarray(self.booster.predict(rows.features), dtype=np.float64)
+
+    def measure_importance(self) -> NDArray[np.float64]:
+        """Return each column's total gain."""
+        return np.asarray(self.booster.feature_importance("gain"), np.float64)
 
     def export_graph(self) -> onnx.ModelProto:
         model = onnxmltools.convert_lightgbm(

@@ -16,7 +16,7 @@ from fsspec.core import url_to_fs
 
 from flows.sources.batch import UnreadableFileError
 from flows.sources.contract import TABLES
-from flows.sources.wearable_exports import find_reader
+from flows.sources.wearable_exports.places import find_reader
 
 CHUNK_BYTES = 1 << 20
 
@@ -158,7 +158,8 @@ def open_file(file: SourceFile) -> Iterator[BinaryIO]:
 
 
 def _decompress(format_: str, stream: Any) -> BinaryIO:
-    return cast(BinaryIO, gzip.GzipFile(fileobj=stream) if format_.endswith(".gz") else stream)
+    packed = format_ == "gz" or format_.endswith(".gz")
+    return cast(BinaryIO, gzip.GzipFile(fileobj=stream) if packed else stream)
 
 
 @contextmanager
@@ -220,7 +221,10 @@ def _open_zip(file: SourceFile, stream: Any) -> zipfile.ZipFile:
 def _describe_files(url: str, root: str) -> Iterator[SourceFile]:
     """Yield a file; of a zip its FHIR part as one, and each table in it."""
     reader = find_reader(posixpath.relpath(url_to_fs(url)[1], root))
-    table, format_ = classify_name(url) or (None, posixpath.splitext(url)[1].lstrip("."))
+    table, format_ = classify_name(url) or (None, posixpath.splitext(url)[1].lstrip(".").lower())
+    if reader:
+        # A name says nothing of a table here, only how the file is packed.
+        table, format_ = None, "gz" if url.lower().endswith(".gz") else format_.split(".")[0]
     digest = _digest(url)
     label = _name_plainly(url, f"{reader or table or 'fhir'}-{digest[:12]}.{format_}")
     file = SourceFile(url, label, digest, table, format_, reader=reader)

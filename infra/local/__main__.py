@@ -58,7 +58,7 @@ def run(
         fail(str(error))
     announce("stack", f"healthy after {time.monotonic() - begun:.0f} s")
     try:
-        _show_around(stack, drop, people, all_members)
+        _show_around(stack, drop, people, all_members, once)
         if not once:
             watch_until_ctrl_c(stack)
     except (ServiceFailedError, PipelineFailedError) as error:
@@ -81,7 +81,9 @@ def keep_apart(state: Path, coming: str, other: str) -> None:
     (state / coming).touch()
 
 
-def _show_around(stack: LocalStack, drop: str | None, people: int, all_members: bool) -> None:
+def _show_around(
+    stack: LocalStack, drop: str | None, people: int, all_members: bool, once: bool
+) -> None:
     released = before = has_release(stack)
     if drop is None and not released:
         keep_apart(stack.state, SIMULATED, DROPPED)
@@ -91,9 +93,14 @@ def _show_around(stack: LocalStack, drop: str | None, people: int, all_members: 
             parameters = {"drop": drop, "people": people, "members": members}
             run_pipeline(stack, parameters, console)
         except PipelineFailedError as error:
-            if not released:
+            if not released and once:
                 raise
             console.print(f"[yellow]![/] {escape(str(error))}", soft_wrap=True)
+            if not released:
+                # Everything stays up, so that the links above and below lead to the cause.
+                console.print("  there is no release yet; mend the drop and run it again")
+                _print_links(stack)
+                return
             console.print("  the release that was there before goes on answering")
     screen_example(stack, console)
     if not before:
@@ -116,9 +123,8 @@ def _print_links(stack: LocalStack) -> None:
     for what, where in links.items():
         console.print(f"  {what:28} [cyan]{where}[/]", soft_wrap=True)
     if (line := write_curl_line(stack)) is not None:
-        console.print(
-            f"\n  screen a person (the token works for an hour):\n  {line}", soft_wrap=True
-        )
+        console.print("\n  screen a person (the token works for an hour):")
+        console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
     console.print("\n  next: [bold]make story[/], a month in minutes")
 
 

@@ -11,6 +11,8 @@ from infra.local.prefect_api import request_prefect
 from infra.local.stack import LocalStack
 
 POLL_SECONDS = 1.0
+#: State in which an ingestion ends that consents let nothing land of.
+WITHHELD = "Withheld"
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED", "PAUSED")
 
 
@@ -40,6 +42,12 @@ def follow(stack: LocalStack, run_id: str, console: Console) -> dict[str, Any]:
             time.sleep(POLL_SECONDS)
 
 
+def find_step(stack: LocalStack, run_id: str, flow: str) -> str | None:
+    """Return the id of the last run of `flow` among the steps of a run, None without one."""
+    ids = [step["id"] for step in _list_steps(stack, run_id) if step["flow"] == flow]
+    return str(ids[-1]) if ids else None
+
+
 def _list_steps(stack: LocalStack, run_id: str) -> list[dict[str, Any]]:
     query = {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}, "sort": "START_TIME_ASC"}
     steps = ask_prefect(stack, "POST", "flow_runs/filter", query)
@@ -54,7 +62,10 @@ def _report_step(step: dict[str, Any], seen: dict[str, str], console: Console) -
         return
     seen[step["id"]] = state
     name = step["flow"]
-    if state == "COMPLETED":
+    if state == "COMPLETED" and step["state"]["name"] == WITHHELD:
+        message = escape(str(step["state"]["message"]))
+        console.print(f"[yellow]![/] {name:10} nothing landed: {message}", soft_wrap=True)
+    elif state == "COMPLETED":
         console.print(f"[green]✓[/] {name:10} {step['total_run_time']:.0f} s")
     elif state in ("FAILED", "CRASHED"):
         console.print(f"[red]✗[/] {name:10} {escape(str(step['state']['message']))}")

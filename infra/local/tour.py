@@ -12,7 +12,14 @@ from rich.markup import escape
 from sqlalchemy import any_, func, select
 
 from feature_repo.consent_terms import SCREENING
-from infra.local.flow_runs import POLL_SECONDS, create_flow_run, follow, link_flow_run
+from flows.lake.quarantine import describe_counts, read_quarantine
+from infra.local.flow_runs import (
+    POLL_SECONDS,
+    create_flow_run,
+    find_step,
+    follow,
+    link_flow_run,
+)
 from infra.local.stack import LocalStack
 from serving.auth.tokens import issue_token
 from serving.consent.in_force import select_in_force
@@ -44,9 +51,22 @@ def run_pipeline(stack: LocalStack, parameters: dict[str, Any], console: Console
     link = link_flow_run(stack, run_id)
     console.print(f"\npipeline: [cyan]{link}[/]", soft_wrap=True)
     state = follow(stack, run_id, console)
+    _print_left_out(stack, run_id, console)
     if state["type"] != "COMPLETED":
         raise PipelineFailedError(f"the pipeline ended {state['name']}: {state['message']}\n{link}")
     _print_promotion(stack, console)
+
+
+def _print_left_out(stack: LocalStack, run_id: str, console: Console) -> None:
+    """Print how many records the run's ingestion quarantined, and where to see them."""
+    ingestion = find_step(stack, run_id, "ingestion")
+    rows = read_quarantine(stack.environment["LAKE_URL"], ingestion) if ingestion else None
+    if rows is not None and rows.height:
+        console.print(
+            f"[yellow]![/] {rows.height} records quarantined ({describe_counts(rows)}): "
+            "[cyan]make quarantine[/] lists file, row and reason",
+            soft_wrap=True,
+        )
 
 
 def _print_promotion(stack: LocalStack, console: Console) -> None:

@@ -29,7 +29,7 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from feature_repo.outcomes import ADVERSE_COURSE
-from serving.database.review_terms import REVIEW_WITHIN
+from serving.database.review_terms import find_due_time
 
 
 class Base(DeclarativeBase):
@@ -165,8 +165,7 @@ class IdempotencyKey(Base):
 
 def _find_due_time(context: Any) -> datetime:
     values = context.get_current_parameters()
-    due: datetime = values["created_at"] + REVIEW_WITHIN[values["priority"]]
-    return due
+    return find_due_time(values["created_at"], values["priority"])
 
 
 class ReviewItem(Base):

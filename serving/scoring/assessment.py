@@ -30,9 +30,9 @@ from serving.scoring.estimate import (
     find_pattern,
     list_missing_data,
 )
+from serving.scoring.loaded_release import Release
 from serving.scoring.parts import CounterfactualPart, ReasonPart, RulePart
 from serving.scoring.reasons import combine_attributions, explain
-from serving.scoring.release import Release
 from serving.scoring.rules import match_rule
 from serving.scoring.sequence_outputs import find_stored_outputs
 from serving.scoring.severity import find_holding_rules

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from mlruns_config.manifest import Lever, ReleaseManifest
 from mlruns_config.missing import NOTHING
-from mlruns_config.release import Lever, ReleaseManifest
 from serving.scoring.estimate import Estimate, Inputs, estimate_probabilities, map_to_score
+from serving.scoring.loaded_release import Release
 from serving.scoring.parts import ChangePart, CounterfactualPart
-from serving.scoring.release import Release
 
 #: Values tried of each lever.
 STEPS = 5

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from feature_repo.answer_features import CURRENT_ANSWERS
 from feature_repo.consent_terms import DATA_TYPES
 from mlruns_config.interval import ConformalInterval
-from mlruns_config.missing import HISTORY, NOTHING, name_pattern
-from mlruns_config.release import (
+from mlruns_config.manifest import (
     Calibration,
     FeatureDescription,
     ReleaseManifest,
@@ -22,6 +21,7 @@ from mlruns_config.release import (
     SequenceDescription,
     Stacker,
 )
+from mlruns_config.missing import HISTORY, NOTHING, name_pattern
 
 #: Member probabilities are kept this far from 0 and 1, where log-odds are infinite.
 PROBABILITY_MARGIN = 1e-6

@@ -39,7 +39,7 @@ from serving.scoring.assessment import (
     assess,
     describe_inputs,
 )
-from serving.scoring.release import Release
+from serving.scoring.loaded_release import Release
 from serving.screening.answers import ScreeningAnswer, TrendPart
 from serving.screening.composition import compose_answer
 from serving.screening.decisions import read_last_decisions

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from flows import drift
 from flows.drift import watch_drift
-from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.manifest import RELEASE_MODEL
 from serving.database.tables import DriftReport, Prediction, PredictionLabel
 from serving.predictions.drift_records import sample_screenings
 from serving.settings import get_settings

@@ -10,7 +10,7 @@ from serving.releases.loading import load_release
 from serving.releases.registry import Registry
 from serving.scoring.assessment import ExplanationOptions, assess
 from serving.scoring.estimate import BandEdges
-from serving.scoring.release import Release
+from serving.scoring.loaded_release import Release
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.composition import Thresholds, compose_answer
 from tests.fixtures.known_people import list_people, make_case, spread

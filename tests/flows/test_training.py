@@ -22,13 +22,13 @@ from flows.models.member import open_graph, score_graph
 from flows.runtime.locks import AlreadyRunningError, run_alone
 from flows.training import train
 from mlruns_config.gates import COMPARED_WITH
+from mlruns_config.manifest import MEMBER_MODELS, RELEASE_MODEL, hash_file
 from mlruns_config.registry.transitions import (
     find_production,
     open_registry,
     read_ledger,
     read_manifest,
 )
-from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL, hash_file
 from serving.scoring.estimate import estimate
 from tests.fixtures.trained_world import forget_settings, train_small
 

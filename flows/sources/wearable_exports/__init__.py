@@ -1,15 +1,6 @@
-"""Exports of wearables as files: which reader a file of a drop belongs to."""
+"""Exports that people have of their wearables, as files below `wearable_exports/<person_id>/`.
 
-from collections.abc import Iterator
-
-from flows.sources.batch import Batch
-from flows.sources.pseudonymise import PersonKey
-
-
-def find_reader(path: str) -> str | None:
-    """Return the name of the export's reader, None for a file of another kind."""
-    return None
-
-
-def read_export(file: object, key: PersonKey) -> Iterator[Batch]:
-    yield from ()
+Apple Health, Fitbit (Google Takeout), Garmin and Oura downloads and the REST summaries of
+open-wearables; RADAR-base topics (CSV) name their people themselves. Each value becomes part of a
+wearable day and joins what other devices say of it.
+"""

@@ -11,7 +11,7 @@ from tests.fixtures.manifests import make_manifest
 
 
 def describe_columns():
-    from flows.models.release import describe_features
+    from flows.models.assembly import describe_features
 
     return describe_features(draw_rows(50, 1).features)
 

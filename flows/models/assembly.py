@@ -21,8 +21,7 @@ from flows.models.interval import measure_interval
 from flows.models.out_of_fold import Predictors
 from flows.models.stacking import make_score_map, stack
 from mlruns_config.interval import list_missing_choices
-from mlruns_config.missing import list_patterns, name_pattern
-from mlruns_config.release import (
+from mlruns_config.manifest import (
     ChannelDescription,
     FeatureDescription,
     MemberPin,
@@ -30,6 +29,7 @@ from mlruns_config.release import (
     SequenceDescription,
     Stacker,
 )
+from mlruns_config.missing import list_patterns, name_pattern
 
 
 @dataclass(frozen=True)
