@@ -54,7 +54,13 @@ BANNED: dict[str, tuple[str, str]] = {
         "software returns a status",
         "returns, responds",
     ),
-    r"a stranger|stranger": ("an image", "a new person, unknown"),
+    r"whatever": ("a relative clause as subject", "regardless of, any"),
+    r"learnt": ("models are trained", "trained on, fitted on"),
+    r"br(?:eaks?|oke|oken) off": ("an idiom", "interrupted"),
+    r"mends?|mended": ("an image", "repairs, fixes"),
+    r"(?:the )?way (?:back|in)|under way": ("an image", "restore, downgrade, access, running"),
+    r"stands? (?:at|beside|by)": ("an image", "is, has"),
+    r"strangers?": ("an image", "a new person, unknown"),
 }
 RULES = {
     re.compile(rf"\b(?:{pattern})\b".replace(" ", r"\s+"), re.IGNORECASE): advice
