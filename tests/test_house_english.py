@@ -22,7 +22,7 @@ BANNED: dict[str, tuple[str, str]] = {
         "the role: the caller, the owner, a person",
     ),
     r"whom": ("an inverted relative clause", "subject, verb, object"),
-    r"(?:is|are|was|were) told|told|tells": (
+    r"told|tells": (
         "people tell; software does not",
         "notified, returned",
     ),
