@@ -29,6 +29,25 @@ APPEND_ONLY_TABLES = (
 HEAD = "0010"
 
 
+#: Rows as releases before outcomes had names left them.
+OLD_PREDICTION = """
+INSERT INTO predictions (id, anonymized_id, created_at, user_id, risk_score, probability,
+    risk_band, confidence, needs_review, review_reasons, arm, answer, inputs)
+VALUES (:id, :person, now(), 'dr.who', 68.5, 0.3, 'high', 0.5, true, '{score}', 'production',
+    '{}', '{}')
+"""
+OLD_ITEM = """
+INSERT INTO review_items (id, prediction_id, anonymized_id, created_at, priority, reasons,
+    status, due_at)
+VALUES (:id, :id, :person, now(), 'high', '{score,clinicians_word}', 'pending', now())
+"""
+OLD_LABEL = """
+INSERT INTO prediction_labels (prediction_id, kind, anonymized_id, source, deteriorated,
+    settled_at)
+VALUES (:id, 'outcome', :person, 'observed', true, now())
+"""
+
+
 @pytest.fixture
 def empty_database_url(postgres: PostgresServer) -> str:
     name = f"empty_{uuid.uuid4().hex[:8]}"
@@ -123,6 +142,35 @@ def test_the_database_goes_up_down_and_up_again(empty_database_url):
     assert inspect(engine).get_table_names() == ["alembic_version"]
     engine.dispose()
     assert upgrade(empty_database_url) == (None, HEAD)
+
+
+def test_records_of_before_keep_their_meaning_up_and_down(empty_database_url):
+    upgrade(empty_database_url, "0007")
+    engine = create_engine(empty_database_url)
+    number, person = uuid.uuid4(), "a" * 32
+    with engine.begin() as connection:
+        connection.execute(text(OLD_PREDICTION), {"id": number, "person": person})
+        connection.execute(text(OLD_ITEM), {"id": number, "person": person})
+        connection.execute(text(OLD_LABEL), {"id": number, "person": person})
+
+    upgrade(empty_database_url)
+    with engine.connect() as connection:
+        outcome = connection.scalar(text("SELECT outcome FROM predictions"))
+        label = connection.execute(text("SELECT kind, occurred FROM prediction_labels")).one()
+        item = connection.execute(
+            text("SELECT reasons, crisis_level, risk_score FROM review_items")
+        ).one()
+    downgrade(empty_database_url, "0007")
+    with engine.connect() as connection:
+        before = connection.execute(text("SELECT kind, deteriorated FROM prediction_labels")).one()
+        reasons = connection.scalar(text("SELECT reasons FROM review_items"))
+    engine.dispose()
+
+    assert outcome == "worsening_v1"
+    assert tuple(label) == ("worsening", True)
+    assert tuple(item) == (["score", "clinician_override"], 3, 68.5)
+    assert tuple(before) == ("outcome", True)
+    assert reasons == ["score", "clinicians_word"]
 
 
 def test_the_command_says_what_it_did(empty_database_url):
