@@ -1,7 +1,6 @@
 """`make run`: the whole system on one machine, from a drop to an answered screening."""
 
 import shutil
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -9,16 +8,9 @@ import typer
 from rich.markup import escape
 
 from flows.models.families import FAMILIES, TABULAR_FAMILIES
-from infra.local.postgres import PostgresStartError, remove_root_state
-from infra.local.processes import ServiceFailedError
-from infra.local.stack import MLFLOW_REVIEWER, PROJECT, LocalStack, start_stack
-from infra.local.terminal import (
-    announce,
-    console,
-    end_like_ctrl_c_on_sigterm,
-    fail,
-    watch_until_ctrl_c,
-)
+from infra.local.postgres import remove_root_state
+from infra.local.stack import MLFLOW_REVIEWER, PROJECT, LocalStack
+from infra.local.terminal import console, fail, open_stack, watch_until_ctrl_c
 from infra.local.tour import (
     PipelineFailedError,
     fill_queue,
@@ -50,24 +42,13 @@ def run(
         return
     if drop is not None:
         keep_apart(state, DROPPED, SIMULATED)
-    end_like_ctrl_c_on_sigterm()
-    begun = time.monotonic()
-    try:
-        stack = start_stack(state, announce)
-    except (ServiceFailedError, PostgresStartError) as error:
-        fail(str(error))
-    announce("stack", f"healthy after {time.monotonic() - begun:.0f} s")
-    try:
-        _show_around(stack, drop, people, all_members, once)
+    with open_stack(state) as stack:
+        try:
+            _show_around(stack, drop, people, all_members, once)
+        except PipelineFailedError as error:
+            fail(str(error))
         if not once:
             watch_until_ctrl_c(stack)
-    except (ServiceFailedError, PipelineFailedError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        console.print()
-    finally:
-        console.print("[dim]stopping[/]")
-        stack.stop()
 
 
 def keep_apart(state: Path, coming: str, other: str) -> None:
