@@ -42,6 +42,15 @@ ANSWER_FEATURES = {
 }
 
 
+#: Of ANSWER_FEATURES, those that today's answers alone make known.
+CURRENT_ANSWERS = frozenset(
+    {*(f"phq9_item_{n}" for n in range(1, PHQ9.item_count + 1)), "phq9_total", "gad7_total"}
+)
+
+#: Of ANSWER_FEATURES, those that more of is not worse.
+NO_SYMPTOMS = ("days_since_phq9", "age")
+
+
 def compute_answer_features(inputs: Mapping[str, Any]) -> dict[str, Numbers]:
     """Return the features of the answers, NaN where something needed is missing.
 

@@ -33,7 +33,7 @@ from flows.runtime.counts import Counts
 from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
-from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.severity import load_severity_rules
 from serving.consent.in_force import read_allowed
 from serving.database.sessions import create_database_engine, create_single_engine, open_session
@@ -52,7 +52,7 @@ from serving.scoring.assessment import (
     describe_inputs,
     read_explanation_options,
 )
-from serving.scoring.release import Release
+from serving.scoring.loaded_release import Release
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.composition import Thresholds, compose_answer, read_thresholds
 from serving.screening.decisions import read_last_decisions

@@ -14,8 +14,8 @@ from flows.evaluation.comparison import Comparison, compare_releases, log_compar
 from flows.models.registered import UnusableReleaseError, open_release
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.registry.transitions import find_production, find_version, open_registry
-from mlruns_config.release import RELEASE_MODEL
 from serving.database.sessions import create_database_engine
 from serving.settings import get_settings
 

@@ -21,8 +21,8 @@ from flows.lake.tables import scan_table
 from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS, notify
 from flows.runtime.retries import IO_RETRIES
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.registry.transitions import find_production, open_registry, read_metrics
-from mlruns_config.release import RELEASE_MODEL
 from monitoring.drift import SAMPLE_ROWS, DriftResult, measure_drift
 from monitoring.drift_reference import REFERENCE_FILE, DriftReference
 from monitoring.outcome_drift import GroupDrift, OutcomeDrift, describe_performance

@@ -26,7 +26,7 @@ from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
-from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.manifest import RELEASE_MODEL
 from serving.database.sessions import open_session
 from serving.individuals.erasure import DONE, list_queued, remove_again, report_store
 from serving.settings import get_settings

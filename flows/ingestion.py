@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 from flows.lake.checking import Run, iterate_checked, quarantine_by_source
 from flows.lake.code_coverage import count_unmapped
 from flows.lake.consent_landing import land_consents
-from flows.lake.consents import hold_ingestion_lock, keep_consented, read_consented_types
+from flows.lake.consents import keep_consented, read_consented_types
 from flows.lake.landing import land_records
 from flows.lake.parts import date_retractions, find_retracted_buckets, read_retractions
 from flows.lake.people import move_consents, take_records
@@ -38,6 +38,7 @@ from flows.lake.staging import (
 )
 from flows.lake.tables import describe_table
 from flows.runtime.database import open_database
+from flows.runtime.locks import run_alone
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.sources.clean import find_shifted_scale
 from flows.sources.contract import CONSENTS, EMR_EVENTS, PEOPLE, TABLES, Table
@@ -76,7 +77,7 @@ def ingest(
     Ends in a state named Withheld where consents let nothing land. Raises IngestionFailedError,
     after everything that is good has landed, when a file cannot be read or more than
     `max_quarantined_share` of a table's records are bad; EmptyDropError when there is nothing
-    to read; IngestionRunningError when another is at it.
+    to read; AlreadyRunningError while another ingestion runs.
 
     Args:
         drop: Folder or s3:// prefix of the files.
@@ -84,7 +85,7 @@ def ingest(
         max_withheld_share: Share of all records that may be withheld before the run fails.
     """
     settings = get_settings()
-    with open_database() as engine, hold_ingestion_lock(engine):
+    with open_database() as engine, run_alone("ingestion"):
         report = _ingest_files(_prepare(drop, settings), engine)
     return _conclude(report, max_quarantined_share, max_withheld_share)
 

@@ -25,8 +25,16 @@ from sqlalchemy.dialects.postgresql import insert
 
 from feature_repo.individual import JOIN_KEY
 from feature_repo.pseudonyms import BUCKET_COUNT
-from flows.datasets.labels import ADJUDICATED, INDEX_DATE, LABEL, SOURCE, find_last_day, label_index
-from flows.datasets.screenings import OUTCOME, REVIEW, find_index_date, index_day
+from flows.datasets.labels import (
+    ADJUDICATED,
+    INDEX_DATE,
+    LABEL,
+    SOURCE,
+    WORSENED,
+    find_last_day,
+    label_index,
+)
+from flows.datasets.screenings import REVIEW, find_index_date, index_day
 from flows.lake.consents import is_in_bucket, keep_consented, read_consented_types
 from flows.lake.spans import Span, list_spans
 from flows.lake.tables import scan_table
@@ -61,7 +69,8 @@ class LabelCounts(Counts):
 
     predictions: int = 0
     labelled: int = 0
-    deteriorated: int = 0
+    adverse_courses: int = 0
+    worsenings: int = 0
     adjudicated: int = 0
     new_or_changed: int = 0
 
@@ -151,13 +160,14 @@ def store_outcomes(engine: Engine, labelled: pl.DataFrame) -> int:
     rows = (
         {
             "prediction_id": row["prediction_id"],
-            "kind": OUTCOME,
+            "kind": kind,
             "anonymized_id": row[JOIN_KEY],
             "source": row[SOURCE],
-            "deteriorated": row[LABEL],
+            "occurred": row[kind],
             "settled_at": now,
         }
         for row in labelled.iter_rows(named=True)
+        for kind in (LABEL, WORSENED)
     )
     return upsert_labels(engine, rows)
 
@@ -178,7 +188,7 @@ def upsert_labels(engine: Engine, rows: Iterator[Mapping[str, Any]]) -> int:
 def _write_upsert(rows: Sequence[Mapping[str, Any]]) -> Any:
     statement = insert(PredictionLabel).values(list(rows))
     new = statement.excluded
-    columns = ("deteriorated", "source", "reviewed_band", "reason_code")
+    columns = ("occurred", "source", "reviewed_band", "reason_code")
     said = func.row(*(getattr(PredictionLabel, name) for name in columns))
     return statement.on_conflict_do_update(
         index_elements=[PredictionLabel.prediction_id, PredictionLabel.kind],
@@ -191,7 +201,8 @@ def count_labels(predictions: int, labelled: pl.DataFrame, changed: int) -> Labe
     return LabelCounts(
         predictions=predictions,
         labelled=labelled.height,
-        deteriorated=int(labelled[LABEL].sum() or 0),
+        adverse_courses=int(labelled[LABEL].sum() or 0),
+        worsenings=int(labelled[WORSENED].sum() or 0),
         adjudicated=labelled.filter(pl.col(SOURCE) == ADJUDICATED).height,
         new_or_changed=changed,
     )

@@ -19,8 +19,8 @@ from flows.runtime.orphaned_mlflow_runs import find_dead_runs, kill_run
 from flows.runtime.orphaned_versions import list_broken, mark_broken
 from flows.runtime.releases import hold_registry
 from flows.runtime.retries import IO_RETRIES
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.registry.reconcile import compare_productions
-from mlruns_config.release import RELEASE_MODEL
 from serving.settings import get_settings
 
 #: A flow gives a sign of life every three minutes; five of them missed is no slow network.

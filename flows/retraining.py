@@ -11,9 +11,9 @@ from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.releases import MODEL_RETRAINED, announce, hold_registry
 from flows.runtime.retries import IO_RETRIES
 from flows.training import TrainingReport, train
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.registry.rollout import find_rollout, start_shadow
 from mlruns_config.registry.transitions import Registry, find_production
-from mlruns_config.release import RELEASE_MODEL
 from serving.database.sessions import open_session
 from serving.database.tables import DriftReport
 from serving.predictions.drift_records import list_newest

@@ -34,8 +34,8 @@ from flows.runtime.buckets import run_buckets
 from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
+from mlruns_config.manifest import MemberPin
 from mlruns_config.registry.transitions import find_production, open_registry, read_manifest
-from mlruns_config.release import MemberPin
 from serving.scoring.sequence_outputs import make_output_key
 from serving.settings import get_settings
 

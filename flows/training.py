@@ -24,18 +24,18 @@ from flows.evaluation.drift_reference import log_drift_reference, summarise_trai
 from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_evaluation
 from flows.evaluation.selection import Decision, select_members
 from flows.lake.tables import scan_table
+from flows.models.assembly import assemble_release, gather_unseen, predict_all
 from flows.models.families import BASELINE, FAMILIES, load_families
 from flows.models.member import FitMember, FittedMember, FittingData
 from flows.models.out_of_fold import CrossFitted, cross_fit
 from flows.models.registration import register_member, register_release
-from flows.models.release import assemble_release, gather_unseen, predict_all
 from flows.models.stacking import fit_stacker
 from flows.models.surrogate import explain_manifest
 from flows.runtime.flow_run import name_flow_run
 from flows.runtime.locks import run_alone
 from flows.runtime.notifications import NOTIFICATION_HOOKS
+from mlruns_config.manifest import MemberPin, Stacker
 from mlruns_config.registry.transitions import PromotionRefusedError, open_registry, promote
-from mlruns_config.release import MemberPin, Stacker
 from serving.database.sessions import create_database_engine
 from serving.settings import get_settings
 

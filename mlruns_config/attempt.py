@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import Engine
 
 from mlruns_config.ledger import LedgerEntry, Result, append_to_ledger
-from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.manifest import RELEASE_MODEL
 
 
 class PromotionRefusedError(RuntimeError):

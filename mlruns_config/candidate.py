@@ -8,7 +8,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from mlruns_config.arms import CANDIDATE_ALIAS, MODE_TAG, SHARE_TAG, Rollout, read_tags
-from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.manifest import RELEASE_MODEL
 
 #: How MLflow says that a model or version (the first) or an alias (the second) is not there.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")

@@ -6,7 +6,7 @@ is reached.
 
 from collections.abc import Iterator
 
-from mlruns_config.release import RELEASE_MODEL, ReleaseManifest
+from mlruns_config.manifest import RELEASE_MODEL, ReleaseManifest
 
 #: What MLflow keeps of a description on PostgreSQL.
 DESCRIPTION_LIMIT = 5000

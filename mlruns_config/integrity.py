@@ -12,7 +12,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
-from mlruns_config.release import (
+from mlruns_config.manifest import (
     MANIFEST_FILE,
     MANIFEST_HASH_TAG,
     RELEASE_MODEL,

@@ -1,7 +1,7 @@
 """The conformal interval of a release: what it is about, how wide it is, and for whom.
 
 It is about `group_size` individuals predicted alike: with probability `coverage`, the share
-of them who deteriorate lies within it. infra/adr/0005-interval-about-groups.md says why.
+of them with the outcome lies within it. infra/adr/0005-interval-about-groups.md says why.
 """
 
 from collections.abc import Collection

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 
-from mlruns_config.release import RELEASE_MODEL, ReleaseManifest
+from mlruns_config.manifest import RELEASE_MODEL, ReleaseManifest
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
@@ -98,6 +98,7 @@ class CardFacts:
     metrics: Mapping[str, float]
     metrics_table: str
     groups_table: str
+    calibration_table: str
     #: Member -> its gain in words.
     decisions: Mapping[str, str]
     period: tuple[date, date]

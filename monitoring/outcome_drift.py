@@ -147,5 +147,5 @@ def describe_performance(found: Performance | None) -> dict[str, float]:
 
 
 def is_enough(labels: int, outcomes: int) -> bool:
-    """Tell whether so many labels, of which so many deteriorated, say anything."""
+    """Return True if there are labels and outcomes enough to measure by."""
     return labels >= MIN_LABELS and min(outcomes, labels - outcomes) >= MIN_OUTCOMES

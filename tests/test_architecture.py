@@ -53,6 +53,7 @@ FLOW_PACKAGES = (
 CARD = {*ROOMS, "tests", "prefect.yaml", "pyproject.toml"}
 USUAL = {
     *(".ci", ".gitignore", ".dockerignore", ".editorconfig", ".gitattributes", ".github"),
+    ".gitlab-ci.yml",
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "CODEOWNERS"),
     *("Makefile", "requirements.lock", ".pre-commit-config.yaml"),
 }

@@ -1,9 +1,9 @@
-"""The outcome to predict: clinically significant deterioration within 90 days.
+"""Labels: which index dates were followed by each of the outcomes (`feature_repo.outcomes`).
 
-Positive: within HORIZON_DAYS after the index date a PHQ-9 total of at least 10 that is at
-least 5 above the index PHQ-9 (Kroenke 2001), or a psychiatric emergency or inpatient
-encounter. Without any follow-up in the window there is no label: not seen is not well.
-Outcomes adjudicated elsewhere take the place of the derived label.
+Both are derived from the PHQ-9 totals and the acute psychiatric care of the HORIZON_DAYS after
+an index date. Follow-up is defined alike for both classes: at least one complete PHQ-9 in that
+time. Without follow-up there is no label: not seen is not well, and acute care alone would
+label only those who had it. Outcomes adjudicated elsewhere take the place of derived ones.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -13,12 +13,14 @@ import polars as pl
 from feature_repo.clinical_codes import ACUTE_PSYCHIATRIC_SETTINGS
 from feature_repo.individual import JOIN_KEY
 from feature_repo.instruments import PHQ9, PHQ9_CASE_CUTOFF, PHQ9_SIGNIFICANT_CHANGE
+from feature_repo.outcomes import ADVERSE_COURSE, HORIZON_DAYS, PHQ9_SEVERE_COURSE, WORSENING
 from flows.features.surveys import add_totals
 from flows.lake.tables import scan_table
 
-HORIZON_DAYS = 90
 INDEX_DATE = "index_date"
-LABEL = "deteriorated"
+#: Columns of labels: the priority's outcome, and the one reported beside it.
+LABEL = ADVERSE_COURSE.name
+WORSENED = WORSENING.name
 #: Where a label comes from: later data, or whoever adjudicated it elsewhere.
 SOURCE = "source"
 OBSERVED, ADJUDICATED = "observed", "adjudicated"
@@ -29,7 +31,7 @@ _ROW = "index_row"
 def derive_labels(
     surveys: pl.DataFrame, events: pl.DataFrame, outcomes: pl.DataFrame, known_until: date
 ) -> pl.DataFrame:
-    """Return (anonymized_id, index_date, index_time, deteriorated), labelled rows only.
+    """Return (anonymized_id, index_date, index_time, LABEL, WORSENED), labelled rows only.
 
     An index is the first complete PHQ-9 of a day. Events of the index day itself count
     neither way: nobody can tell whether they came before the answers. `known_until` is the
@@ -38,7 +40,9 @@ def derive_labels(
     """
     index = list_totals(surveys).unique(_KEY, keep="first", maintain_order=True)
     labelled = label_index(index, surveys, events, outcomes, known_until)
-    return labelled.select(*_KEY, pl.col("answered_at").alias("index_time"), LABEL).sort(_KEY)
+    return labelled.select(*_KEY, pl.col("answered_at").alias("index_time"), LABEL, WORSENED).sort(
+        _KEY
+    )
 
 
 def label_index(
@@ -54,23 +58,29 @@ def label_index(
     a row of it may repeat the date of another.
     """
     numbered = index.with_row_index(_ROW)
-    worsened = _find_worsening(numbered, list_totals(surveys))
+    course = _follow_totals(numbered, list_totals(surveys))
     acute = _find_acute_care(numbered, events)
     adjudicated = outcomes.select(*_KEY, pl.col("outcome").alias("adjudicated"))
     over = pl.col(INDEX_DATE) <= known_until - timedelta(days=HORIZON_DAYS)
-    derived = pl.when("acute").then(True).otherwise(pl.col("worsened"))
+    cared = pl.col("acute").fill_null(False)
     named = pl.when(pl.col("adjudicated").is_null()).then(pl.lit(OBSERVED))
     return (
-        numbered.join(worsened, on=_ROW, how="left")
+        numbered.join(course, on=_ROW, how="left")
         .join(acute, on=_ROW, how="left")
         .join(adjudicated, on=_KEY, how="left")
         .select(
             *index.columns,
-            pl.coalesce("adjudicated", pl.when(over).then(derived)).alias(LABEL),
+            pl.coalesce("adjudicated", _where(over, pl.col("severe") | cared)).alias(LABEL),
+            pl.coalesce("adjudicated", _where(over, pl.col("risen") | cared)).alias(WORSENED),
             named.otherwise(pl.lit(ADJUDICATED)).alias(SOURCE),
         )
         .drop_nulls(LABEL)
     )
+
+
+def _where(over: pl.Expr, followed: pl.Expr) -> pl.Expr:
+    """Return a label where the horizon is over; null where there was no follow-up."""
+    return pl.when(over & pl.col("severe").is_not_null()).then(followed)
 
 
 def list_totals(surveys: pl.DataFrame) -> pl.DataFrame:
@@ -87,17 +97,24 @@ def find_last_day(lake_url: str) -> date:
     return last.date() if last else datetime.now(UTC).date()
 
 
-def _find_worsening(index: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFrame:
+def _follow_totals(index: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFrame:
+    """Return, of rows with a later PHQ-9, whether one was severe or a marked rise.
+
+    A rise needs the PHQ-9 of the index date; without it only a severe total counts.
+    """
     later = answered.select(
         JOIN_KEY, pl.col(INDEX_DATE).alias("later_date"), pl.col("total").alias("later_total")
     )
-    worse = (pl.col("later_total") >= PHQ9_CASE_CUTOFF) & (
-        pl.col("later_total") - pl.col("total") >= PHQ9_SIGNIFICANT_CHANGE
-    )
+    total = pl.col("later_total")
+    risen = (total >= PHQ9_CASE_CUTOFF) & (total - pl.col("total") >= PHQ9_SIGNIFICANT_CHANGE)
+    risen = risen.fill_null(False)
     return (
-        _keep_horizon(index.drop_nulls("total").join(later, on=JOIN_KEY))
+        _keep_horizon(index.join(later, on=JOIN_KEY))
         .group_by(_ROW)
-        .agg(worse.any().alias("worsened"))
+        .agg(
+            risen.any().alias("risen"),
+            (risen | (total >= PHQ9_SEVERE_COURSE)).any().alias("severe"),
+        )
     )
 
 

@@ -17,7 +17,7 @@ from feature_repo.individual import JOIN_KEY
 from feature_repo.online_store import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
-from flows.datasets.labels import INDEX_DATE, LABEL, derive_labels, find_last_day
+from flows.datasets.labels import INDEX_DATE, LABEL, WORSENED, derive_labels, find_last_day
 from flows.datasets.rows import Matrix, concatenate_rows
 from flows.datasets.screened_rows import (
     add_screened_rows,
@@ -98,7 +98,7 @@ def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> 
         asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
         seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
         labels = derive_labels(asked, seen, outcomes, known_until)
-        landed = make_entity_frame(labels, asked)
+        landed = make_entity_frame(labels.drop(WORSENED), asked)
         together = add_screened_rows(landed, read_screened_rows(engine, bucket), consented)
         doubts = read_doubted_dates(engine, bucket)
         kept = together.join(doubts, on=[JOIN_KEY, INDEX_DATE], how="anti", maintain_order="left")

@@ -46,7 +46,7 @@ def read_screened_rows(engine: Engine, bucket: int) -> pl.DataFrame:
     Of several of one day the first, as of questionnaires in the lake.
     """
     statement = (
-        select(Prediction.anonymized_id, Prediction.inputs["request"], PredictionLabel.deteriorated)
+        select(Prediction.anonymized_id, Prediction.inputs["request"], PredictionLabel.occurred)
         .join(PredictionLabel, PredictionLabel.prediction_id == Prediction.id)
         .where(
             PredictionLabel.kind == OUTCOME,
@@ -57,8 +57,8 @@ def read_screened_rows(engine: Engine, bucket: int) -> pl.DataFrame:
     )
     with open_session(engine) as session:
         rows = [
-            {JOIN_KEY: person, LABEL: deteriorated, **_read_request(request)}
-            for person, request, deteriorated in session.execute(statement)
+            {JOIN_KEY: person, LABEL: occurred, **_read_request(request)}
+            for person, request, occurred in session.execute(statement)
             if _has_phq9(request)
         ]
     return pl.DataFrame(rows, schema=SCREENED).unique(_KEY, keep="first", maintain_order=True)

@@ -5,9 +5,11 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import ColumnElement
 
 from feature_repo.answer_features import INDEX_DAY
+from feature_repo.outcomes import ADVERSE_COURSE
 from serving.database.tables import Prediction
 
-OUTCOME, REVIEW = "outcome", "review"
+#: Kinds of label: an outcome by its name, or a review.
+OUTCOME, REVIEW = ADVERSE_COURSE.name, "review"
 
 
 def index_day() -> ColumnElement[float]:

@@ -18,9 +18,10 @@ from feature_repo.answer_features import (
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
 from feature_repo.instruments import GAD7, PHQ9
+from feature_repo.outcomes import HORIZON_DAYS
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
-from flows.datasets.labels import HORIZON_DAYS, INDEX_DATE, LABEL
+from flows.datasets.labels import INDEX_DATE, LABEL
 from flows.datasets.rows import Labels, Matrix, ModelRows, Sequences
 from flows.features.surveys import add_totals
 from flows.sources.contract import ITEM_COLUMNS
@@ -170,7 +171,7 @@ def split_rows(individuals: pl.Series, index_dates: pl.Series) -> Split:
 class TrainingSet:
     """Labelled rows with everything known at their index dates.
 
-    `frame` has anonymized_id, index_date, deteriorated and age; `rows` the model inputs and
+    `frame` has anonymized_id, index_date, the label and age; `rows` the model inputs and
     `futures` the PHQ-9 totals of the weeks after, of the same rows.
     """
 

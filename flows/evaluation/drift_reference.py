@@ -9,11 +9,9 @@ import polars as pl
 from feature_repo.catalogue import list_model_inputs
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.fairness import PROTECTED, name_groups
-from flows.models.lightgbm import BoostedTrees
-from flows.models.logistic_regression import FoldedRegression
+from flows.models.assembly import predict_release
 from flows.models.member import FittedMember
-from flows.models.release import predict_release
-from mlruns_config.release import ReleaseManifest
+from mlruns_config.manifest import ReleaseManifest
 from monitoring.drift_reference import (
     MIN_ROWS,
     REFERENCE_FILE,
@@ -62,18 +60,10 @@ def weigh_columns(
     names = [column.name for column in list_model_inputs()]
     weights = np.zeros(len(names))
     for name, weight in manifest.stacker.coefficients.items():
-        shares = _measure_shares(members[name])
+        shares = members[name].measure_importance()
         if shares is not None and shares.sum() > 0:
             weights += weight * shares / shares.sum()
     return dict(zip(names, weights.tolist(), strict=True))
-
-
-def _measure_shares(member: FittedMember) -> np.ndarray | None:
-    if isinstance(member, BoostedTrees):
-        return np.asarray(member.booster.feature_importance("gain"), np.float64)
-    if isinstance(member, FoldedRegression):
-        return np.abs(np.asarray(member.coefficients))
-    return None
 
 
 def log_drift_reference(reference: DriftReference) -> None:

@@ -28,12 +28,12 @@ from flows.evaluation.metrics import (
     measure_sensitivity,
     measure_slope,
 )
+from flows.models.assembly import predict_all, predict_release
 from flows.models.data_types import blank_data_types, find_missing
 from flows.models.families import BASELINE
 from flows.models.interval import COVERAGE, compare_rates
 from flows.models.member import FittedMember
-from flows.models.release import predict_all, predict_release
-from mlruns_config.release import ReleaseManifest
+from mlruns_config.manifest import ReleaseManifest
 
 #: Index of the score map's edge 75, the default review threshold.
 REVIEW_EDGE = 3

@@ -12,7 +12,7 @@ from flows.evaluation.held_out import HeldOut
 from flows.evaluation.metrics import auprc, auroc
 from flows.evaluation.selection import Decision
 from flows.models.member import FittedMember, open_graph, score_graph
-from mlruns_config.release import ReleaseManifest
+from mlruns_config.manifest import ReleaseManifest
 
 SCORING_ROUNDS = 50
 

@@ -24,7 +24,7 @@ TOP_SHARES = (0.01, 0.05, 0.10)
 
 #: Threshold probabilities of a decision curve, and the name dcurves is given of the outcome.
 CURVE_THRESHOLDS = [percent / 100 for percent in range(1, 61)]
-OUTCOME = "deteriorated"
+OUTCOME = "outcome"
 
 Metric = Callable[[Labels, Probabilities], float]
 Interval = tuple[float, float]

@@ -35,7 +35,7 @@ class Labelled:
     @classmethod
     def of(cls, sample: LabelledSample) -> "Labelled":
         return cls(
-            np.array(sample.deteriorated, dtype=np.bool_),
+            np.array(sample.occurred, dtype=np.bool_),
             np.array(sample.probabilities, dtype=np.float64),
             np.array(sample.individuals, dtype=np.str_),
         )

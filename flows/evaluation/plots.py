@@ -10,7 +10,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.metrics import CALIBRATION_BINS, auprc, auroc
-from mlruns_config.release import ReleaseManifest
+from mlruns_config.manifest import ReleaseManifest
 
 RELEASE = "release"
 
@@ -93,7 +93,7 @@ def draw_score_distribution(
 ) -> Figure:
     figure, axes = _open_figure("score", "share of individuals")
     scores = np.interp(probabilities, manifest.score_map.probabilities, manifest.score_map.scores)
-    for outcome, name in ((False, "did not deteriorate"), (True, "deteriorated")):
+    for outcome, name in ((False, "without the outcome"), (True, "with the outcome")):
         chosen = scores[labels == outcome]
         weights = np.full(len(chosen), 1 / len(chosen))
         axes.hist(chosen, bins=list(range(0, 105, 5)), weights=weights, alpha=0.6, label=name)

@@ -13,7 +13,8 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from feature_repo.catalogue import list_model_inputs
-from flows.datasets.labels import HORIZON_DAYS, INDEX_DATE
+from feature_repo.outcomes import HORIZON_DAYS
+from flows.datasets.labels import INDEX_DATE
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation import plots
 from flows.evaluation.explanations import draw_bar, draw_beeswarm, explain_trees
@@ -32,10 +33,15 @@ from flows.evaluation.held_out import (
 from flows.evaluation.members import compare_members, name_member_metrics
 from flows.evaluation.metrics import Interval, compute_metrics, measure_decision_curve
 from flows.evaluation.selection import Decision
+from flows.evaluation.severity import (
+    compare_expected,
+    compare_with_phq9_alone,
+    find_worst_ratio,
+)
 from flows.models.lightgbm import BoostedTrees
 from flows.models.member import FittedMember
+from mlruns_config.manifest import ReleaseManifest
 from mlruns_config.model_card import CardFacts, render_card, render_page
-from mlruns_config.release import ReleaseManifest
 
 if TYPE_CHECKING:
     from flows.models.forecasting import ForecastingMember
@@ -46,7 +52,7 @@ class Evaluation:
     """Metrics by name, a 95 % interval for some, tables and plots.
 
     `groups` is the fairness table, `benefits` the decision curve, `members` what each member
-    costs and adds.
+    costs and adds, `calibration` the outcomes expected and observed by severity and pattern.
     """
 
     metrics: dict[str, float]
@@ -54,6 +60,7 @@ class Evaluation:
     groups: pl.DataFrame
     benefits: pl.DataFrame
     members: pl.DataFrame
+    calibration: pl.DataFrame
     figures: dict[str, Figure]
 
     def to_markdown(self) -> str:
@@ -88,6 +95,10 @@ def evaluate_release(
     metrics |= find_worst(groups) | compare_net_benefit(found, manifest)
     metrics |= measure_without_data(found, members, manifest) | measure_coverage(found, seed)
     metrics |= name_member_metrics(costs)
+    calibration = compare_expected(found, members, manifest)
+    alone, alone_intervals = compare_with_phq9_alone(found)
+    metrics |= find_worst_ratio(calibration) | alone
+    intervals |= alone_intervals
     metrics |= {
         "auroc_gain_low": intervals["auroc_gain"][0],
         "held_out_rows": float(len(found.labels)),
@@ -98,7 +109,7 @@ def evaluate_release(
     figures = draw_figures(found, members, manifest, seed)
     figures["decision_curve"] = plots.draw_decision_curve(benefits)
     figures["subgroups"] = plots.draw_subgroups(groups, metrics["auroc"])
-    return Evaluation(metrics, intervals, groups, benefits, costs, figures)
+    return Evaluation(metrics, intervals, groups, benefits, costs, calibration, figures)
 
 
 def draw_figures(
@@ -135,6 +146,7 @@ def log_evaluation(evaluation: Evaluation) -> None:
         "fairness": evaluation.groups,
         "decision_curve": evaluation.benefits,
         "members": evaluation.members,
+        "calibration": evaluation.calibration,
     }
     for name, table in tables.items():
         mlflow.log_text(table.write_csv(), f"evaluation/{name}.csv")
@@ -154,6 +166,7 @@ def log_card(
     facts = CardFacts(
         metrics=evaluation.metrics,
         metrics_table=evaluation.to_markdown(),
+        calibration_table=describe_table(evaluation.calibration, "No row was held out."),
         groups_table=describe_table(evaluation.groups, "No group is large enough to be judged."),
         decisions={decision.member: decision.describe() for decision in decisions},
         period=(dates.min(), dates.max()),  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import polars as pl
 
 from feature_repo.individual import JOIN_KEY
 from feature_repo.instruments import GAD7, OTHER_INSTRUMENTS, PHQ9, Instrument
-from feature_repo.survey_history import STORED_PHQ9_ITEMS
+from feature_repo.survey_history import STORED_PHQ9_ITEMS, survey_history
 from flows.features.moments import AS_OF, AVAILABLE_AT, fit_slope, stamp_rows
 from flows.sources.clean import add_items
 from flows.sources.contract import ITEM_COLUMNS
@@ -44,7 +44,7 @@ def add_totals(surveys: pl.DataFrame) -> pl.DataFrame:
 
 def _join_earlier(moments: pl.DataFrame, surveys: pl.DataFrame) -> pl.DataFrame:
     """Pair each moment with the questionnaires answered before it, oldest first."""
-    oldest = pl.col(AS_OF) - pl.duration(days=400)  # the view's time to live
+    oldest = pl.col(AS_OF) - survey_history.ttl
     return (
         moments.join(surveys, on=JOIN_KEY)
         .filter((pl.col("answered_at") < pl.col(AS_OF)) & (pl.col("answered_at") >= oldest))

@@ -1,7 +1,6 @@
 """Who consents to what now, read from PostgreSQL, and one ingestion at a time."""
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import polars as pl
@@ -26,13 +25,6 @@ from flows.sources.contract import ColumnTypes
 from serving.consent.in_force import select_in_force
 from serving.database.sessions import open_session
 from serving.database.tables import Consent
-
-#: Any number that is the same in every process: two ingestions must not stage and merge at once.
-INGESTION_LOCK = 0x6D687261
-
-
-class IngestionRunningError(RuntimeError):
-    """Another ingestion holds the lake."""
 
 
 def read_consented_types(
@@ -106,16 +98,3 @@ def keep_consented(
     """Return the rows of individuals who consent to `data_type` (None: to any)."""
     people = consented if data_type is None else consented.filter(pl.col(data_type))
     return rows.join(people.select("anonymized_id"), on="anonymized_id", how="semi")
-
-
-@contextmanager
-def hold_ingestion_lock(engine: Engine) -> Iterator[None]:
-    """Let one ingestion run at a time; PostgreSQL frees the lock of a killed one."""
-    # Without AUTOCOMMIT the connection would sit in a transaction for the whole run.
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if not connection.scalar(select(func.pg_try_advisory_lock(INGESTION_LOCK))):
-            raise IngestionRunningError("another ingestion is running against this database")
-        try:
-            yield
-        finally:
-            connection.execute(select(func.pg_advisory_unlock(INGESTION_LOCK)))

@@ -18,11 +18,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 
-from flows.datasets.labels import HORIZON_DAYS
+from feature_repo.outcomes import HORIZON_DAYS
 from flows.datasets.rows import Labels, Probabilities
 from flows.models.out_of_fold import FOLDS
 from flows.models.stacking import to_log_odds
-from mlruns_config.release import Calibration
+from mlruns_config.manifest import Calibration
 from serving.scoring.estimate import PROBABILITY_MARGIN
 
 #: Shares of the months before which a kind learns and from which on it is asked.

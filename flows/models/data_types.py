@@ -1,16 +1,27 @@
-"""Data types in the rows of the models: which columns are whose, taking them away."""
+"""Data types in the rows of the models: which columns are whose, taking them away.
+
+What can be missing as a whole: each data type, and the history of questionnaires where today's
+answers are known. A missing pattern is a set of them (`mlruns_config.missing`).
+"""
+
+from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.catalogue import list_model_inputs
+from feature_repo.answer_features import CURRENT_ANSWERS
 from feature_repo.consent_terms import DATA_TYPES
-from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
-from flows.datasets.rows import ModelRows
+from flows.datasets.rows import ModelRows, concatenate_rows
+from flows.models.member import FittingData
+from mlruns_config.missing import HISTORY, PARTS, list_patterns, name_pattern
 
 
 def blank_data_types(rows: ModelRows, data_types: tuple[str, ...]) -> ModelRows:
     """Return a copy of `rows` without the columns and channels of these data types."""
+    # Here, not at the top: Feast imports torch, which the tabular members do without.
+    from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
+
     channels = [data_type in data_types for _, _, data_type in SEQUENCE_CHANNELS.values()]
     features, sequences = rows.features.copy(), rows.sequences.copy()
     for data_type in data_types:
@@ -19,9 +30,47 @@ def blank_data_types(rows: ModelRows, data_types: tuple[str, ...]) -> ModelRows:
     return ModelRows(features, sequences)
 
 
-def find_columns(data_type: str) -> NDArray[np.bool_]:
-    """Return which columns of the features are of a data type, bool [columns]."""
-    return np.array([column.data_type == data_type for column in list_model_inputs()])
+def find_columns(part: str) -> NDArray[np.bool_]:
+    """Return which columns of the features are of a data type or of HISTORY, bool [columns]."""
+    # Here, not at the top, for the same reason.
+    from feature_repo.catalogue import list_model_inputs
+
+    columns = list_model_inputs()
+    if part == HISTORY:
+        stored = [one.name not in CURRENT_ANSWERS for one in columns]
+        return np.array(stored) & find_columns("survey")
+    return np.array([column.data_type == part for column in columns])
+
+
+def find_patterns(rows: ModelRows) -> NDArray[np.str_]:
+    """Return the name of each row's missing pattern, as serving names it."""
+    known = ~np.isnan(rows.features)
+    lacking = np.column_stack([~known[:, find_columns(part)].any(axis=1) for part in PARTS])
+    combinations, which = np.unique(lacking, axis=0, return_inverse=True)
+    names = [name_pattern(list(compress(PARTS, combination))) for combination in combinations]
+    return np.array(names)[which.ravel()]
+
+
+def add_blanked_copies(data: FittingData) -> FittingData:
+    """Return the data with one copy of each row that lacks a pattern drawn at random.
+
+    A model learns from them what is left to say when whole parts are missing, instead of
+    reading a missing questionnaire as some answer.
+    """
+    random = np.random.default_rng(data.seed)
+    patterns = [pattern for pattern in list_patterns() if pattern]
+    drawn = random.integers(0, len(patterns), len(data.rows))
+    copies = ModelRows(data.rows.features.copy(), data.rows.sequences.copy())
+    for number, pattern in enumerate(patterns):
+        chosen = drawn == number
+        blanked = blank_data_types(copies.select(chosen), pattern)
+        copies.features[chosen], copies.sequences[chosen] = blanked.features, blanked.sequences
+    return replace(
+        data,
+        rows=concatenate_rows([data.rows, copies]),
+        labels=np.concatenate([data.labels, data.labels]),
+        futures=np.concatenate([data.futures, data.futures]),
+    )
 
 
 def find_missing(rows: ModelRows) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from pytorch_forecasting.models.base import BaseModelWithCovariates
 from pytorch_forecasting.models.nn import LSTM
 from torch import Tensor, nn
 
+from feature_repo.instruments import PHQ9_CASE_CUTOFF, PHQ9_SIGNIFICANT_CHANGE
 from feature_repo.weekly_sequence import SEQUENCE_WEEKS
 from flows.datasets.training_set import FUTURE_WEEKS
 from flows.models.forecast_inputs import (
@@ -33,8 +34,6 @@ from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT
 QUANTILES = [0.1, 0.25, 0.5, 0.75, 0.9]
 MEDIAN, UPPER = QUANTILES.index(0.5), QUANTILES.index(0.9)
 
-#: The label's level and rise, in PHQ-9 points (see flows.datasets.labels).
-SYMPTOMATIC, RISE = 10.0, 5.0
 #: Inputs of the logistic, in tens of points where they are points.
 HEAD_INPUTS = (
     "highest_median",
@@ -75,7 +74,7 @@ def summarise(quantiles: Tensor, columns: dict[str, Tensor], target_scale: Tenso
     mean, scale = target_scale
     highest = quantiles.amax(dim=1)
     last = columns[TARGET][:, -1] * scale + mean
-    label = (last + RISE).clamp(min=SYMPTOMATIC)
+    label = (last + PHQ9_SIGNIFICANT_CHANGE).clamp(min=float(PHQ9_CASE_CUTOFF))
     events = torch.stack([columns[name].mean(dim=1) for name in COUNTED], dim=1)
     inputs = [
         highest[:, MEDIAN] / 10,

@@ -2,7 +2,7 @@
 
 Both networks see the last SEQUENCE_WEEKS weeks and forecast quantiles of the PHQ-9 of the
 next FUTURE_WEEKS; a logistic of a few numbers of that forecast says how often people with
-such a forecast deteriorate. Preparation, network and logistic export as one graph.
+such a forecast have the outcome. Preparation, network and logistic export as one graph.
 """
 
 import json
@@ -86,6 +86,9 @@ class ForecastingMember:
         return export_graph(
             ScoringGraph(self.network, self.preparation, self.head, self.to_quantiles)
         )
+
+    def measure_importance(self) -> None:
+        """Return None: the network reads weeks, not columns."""
 
     def export_graph(self) -> onnx.ModelProto:
         # Exporting takes seconds and is asked for at registration, evaluation and timing.

@@ -1,8 +1,8 @@
 """Isolation forest: how unlike everyone else somebody's features are.
 
 It learns without labels (Liu, Ting, Zhou 2008); a logistic of one variable then says how
-often people that unusual deteriorate. Unusual may never count as reassuring: the logistic
-only rises.
+often the outcome follows in people that unusual. Unusual may never count as reassuring: the
+logistic only rises.
 """
 
 import json
@@ -67,6 +67,9 @@ class AnomalyForest:
     def predict(self, rows: ModelRows) -> Probabilities:
         scores = _score_anomaly(self.forest, _fill_missing(rows.features, self.fill))
         return np.asarray(expit(self.slope * scores + self.intercept), dtype=np.float64)
+
+    def measure_importance(self) -> None:
+        """Return None: an anomaly has no column of its own."""
 
     def export_graph(self) -> onnx.ModelProto:
         nodes = [

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from feature_repo.wearable_windows import CHANGEABLE_CHANNELS, WINDOWED_CHANNELS, WINDOWS_DAYS
-from mlruns_config.release import FeatureDescription, Lever
+from mlruns_config.manifest import FeatureDescription, Lever
 
 #: The window whose mean is told and whose usual range is tried.
 TOLD_WINDOW = 28

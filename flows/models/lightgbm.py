@@ -8,10 +8,12 @@ import lightgbm
 import numpy as np
 import onnx
 import onnxmltools
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from flows.datasets.rows import ModelRows, Probabilities
+from flows.models.data_types import add_blanked_copies
 from flows.models.member import (
     GRAPH_INPUT,
     GRAPH_OUTPUT,
@@ -68,6 +70,10 @@ class BoostedTrees:
     def predict(self, rows: ModelRows) -> Probabilities:
         return np.asarray(self.booster.predict(rows.features), dtype=np.float64)
 
+    def measure_importance(self) -> NDArray[np.float64]:
+        """Return each column's total gain."""
+        return np.asarray(self.booster.feature_importance("gain"), np.float64)
+
     def export_graph(self) -> onnx.ModelProto:
         model = onnxmltools.convert_lightgbm(
             self.booster,
@@ -83,6 +89,7 @@ class BoostedTrees:
 
 def fit(data: FittingData) -> BoostedTrees:
     """Fit on the features, stopping when the stopping rows no longer gain."""
+    data = add_blanked_copies(data)
     constraints = [int(name in MONOTONE_COLUMNS) for name in data.names]
     parameters = PARAMETERS | {"monotone_constraints": constraints, "seed": data.seed}
     learning = lightgbm.Dataset(data.rows.features, data.labels, feature_name=list(data.names))

@@ -1,22 +1,27 @@
-"""Logistic regression: the baseline every other member must beat.
+"""Logistic regression with splines: the baseline every other member must beat.
 
-Missing values are filled with the median and flagged, columns standardised, coefficients
-shrunk (ridge), none of MONOTONE_COLUMNS with a coefficient below zero. All of it folds into one
-closed form, which is what is exported.
+Missing values are filled with the median and flagged, columns standardised, coefficients shrunk
+(ridge). Symptom scores bend: each is a sum of ramps between its severity cut-offs (linear
+splines, Harrell 2015), because a straight line from 0 to 27 points fits neither end. None of
+MONOTONE_COLUMNS has a coefficient or a ramp below zero. All of it folds into one closed form,
+which is what is exported.
 """
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
-from flows.datasets.rows import Labels, ModelRows, Probabilities
+from feature_repo.instruments import GAD7, PHQ9
+from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities
+from flows.models.data_types import add_blanked_copies
 from flows.models.member import (
     GRAPH_INPUT,
     GRAPH_OUTPUT,
@@ -34,10 +39,34 @@ from flows.models.monotone import MONOTONE_COLUMNS
 #: the weaker penalties tried (0.1, 1) gave the same AUROC and wilder coefficients.
 RIDGE_C = 0.02
 
+#: Knots of the columns that bend: the severity cut-offs, from the lowest total to the highest.
+KNOTS: dict[str, tuple[float, ...]] = {
+    "phq9_total": (0, 5, 10, 15, 20, PHQ9.max_total),
+    "phq9_mean_365": (0, 5, 10, 15, 20, PHQ9.max_total),
+    "phq9_change": (-10, -5, 0, 5, 10),
+    "gad7_total": (0, 5, 10, 15, GAD7.max_total),
+}
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """One piece of a spline: `coefficient` times the share of [low, high] below the value."""
+
+    column: int
+    low: float
+    high: float
+    mean: float
+    coefficient: float
+
 
 @dataclass(frozen=True)
 class FoldedRegression:
-    """The closed form: log-odds = sum(c * (filled - mean) / scale) + sum(m * missing) + b."""
+    """The closed form: log-odds = sum(c * (filled - mean) / scale) + sum(m * missing) + ramps + b.
+
+    A column that bends has c = 0 and its `ramps` instead.
+    """
 
     fill: list[float]
     mean: list[float]
@@ -45,14 +74,22 @@ class FoldedRegression:
     coefficients: list[float]
     missing_coefficients: list[float]
     intercept: float
+    ramps: list[Ramp]
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {"ridge_c": RIDGE_C, "columns": len(self.mean)}
+        return {"ridge_c": RIDGE_C, "columns": len(self.mean), "ramps": len(self.ramps)}
 
     @property
     def graph_input(self) -> GraphInput:
         return GRAPH_INPUT
+
+    def measure_importance(self) -> Numbers:
+        """Return each column's weight: its coefficient, and the steepest of its ramps."""
+        weights = np.abs(np.asarray(self.coefficients))
+        for ramp in self.ramps:
+            weights[ramp.column] += abs(ramp.coefficient)
+        return weights
 
     def predict(self, rows: ModelRows) -> Probabilities:
         inputs = rows.features
@@ -61,6 +98,9 @@ class FoldedRegression:
         standardised = (filled - np.asarray(self.mean)) / np.asarray(self.scale)
         log_odds = standardised @ np.asarray(self.coefficients)
         log_odds += missing @ np.asarray(self.missing_coefficients) + self.intercept
+        for ramp in self.ramps:
+            share = climb(filled[:, ramp.column], ramp.low, ramp.high)
+            log_odds += ramp.coefficient * (share - ramp.mean)
         return np.asarray(expit(log_odds), dtype=np.float64)
 
     def export_graph(self) -> onnx.ModelProto:
@@ -72,7 +112,10 @@ class FoldedRegression:
             helper.make_node("MatMul", ["standardised", "coefficients"], ["weighed"]),
             helper.make_node("Cast", ["missing"], ["flags"], to=TensorProto.FLOAT),
             helper.make_node("MatMul", ["flags", "missing_coefficients"], ["weighed_flags"]),
-            helper.make_node("Sum", ["weighed", "weighed_flags", "intercept"], ["log_odds"]),
+            *self._make_ramp_nodes(),
+            helper.make_node(
+                "Sum", ["weighed", "weighed_flags", "weighed_ramps", "intercept"], ["log_odds"]
+            ),
             helper.make_node("Sigmoid", ["log_odds"], ["column"]),
             helper.make_node("Squeeze", ["column", "last_axis"], [GRAPH_OUTPUT]),
         ]
@@ -86,7 +129,18 @@ class FoldedRegression:
         opset = [helper.make_opsetid("", OPSET)]
         return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
 
+    def _make_ramp_nodes(self) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("Gather", ["filled", "ramp_columns"], ["bending"], axis=1),
+            helper.make_node("Sub", ["bending", "ramp_lows"], ["above"]),
+            helper.make_node("Div", ["above", "ramp_widths"], ["shares"]),
+            helper.make_node("Clip", ["shares", "zero", "one"], ["climbed"]),
+            helper.make_node("Sub", ["climbed", "ramp_means"], ["centred_ramps"]),
+            helper.make_node("MatMul", ["centred_ramps", "ramp_coefficients"], ["weighed_ramps"]),
+        ]
+
     def _make_constants(self) -> list[onnx.TensorProto]:
+        ramps = self.ramps
         columns: dict[str, NDArray[Any]] = {
             "fill": np.array(self.fill, np.float32),
             "mean": np.array(self.mean, np.float32),
@@ -95,43 +149,94 @@ class FoldedRegression:
             "missing_coefficients": np.array(self.missing_coefficients, np.float32)[:, None],
             "intercept": np.array([self.intercept], np.float32),
             "last_axis": np.array([1], np.int64),
+            "ramp_columns": np.array([ramp.column for ramp in ramps], np.int64),
+            "ramp_lows": np.array([ramp.low for ramp in ramps], np.float32),
+            "ramp_widths": np.array([ramp.high - ramp.low for ramp in ramps], np.float32),
+            "ramp_means": np.array([ramp.mean for ramp in ramps], np.float32),
+            "ramp_coefficients": np.array([[ramp.coefficient] for ramp in ramps], np.float32),
+            "zero": np.array(0, np.float32),
+            "one": np.array(1, np.float32),
         }
+        columns["ramp_coefficients"] = columns["ramp_coefficients"].reshape(len(ramps), 1)
         return [numpy_helper.from_array(value, name) for name, value in columns.items()]
 
     def export_texts(self) -> dict[str, str]:
         return {"linear.json": json.dumps(asdict(self))}
 
 
+def climb(values: Numbers | Matrix, low: float, high: float) -> Numbers:
+    """Return the share of [low, high] that lies below each value, 0 to 1."""
+    return np.clip((np.asarray(values, np.float64) - low) / (high - low), 0, 1)
+
+
+def list_pieces(names: tuple[str, ...]) -> list[tuple[int, float, float]]:
+    """Return (column, low, high) of every ramp."""
+    return [
+        (names.index(name), low, high)
+        for name, knots in KNOTS.items()
+        if name in names
+        for low, high in pairwise(knots)
+    ]
+
+
 def fit(data: FittingData) -> FoldedRegression:
-    """Fit on the features; the stopping rows are not needed."""
+    """Fit on the features and copies of them that lack whole parts."""
+    data = add_blanked_copies(data)
     missing = np.isnan(data.rows.features)
     fill = find_medians(data.rows.features)
     filled = np.where(missing, fill, data.rows.features).astype(np.float64)
     mean, scale = filled.mean(axis=0), filled.std(axis=0)
     scale[scale < 1e-6] = 1.0
-    standardised = (filled - mean) / scale
-    rising = np.isin([*data.names, *[""] * len(data.names)], MONOTONE_COLUMNS)
-    model = _fit_ridge(np.hstack([standardised, missing]), data.labels, rising)
-    coefficients = model.coef_[0]
+    pieces = list_pieces(data.names)
+    shares = np.column_stack([climb(filled[:, n], low, high) for n, low, high in pieces] or [fill])
+    bends = {column for column, _, _ in pieces}
+    straight = (filled - mean) / scale
+    straight[:, list(bends)] = 0.0
+    centres = shares.mean(axis=0)
+    weights, intercept = fit_ridge(
+        np.hstack([straight, missing, shares - centres]), data.labels, find_rising(data, pieces)
+    )
     width = len(data.names)
     return FoldedRegression(
         fill=fill.tolist(),
         mean=mean.tolist(),
         scale=scale.tolist(),
-        coefficients=coefficients[:width].tolist(),
-        missing_coefficients=coefficients[width:].tolist(),
-        intercept=float(model.intercept_[0]),
+        coefficients=weights[:width].tolist(),
+        missing_coefficients=weights[width : 2 * width].tolist(),
+        intercept=intercept,
+        ramps=[
+            Ramp(column, low, high, float(centre), float(weight))
+            for (column, low, high), centre, weight in zip(
+                pieces, centres, weights[2 * width :], strict=True
+            )
+        ],
     )
 
 
-def _fit_ridge(
-    columns: NDArray[np.float64], labels: Labels, rising: NDArray[np.bool_]
-) -> LogisticRegression:
-    """Fit with no coefficient below zero in the `rising` columns: one that would be is left out."""
-    kept = np.ones(columns.shape[1])
-    while True:
-        model = LogisticRegression(C=RIDGE_C, max_iter=2000).fit(columns * kept, labels)
-        falling = rising & (model.coef_[0] < 0)
-        if not falling.any():
-            return model
-        kept[falling] = 0.0
+def find_rising(data: FittingData, pieces: list[tuple[int, float, float]]) -> NDArray[np.bool_]:
+    """Return which of the fitted columns may have no coefficient below zero."""
+    names = [*data.names, *[""] * len(data.names), *(data.names[column] for column, _, _ in pieces)]
+    return np.isin(names, MONOTONE_COLUMNS)
+
+
+def fit_ridge(columns: Numbers, labels: Labels, rising: NDArray[np.bool_]) -> tuple[Numbers, float]:
+    """Return coefficients and intercept of the ridge regression, `rising` ones not below zero.
+
+    Minimises the summed log loss plus |coefficients|^2 / (2 RIDGE_C), as scikit-learn does; the
+    problem is convex, so the bounded minimum is the only one.
+    """
+    signs = np.where(labels, 1.0, -1.0)
+
+    def measure_loss(parameters: Numbers) -> tuple[float, Numbers]:
+        margins = signs * (columns @ parameters[:-1] + parameters[-1])
+        slopes = -signs * expit(-margins)
+        loss = np.logaddexp(0, -margins).sum() + (parameters[:-1] ** 2).sum() / (2 * RIDGE_C)
+        gradient = np.append(columns.T @ slopes + parameters[:-1] / RIDGE_C, slopes.sum())
+        return float(loss), gradient
+
+    bounds = [*((0.0, None) if rises else (None, None) for rises in rising), (None, None)]
+    start = np.zeros(columns.shape[1] + 1)
+    found = minimize(
+        measure_loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 2000}
+    ).x
+    return found[:-1], float(found[-1])

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities, Rows
@@ -68,7 +69,10 @@ class FittedMember(Protocol):
         """GRAPH_INPUT or SEQUENCE_INPUT: which part of ModelRows the graph takes."""
 
     def predict(self, rows: ModelRows) -> Probabilities:
-        """Return the probability of deterioration for each row."""
+        """Return the probability of the outcome for each row."""
+
+    def measure_importance(self) -> NDArray[np.float64] | None:
+        """Return how much each column of the features weighs; None where it names no columns."""
 
     def export_graph(self) -> onnx.ModelProto:
         """Return the model as ONNX: its input [n, ...] to `probability` [n]."""

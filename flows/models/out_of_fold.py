@@ -19,7 +19,7 @@ class Predictor(Protocol):
     """Anything that gives each row a probability."""
 
     def predict(self, rows: ModelRows) -> Probabilities:
-        """Return the probability of deterioration for each row."""
+        """Return the probability of the outcome for each row."""
 
 
 Predictors = Mapping[str, Predictor]

@@ -11,11 +11,11 @@ from mlflow.artifacts import download_artifacts
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.rows import ModelRows, Probabilities
+from flows.models.assembly import predict_release
 from flows.models.member import open_session, score_graph
 from flows.models.registration import GRAPH_FILE
-from flows.models.release import predict_release
+from mlruns_config.manifest import MemberPin, ReleaseManifest, hash_file
 from mlruns_config.registry.transitions import Registry, read_manifest
-from mlruns_config.release import MemberPin, ReleaseManifest, hash_file
 
 
 class UnusableReleaseError(RuntimeError):
@@ -30,7 +30,7 @@ class RegisteredMember:
     columns: list[int]
 
     def predict(self, rows: ModelRows) -> Probabilities:
-        """Return the probability of deterioration for each row."""
+        """Return the probability of the outcome for each row."""
         chosen = ModelRows(np.ascontiguousarray(rows.features[:, self.columns]), rows.sequences)
         return score_graph(self.session, chosen)
 

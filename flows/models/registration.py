@@ -15,7 +15,7 @@ from mlflow.types import Schema, TensorSpec
 from flows.datasets.rows import ModelRows
 from flows.models.member import GRAPH_OUTPUT, FittedMember, check_parity
 from mlruns_config.description import describe_version
-from mlruns_config.release import (
+from mlruns_config.manifest import (
     MANIFEST_FILE,
     MANIFEST_HASH_TAG,
     MEMBER_MODELS,

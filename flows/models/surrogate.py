@@ -11,10 +11,10 @@ from sklearn.tree import DecisionTreeRegressor
 
 from flows.datasets.rows import Matrix, Probabilities
 from flows.datasets.training_set import TrainingSet
+from flows.models.assembly import predict_release
 from flows.models.levers import describe_levers
 from flows.models.member import FittedMember
-from flows.models.release import predict_release
-from mlruns_config.release import BEYOND_ALL, Condition, ReleaseManifest, Rule, Surrogate
+from mlruns_config.manifest import BEYOND_ALL, Condition, ReleaseManifest, Rule, Surrogate
 
 Step = tuple[int, bool]  # node, whether to its right
 

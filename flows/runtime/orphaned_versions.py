@@ -9,7 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 from flows.runtime.flow_run import FLOW_RUN_TAG
 from flows.runtime.orphaned_flow_runs import has_ended
 from flows.runtime.orphaned_mlflow_runs import list_children, list_runs
-from mlruns_config.release import MANIFEST_HASH_TAG, MEMBER_MODELS, RELEASE_MODEL
+from mlruns_config.manifest import MANIFEST_HASH_TAG, MEMBER_MODELS, RELEASE_MODEL
 
 #: Tag of a version whose registration broke off: why it is no release, or belongs to none.
 BROKEN_TAG = "registration.broken_off"

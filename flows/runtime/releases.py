@@ -8,8 +8,8 @@ from prefect.events import emit_event
 
 from flows.runtime.locks import hold_lock
 from flows.runtime.notifications import notify
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.registry.transitions import Registry, open_registry
-from mlruns_config.release import RELEASE_MODEL
 from serving.settings import get_settings
 
 MODEL_RETRAINED = "ModelRetrained"

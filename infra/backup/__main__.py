@@ -5,6 +5,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from datetime import time as dt_time
 from pathlib import Path
 from typing import Annotated
 
@@ -75,6 +77,38 @@ def run(
         if textfile is not None:
             write_metric(textfile, time.time())
         _announce(f"backup {name_moment(moment)} in {seconds:.0f} s; {len(removed)} removed")
+
+
+@app.command("schedule")
+def schedule(
+    at: Annotated[str, typer.Option(help="Time of day (UTC, HH:MM) of each backup.")] = "02:00",
+    textfile: Annotated[
+        Path | None, typer.Option(help="File for the node exporter: when the last backup ended.")
+    ] = None,
+) -> None:
+    """Take a backup every day, for machines without a scheduler of their own. Ends at a signal."""
+    try:
+        moment = datetime.strptime(at, "%H:%M").time()
+    except ValueError:
+        sys.stderr.write(f"--at {at}: a time of day as HH:MM\n")
+        raise typer.Exit(2) from None
+    with _explain_failures():
+        BackupSettings().check_complete()  # type: ignore[call-arg]
+    while True:
+        due = find_next(moment, datetime.now(UTC))
+        _announce(f"next backup at {due:%Y-%m-%d %H:%M} UTC")
+        time.sleep((due - datetime.now(UTC)).total_seconds())
+        try:
+            run(textfile)
+        except typer.Exit:
+            # Said already; BackupMissing fires when the moment in the file grows old.
+            _announce("no backup today: the next one is tried tomorrow")
+
+
+def find_next(at: dt_time, now: datetime) -> datetime:
+    """Return the next moment of a time of day, strictly after `now` (UTC)."""
+    today = datetime.combine(now.date(), at, tzinfo=UTC)
+    return today if today > now else today + timedelta(days=1)
 
 
 def write_metric(path: Path, ended_at: float) -> None:

@@ -22,7 +22,7 @@ import yaml
 from psycopg2 import sql
 
 from infra.local.processes import answers
-from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL
+from mlruns_config.manifest import MEMBER_MODELS, RELEASE_MODEL
 from mlruns_config.reviewers import LoginError, add_reviewer, let_promote
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -24,6 +23,7 @@ import yaml
 from infra.backup.encryption import EncryptionError
 from infra.cluster.databases import OWNERS, READERS
 from infra.cluster.escrow import keep_escrow
+from infra.cluster.hosts import HOSTS, Environment, Hosts, make_managed_hosts
 
 ROLES = (*OWNERS, *READERS)
 API_LOGIN = "mhras_api"
@@ -59,47 +59,8 @@ del IN_DEVELOPMENT["BACKUP_RECIPIENTS"]
 Secret = dict[str, Any]
 
 
-class Environment(StrEnum):
-    DEVELOPMENT = "development"
-    STAGING = "staging"
-    PRODUCTION = "production"
-
-
 class MissingSecretError(ValueError):
     """Something that only the environment can give is absent; the message names all of it."""
-
-
-@dataclass(frozen=True)
-class Hosts:
-    """Where PostgreSQL is reached: directly, and by the API (through the pooler, if any).
-
-    `ca` is the authority of a server outside the cluster, in PEM. With `by_operator`
-    CloudNativePG makes the roles, from one Secret for each.
-    """
-
-    direct: str
-    api: str
-    query: str = ""
-    ca: str = ""
-    port: int = 5432
-    by_operator: bool = False
-
-
-HOSTS = {
-    Environment.DEVELOPMENT: Hosts("postgres", "postgres"),
-    Environment.STAGING: Hosts("postgres", "postgres"),
-    Environment.PRODUCTION: Hosts(
-        "mhras-postgres-rw",
-        "mhras-postgres-pooler-rw",
-        "?sslmode=verify-ca",
-        by_operator=True,
-    ),
-}
-
-
-def make_managed_hosts(host: str, ca: str) -> Hosts:
-    """Return the hosts of a server outside the cluster, whose name its certificate must have."""
-    return Hosts(host, host, "?sslmode=verify-full", ca)
 
 
 def make_secrets(environment: Environment, given: Mapping[str, str], hosts: Hosts) -> list[Secret]:

@@ -1,7 +1,6 @@
 """`make run`: the whole system on one machine, from a drop to an answered screening."""
 
 import shutil
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -9,17 +8,17 @@ import typer
 from rich.markup import escape
 
 from flows.models.families import FAMILIES, TABULAR_FAMILIES
-from infra.local.postgres import PostgresStartError, remove_root_state
-from infra.local.processes import ServiceFailedError
-from infra.local.stack import MLFLOW_REVIEWER, PROJECT, LocalStack, start_stack
-from infra.local.terminal import (
-    announce,
-    console,
-    end_like_ctrl_c_on_sigterm,
-    fail,
-    watch_until_ctrl_c,
+from infra.local.postgres import remove_root_state
+from infra.local.stack import MLFLOW_REVIEWER, PROJECT, LocalStack
+from infra.local.terminal import console, fail, open_stack, watch_until_ctrl_c
+from infra.local.tour import (
+    PipelineFailedError,
+    fill_queue,
+    has_release,
+    run_pipeline,
+    screen_example,
+    write_curl_line,
 )
-from infra.local.tour import PipelineFailedError, has_release, run_pipeline, screen_example
 
 #: Files that tell whose data the lake of a state holds.
 SIMULATED, DROPPED = "holds-simulated-people", "holds-people-of-a-drop"
@@ -43,24 +42,13 @@ def run(
         return
     if drop is not None:
         keep_apart(state, DROPPED, SIMULATED)
-    end_like_ctrl_c_on_sigterm()
-    begun = time.monotonic()
-    try:
-        stack = start_stack(state, announce)
-    except (ServiceFailedError, PostgresStartError) as error:
-        fail(str(error))
-    announce("stack", f"healthy after {time.monotonic() - begun:.0f} s")
-    try:
-        _show_around(stack, drop, people, all_members, once)
+    with open_stack(state) as stack:
+        try:
+            _show_around(stack, drop, people, all_members, once)
+        except PipelineFailedError as error:
+            fail(str(error))
         if not once:
             watch_until_ctrl_c(stack)
-    except (ServiceFailedError, PipelineFailedError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        console.print()
-    finally:
-        console.print("[dim]stopping[/]")
-        stack.stop()
 
 
 def keep_apart(state: Path, coming: str, other: str) -> None:
@@ -77,7 +65,7 @@ def keep_apart(state: Path, coming: str, other: str) -> None:
 def _show_around(
     stack: LocalStack, drop: str | None, people: int, all_members: bool, once: bool
 ) -> None:
-    released = has_release(stack)
+    released = before = has_release(stack)
     if drop is None and not released:
         keep_apart(stack.state, SIMULATED, DROPPED)
     if drop is not None or not released:
@@ -96,6 +84,8 @@ def _show_around(
                 return
             console.print("  the release that was there before goes on answering")
     screen_example(stack, console)
+    if not before:
+        fill_queue(stack, console)
     _print_links(stack)
 
 
@@ -103,6 +93,7 @@ def _print_links(stack: LocalStack) -> None:
     links = {
         "API and its documentation": f"{stack.url('api')}/docs",
         "flow runs (Prefect)": f"{stack.url('prefect')}/runs",
+        "  login there": stack.environment["PREFECT_API_AUTH_STRING"],
         "models and lineage (MLflow)": f"{stack.url('mlflow')}/#/models",
         "  reviewer's login there": (
             f"{MLFLOW_REVIEWER} {stack.mlflow_reviewer['MLFLOW_TRACKING_PASSWORD']}"
@@ -112,6 +103,10 @@ def _print_links(stack: LocalStack) -> None:
     console.print()
     for what, where in links.items():
         console.print(f"  {what:28} [cyan]{where}[/]", soft_wrap=True)
+    if (line := write_curl_line(stack)) is not None:
+        console.print("\n  screen a person (the token works for an hour):")
+        console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
+    console.print("\n  next: [bold]make story[/], a month in minutes")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
-"""What `make run` and `make story` say on the terminal, and how they end."""
+"""The terminal of `make run` and `make story`: what they print, how they start and end."""
 
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
-from infra.local.stack import LocalStack
+from infra.local.postgres import PostgresStartError
+from infra.local.processes import ServiceFailedError
+from infra.local.stack import LocalStack, start_stack
 
 console = Console(highlight=False)
 
@@ -21,6 +26,30 @@ def announce(service: str, happened: str) -> None:
 def fail(message: str) -> NoReturn:
     console.print(f"[red]✗[/] {escape(message)}", soft_wrap=True)
     sys.exit(1)
+
+
+@contextmanager
+def open_stack(state: Path) -> Iterator[LocalStack]:
+    """Start the stack of a state, and stop it at the end; Ctrl-C and SIGTERM end it too.
+
+    Exits with code 1 when a service fails to start or ends meanwhile.
+    """
+    end_like_ctrl_c_on_sigterm()
+    begun = time.monotonic()
+    try:
+        stack = start_stack(state, announce)
+    except (ServiceFailedError, PostgresStartError) as error:
+        fail(str(error))
+    announce("stack", f"healthy after {time.monotonic() - begun:.0f} s")
+    try:
+        yield stack
+    except ServiceFailedError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        console.print()
+    finally:
+        console.print("[dim]stopping[/]")
+        stack.stop()
 
 
 def end_like_ctrl_c_on_sigterm() -> None:

@@ -1,5 +1,6 @@
 """What `make run` shows once the stack is up: the pipeline through Prefect, one screening."""
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +9,7 @@ import httpx
 import psycopg2
 from rich.console import Console
 from rich.markup import escape
-from sqlalchemy import func, select
+from sqlalchemy import any_, func, select
 
 from feature_repo.consent_terms import SCREENING
 from flows.lake.quarantine import describe_counts, read_quarantine
@@ -22,13 +23,15 @@ from infra.local.flow_runs import (
 from infra.local.stack import LocalStack
 from serving.auth.tokens import issue_token
 from serving.consent.in_force import select_in_force
-from serving.database.sessions import create_database_engine
+from serving.database.sessions import create_database_engine, open_session
 from serving.database.tables import Consent
+from serving.reviews.queue import PRIORITIES, count_open
 from serving.roles import Role
 
 #: The answers of the example: moderate symptoms, nothing on item 9.
 EXAMPLE_ANSWERS = {"phq9": [2, 2, 1, 2, 1, 1, 1, 0, 0], "gad7": [2, 1, 2, 1, 0, 1, 1]}
 PIPELINE = "pipeline/pipeline"
+BATCH = "batch-screening/batch-screening"
 BAND_COLOURS = {"low": "green", "moderate": "yellow", "high": "dark_orange", "critical": "red"}
 RELEASE_PATIENCE_SECONDS = 60
 
@@ -79,6 +82,45 @@ def _print_promotion(stack: LocalStack, console: Console) -> None:
     console.print(f"{sign} {escape(outcome)}", soft_wrap=True)
 
 
+def fill_queue(stack: LocalStack, console: Console) -> None:
+    """Screen everyone who consents in a first batch, and print how many wait for a clinician."""
+    run_id = create_flow_run(stack, BATCH, {})
+    console.print(f"\nfirst batch: [cyan]{link_flow_run(stack, run_id)}[/]", soft_wrap=True)
+    state = follow(stack, run_id, console)
+    if state["type"] != "COMPLETED":
+        raise PipelineFailedError(f"the batch ended {state['name']}: {state['message']}")
+    waiting = _count_waiting(stack)
+    console.print(f"[green]✓[/] review queue: {', '.join(waiting) or 'empty'}")
+
+
+def _count_waiting(stack: LocalStack) -> list[str]:
+    """Return "12 high" and the like, the most urgent band first."""
+    engine = create_database_engine(stack.postgres.url("mhras"))
+    try:
+        with open_session(engine) as session:
+            counts = count_open(session)
+    finally:
+        engine.dispose()
+    by_band = {
+        band: sum(one.items for one in counts if one.priority == band) for band in PRIORITIES
+    }
+    return [f"{items} {band}" for band, items in by_band.items() if items]
+
+
+def write_curl_line(stack: LocalStack) -> str | None:
+    """Return a command that screens a simulated person; its token works for an hour."""
+    individual = _choose_individual(stack)
+    if individual is None:
+        return None
+    secret = stack.environment["JWT_SECRET_KEY"]
+    token = issue_token(secret, "example", Role.CLINICIAN, timedelta(minutes=60))
+    body = json.dumps({"anonymized_id": individual, "survey_data": EXAMPLE_ANSWERS})
+    return (
+        f"curl -s {stack.url('api')}/screen -H 'Authorization: Bearer {token}' "
+        f"-H 'Content-Type: application/json' -d '{body}'"
+    )
+
+
 def screen_example(stack: LocalStack, console: Console) -> None:
     """Screen one consenting individual and print the answer as a clinician would read it."""
     if _wait_for_release(stack, RELEASE_PATIENCE_SECONDS) is None:
@@ -116,7 +158,7 @@ def _choose_individual(stack: LocalStack) -> str | None:
     """Return the pseudonym of a person who consents to screening with most data types."""
     statement = (
         select(Consent.anonymized_id)
-        .where(select_in_force(datetime.now(UTC)), Consent.purposes.contains([SCREENING]))
+        .where(select_in_force(datetime.now(UTC)), any_(Consent.purposes) == SCREENING)
         .order_by(func.cardinality(Consent.data_types).desc(), Consent.anonymized_id)
         .limit(1)
     )

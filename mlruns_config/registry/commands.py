@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError
 
 from mlruns_config.arms import CANDIDATE_ALIAS, Rollout
 from mlruns_config.gates import Gate
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.overrides import Override, apply_overrides
 from mlruns_config.registry.reconcile import compare_productions, reconcile
 from mlruns_config.registry.rollout import (
@@ -44,7 +45,6 @@ from mlruns_config.registry.transitions import (
     read_metrics,
     roll_back,
 )
-from mlruns_config.release import RELEASE_MODEL
 
 HINTS = {
     "DATABASE_URL": "postgresql://user:password@host:5432/mhras",

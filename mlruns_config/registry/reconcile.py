@@ -8,6 +8,7 @@ stage and alias can differ.
 from dataclasses import dataclass
 
 from mlruns_config.attempt import Attempt
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.registry.transitions import (
     Registry,
     begin_attempt,
@@ -16,7 +17,6 @@ from mlruns_config.registry.transitions import (
     replay_productions,
     require_passed_gates,
 )
-from mlruns_config.release import RELEASE_MODEL
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from mlruns_config.candidate import ABSENT, clear_candidate, find_by_alias, read
 from mlruns_config.gates import Gate, drop_stale_comparisons, load_gates, select_gates
 from mlruns_config.integrity import list_damage, load_manifest_text
 from mlruns_config.ledger import promotion_ledger
+from mlruns_config.manifest import RELEASE_MODEL, ReleaseManifest
 from mlruns_config.overrides import Override, apply_overrides, find_flaw, list_in_force
-from mlruns_config.release import RELEASE_MODEL, ReleaseManifest
 
 __all__ = ["PromotionFailedError", "PromotionRefusedError"]  # raised here, caught by callers
 

@@ -1,6 +1,6 @@
 """The words of the review queue: states, decisions, reasons, and how soon a person must look."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 
@@ -44,6 +44,12 @@ REVIEW_WITHIN = {
     "moderate": timedelta(hours=72),
     "low": timedelta(days=7),
 }
+
+
+def find_due_time(created_at: datetime, band: str) -> datetime:
+    """Return until when a clinician must have seen an item of a band."""
+    return created_at + REVIEW_WITHIN[band]
+
 
 #: A claim this old no longer keeps others from the item: its owner went home with it.
 CLAIM_LAPSES_AFTER = timedelta(hours=4)

@@ -28,7 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from serving.database.review_terms import REVIEW_WITHIN
+from feature_repo.outcomes import ADVERSE_COURSE
+from serving.database.review_terms import find_due_time
 
 
 class Base(DeclarativeBase):
@@ -82,6 +83,8 @@ class Prediction(Base):
     user_id: Mapped[str] = mapped_column(Text)
     risk_score: Mapped[float] = mapped_column(Float)
     probability: Mapped[float | None] = mapped_column(Float)
+    #: Key of the outcome that the probability is of (`feature_repo.outcomes`).
+    outcome: Mapped[str] = mapped_column(String(32), default=ADVERSE_COURSE.key)
     risk_band: Mapped[str] = mapped_column(String(16))
     confidence: Mapped[float] = mapped_column(Float)
     needs_review: Mapped[bool]
@@ -102,8 +105,8 @@ class Prediction(Base):
 class PredictionLabel(Base):
     """What became of a prediction, or what a reviewer found right: one row of each kind at most.
 
-    An `outcome` is learnt from and measured by; a `review` is a person's word on the inputs and
-    the band, and no outcome.
+    An outcome, by its name, is learnt from and measured by; a `review` is a clinician's decision
+    on the inputs and the band, and no outcome.
     """
 
     __tablename__ = "prediction_labels"
@@ -116,8 +119,8 @@ class PredictionLabel(Base):
     anonymized_id: Mapped[str] = mapped_column(String(32))
     #: observed in later data, adjudicated elsewhere, or a clinician's review.
     source: Mapped[str] = mapped_column(String(16))
-    #: Of an outcome: whether the individual deteriorated within the horizon.
-    deteriorated: Mapped[bool | None]
+    #: Of an outcome: whether it occurred within the horizon.
+    occurred: Mapped[bool | None]
     #: Of a review: the band that the clinician left or put the individual in, and why.
     reviewed_band: Mapped[str | None] = mapped_column(String(16))
     reason_code: Mapped[str | None] = mapped_column(String(32))
@@ -162,8 +165,7 @@ class IdempotencyKey(Base):
 
 def _find_due_time(context: Any) -> datetime:
     values = context.get_current_parameters()
-    due: datetime = values["created_at"] + REVIEW_WITHIN[values["priority"]]
-    return due
+    return find_due_time(values["created_at"], values["priority"])
 
 
 class ReviewItem(Base):

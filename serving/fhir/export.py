@@ -5,9 +5,12 @@ validate it with the R4B models of `fhir.resources`, which serving itself does n
 """
 
 import uuid
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
+
+from feature_repo.consent_terms import SCREENING
+from feature_repo.outcomes import HORIZON_DAYS, OUTCOMES
 
 Resource = dict[str, Any]
 
@@ -15,7 +18,7 @@ CONSENT_SCOPE = "http://terminology.hl7.org/CodeSystem/consentscope"
 PSEUDONYM_SYSTEM = "urn:mhras:pseudonym"
 NAMESPACE = uuid.UUID("6d687261-7300-5000-8000-000000000000")
 PRIORITY_SYSTEM = "urn:mhras:review-priority"
-HORIZON = "significant deterioration of symptoms within 90 days"
+TEXTS = {outcome.key: outcome.text for outcome in OUTCOMES}
 
 _TASK_STATUS = {"pending": "requested", "claimed": "in-progress", "decided": "completed"}
 _TASK_PRIORITY = {"critical": "stat", "high": "asap", "moderate": "urgent", "low": "routine"}
@@ -58,9 +61,7 @@ def _make_consent(consent: Mapping[str, Any], subject: Resource) -> Resource:
         "resourceType": "Consent",
         "id": _make_id("consent", consent["anonymized_id"] + consent["granted_at"]),
         "status": "inactive" if withdrawn else "active",
-        "scope": {
-            "coding": [_code("http://terminology.hl7.org/CodeSystem/consentscope", "research")]
-        },
+        "scope": {"coding": [_code(CONSENT_SCOPE, _choose_scope(consent["purposes"]))]},
         "category": [{"coding": [_code("http://loinc.org", "59284-0")]}],
         "patient": subject,
         "dateTime": consent["granted_at"],
@@ -77,15 +78,23 @@ def _make_consent(consent: Mapping[str, Any], subject: Resource) -> Resource:
     }
 
 
+def _choose_scope(purposes: Sequence[str]) -> str:
+    """Return the consent scope: use for screening is privacy consent, training alone research."""
+    return "patient-privacy" if SCREENING in purposes else "research"
+
+
 def _make_risk_assessment(prediction: Mapping[str, Any], subject: Resource) -> Resource:
     outcome: Resource = {
-        "outcome": {"text": HORIZON},
+        "outcome": {"text": TEXTS.get(prediction["outcome"], prediction["outcome"])},
         "qualitativeRisk": {
             "coding": [_code("urn:mhras:review-priority", prediction["risk_band"])]
         },
+        # Without a period the risk would apply over the subject's lifespan (FHIR R4).
+        "whenPeriod": _make_horizon(prediction["created_at"]),
     }
     if prediction["probability"] is not None:
-        outcome["probabilityDecimal"] = prediction["probability"]
+        # A percentage: FHIR R4 writes 13 % as 13, not as 0.13.
+        outcome["probabilityDecimal"] = round(100 * prediction["probability"], 4)
     return {
         "resourceType": "RiskAssessment",
         "id": prediction["id"],
@@ -97,6 +106,11 @@ def _make_risk_assessment(prediction: Mapping[str, Any], subject: Resource) -> R
         "mitigation": "Review priority for a clinician; not a diagnosis.",
         "note": [{"text": str(prediction["answer"].get("summary") or "no summary")}],
     }
+
+
+def _make_horizon(begin: str) -> Resource:
+    end = datetime.fromisoformat(begin) + timedelta(days=HORIZON_DAYS)
+    return {"start": begin, "end": end.isoformat()}
 
 
 def _make_task(review: Mapping[str, Any], subject: Resource) -> Resource:

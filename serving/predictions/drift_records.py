@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Float, Select, cast, func, select
 from sqlalchemy.orm import Session
 
+from feature_repo.outcomes import ADVERSE_COURSE
 from serving.database.tables import DriftReport, Prediction, PredictionLabel
 
 #: Label of mhras_drift_score: what is compared with the training data.
@@ -35,7 +36,7 @@ class LabelledSample:
     individuals: list[str]
     ages: list[float | None]
     probabilities: list[float]
-    deteriorated: list[bool]
+    occurred: list[bool]
 
 
 def sample_screenings(
@@ -71,16 +72,16 @@ def sample_outcomes(session: Session, since: datetime, version: int, rows: int) 
         Prediction.release_version == str(version),
         Prediction.probability.is_not(None),
         PredictionLabel.prediction_id == Prediction.id,
-        PredictionLabel.kind == "outcome",
+        PredictionLabel.kind == ADVERSE_COURSE.name,
     )
     count = session.scalar(select(func.count()).where(*labelled)) or 0
     age = Prediction.inputs["features"]["age"].as_float()
     drawn = select(
-        Prediction.anonymized_id, age, Prediction.probability, PredictionLabel.deteriorated
+        Prediction.anonymized_id, age, Prediction.probability, PredictionLabel.occurred
     ).where(*labelled)
     found = session.execute(_thin(drawn, count, rows)).all()
-    people, ages, probabilities, deteriorated = zip(*found, strict=True) if found else ([],) * 4
-    return LabelledSample(list(people), list(ages), list(probabilities), list(deteriorated))
+    people, ages, probabilities, occurred = zip(*found, strict=True) if found else ([],) * 4
+    return LabelledSample(list(people), list(ages), list(probabilities), list(occurred))
 
 
 def _thin(drawn: Select[Any], screened: int, rows: int) -> Select[Any]:

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from feature_repo.consent_terms import SCREENING
-from mlruns_config.release import MemberPin
+from mlruns_config.manifest import MemberPin
 from serving.audit.trail import PREDICTION_VIEW
 from serving.consent.in_force import KnownConsent, read_consents, was_in_force
 from serving.database.tables import (
@@ -111,7 +111,7 @@ class Label(PassportPart):
 
     kind: str
     source: str
-    deteriorated: bool | None
+    occurred: bool | None
     reviewed_band: str | None
     settled_at: datetime
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from cachetools import LRUCache
 from pydantic import ValidationError
 
-from mlruns_config.release import (
+from mlruns_config.manifest import (
     MANIFEST_FILE,
     MANIFEST_HASH_TAG,
     RELEASE_MODEL,

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from pydantic import ValidationError
 
-from mlruns_config.release import (
+from mlruns_config.manifest import (
     MANIFEST_FILE,
     MANIFEST_HASH_TAG,
     RELEASE_MODEL,
@@ -36,7 +36,7 @@ from serving.scoring.explainers import (
     load_linear_explainer,
     load_tree_explainer,
 )
-from serving.scoring.release import OUTPUT_NAME, Member, Release
+from serving.scoring.loaded_release import OUTPUT_NAME, Member, Release
 
 #: Log-odds by which an explanation may miss its member: float32 rounding, no more.
 EXPLANATION_TOLERANCE = 0.01

@@ -13,12 +13,12 @@ import structlog
 
 from feature_repo.stored_views import SEQUENCE_OUTPUTS, StoredView
 from mlruns_config.arms import Arm, Rollout
-from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.manifest import RELEASE_MODEL
 from monitoring.logging import describe_error
 from monitoring.metrics import RELEASE_LOAD_FAILURES, show_release
 from serving.releases.loading import ReleaseRejectedError, load_release
 from serving.releases.registry import NoProductionVersionError, Registry, RegistryUnavailableError
-from serving.scoring.release import Release
+from serving.scoring.loaded_release import Release
 
 log = structlog.get_logger("serving.releases")
 

@@ -1,7 +1,8 @@
 """What the review queue answers and takes."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,8 +11,10 @@ from serving.database.review_terms import Decision, OverrideReason, ReviewStatus
 from serving.database.tables import Prediction, ReviewEvent, ReviewItem
 from serving.http.parameters import EXAMPLE_ID, FreeText, Page
 from serving.http.strict_json import StrictBody
+from serving.reviews.listing import ListedScreening
 from serving.reviews.queue import OPEN, ReviewDecision
 from serving.scoring.estimate import Band
+from serving.screening.answers import TrendPart
 
 
 class ReviewPart(BaseModel):
@@ -51,8 +54,33 @@ class ReviewEntry(ReviewPart):
         return cls.model_validate(stored | {"age_seconds": round(age, 1), "overdue": overdue})
 
 
+class ListedReview(ReviewEntry):
+    """An item of a list, with what a clinician needs to choose among them."""
+
+    summary: str | None = Field(description="Null where the screening has been erased.")
+    why: list[str] = Field(description="Review reasons in words.")
+    probability: float | None
+    data_as_of: dict[str, datetime | None]
+    trend: list[TrendPart] = Field(description="Up to ten answers about the person, oldest first.")
+
+    @classmethod
+    def make_listed(cls, item: ReviewItem, listed: ListedScreening | None) -> Self:
+        shown = asdict(listed) if listed else ERASED
+        return cls.model_validate(ReviewEntry.make(item).model_dump() | shown)
+
+
+#: What a list shows of a screening that has been erased.
+ERASED: dict[str, Any] = {
+    "summary": None,
+    "why": [],
+    "probability": None,
+    "data_as_of": {},
+    "trend": [],
+}
+
+
 class ReviewPage(Page):
-    items: list[ReviewEntry]
+    items: list[ListedReview]
 
 
 class PredictionSummary(ReviewPart):

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from serving.database.review_terms import REVIEW_WITHIN, ReviewStatus
+from serving.database.review_terms import ReviewStatus, find_due_time
 from serving.database.tables import CrisisOverride, Prediction, ReviewEvent, ReviewItem
 from serving.errors import Principal
 from serving.reviews.queue import OPEN
@@ -32,7 +32,7 @@ def override(
     item.crisis_level = UNKNOWN_LEVEL
     if item.priority != Band.CRITICAL:
         item.priority = Band.CRITICAL
-        item.due_at = min(item.due_at, now + REVIEW_WITHIN[Band.CRITICAL])
+        item.due_at = min(item.due_at, find_due_time(now, Band.CRITICAL))
     if CLINICIAN_OVERRIDE not in item.reasons:
         item.reasons = [*item.reasons, CLINICIAN_OVERRIDE]
     session.add(_make_event(item, principal, comment, now))
@@ -79,7 +79,7 @@ def _make_item(session: Session, prediction: Prediction, now: datetime) -> Revie
         crisis_level=UNKNOWN_LEVEL,
         risk_score=CRISIS_SCORE,
         status=ReviewStatus.PENDING,
-        due_at=now + REVIEW_WITHIN[Band.CRITICAL],
+        due_at=find_due_time(now, Band.CRITICAL),
     )
     session.add(item)
     return item

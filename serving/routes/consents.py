@@ -15,6 +15,7 @@ from serving.consent.changes import Grant, list_current, list_history, record_gr
 from serving.consent.in_force import combine_consents, read_consents
 from serving.consent.notices import list_expiring, list_notices
 from serving.dependencies import ConsentManager, DbSession, Trail, WorkerServices
+from serving.http.individual import IndividualBody, resolve_individual
 from serving.http.parameters import EXAMPLE_ID, AnonymizedId, in_utc
 from serving.http.problems import GUARDED, describe_problems
 from serving.http.strict_json import StrictBody, StrictJsonRoute
@@ -71,6 +72,27 @@ class ConsentBody(StrictBody):
     )
 
     grants: Annotated[list[GrantBody], Field(min_length=1, max_length=6)]
+
+
+class ConsentOfBody(ConsentBody, IndividualBody):
+    """The same, of a person named by the clinic's own identifier."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "patient_id": "4711",
+                    "grants": [
+                        {
+                            "data_types": ["survey"],
+                            "purposes": ["screening"],
+                            "expires_at": "2099-01-01T00:00:00Z",
+                        }
+                    ],
+                }
+            ]
+        }
+    )
 
 
 class ConsentPart(BaseModel):
@@ -144,6 +166,20 @@ def get_consents(
     event = audit.Event(CONSENT_VIEW, "view_consents", anonymized_id, ["consent"])
     trail.record(event)
     return describe_consents(session, anonymized_id)
+
+
+@router.post("/consents", responses=describe_problems(*GUARDED))
+def post_consents(
+    body: ConsentOfBody,
+    request: Request,
+    trail: Trail,
+    principal: ConsentManager,
+    session: DbSession,
+    services: WorkerServices,
+) -> ConsentState:
+    """Record what a person agrees to, by your own patient_id; the answer has the pseudonym."""
+    anonymized_id = resolve_individual(body, services.settings)
+    return put_consents(anonymized_id, body, request, trail, principal, session, services)
 
 
 @router.put("/consents/{anonymized_id}", responses=describe_problems(*GUARDED))

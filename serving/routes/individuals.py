@@ -14,10 +14,12 @@ from serving.audit.trail import (
     AUDIT_ACCESS,
     INDIVIDUAL_ERASURE,
     INDIVIDUAL_EXPORT,
+    INDIVIDUAL_LOOKUP,
     PREDICTION_VIEW,
 )
 from serving.dependencies import (
     AccessHistoryReader,
+    ConsentManager,
     DbSession,
     Eraser,
     Exporter,
@@ -26,6 +28,7 @@ from serving.dependencies import (
     WorkerServices,
 )
 from serving.fhir.export import make_bundle
+from serving.http.individual import IndividualBody, resolve_individual
 from serving.http.parameters import (
     EXAMPLE_ID,
     AnonymizedId,
@@ -38,6 +41,7 @@ from serving.http.parameters import (
     write_cursor,
 )
 from serving.http.problems import GUARDED, describe_problems
+from serving.http.strict_json import StrictJsonRoute
 from serving.individuals.erasure import ErasureState, erase_individual, list_erasures
 from serving.individuals.rights import (
     ELSEWHERE,
@@ -48,7 +52,7 @@ from serving.individuals.rights import (
 )
 from serving.reviews.answers import PredictionSummary
 
-router = APIRouter(tags=["individual"])
+router = APIRouter(route_class=StrictJsonRoute, tags=["individual"])
 
 FHIR_JSON = "application/fhir+json"
 
@@ -108,6 +112,20 @@ class ErasureAnswer(BaseModel):
 
 class ErasurePage(BaseModel):
     items: list[ErasureAnswer]
+
+
+class Pseudonym(BaseModel):
+    anonymized_id: str = Field(examples=[EXAMPLE_ID])
+
+
+@router.post("/individuals/lookup", responses=describe_problems(*GUARDED))
+def look_up_individual(
+    body: IndividualBody, trail: Trail, _caller: ConsentManager, services: WorkerServices
+) -> Pseudonym:
+    """Return the pseudonym of your own patient_id, which is hashed on arrival and not kept."""
+    anonymized_id = resolve_individual(body, services.settings)
+    trail.record(audit.Event(INDIVIDUAL_LOOKUP, "look_up_individual", anonymized_id))
+    return Pseudonym(anonymized_id=anonymized_id)
 
 
 @router.get("/individuals/{anonymized_id}/predictions", responses=describe_problems(*GUARDED))

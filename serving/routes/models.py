@@ -30,7 +30,7 @@ from serving.http.strict_json import StrictBody, StrictJsonRoute
 from serving.releases.registry_commands import PATIENCE_SECONDS, Change, change_registry
 from serving.releases.rollout_evidence import observe_candidate
 from serving.releases.watcher import Candidate
-from serving.scoring.release import Release
+from serving.scoring.loaded_release import Release
 from serving.services import Services
 
 router = APIRouter(tags=["models"], route_class=StrictJsonRoute)

@@ -27,13 +27,14 @@ from serving.http.problems import GUARDED, describe_problems
 from serving.http.strict_json import StrictJsonRoute
 from serving.reviews.answers import (
     DecisionBody,
+    ListedReview,
     NoteBody,
     PredictionSummary,
     ReviewDetail,
-    ReviewEntry,
     ReviewPage,
 )
 from serving.reviews.crisis_overrides import find_override
+from serving.reviews.listing import read_listed
 from serving.reviews.queue import (
     QueueFilter,
     add_note,
@@ -78,7 +79,9 @@ def list_reviews(
     event = audit.Event(REVIEW_LIST, "list_reviews", details={"individuals": individuals})
     trail.record(event)
     more = write_cursor(*find_position(shown[-1])) if len(found) > limit else None
-    return ReviewPage(items=[ReviewEntry.make(item) for item in shown], next_cursor=more)
+    listed = read_listed(session, shown)
+    items = [ListedReview.make_listed(one, listed.get(one.prediction_id)) for one in shown]
+    return ReviewPage(items=items, next_cursor=more)
 
 
 @router.get("/reviews/{review_id}", responses=ONE_ITEM)

@@ -11,6 +11,7 @@ from serving.audit.trail import PREDICTION_VIEW
 from serving.database.sessions import open_session
 from serving.dependencies import Screener, WorkerServices
 from serving.errors import DeadlineExceededError, ProblemError
+from serving.http.individual import resolve_individual
 from serving.http.problems import describe_problems, read_request_id
 from serving.http.strict_json import StrictJsonRoute
 from serving.scoring.crisis import find_sent_crisis
@@ -19,13 +20,7 @@ from serving.screening.batch import BatchAnswer, BatchRequest, screen_batch
 from serving.screening.idempotency import claim_key, give_up_key, hash_body
 from serving.screening.records import Caller
 from serving.screening.requests import IDEMPOTENCY_KEY, ScreeningRequest
-from serving.screening.screen import (
-    find_deadline,
-    make_answers,
-    require_consent,
-    resolve_individual,
-    screen,
-)
+from serving.screening.screen import find_deadline, make_answers, require_consent, screen
 from serving.services import Services
 
 router = APIRouter(tags=["screening"], route_class=StrictJsonRoute)

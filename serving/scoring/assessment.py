@@ -27,11 +27,12 @@ from serving.scoring.estimate import (
     assemble_sequence,
     assemble_vector,
     estimate,
+    find_pattern,
     list_missing_data,
 )
+from serving.scoring.loaded_release import Release
 from serving.scoring.parts import CounterfactualPart, ReasonPart, RulePart
 from serving.scoring.reasons import combine_attributions, explain
-from serving.scoring.release import Release
 from serving.scoring.rules import match_rule
 from serving.scoring.sequence_outputs import find_stored_outputs
 from serving.scoring.severity import find_holding_rules
@@ -157,7 +158,8 @@ def assess(release: Release, case: Case, options: ExplanationOptions) -> Assessm
     inputs = assemble_inputs(release, features, case.consented)
     missing = list_missing_data(release.manifest.features, inputs.vector)
     outputs = score(release, inputs, case)
-    said = estimate(release.manifest, outputs, missing)
+    pattern = find_pattern(release.manifest, inputs.vector, missing)
+    said = estimate(release.manifest, outputs, missing, pattern)
     return Assessment(
         release=release,
         features=features,
@@ -165,14 +167,14 @@ def assess(release: Release, case: Case, options: ExplanationOptions) -> Assessm
         members=weigh(release, outputs),
         inputs=inputs,
         missing_data=missing,
-        explanations=explain_estimate(release, inputs, said, options),
+        explanations=explain_estimate(release, inputs, said, options, pattern),
     )
 
 
 def explain_estimate(
-    release: Release, inputs: Inputs, said: Estimate, options: ExplanationOptions
+    release: Release, inputs: Inputs, said: Estimate, options: ExplanationOptions, pattern: str
 ) -> Explanations:
-    ways = find_counterfactuals(release, inputs, said) if options.counterfactuals else []
+    ways = find_counterfactuals(release, inputs, said, pattern) if options.counterfactuals else []
     return Explanations(
         reasons=explain_release(release, inputs.vector) if options.reasons else [],
         counterfactuals=ways,
@@ -184,7 +186,8 @@ def estimate_alone(release: Release, case: Case) -> Estimate:
     """Score one individual without explaining; raises ScoringFailedError."""
     inputs = assemble_inputs(release, case.see_features(release), case.consented)
     missing = list_missing_data(release.manifest.features, inputs.vector)
-    return estimate(release.manifest, score(release, inputs, case), missing)
+    pattern = find_pattern(release.manifest, inputs.vector, missing)
+    return estimate(release.manifest, score(release, inputs, case), missing, pattern)
 
 
 def assemble_inputs(release: Release, found: OnlineFeatures, consented: frozenset[str]) -> Inputs:

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from mlruns_config.release import Lever, ReleaseManifest
+from mlruns_config.manifest import Lever, ReleaseManifest
+from mlruns_config.missing import NOTHING
 from serving.scoring.estimate import Estimate, Inputs, estimate_probabilities, map_to_score
+from serving.scoring.loaded_release import Release
 from serving.scoring.parts import ChangePart, CounterfactualPart
-from serving.scoring.release import Release
 
 #: Values tried of each lever.
 STEPS = 5
@@ -26,7 +27,7 @@ Setting = Mapping[str, float]
 
 
 def find_counterfactuals(
-    release: Release, inputs: Inputs, said: Estimate
+    release: Release, inputs: Inputs, said: Estimate, pattern: str = NOTHING
 ) -> list[CounterfactualPart]:
     """Return up to two ways to a lower estimate, the smallest change first.
 
@@ -43,7 +44,7 @@ def find_counterfactuals(
         settings = list(extend_setting(best, levers.values()))
         if not settings:
             break
-        probabilities = try_settings(release, inputs, levers, settings)
+        probabilities = try_settings(release, inputs, levers, settings, pattern)
         chosen = int(np.argmin(probabilities))
         if reached - probabilities[chosen] < MIN_GAIN:
             break
@@ -79,6 +80,7 @@ def try_settings(
     inputs: Inputs,
     levers: Mapping[str, Lever],
     settings: list[Setting],
+    pattern: str,
 ) -> NDArray[np.float64]:
     """Return the release's probability for the individual under each setting."""
     weighed = [release.members[name] for name in release.manifest.stacker.coefficients]
@@ -89,7 +91,7 @@ def try_settings(
     for member in weighed:
         given = changed.pick(member.pin.input)
         tried[member.pin.name] = member.predict_many(given).astype(np.float64)
-    return estimate_probabilities(release.manifest, tried)
+    return estimate_probabilities(release.manifest, tried, pattern)
 
 
 def change_inputs(
@@ -131,5 +133,6 @@ def describe(
         changes=changes,
         probability=probability,
         risk_score=map_to_score(manifest.score_map, probability),
-        text=f"With {' and '.join(parts)} the estimate would be {probability:.0%}.",
+        text=f"With {' and '.join(parts)} the estimate would be {probability:.0%}: a "
+        "sensitivity of the estimate, not advice.",
     )

@@ -10,9 +10,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.answer_features import CURRENT_ANSWERS
 from feature_repo.consent_terms import DATA_TYPES
 from mlruns_config.interval import ConformalInterval
-from mlruns_config.release import (
+from mlruns_config.manifest import (
     Calibration,
     FeatureDescription,
     ReleaseManifest,
@@ -20,6 +21,7 @@ from mlruns_config.release import (
     SequenceDescription,
     Stacker,
 )
+from mlruns_config.missing import HISTORY, NOTHING, name_pattern
 
 #: Member probabilities are kept this far from 0 and 1, where log-odds are infinite.
 PROBABILITY_MARGIN = 1e-6
@@ -138,12 +140,29 @@ def list_missing_data(features: Sequence[FeatureDescription], vector: Vector) ->
     return [data_type for data_type in DATA_TYPES if data_type not in present]
 
 
+def find_pattern(manifest: ReleaseManifest, vector: Vector, missing: Collection[str]) -> str:
+    """Return the name of the missing pattern; `missing` names data types without any value."""
+    history = [
+        column
+        for column, feature in enumerate(manifest.features)
+        if feature.data_type == "survey" and feature.name not in CURRENT_ANSWERS
+    ]
+    lacks_history = bool(history) and bool(np.isnan(vector[0, history]).all())
+    return name_pattern([*missing, HISTORY] if lacks_history else missing)
+
+
 def estimate(
-    manifest: ReleaseManifest, member_probabilities: Mapping[str, float], missing: Collection[str]
+    manifest: ReleaseManifest,
+    member_probabilities: Mapping[str, float],
+    missing: Collection[str],
+    pattern: str = NOTHING,
 ) -> Estimate:
-    """Combine the members' probabilities as the release says; `missing` names data types."""
+    """Combine the members' probabilities as the release does.
+
+    `missing` names data types, `pattern` the missing pattern that calibrates.
+    """
     outputs = {name: np.array([value]) for name, value in member_probabilities.items()}
-    probability = float(estimate_probabilities(manifest, outputs)[0])
+    probability = float(estimate_probabilities(manifest, outputs, pattern)[0])
     interval = find_interval(manifest.conformal, probability, missing)
     knows_nothing = len(missing) == len(DATA_TYPES)
     return Estimate(
@@ -156,11 +175,13 @@ def estimate(
 
 
 def estimate_probabilities(
-    manifest: ReleaseManifest, member_probabilities: Mapping[str, Numbers]
+    manifest: ReleaseManifest,
+    member_probabilities: Mapping[str, Numbers],
+    pattern: str = NOTHING,
 ) -> Numbers:
     """Return the calibrated probabilities of n individuals, float64 [n]."""
     stacked = to_probability(stack_log_odds(manifest.stacker, member_probabilities))
-    return calibrate(manifest.calibration, stacked)
+    return calibrate(manifest.find_calibration(pattern), stacked)
 
 
 def stack_log_odds(stacker: Stacker, member_probabilities: Mapping[str, Numbers]) -> Numbers:

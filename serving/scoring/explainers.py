@@ -17,7 +17,7 @@ from typing import Annotated, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from serving.scoring.estimate import Vector
 
@@ -56,8 +56,20 @@ def _validate_finite(numbers: list[float]) -> list[float]:
 Numbers = Annotated[list[float], AfterValidator(_validate_finite)]
 
 
+class Ramp(BaseModel):
+    """A piece of a spline: `coefficient` times the share of [low, high] below the value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: Annotated[int, Field(ge=0)]
+    low: float
+    high: float
+    mean: float
+    coefficient: float
+
+
 class LinearTerms(BaseModel):
-    """`linear.json`: a logistic regression on standardised, filled features."""
+    """`linear.json`: a logistic regression on standardised, filled features and ramps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,17 +79,20 @@ class LinearTerms(BaseModel):
     coefficients: Numbers
     missing_coefficients: Numbers
     intercept: float
+    ramps: list[Ramp] = []
 
     @model_validator(mode="after")
     def _validate_of_one_length(self) -> Self:
         columns = (self.fill, self.mean, self.scale, self.coefficients, self.missing_coefficients)
         if len({len(column) for column in columns}) != 1 or 0 in self.scale:
             raise ValueError("the terms must be of one length, no scale zero")
+        if any(one.column >= len(self.fill) or one.high <= one.low for one in self.ramps):
+            raise ValueError("a ramp must name a column and run upwards")
         return self
 
 
 class LinearExplainer:
-    """Contribution = coefficient * (value - mean) / scale, or that of being missing."""
+    """Contribution of a column: linear term, ramps, and that of being missing."""
 
     def __init__(self, terms: LinearTerms) -> None:
         self._fill = np.array(terms.fill)
@@ -85,12 +100,21 @@ class LinearExplainer:
         self._slope = np.array(terms.coefficients) / np.array(terms.scale)
         self._missing = np.array(terms.missing_coefficients)
         self._intercept = terms.intercept
+        ramps = terms.ramps
+        self._ramp_columns = np.array([one.column for one in ramps], np.int64)
+        self._ramp_lows = np.array([one.low for one in ramps])
+        self._ramp_widths = np.array([one.high - one.low for one in ramps])
+        self._ramp_means = np.array([one.mean for one in ramps])
+        self._ramp_coefficients = np.array([one.coefficient for one in ramps])
 
     def explain(self, vector: Vector) -> Attribution:
         row = vector[0].astype(np.float64)
         missing = np.isnan(row)
         filled = np.where(missing, self._fill, row)
         contributions = self._slope * (filled - self._mean) + self._missing * missing
+        shares = (filled[self._ramp_columns] - self._ramp_lows) / self._ramp_widths
+        climbed = np.clip(shares, 0, 1) - self._ramp_means
+        np.add.at(contributions, self._ramp_columns, self._ramp_coefficients * climbed)
         return Attribution(self._intercept, contributions)
 
 

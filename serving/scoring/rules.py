@@ -6,7 +6,7 @@ of the release the rules tell is their fidelity.
 
 import numpy as np
 
-from mlruns_config.release import BEYOND_ALL, Condition, ReleaseManifest, Rule
+from mlruns_config.manifest import BEYOND_ALL, Condition, ReleaseManifest, Rule
 from serving.scoring.estimate import Vector
 from serving.scoring.parts import RulePart
 

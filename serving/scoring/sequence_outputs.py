@@ -11,7 +11,7 @@ import numpy as np
 
 from feature_repo.stored_views import StoredRow
 from serving.scoring.estimate import WeeklySequence
-from serving.scoring.release import Release
+from serving.scoring.loaded_release import Release
 
 
 def make_output_key(version: int, weeks: WeeklySequence) -> str:

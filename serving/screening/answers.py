@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from feature_repo.outcomes import WORSENING
 from serving.scoring.estimate import Band
 from serving.scoring.parts import AnswerPart, CounterfactualPart, ReasonPart, RulePart
 
@@ -102,9 +103,12 @@ class ScreeningAnswer(AnswerPart):
         default=0, description="Version of the severity rules; 0: answered before there were any."
     )
     model_score: float | None = Field(description="The release's own score; null without one.")
-    probability: float | None = Field(
-        description="Calibrated probability of deterioration within 90 days."
+    outcome: str = Field(
+        default=WORSENING.key,
+        description="What the probability is of, with its version; answers of before outcomes "
+        "had names are of worsening.",
     )
+    probability: float | None = Field(description="Calibrated probability of the outcome.")
     interval: IntervalPart | None
     confidence: float = Field(
         ge=0, le=1, description="0.5 is where the release begins to abstain; 0 without a release."

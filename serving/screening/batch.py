@@ -16,6 +16,7 @@ from serving.errors import (
     ProblemError,
     RefusedError,
 )
+from serving.http.individual import resolve_individual
 from serving.http.problems import (
     InvalidRequestError,
     Problem,
@@ -29,7 +30,7 @@ from serving.screening.dependencies import ScreeningDependencies
 from serving.screening.recorder import OUTAGES
 from serving.screening.records import Caller
 from serving.screening.requests import EXAMPLE, ScreeningRequest
-from serving.screening.screen import find_deadline, resolve_individual, screen
+from serving.screening.screen import find_deadline, screen
 
 log = structlog.get_logger("serving.screening")
 

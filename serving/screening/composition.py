@@ -8,7 +8,8 @@ from typing import Literal
 
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.online import OnlineFeatures
-from mlruns_config.release import RELEASE_MODEL
+from feature_repo.outcomes import ADVERSE_COURSE, HORIZON_DAYS
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.severity import load_severity_rules
 from serving.http.guidance import GUIDANCE
 from serving.scoring.assessment import Assessment, Explanations, RuleFindings
@@ -73,6 +74,7 @@ def compose_answer(
         decided_by=decided_by,
         rules_version=load_severity_rules().version,
         model_score=estimate.score if estimate else None,
+        outcome=assessment.release.manifest.outcome if assessment else ADVERSE_COURSE.key,
         probability=estimate.probability if estimate else None,
         interval=describe_interval(assessment),
         confidence=estimate.confidence if estimate else 0.0,
@@ -157,7 +159,7 @@ def summarise(findings: RuleFindings, band: Band, estimate: Estimate | None) -> 
         return f"{named}: no model was available; rules alone decided."
     interval = f"{estimate.interval.low:.0%}-{estimate.interval.high:.0%}"
     chance = f"{estimate.probability:.0%} ({interval})"
-    return f"{named}: {chance} chance of worsening within 90 days."
+    return f"{named}: {chance} chance of an adverse course within {HORIZON_DAYS} days."
 
 
 def summarise_crisis(crisis: CrisisFinding) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from orjson import Fragment
 
 from serving.audit.trail import GENERATE_RISK_SCORE, SCREENING_REQUEST, Event, make_columns
-from serving.database.review_terms import REVIEW_WITHIN, ReviewStatus
+from serving.database.review_terms import ReviewStatus, find_due_time
 from serving.errors import Actor
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.recorder import Record, Row
@@ -68,6 +68,7 @@ def make_prediction(
         "user_id": caller.principal.user_id,
         "risk_score": answer.risk_score,
         "probability": answer.probability,
+        "outcome": answer.outcome,
         "risk_band": answer.risk_band,
         "confidence": answer.confidence,
         "needs_review": answer.needs_review,
@@ -107,7 +108,7 @@ def make_review_item(answer: ScreeningAnswer, crisis_level: int) -> Row:
         "crisis_level": crisis_level,
         "risk_score": answer.risk_score,
         "status": ReviewStatus.PENDING,
-        "due_at": answer.created_at + REVIEW_WITHIN[answer.risk_band],
+        "due_at": find_due_time(answer.created_at, answer.risk_band),
     }
 
 

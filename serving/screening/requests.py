@@ -9,12 +9,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     model_validator,
 )
 
 from feature_repo.instruments import GAD7, PHQ9, PHQ9_SELF_HARM_ITEM
-from feature_repo.pseudonyms import PSEUDONYM_PATTERN
+from serving.http.individual import IndividualBody
 from serving.http.strict_json import StrictBody
 
 #: What an idempotency key may look like: it is kept, and must not carry anybody's name.
@@ -78,7 +77,6 @@ Phq9Items = Annotated[
 Gad7Items = Annotated[
     list[Gad7Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)
 ]
-PatientId = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
 
 
 class SurveyData(StrictBody):
@@ -102,17 +100,11 @@ class SurveyData(StrictBody):
         return any(part is not None for part in (self.phq9, self.gad7, self.phq9_score))
 
 
-class ScreeningRequest(StrictBody):
+class ScreeningRequest(IndividualBody):
     """One individual to screen, by pseudonym or by the identifier that is hashed on arrival."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
-    anonymized_id: (
-        Annotated[str, StringConstraints(pattern=f"^{PSEUDONYM_PATTERN.pattern}$")] | None
-    ) = None
-    patient_id: PatientId | None = Field(
-        default=None, description="Hashed on arrival, then forgotten: neither stored nor logged."
-    )
     survey_data: SurveyData | None = None
     index_time: Instant | None = Field(
         default=None, description="When the answers were given; now when left out."
@@ -121,12 +113,6 @@ class ScreeningRequest(StrictBody):
         default=None,
         description="The caller's own statement. It never replaces the check of our records.",
     )
-
-    @model_validator(mode="after")
-    def _name_one_individual(self) -> Self:
-        if (self.anonymized_id is None) == (self.patient_id is None):
-            raise ValueError("either anonymized_id or patient_id is needed, not both")
-        return self
 
     @property
     def answers(self) -> SurveyData:

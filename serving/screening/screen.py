@@ -16,7 +16,6 @@ from starlette.concurrency import run_in_threadpool
 
 from feature_repo.consent_terms import SCREENING
 from feature_repo.online import Answers
-from feature_repo.pseudonyms import pseudonymise
 from mlruns_config.severity import load_severity_rules
 from monitoring.logging import describe_error
 from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
@@ -40,7 +39,7 @@ from serving.scoring.assessment import (
     assess,
     describe_inputs,
 )
-from serving.scoring.release import Release
+from serving.scoring.loaded_release import Release
 from serving.screening.answers import ScreeningAnswer, TrendPart
 from serving.screening.composition import compose_answer
 from serving.screening.decisions import read_last_decisions
@@ -136,7 +135,8 @@ async def require_consent(
     CONSENT_FAILURES.inc()
     what = "survey answers" if consented else "any data type"
     raise ConsentMissingError(
-        f"no consent in force covers {what} for the purpose {SCREENING}",
+        f"This person has no active consent that covers {what} for {SCREENING}. Record one with "
+        "PUT /consents/{anonymized_id}, or POST /consents with your own patient_id.",
         principal,
         audit.GENERATE_RISK_SCORE,
         anonymized_id,
@@ -245,14 +245,6 @@ def apply_release(release: Release, case: Case, options: ExplanationOptions) -> 
 def find_deadline(settings: Settings) -> float:
     """Return until when (monotonic seconds) an answer is of use to who asks now."""
     return time.monotonic() + settings.screening_timeout
-
-
-def resolve_individual(request: ScreeningRequest, settings: Settings) -> str:
-    """Return the pseudonym; an identifier is hashed here and goes no further."""
-    if request.anonymized_id is not None:
-        return request.anonymized_id
-    assert request.patient_id is not None  # the request's own validation
-    return pseudonymise(request.patient_id, settings.anonymization_salt.get_secret_value())
 
 
 def require_rules(findings: RuleFindings) -> None:

@@ -19,7 +19,7 @@ from serving.database.tables import ShadowPrediction
 from serving.errors import ScoringFailedError
 from serving.releases.watcher import Choice
 from serving.scoring.assessment import Case, estimate_alone
-from serving.scoring.release import Release
+from serving.scoring.loaded_release import Release
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.composition import Thresholds
 

@@ -18,9 +18,9 @@ from flows.ingestion import LANDED_TABLES, ingest
 from flows.lake.tables import locate_table, scan_table
 from flows.materialisation import materialise_features
 from flows.reconciliation import reconcile_runs
+from mlruns_config.manifest import MEMBER_MODELS, RELEASE_MODEL
 from mlruns_config.registry.reconcile import compare_productions
 from mlruns_config.registry.transitions import find_production, open_registry, roll_back
-from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL
 from serving.audit.signing import Signer
 from serving.database.tables import ErasureStore, Prediction
 from serving.individuals.erasure import erase_individual, list_queued

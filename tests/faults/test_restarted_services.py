@@ -14,9 +14,9 @@ from flows.lake.tables import locate_table
 from flows.materialisation import materialise_features
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
+from mlruns_config.manifest import MEMBER_MODELS, RELEASE_MODEL
 from mlruns_config.registry.reconcile import compare_productions
 from mlruns_config.registry.transitions import Registry, open_registry, read_ledger
-from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL
 from tests.fixtures.killed_flows import FlowProcess, start_flow
 from tests.fixtures.lake_contents import count_versions, get_version, read_lake
 from tests.fixtures.mlflow_server import run_mlflow_server

@@ -141,7 +141,7 @@ def ask_history(store: FeatureStore, people: list[str], moment: datetime) -> pl.
             "anonymized_id": people,
             INDEX_DATE: [moment.date()] * len(people),
             "index_time": pl.Series([moment] * len(people), dtype=pl.Datetime("us", "UTC")),
-            "deteriorated": [False] * len(people),
+            "adverse_course": [False] * len(people),
         }
     )
     answered = zip((*PHQ9_ANSWERS, *GAD7_ANSWERS), (*PHQ9, *GAD7), strict=True)

@@ -223,7 +223,7 @@ def test_an_answer_to_item_9_that_landed_lately_goes_to_a_person(world, newcomer
     (prediction,) = (one for one in read_predictions(world, "a") if one.anonymized_id == newcomer)
 
     assert prediction.risk_band == "critical"
-    assert "crisis_item" in prediction.review_reasons
+    assert "stored_crisis_item" in prediction.review_reasons
     assert set(prediction.inputs["request"]) == {"index_day"}
 
 
@@ -253,14 +253,14 @@ def test_what_no_open_item_covers_is_queued_again(world, newcomer, otherwise):
 
 
 def test_who_cannot_be_scored_is_told_of_and_tried_again(world, monkeypatch):
-    score, failing = batch_screening.apply_release, iter([True])
+    score, failing = batch_screening.assess_or_leave_to_rules, iter([True])
 
     def fail_once(*arguments):
         if next(failing, False):
             raise ScoringFailedError("broken by a test")
         return score(*arguments)
 
-    monkeypatch.setattr(batch_screening, "apply_release", fail_once)
+    monkeypatch.setattr(batch_screening, "assess_or_leave_to_rules", fail_once)
     with pytest.raises(BatchIncompleteError, match="1 individuals"):
         screen_everybody("a")
 

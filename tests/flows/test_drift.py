@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from flows import drift
 from flows.drift import watch_drift
-from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.manifest import RELEASE_MODEL
 from serving.database.tables import DriftReport, Prediction, PredictionLabel
 from serving.predictions.drift_records import sample_screenings
 from serving.settings import get_settings
@@ -33,10 +33,10 @@ def label(world: TrainedWorld, happened: Callable[[int], bool], rows: int = SCRE
             session.add(
                 PredictionLabel(
                     prediction_id=prediction_id,
-                    kind="outcome",
+                    kind="adverse_course",
                     anonymized_id=person,
                     source="observed",
-                    deteriorated=happened(number),
+                    occurred=happened(number),
                     settled_at=datetime.now(UTC),
                 )
             )

@@ -9,15 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from flows.lake.consents import (
-    IngestionRunningError,
-    hold_ingestion_lock,
-)
 from flows.lake.quarantine import describe_report
 from flows.lake.report import CountsDoNotAddUpError, IngestionReport, TableCounts
 from flows.lake.tables import QUARANTINE, describe_table
+from flows.runtime.locks import AlreadyRunningError, run_alone
 from flows.sources.drop import EmptyDropError
-from serving.database.sessions import create_database_engine
 from tests.fixtures.ingestion import (
     LANDED,
     SURVEY_HEADER,
@@ -184,10 +180,8 @@ def test_a_correction_becomes_available_when_it_is_ingested(world: World) -> Non
 
 def test_two_ingestions_do_not_run_at_once(world: World) -> None:
     write_everything(world, "a")
-    engine = create_database_engine(world.database_url)
-    with hold_ingestion_lock(engine), pytest.raises(IngestionRunningError):
+    with run_alone("ingestion"), pytest.raises(AlreadyRunningError):
         world.ingest()
-    engine.dispose()
     world.ingest()
 
 

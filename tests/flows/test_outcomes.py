@@ -82,7 +82,7 @@ def predict_all(world: TrainedWorld, index: pl.DataFrame) -> dict[uuid.UUID, boo
     return {
         predict(world, person, moment, totals[person, moment]): label
         for person, moment, label in index.select(
-            "anonymized_id", "index_time", "deteriorated"
+            "anonymized_id", "index_time", "adverse_course"
         ).iter_rows()
     }
 
@@ -134,7 +134,7 @@ def test_of_whom_nothing_is_known_since_there_is_no_outcome(world, labelled):
     counts = collect_outcomes()
 
     assert (counts.predictions, counts.labelled) == (1, 0)
-    assert read_labels(world, "outcome") == {}
+    assert read_labels(world, "adverse_course") == {}
 
 
 def test_an_outcome_waits_until_its_ninety_days_are_over(world, labelled):
@@ -151,9 +151,9 @@ def test_a_review_is_no_outcome(world, labelled):
     review(world, prediction_id, person, decision="override", new_band="high", reason_code="other")
     collect_outcomes()
 
-    assert read_labels(world, "outcome") == {}
+    assert read_labels(world, "adverse_course") == {}
     label = read_labels(world, "review")[prediction_id]
-    assert (label.source, label.reviewed_band, label.deteriorated) == ("clinician", "high", None)
+    assert (label.source, label.reviewed_band, label.occurred) == ("clinician", "high", None)
 
 
 # Outcomes
@@ -162,22 +162,25 @@ def test_a_review_is_no_outcome(world, labelled):
 def test_a_prediction_gets_the_label_that_training_derives(world, labelled):
     expected = predict_all(world, labelled)
     counts = collect_outcomes()
-    found = {number: row.deteriorated for number, row in read_labels(world, "outcome").items()}
+    found = {number: row.occurred for number, row in read_labels(world, "adverse_course").items()}
 
     assert found == expected
-    assert counts.labelled == counts.new_or_changed == len(expected) > 50
-    assert counts.deteriorated == sum(expected.values()) > 5
+    assert counts.labelled == len(expected) > 50
+    assert counts.new_or_changed == 2 * counts.labelled  # a label of each outcome
+    assert counts.adverse_courses == sum(expected.values()) > 5
 
 
 def test_collecting_again_changes_nothing(world, labelled):
     predict_all(world, labelled.head(10))
     collect_outcomes()
-    before = {number: row.settled_at for number, row in read_labels(world, "outcome").items()}
+    before = {
+        number: row.settled_at for number, row in read_labels(world, "adverse_course").items()
+    }
     again = collect_outcomes()
 
     assert (again.labelled, again.new_or_changed) == (10, 0)
     assert before == {
-        number: row.settled_at for number, row in read_labels(world, "outcome").items()
+        number: row.settled_at for number, row in read_labels(world, "adverse_course").items()
     }
 
 
@@ -212,7 +215,9 @@ def test_answers_that_only_a_screening_delivered_are_learnt_from(world, labelled
     assert after.screened == after.entities.height - before.entities.height == 1
     assert sum(row[f"answered_phq9_{n}"] for n in range(1, 10)) == 7
     assert abs(row["event_timestamp"] - moment) < timedelta(seconds=1)
-    assert row["deteriorated"] == next(iter(read_labels(world, "outcome").values())).deteriorated
+    assert (
+        row["adverse_course"] == next(iter(read_labels(world, "adverse_course").values())).occurred
+    )
     assert len(after.futures) == after.entities.height
 
 

@@ -16,8 +16,8 @@ from flows.reconciliation import reconcile_runs
 from flows.runtime.flow_run import FLOW_RUN_TAG
 from flows.runtime.orphaned_flow_runs import HEARTBEAT, find_last_sign
 from flows.runtime.orphaned_versions import BROKEN_TAG
+from mlruns_config.manifest import MANIFEST_HASH_TAG, RELEASE_MODEL
 from mlruns_config.registry.transitions import Registry, promote
-from mlruns_config.release import MANIFEST_HASH_TAG, RELEASE_MODEL
 from tests.fixtures.rollouts import candidate
 from tests.fixtures.small_registry import MEMBER, register, registry, tracking_uri
 from tests.fixtures.webhook import webhook

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from flows.rollout import ACTOR, RehearsalRefusedError, advance_rollout
 from mlruns_config.arms import Rollout
 from mlruns_config.guardrails import load_guardrails
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.registry.rollout import find_rollout, set_traffic_share
 from mlruns_config.registry.transitions import Registry, find_production, read_ledger
-from mlruns_config.release import RELEASE_MODEL
 from mlruns_config.rollout_plan import Evidence, RolloutPlan, Step, find_shortfall, load_plan
 from serving.settings import get_settings
 from tests.fixtures.rollouts import candidate, screen

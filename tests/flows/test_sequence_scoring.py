@@ -19,13 +19,13 @@ from feature_repo.stored_views import SEQUENCE_OUTPUTS, StoredRow
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows import sequence_scoring
 from flows.datasets.rows import ModelRows
+from flows.models.assembly import describe_sequence
 from flows.models.member import GRAPH_OUTPUT, IR_VERSION, OPSET, SEQUENCE_INPUT
 from flows.models.registration import register_member
-from flows.models.release import describe_sequence
 from flows.sequence_scoring import find_midnight, open_member, score_bucket, score_sequences
-from mlruns_config.release import MemberPin
+from mlruns_config.manifest import MemberPin
 from serving.scoring.estimate import Inputs, assemble_sequence
-from serving.scoring.release import Member, Release
+from serving.scoring.loaded_release import Member, Release
 from serving.scoring.sequence_outputs import find_stored_outputs, make_output_key
 from tests.fixtures.manifests import make_manifest
 from tests.fixtures.trained_world import SNAPSHOT

@@ -17,18 +17,18 @@ from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.datasets.loading import NotEnoughLabelsError, blank_unconsented, load_training_set
 from flows.datasets.training_set import TrainingSet
 from flows.lake.tables import scan_table
-from flows.models.data_types import blank_data_types
+from flows.models.data_types import blank_data_types, find_patterns
 from flows.models.member import open_graph, score_graph
 from flows.runtime.locks import AlreadyRunningError, run_alone
 from flows.training import train
 from mlruns_config.gates import COMPARED_WITH
+from mlruns_config.manifest import MEMBER_MODELS, RELEASE_MODEL, hash_file
 from mlruns_config.registry.transitions import (
     find_production,
     open_registry,
     read_ledger,
     read_manifest,
 )
-from mlruns_config.release import MEMBER_MODELS, RELEASE_MODEL, hash_file
 from serving.scoring.estimate import estimate
 from tests.fixtures.trained_world import forget_settings, train_small
 
@@ -234,8 +234,11 @@ def test_serving_scores_stored_graphs_as_training_judged_them(
         name: score_graph(open_graph(onnx.load(folder / "model.onnx")), rows)
         for name, folder in stored.items()
     }
+    patterns = find_patterns(rows)
     scored = [
-        estimate(manifest, {name: said[n] for name, said in by_member.items()}, ()).probability
+        estimate(
+            manifest, {name: said[n] for name, said in by_member.items()}, (), str(patterns[n])
+        ).probability
         for n in range(len(rows))
     ]
     judged = roc_auc_score(training_set.labels[training_set.split.held_out], scored)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.cluster.hosts import HOSTS, Environment, make_managed_hosts
 from infra.cluster.registration import make_job_template
-from infra.cluster.secrets import EXTERNAL, HOSTS, Environment, make_managed_hosts, make_secrets
+from infra.cluster.secrets import EXTERNAL, make_secrets
 
 PROJECT = Path(__file__).parents[2]
 K8S = PROJECT / "infra" / "k8s"
@@ -23,7 +24,7 @@ FOLDERS = {name: K8S / "overlays" / name for name in ENVIRONMENTS} | {
     "gateway": K8S / "examples" / "gateway-api",
     "cilium": K8S / "examples" / "cilium",
     "nodelocal": K8S / "examples" / "nodelocal-dns",
-    # "kind": K8S / "overlays" / "kind",
+    "kind": K8S / "overlays" / "kind",
     "restore": K8S / "overlays" / "restore",
 }
 #: Those that differ from production by a network component only are looked at for that alone.
@@ -170,7 +171,8 @@ def resolve_environment(deployment: str, workload: Manifest) -> dict[str, str]:
     for one in container.get("env", []):
         found[one["name"]] = one.get("value", "")
         for kind, field in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
-            if reference := one.get("valueFrom", {}).get(field):
+            reference = one.get("valueFrom", {}).get(field, {})
+            if reference and not reference.get("optional"):
                 found[one["name"]] = values[kind, place, reference["name"]][reference["key"]]
     return found
 

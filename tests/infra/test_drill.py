@@ -19,7 +19,8 @@ from feature_repo.pseudonyms import assign_bucket
 from infra.backup.encryption import make_key_pair
 from infra.cluster.databases import read_passwords, set_up_server
 from infra.cluster.escrow import EscrowError, get_value, keep_escrow, open_escrow
-from infra.cluster.secrets import EXTERNAL, Environment, Hosts, make_secrets
+from infra.cluster.hosts import Environment, Hosts
+from infra.cluster.secrets import EXTERNAL, make_secrets
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
 from serving.audit import Event

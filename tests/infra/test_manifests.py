@@ -6,12 +6,10 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 
 from tests.infra.cluster_objects import (
     DEPLOYMENTS,
     FOLDERS,
-    PROJECT,
     Manifest,
     describe,
     find,
@@ -112,7 +110,8 @@ def list_references(workload: Manifest) -> list[tuple[str, str, str | None]]:
             for kind, field in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
                 if field in variable.get("valueFrom", {}):
                     reference = variable["valueFrom"][field]
-                    found.append((kind, reference["name"], reference["key"]))
+                    key = None if reference.get("optional") else reference["key"]
+                    found.append((kind, reference["name"], key))
     for volume in pod.get("volumes", []):
         if "configMap" in volume:
             found.append(("ConfigMap", volume["configMap"]["name"], None))
@@ -360,74 +359,3 @@ def test_the_quota_has_room_for_everything_at_once(environment: str) -> None:
 
 def read_cpu(quantity: str) -> float:
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
-
-
-def list_route_backends(deployment: str) -> list[tuple[str, str, int]]:
-    return [
-        (get_namespace(route), backend["name"], backend["port"])
-        for route in find(deployment, "HTTPRoute")
-        for rule in route["spec"]["rules"]
-        for backend in rule.get("backendRefs", [])
-    ]
-
-
-def test_every_route_of_the_gateway_leads_to_a_service_and_comes_from_a_listener() -> None:
-    services = {
-        (get_namespace(one), one["metadata"]["name"], port["port"])
-        for one in find("gateway", "Service")
-        for port in one["spec"]["ports"]
-    }
-    (gateway,) = find("gateway", "Gateway")
-    listeners = {one["name"]: one for one in gateway["spec"]["listeners"]}
-    reached = set()
-    assert set(list_route_backends("gateway")) <= services
-    for route in find("gateway", "HTTPRoute"):
-        for parent in route["spec"]["parentRefs"]:
-            listener = listeners[parent["sectionName"]]
-            reached.add(parent["sectionName"])
-            names = route["spec"].get("hostnames", [])
-            assert not names or listener["hostname"] in names
-            assert may_attach(listener, get_namespace(route), get_namespace(gateway))
-    assert reached == set(listeners)
-
-
-def may_attach(listener: Manifest, namespace: str, own: str) -> bool:
-    allowed = listener["allowedRoutes"]["namespaces"]
-    if allowed["from"] == "Same":
-        return namespace == own
-    selector = allowed["selector"]
-    named = set(selector.get("matchLabels", {}).values())
-    for one in selector.get("matchExpressions", []):
-        named |= set(one["values"])
-    return namespace in named
-
-
-def test_the_gateway_leads_to_all_that_the_ingresses_lead_to() -> None:
-    """The same host names, and :80 for Let's Encrypt and a redirect."""
-    hosts = {rule["host"] for one in find("production", "Ingress") for rule in one["spec"]["rules"]}
-    (gateway,) = find("gateway", "Gateway")
-    listeners = gateway["spec"]["listeners"]
-    assert {one["hostname"] for one in listeners if "hostname" in one} == hosts
-    assert [one["port"] for one in listeners if one["protocol"] == "HTTP"] == [80]
-    (issuer,) = find("gateway", "ClusterIssuer")
-    (solver,) = issuer["spec"]["acme"]["solvers"]
-    assert solver["http01"]["gatewayHTTPRoute"]["parentRefs"][0]["sectionName"] == "http"
-    assert not find("gateway", "Ingress")
-
-
-def test_a_limit_that_needs_a_redis_is_asked_for_by_name() -> None:
-    """A global limit is not accepted before Envoy Gateway knows a Redis."""
-    component = PROJECT / "infra/k8s/components/gateway-api"
-    assert "BackendTrafficPolicy" not in "".join(p.read_text() for p in component.glob("*.yaml"))
-    limit = PROJECT / "infra/k8s/components/gateway-rate-limit"
-    assert "Redis" in (limit / "kustomization.yaml").read_text()
-
-
-def test_the_example_for_a_vault_names_every_secret_and_no_other() -> None:
-    text = (PROJECT / "infra/k8s/examples/external-secrets.yaml").read_text()
-    named = {
-        describe(one).partition(" ")[2]
-        for one in yaml.safe_load_all(text)
-        if one["kind"] == "ExternalSecret"
-    }
-    assert named == {describe(one).partition(" ")[2] for one in list_secrets("production")}

@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from infra.backup.encryption import make_key_pair
 from infra.cluster.escrow import get_value
-from infra.cluster.secrets import EXTERNAL, Environment, make_managed_hosts, make_secrets
+from infra.cluster.hosts import Environment, make_managed_hosts
+from infra.cluster.secrets import EXTERNAL, make_secrets
 from infra.local.ports import choose_port
 from serving.settings import normalise_database_url
 from tests.fixtures.outside_postgres import (

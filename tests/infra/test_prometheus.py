@@ -1,5 +1,6 @@
 """A real Prometheus scrapes the real API, and its rules fire. A minute, so nightly."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,11 @@ import httpx
 import pytest
 import yaml
 
+from infra.backup.__main__ import write_metric
 from infra.local.ports import choose_port
+from infra.local.postgres import PostgresServer
 from tests.fixtures.api import JWT_SECRET, SALT, SIGNING_KEY
+from tests.fixtures.server_process import make_environment
 from tests.infra.cluster_objects import PROJECT
 
 pytestmark = [
@@ -122,3 +126,119 @@ def test_high_drift_fires_while_the_api_is_up_and_api_down_when_it_is_gone(
         for process in (api, prometheus):
             process.kill()
             process.wait()
+
+
+# What one machine in production watches (infra/compose.yaml), with Debian's exporters.
+
+EXPORTERS = ("prometheus-postgres-exporter", "prometheus-node-exporter")
+EXPORTERS += ("prometheus-blackbox-exporter",)
+MONITORING = PROJECT / "monitoring"
+
+
+def write_production(folder: Path, ports: dict[str, int], mlflow_url: str) -> Path:
+    """The file of compose, each service's name and port replaced by where it is here."""
+    text = (MONITORING / "prometheus" / "compose-production.yaml").read_text()
+    places = {
+        "api:8000": f"127.0.0.1:{ports['api']}",
+        "postgres-exporter:9187": f"127.0.0.1:{ports['postgres']}",
+        "node-exporter:9100": f"127.0.0.1:{ports['node']}",
+        "blackbox-exporter:9115": f"127.0.0.1:{ports['blackbox']}",
+        "http://mlflow:5000": mlflow_url,
+        "http://prefect-server:4200/api/health": f"{mlflow_url}/health",
+        "15s": "1s",
+    }
+    for here, there in places.items():
+        assert here in text
+        text = text.replace(here, there)
+    for path in (*ALERTS.glob("*.yaml"), MONITORING / "prometheus" / "compose-alerts.yaml"):
+        rules = re.sub(r"^( +for): .*$", r"\1: 1s", path.read_text(), flags=re.MULTILINE)
+        (folder / path.name).write_text(rules)
+    text = re.sub(r"/etc/prometheus/(?:alerts/)?([\w-]+\.yaml)", rf"{folder}/\1", text)
+    configuration = yaml.safe_load(text)
+    del configuration["alerting"]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    return folder / "prometheus.yml"
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, EXPORTERS)), reason=f"needs Debian's packages {EXPORTERS}"
+)
+def test_one_machine_in_production_is_watched_whole_and_no_alarm_is_false(
+    postgres: PostgresServer,
+    application_url: str,
+    mlflow_url: str,
+    production_version: int,
+    tmp_path: Path,
+) -> None:
+    names = ("api", "postgres", "node", "blackbox", "prometheus")
+    ports: dict[str, int] = {}
+    for name in names:
+        ports[name] = choose_port(18600, frozenset(ports.values()))
+    (tmp_path / "metrics").mkdir()
+    write_metric(tmp_path / "metrics" / "mhras_backup.prom", time.time())
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "serving", "--port", str(ports["api"]), "--workers", "1"],
+            env=make_environment(application_url, mlflow_url),
+            **quiet,
+        ),
+        subprocess.Popen(
+            ["prometheus-postgres-exporter", f"--web.listen-address=127.0.0.1:{ports['postgres']}"],
+            env={
+                "DATA_SOURCE_URI": f"127.0.0.1:{postgres.port}/postgres?sslmode=disable",
+                "DATA_SOURCE_USER": "postgres",
+                "DATA_SOURCE_PASS": postgres.password,
+            },
+            **quiet,
+        ),
+        subprocess.Popen(
+            [
+                "prometheus-node-exporter",
+                f"--web.listen-address=127.0.0.1:{ports['node']}",
+                f"--collector.textfile.directory={tmp_path / 'metrics'}",
+                "--no-collector.hwmon",
+            ],
+            **quiet,
+        ),
+        subprocess.Popen(
+            [
+                "prometheus-blackbox-exporter",
+                f"--config.file={MONITORING / 'blackbox' / 'blackbox.yaml'}",
+                f"--web.listen-address=127.0.0.1:{ports['blackbox']}",
+            ],
+            **quiet,
+        ),
+        subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={write_production(tmp_path, ports, mlflow_url)}",
+                f"--storage.tsdb.path={tmp_path / 'data'}",
+                f"--web.listen-address=127.0.0.1:{ports['prometheus']}",
+            ],
+            **quiet,
+        ),
+    ]
+    port = ports["prometheus"]
+    try:
+        ready = f"http://127.0.0.1:{ports['api']}/health/ready"
+        wait_for(lambda: httpx.get(ready, trust_env=False).is_success, "the API's release")
+        wait_for(lambda: count_healthy(port) == 5, "a scrape of every target")
+        # What fired before everything answered stops; what then fires would be a false alarm.
+        wait_for(lambda: list_firing(port) <= HARMLESS, "silence")
+        time.sleep(5)
+        assert "Watchdog" in list_firing(port)
+        assert list_firing(port) <= HARMLESS
+
+        write_metric(tmp_path / "metrics" / "mhras_backup.prom", time.time() - 27 * 3600)
+        wait_for(lambda: "BackupMissing" in list_firing(port), "BackupMissing")
+        started[1].kill()
+        wait_for(lambda: {"DatabaseDown", "TargetDown"} <= list_firing(port), "DatabaseDown")
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+#: The watchdog, and what the machine of the tests may really have: a full disk.
+HARMLESS = {"Watchdog", "DiskFillingUp"}

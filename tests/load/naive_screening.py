@@ -36,8 +36,8 @@ from feature_repo.online import Answers, make_request_fields
 from feature_repo.online_store import REPOSITORY
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from mlruns_config.manifest import MemberPin
 from mlruns_config.registry.transitions import open_registry, read_manifest
-from mlruns_config.release import MemberPin
 from serving.database.sessions import create_database_engine
 from serving.database.tables import AuditRow, Consent, Prediction
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import infer_signature
 
-from mlruns_config.release import MEMBER_MODELS
+from mlruns_config.manifest import MEMBER_MODELS
 
 
 def main(folder: str, requests: str) -> None:

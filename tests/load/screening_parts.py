@@ -14,7 +14,7 @@ from itertools import cycle
 from time import process_time
 
 from feature_repo.online import Answers, open_reader
-from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.manifest import RELEASE_MODEL
 from serving.auth.tokens import issue_token, read_token
 from serving.database.sessions import create_single_engine
 from serving.errors import Principal

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mlruns_config.description import DESCRIPTION_LIMIT, describe_version
-from mlruns_config.release import MemberPin, ReleaseManifest, Stacker
+from mlruns_config.manifest import MemberPin, ReleaseManifest, Stacker
 from tests.fixtures.manifests import make_manifest
 
 CARD = "# Model card: mhras-risk\n\nIt is **not clinically validated**.\n\n## Data\n\nMuch of it."

@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 import pytest
 from jinja2 import UndefinedError
 
+from mlruns_config.manifest import ReleaseManifest, ScoreMap
 from mlruns_config.model_card import (
     CHECKLIST,
     CardFacts,
     render_card,
     render_page,
 )
-from mlruns_config.release import ReleaseManifest, ScoreMap
 from tests.fixtures.manifests import make_manifest
 
 LINEAGE = {
@@ -36,8 +36,11 @@ FACTS = CardFacts(
         "calibration_slope": 1.02,
         "calibration_intercept": -0.04,
         "ece": 0.017,
+        "auroc_phq9_alone": 0.74,
+        "auroc_gain_over_phq9": 0.07,
     },
     metrics_table="| metric | value | interval |\n|---|---|---|\n| auroc | 0.81 | 0.79 to 0.83 |",
+    calibration_table="| by | group |\n|---|---|\n| severity | 20-27 |",
     groups_table="| group | rows |\n|---|---|\n| women | 900 |",
     decisions={"lightgbm": "+0.021 AUROC"},
     period=(date(2023, 1, 1), date(2025, 6, 30)),
@@ -81,7 +84,7 @@ def test_unknown_lineage_is_an_error_that_names_it(fact):
 
 
 REQUIRED = {
-    "intended use": "It puts individuals in order for **review by a clinician**.",
+    "intended use": "It ranks individuals for **review by a clinician**.",
     "limits of use": "It is never a ground to deny, delay or end care.",
     "Delta version, count and digest": "| survey | 3 | 12,345 | `dddddddddddddddd` |",
     "a table that is not there": "| outcomes | none | 0 | `-` |",

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.registry.reconcile import Productions, compare_productions, reconcile
 from mlruns_config.registry.transitions import (
     PromotionFailedError,
@@ -13,7 +14,6 @@ from mlruns_config.registry.transitions import (
     read_ledger,
     roll_back,
 )
-from mlruns_config.release import RELEASE_MODEL
 from tests.fixtures.registry_commands import run_registry_command  # noqa: F401 # fixture
 from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     BrokenClient,

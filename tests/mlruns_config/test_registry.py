@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from mlruns_config.gates import COMPARED_WITH, Gate, load_gates
+from mlruns_config.manifest import MANIFEST_HASH_TAG, RELEASE_MODEL
 from mlruns_config.registry.transitions import (
     PromotionFailedError,
     PromotionRefusedError,
@@ -19,7 +20,6 @@ from mlruns_config.registry.transitions import (
     read_manifest,
     roll_back,
 )
-from mlruns_config.release import MANIFEST_HASH_TAG, RELEASE_MODEL
 from tests.fixtures.small_registry import (
     AUROC,
     GRAPH,

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from mlruns_config.arms import CANDIDATE_ALIAS, MODE_TAG, SHARE_TAG, Rollout
 from mlruns_config.guardrails import Guardrail, Observed, find_breaches, load_guardrails
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.registry.rollout import (
     find_rollout,
     set_traffic_share,
@@ -26,7 +27,6 @@ from mlruns_config.registry.transitions import (
     read_ledger,
     roll_back,
 )
-from mlruns_config.release import RELEASE_MODEL
 from tests.fixtures.small_registry import (  # noqa: F401 # fixtures
     go,
     list_ledger,

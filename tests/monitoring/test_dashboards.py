@@ -1,7 +1,6 @@
 """Dashboards and rules ask for metrics that exist, and the files are what is built."""
 
 import json
-import re
 
 import pytest
 import yaml
@@ -10,7 +9,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client import REGISTRY
 
 from monitoring.dashboards import DASHBOARDS, FOLDER, render_dashboard
-from tests.fixtures.alert_rules import list_rules
+from tests.fixtures.alert_rules import find_metrics, list_rules
 
 #: Metrics that other exporters show, with who shows them.
 OF_OTHERS = {
@@ -33,15 +32,6 @@ OF_OTHERS = {
     "kube_job_status_failed": "kube-state-metrics",
     "kube_pod_container_status_restarts_total": "kube-state-metrics",
 }
-#: Words of PromQL that are followed by no metric.
-_LABELS = re.compile(r"\{[^}]*\}|\b(?:by|on|without|ignoring)\s*\([^)]*\)")
-_NAME = re.compile(r"(?<![\w:\"])([a-zA-Z_:][\w:]*)(?!\s*\(|[\w:])")
-WORDS = {"and", "or", "unless", "offset", "bool", "by", "on", "without", "ignoring", "le"}
-
-
-def find_metrics(expression: str) -> set[str]:
-    bare = re.sub(r"\[[^\]]*\]|\boffset\s+\w+", "", _LABELS.sub("", expression))
-    return {name for name in _NAME.findall(bare) if name not in WORDS}
 
 
 def list_expressions(name: str) -> list[str]:

@@ -17,10 +17,10 @@ from flows.datasets.rows import ModelRows
 from flows.datasets.training_set import FUTURE_WEEKS
 from flows.evaluation.metrics import compute_metrics
 from flows.models import lightgbm, logistic_regression
+from flows.models.assembly import predict_all
 from flows.models.calibration import calibrate, choose_calibration
 from flows.models.member import FittingData, check_parity
 from flows.models.out_of_fold import cross_fit
-from flows.models.release import predict_all
 from flows.models.stacking import fit_stacker, stack
 
 MEMBERS = {"logistic_regression": logistic_regression.fit, "lightgbm": lightgbm.fit}

@@ -31,6 +31,8 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("post", "/reviews/{review_id}/decision"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/reviews/{review_id}/notes"): frozenset({ADMIN, CLINICIAN}),
     ("get", "/consents"): frozenset({ADMIN, CLINICIAN}),
+    ("post", "/consents"): frozenset({ADMIN, CLINICIAN}),
+    ("post", "/individuals/lookup"): frozenset({ADMIN, CLINICIAN}),
     ("get", "/consents/{anonymized_id}"): frozenset({ADMIN, CLINICIAN}),
     ("put", "/consents/{anonymized_id}"): frozenset({ADMIN, CLINICIAN}),
     ("delete", "/consents/{anonymized_id}"): frozenset({ADMIN, CLINICIAN}),

@@ -13,16 +13,10 @@ from typing import Annotated
 
 import typer
 
-from infra.local.postgres import PostgresStartError, remove_root_state
+from infra.local.postgres import remove_root_state
 from infra.local.processes import ServiceFailedError
-from infra.local.stack import PROJECT, LocalStack, start_stack
-from infra.local.terminal import (
-    announce,
-    console,
-    end_like_ctrl_c_on_sigterm,
-    fail,
-    watch_until_ctrl_c,
-)
+from infra.local.stack import PROJECT, LocalStack
+from infra.local.terminal import console, fail, open_stack, watch_until_ctrl_c
 
 #: The API looks at the registry every other second here, so that nobody has to wait.
 QUICK = {"RELEASE_POLL_SECONDS": "2"}
@@ -39,21 +33,11 @@ def tell(
     remove_root_state(state / "postgres")
     shutil.rmtree(state, ignore_errors=True)
     os.environ.update(QUICK)
-    end_like_ctrl_c_on_sigterm()
     begun = time.monotonic()
-    try:
-        stack = start_stack(state, announce)
-    except (ServiceFailedError, PostgresStartError) as error:
-        fail(str(error))
-    try:
+    with open_stack(state) as stack:
         _tell_acts(stack, state, begun)
         if not once:
             watch_until_ctrl_c(stack)
-    except KeyboardInterrupt:
-        console.print()
-    finally:
-        console.print("[dim]stopping[/]")
-        stack.stop()
 
 
 def _tell_acts(stack: LocalStack, state: Path, begun: float) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from flows.datasets.labels import derive_labels, label_index
+from flows.datasets.labels import LABEL, WORSENED, derive_labels, label_index
 from flows.sources.contract import EMR_EVENTS, OUTCOMES, SURVEYS
 
 SOMEONE, OTHER = "a" * 32, "b" * 32
@@ -39,15 +39,21 @@ def outcome(day: date, happened: bool) -> dict:
     return {"anonymized_id": SOMEONE, "index_date": day, "outcome": happened}
 
 
-def label(*surveys, events=(), outcomes=(), known_until: date = LONG_AFTER) -> dict[date, bool]:
-    """Return the labels of SOMEONE by index date."""
+def label(
+    *surveys,
+    events=(),
+    outcomes=(),
+    known_until: date = LONG_AFTER,
+    of: str = WORSENED,
+) -> dict[date, bool]:
+    """Return the labels of SOMEONE of one outcome by index date."""
     labels = derive_labels(
         pl.DataFrame(list(surveys), schema=dict(SURVEYS.schema)),
         pl.DataFrame(list(events), schema=dict(EMR_EVENTS.schema)),
         pl.DataFrame(list(outcomes), schema=dict(OUTCOMES.schema)),
         known_until,
     ).filter(pl.col("anonymized_id") == SOMEONE)
-    return dict(labels.select("index_date", "deteriorated").iter_rows())
+    return dict(labels.select("index_date", of).iter_rows())
 
 
 def test_without_follow_up_there_is_no_label():
@@ -71,7 +77,7 @@ def test_someone_elses_follow_up_does_not_count():
 
 
 @pytest.mark.parametrize(
-    ("before", "later", "deteriorated"),
+    ("before", "later", "worsened"),
     [
         (5, 10, True),
         (6, 10, False),  # a rise of four
@@ -82,17 +88,41 @@ def test_someone_elses_follow_up_does_not_count():
         (20, 3, False),
     ],
 )
-def test_a_rise_of_five_to_at_least_ten_is_deterioration(before, later, deteriorated):
-    assert label(phq9(INDEX, before), phq9(after(30), later))[INDEX] is deteriorated
+def test_a_rise_of_five_to_at_least_ten_is_a_worsening(before, later, worsened):
+    assert label(phq9(INDEX, before), phq9(after(30), later))[INDEX] is worsened
+
+
+@pytest.mark.parametrize(
+    ("before", "later", "adverse"),
+    [
+        (5, 10, True),  # a marked rise
+        (5, 9, False),
+        (20, 15, True),  # still severe
+        (20, 14, False),
+        (27, 27, True),
+    ],
+)
+def test_an_adverse_course_is_a_severe_total_or_a_marked_rise(before, later, adverse):
+    found = label(phq9(INDEX, before), phq9(after(30), later), of=LABEL)
+    assert found[INDEX] is adverse
+
+
+@pytest.mark.parametrize("outcome_name", [LABEL, WORSENED])
+def test_acute_care_without_a_follow_up_gives_no_label(outcome_name):
+    admitted = encounter(after(10), "psychiatric_inpatient")
+    assert label(phq9(INDEX, 5), events=[admitted], of=outcome_name) == {}
+    followed = label(phq9(INDEX, 5), phq9(after(60), 5), events=[admitted], of=outcome_name)
+    assert followed[INDEX] is True
 
 
 @pytest.mark.parametrize(("day", "seen"), [(0, False), (1, True), (90, True), (91, False)])
 def test_the_horizon_is_day_one_to_day_ninety(day, seen):
     worse = label(phq9(INDEX, 5, hour=8), phq9(after(day), 20, hour=20))
-    admitted = label(phq9(INDEX, 5), events=[encounter(after(day), "psychiatric_inpatient")])
+    care = [encounter(after(day), "psychiatric_inpatient")]
+    admitted = label(phq9(INDEX, 5), phq9(after(50), 5), events=care)
 
     assert worse.get(INDEX) is (True if seen else None)
-    assert admitted.get(INDEX) is (True if seen else None)
+    assert admitted[INDEX] is seen
 
 
 @pytest.mark.parametrize(
@@ -177,10 +207,10 @@ def test_a_label_tells_where_it_comes_from():
         [encounter(after(40), "psychiatric_inpatient")], schema=dict(EMR_EVENTS.schema)
     )
     adjudicated = pl.DataFrame([outcome(INDEX, False)], schema=dict(OUTCOMES.schema))
-    nothing = pl.DataFrame(schema=dict(SURVEYS.schema))
-    found = label_index(index, nothing, events, adjudicated, LONG_AFTER)
+    followed = pl.DataFrame([phq9(after(60), 5)], schema=dict(SURVEYS.schema))
+    found = label_index(index, followed, events, adjudicated, LONG_AFTER)
 
-    assert found.select("index_date", "deteriorated", "source").rows() == [
+    assert found.select("index_date", LABEL, "source").rows() == [
         (INDEX, False, "adjudicated"),
         (after(10), True, "observed"),
     ]

@@ -11,9 +11,9 @@ from feast import FeatureStore
 from feature_repo.catalogue import STORED_VIEWS, list_model_inputs
 from feature_repo.individual import locate_feature_table
 from feature_repo.online_store import REPOSITORY
+from feature_repo.outcomes import HORIZON_DAYS
 from feature_repo.pseudonyms import pseudonymise
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
-from flows.datasets.labels import HORIZON_DAYS
 from flows.datasets.training_set import (
     FUTURE_WEEKS,
     collect_futures,
@@ -106,7 +106,7 @@ LABELS = pl.DataFrame(
         "anonymized_id": [TWO, ONE],
         "index_date": [NOON.date()] * 2,
         "index_time": [NOON] * 2,
-        "deteriorated": [True, False],
+        "adverse_course": [True, False],
     }
 ).cast({"index_time": pl.Datetime("us", "UTC")})
 
@@ -127,7 +127,7 @@ def test_the_index_answers_enter_as_request_data():
     assert first["event_timestamp"] == NOON
     assert first["index_day"] == (NOON - datetime(1970, 1, 1, tzinfo=UTC)).days + 0.5
     assert second["answered_gad7_1"] is None
-    assert second["deteriorated"] is True
+    assert second["adverse_course"] is True
 
 
 def test_futures_are_the_totals_of_the_thirteen_weeks_after():
@@ -183,7 +183,7 @@ def ask(*questions: tuple[str, datetime]) -> pl.DataFrame:
             "anonymized_id": people,
             "index_date": [moment.date() for moment in moments],
             "index_time": pl.Series(moments, dtype=pl.Datetime("us", "UTC")),
-            "deteriorated": [False] * len(people),
+            "adverse_course": [False] * len(people),
         }
     )
     return make_entity_frame(labels, make_table("surveys"))

@@ -25,7 +25,7 @@ from flows.evaluation.held_out import (
 from flows.evaluation.metrics import OneSidedLabelsError, compute_metrics, draw_bootstrap_rows
 from flows.models.data_types import blank_data_types
 from flows.models.families import BASELINE
-from mlruns_config.release import ScoreMap, Stacker
+from mlruns_config.manifest import ScoreMap, Stacker
 from tests.fixtures.manifests import make_conformal, make_manifest
 
 INPUTS = list_model_inputs()
@@ -83,7 +83,7 @@ def make_training_set(labels: list[bool], held_out: list[bool]) -> TrainingSet:
         {
             "anonymized_id": [f"person {n}" for n in range(rows)],
             "index_date": [date(2025, 1, 1)] * rows,
-            "deteriorated": labels,
+            "adverse_course": labels,
             "age": [40.0] * rows,
         }
     )

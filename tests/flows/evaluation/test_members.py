@@ -8,10 +8,10 @@ from flows.evaluation.held_out import HeldOut
 from flows.evaluation.members import compare_members, name_member_metrics
 from flows.evaluation.metrics import auroc
 from flows.evaluation.selection import Decision
+from flows.models.assembly import predict_all
 from flows.models.families import BASELINE
 from flows.models.lightgbm import fit as fit_trees
 from flows.models.logistic_regression import fit as fit_linear
-from flows.models.release import predict_all
 from tests.fixtures.drawn_rows import draw_fitting_data
 from tests.fixtures.manifests import make_manifest
 

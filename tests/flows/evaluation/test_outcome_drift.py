@@ -128,7 +128,7 @@ def test_a_release_that_misjudges_one_group_shows_there():
     women = (people["sex"] == "female").to_list()
     wrong = [
         happened or (is_woman and n % 4 == 0)
-        for n, (happened, is_woman) in enumerate(zip(sample.deteriorated, women, strict=True))
+        for n, (happened, is_woman) in enumerate(zip(sample.occurred, women, strict=True))
     ]
     changed = LabelledSample(sample.individuals, sample.ages, sample.probabilities, wrong)
     groups = measure_groups(make_screened(sample), changed, people, {})

@@ -24,7 +24,7 @@ from flows.evaluation.report import (
 )
 from flows.models.lightgbm import fit as fit_trees
 from flows.models.logistic_regression import fit as fit_linear
-from mlruns_config.release import ScoreMap
+from mlruns_config.manifest import ScoreMap
 from tests.fixtures.drawn_rows import draw_fitting_data
 from tests.fixtures.manifests import make_manifest
 
@@ -76,7 +76,7 @@ def test_every_plot_is_drawn_with_axes_and_a_legend():
 
 def test_a_table_shows_values_with_their_intervals():
     evaluation = Evaluation(
-        {"auroc": 0.75, "ece": 0.02}, {"auroc": (0.7, 0.8)}, *[pl.DataFrame()] * 3, {}
+        {"auroc": 0.75, "ece": 0.02}, {"auroc": (0.7, 0.8)}, *[pl.DataFrame()] * 4, {}
     )
     text = evaluation.to_markdown()
 
@@ -126,7 +126,7 @@ def make_report_set(rows: int = 300) -> TrainingSet:
         {
             "anonymized_id": people,
             "index_date": [date(2025, 1, 1)] * rows,
-            "deteriorated": data.labels,
+            "adverse_course": data.labels,
             "age": [40.0] * rows,
         }
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flows.datasets.labels import HORIZON_DAYS
+from feature_repo.outcomes import HORIZON_DAYS
 from flows.models.calibration import (
     MAPS,
     TooFewOutcomesError,

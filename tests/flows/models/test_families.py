@@ -15,7 +15,7 @@ from flows.models.families import (
     UnknownFamilyError,
     load_families,
 )
-from mlruns_config.release import MEMBER_MODELS
+from mlruns_config.manifest import MEMBER_MODELS
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = ("torch", "pytorch_forecasting", "lightning")

@@ -12,7 +12,7 @@ import pytest
 from flows.models.logistic_regression import FoldedRegression, fit
 from flows.models.member import ParityError, open_graph, score_graph
 from flows.models.registration import register_member, register_release
-from mlruns_config.release import MANIFEST_FILE, MANIFEST_HASH_TAG, ReleaseManifest, hash_file
+from mlruns_config.manifest import MANIFEST_FILE, MANIFEST_HASH_TAG, ReleaseManifest, hash_file
 from tests.fixtures.drawn_rows import draw_fitting_data, draw_rows
 from tests.fixtures.manifests import make_manifest
 from tests.fixtures.trained_world import import_libraries, make_tracking_store

@@ -11,7 +11,7 @@ from flows.models.calibration import calibrate
 from flows.models.member import FittingData
 from flows.models.out_of_fold import cross_fit
 from flows.models.stacking import fit_stacker, make_score_map, stack
-from mlruns_config.release import Calibration, ReleaseManifest, Stacker
+from mlruns_config.manifest import Calibration, ReleaseManifest, Stacker
 from serving.scoring.estimate import estimate
 from tests.fixtures.manifests import PIN, make_manifest
 

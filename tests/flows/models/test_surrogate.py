@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from feature_repo.catalogue import list_model_inputs
 from flows.models.levers import describe_levers
 from flows.models.surrogate import MAX_RULES, describe_surrogate, fit_surrogate
-from mlruns_config.release import FeatureDescription, ReleaseManifest
+from mlruns_config.manifest import FeatureDescription, ReleaseManifest
 from serving.scoring.rules import match_rule
 from tests.fixtures.manifests import make_manifest
 

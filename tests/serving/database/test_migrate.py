@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import uuid
@@ -6,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import ProgrammingError
 
 from infra.local.postgres import PostgresServer
 from mlruns_config.ledger import LedgerEntry, append_to_ledger, ledger_metadata
 from serving.database.access import ensure_application_login
 from serving.database.migrate import (
+    SCRIPTS,
     NotMigratedError,
     downgrade,
     upgrade,
@@ -24,7 +26,26 @@ APPEND_ONLY_TABLES = (
     *("audit_log", "audit_chain", "audit_checkpoints", "promotion_ledger"),
     *("erasures", "token_revocations"),
 )
-HEAD = "0009"
+HEAD = "0010"
+
+
+#: Rows as releases before outcomes had names left them.
+OLD_PREDICTION = """
+INSERT INTO predictions (id, anonymized_id, created_at, user_id, risk_score, probability,
+    risk_band, confidence, needs_review, review_reasons, arm, answer, inputs)
+VALUES (:id, :person, now(), 'dr.who', 68.5, 0.3, 'high', 0.5, true, '{score}', 'production',
+    '{}', '{}')
+"""
+OLD_ITEM = """
+INSERT INTO review_items (id, prediction_id, anonymized_id, created_at, priority, reasons,
+    status, due_at)
+VALUES (:id, :id, :person, now(), 'high', '{score,clinicians_word}', 'pending', now())
+"""
+OLD_LABEL = """
+INSERT INTO prediction_labels (prediction_id, kind, anonymized_id, source, deteriorated,
+    settled_at)
+VALUES (:id, 'outcome', :person, 'observed', true, now())
+"""
 
 
 @pytest.fixture
@@ -123,6 +144,35 @@ def test_the_database_goes_up_down_and_up_again(empty_database_url):
     assert upgrade(empty_database_url) == (None, HEAD)
 
 
+def test_records_of_before_keep_their_meaning_up_and_down(empty_database_url):
+    upgrade(empty_database_url, "0007")
+    engine = create_engine(empty_database_url)
+    number, person = uuid.uuid4(), "a" * 32
+    with engine.begin() as connection:
+        connection.execute(text(OLD_PREDICTION), {"id": number, "person": person})
+        connection.execute(text(OLD_ITEM), {"id": number, "person": person})
+        connection.execute(text(OLD_LABEL), {"id": number, "person": person})
+
+    upgrade(empty_database_url)
+    with engine.connect() as connection:
+        outcome = connection.scalar(text("SELECT outcome FROM predictions"))
+        label = connection.execute(text("SELECT kind, occurred FROM prediction_labels")).one()
+        item = connection.execute(
+            text("SELECT reasons, crisis_level, risk_score FROM review_items")
+        ).one()
+    downgrade(empty_database_url, "0007")
+    with engine.connect() as connection:
+        before = connection.execute(text("SELECT kind, deteriorated FROM prediction_labels")).one()
+        reasons = connection.scalar(text("SELECT reasons FROM review_items"))
+    engine.dispose()
+
+    assert outcome == "worsening_v1"
+    assert tuple(label) == ("worsening", True)
+    assert tuple(item) == (["score", "clinician_override"], 3, 68.5)
+    assert tuple(before) == ("outcome", True)
+    assert reasons == ["score", "clinicians_word"]
+
+
 def test_the_command_says_what_it_did(empty_database_url):
     assert run_command(empty_database_url).stdout == f"database migration: empty -> {HEAD}\n"
     assert run_command(empty_database_url).stdout == f"database migration: already at {HEAD}\n"
@@ -178,3 +228,78 @@ def test_a_transition_is_written_to_the_ledger_with_its_gates(engine):
         query = text("SELECT version, gates, result FROM promotion_ledger WHERE id = :id")
         row = connection.execute(query, {"id": row_id}).one()
     assert row == (3, {"auroc": {"value": 0.79, "passed": True}}, "promoted")
+
+
+# Changes of a large table while it is used.
+
+
+def add_prediction(engine: Engine, number: int) -> None:
+    """Insert a row as the application did before revision 0006, waiting a second at most."""
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '1s'"))
+        columns = inspect(connection).get_columns("predictions")
+        needed = {
+            one["name"]: make_value(str(one["type"]), number)
+            for one in columns
+            if not one["nullable"] and one["default"] is None
+        }
+        needed |= {"answer": f'{{"n": {number}}}', "inputs": '{"b": 1, "a": 2}'}
+        names, places = ", ".join(needed), ", ".join(f":{name}" for name in needed)
+        connection.execute(text(f"INSERT INTO predictions ({names}) VALUES ({places})"), needed)
+
+
+def make_value(kind: str, number: int) -> object:
+    if kind == "ARRAY":
+        return []
+    if kind == "UUID":
+        return str(uuid.UUID(int=number))
+    if kind.startswith(("VARCHAR", "TEXT")):
+        return "x"
+    if kind.startswith(("TIMESTAMP", "DATETIME")):
+        return "2026-01-01T00:00:00Z"
+    if kind.startswith("BOOL"):
+        return False
+    if kind.startswith(("JSON", "JSONB")):
+        return "{}"
+    return 0
+
+
+@pytest.mark.parametrize("way", [("0005", upgrade, "0006"), ("0006", downgrade, "0005")])
+def test_a_table_is_rewritten_while_others_read_and_add_to_it(empty_database_url, monkeypatch, way):
+    begin, migrate, end = way
+    monkeypatch.setattr("serving.database.online.BATCH", 3)
+    upgrade(empty_database_url, begin)
+    engine = create_engine(empty_database_url)
+    for number in range(1, 11):
+        add_prediction(engine, number)
+    added: list[int] = []
+
+    def add_beside(_conn, _cursor, statement, *_):
+        """Between two batches another session adds a row and reads all of them."""
+        if statement.startswith("UPDATE predictions SET answer") and len(added) < 4:
+            added.append(100 + len(added))
+            add_prediction(engine, added[-1])
+
+    event.listen(Engine, "before_cursor_execute", add_beside)
+    try:
+        migrate(empty_database_url, end)
+    finally:
+        event.remove(Engine, "before_cursor_execute", add_beside)
+
+    with engine.connect() as connection:
+        kinds = connection.scalars(
+            text(
+                "SELECT data_type FROM information_schema.columns WHERE table_name = 'predictions'"
+                " AND column_name IN ('answer', 'inputs') AND is_nullable = 'NO'"
+            )
+        ).all()
+        rows = connection.execute(text("SELECT id, answer ->> 'n' FROM predictions")).all()
+    engine.dispose()
+    assert kinds == [{"0006": "json", "0005": "jsonb"}[end]] * 2
+    assert len(added) == 4
+    assert {(one.int, int(n)) for one, n in rows} == {(n, n) for n in (*range(1, 11), *added)}
+
+
+def test_no_migration_rewrites_a_table_under_an_exclusive_lock():
+    for path in (SCRIPTS / "versions").glob("*.py"):
+        assert not re.search(r"ALTER \S+ TYPE|alter_column\([^)]*type_=", path.read_text()), path

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlruns_config.release import MEMBER_MODELS, Stacker
+from mlruns_config.manifest import MEMBER_MODELS, Stacker
 from serving.releases.loading import ReleaseRejectedError, check_member, load_release
 from serving.releases.registry import Registry
 from serving.scoring.estimate import Inputs, assemble_vector

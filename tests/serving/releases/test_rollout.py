@@ -9,14 +9,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mlruns_config.arms import CANDIDATE_ALIAS, MODE_TAG, SHARE_TAG, Rollout
-from mlruns_config.release import RELEASE_MODEL, Stacker
+from mlruns_config.manifest import RELEASE_MODEL, Stacker
 from serving.database.tables import Prediction, ReviewItem, ShadowPrediction
 from serving.errors import ScoringFailedError
 from serving.releases.registry import Registry
 from serving.releases.rollout_evidence import observe_candidate
 from serving.releases.watcher import ReleaseWatcher
 from serving.scoring import assessment
-from serving.scoring.release import Member
+from serving.scoring.loaded_release import Member
 from tests.fixtures.api import HIGH_ANSWERS, LOW_ANSWERS, MemoryReader, make_headers, run_app
 
 PATIENCE_SECONDS = 20

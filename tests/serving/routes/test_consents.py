@@ -310,3 +310,39 @@ def test_without_a_database_consents_cannot_be_changed(mlflow_url, individual):
     settings = make_settings("postgresql://mhras:hidden@127.0.0.1:1/mhras", mlflow_url)
     with run_app(settings, MemoryReader()) as client:
         assert put(client, individual, EVERYTHING).status_code == 503
+
+
+def test_a_clinic_records_consent_and_screens_by_its_own_identifier(client, engine, capfd):
+    patient_id, later = f"Clinic-{uuid.uuid4().hex}", "2099-01-01T00:00:00Z"
+    grant = {"data_types": ["survey"], "purposes": ["screening"], "expires_at": later}
+    refused = client.post(
+        "/screen",
+        json={"patient_id": patient_id, "survey_data": {"phq9": LOW_ANSWERS}},
+        headers=make_headers(),
+    )
+    body = {"patient_id": patient_id, "grants": [grant]}
+    recorded = client.post("/consents", json=body, headers=make_headers()).json()
+    found = client.post(
+        "/individuals/lookup", json={"patient_id": patient_id}, headers=make_headers()
+    ).json()
+    answer = client.post(
+        "/screen",
+        json={"patient_id": patient_id, "survey_data": {"phq9": LOW_ANSWERS}},
+        headers=make_headers(),
+    ).json()
+
+    assert refused.status_code == 403
+    assert "POST /consents" in refused.json()["detail"]
+    assert recorded["anonymized_id"] == found["anonymized_id"] == answer["anonymized_id"]
+    actions = [row.action for row in read_audit(engine, answer["anonymized_id"])]
+    assert {"record_consents", "look_up_individual", "generate_risk_score"} <= set(actions)
+    assert patient_id not in capfd.readouterr().out
+
+
+def test_a_consent_of_nobody_or_of_two_is_refused(client):
+    grant = {"data_types": ["survey"], "purposes": ["screening"], "expires_at": "2099-01-01T00:00Z"}
+    for named in ({}, {"patient_id": "1", "anonymized_id": "a" * 32}):
+        response = client.post(
+            "/consents", json={"grants": [grant]} | named, headers=make_headers()
+        )
+        assert response.status_code == 422

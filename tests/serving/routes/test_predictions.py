@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from mlruns_config.release import RELEASE_MODEL
+from mlruns_config.manifest import RELEASE_MODEL
 from serving.roles import Role
 from tests.fixtures.api import LOW_ANSWERS, make_headers, make_settings, read_audit, run_app
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
 from serving.database.review_terms import REVIEW_WITHIN
@@ -336,3 +336,51 @@ def test_an_item_whose_prediction_is_gone_is_still_shown(client, queue, engine):
 
     assert read_rows(engine, Prediction, item.anonymized_id) == []
     assert ask(client, "GET", f"/reviews/{item.id}").json()["prediction"] is None
+
+
+def test_crises_are_ranked_by_item_9_then_all_by_score_then_by_waiting(client, queue, empty_queue):
+    day = timedelta(days=1)
+    late_worst = queue(crisis_level=3, risk_score=100.0)
+    old_mild = queue(crisis_level=1, risk_score=100.0, age=day)
+    by_score = queue(crisis_level=0, risk_score=90.0, age=2 * day)
+    lower = queue(crisis_level=0, risk_score=80.0, age=3 * day)
+    waiting = queue(crisis_level=0, risk_score=80.0, age=2 * day)
+
+    ranked = [late_worst, old_mild, by_score, lower, waiting]
+    assert list_ids(client) == [str(item.id) for item in ranked]
+
+
+def test_a_list_shows_of_each_item_what_a_clinician_chooses_by(client, screen, grant, empty_queue):
+    individual = grant()
+    screen(individual, [1] * 8 + [0])
+    answer = screen(individual, CRISIS_ANSWERS).json()
+    (item,) = [
+        one
+        for one in ask(client, "GET", "/reviews").json()["items"]
+        if one["prediction_id"] == answer["prediction_id"]
+    ]
+
+    assert item["summary"] == answer["summary"]
+    assert item["why"] == [reason["text"] for reason in answer["review_reasons"]]
+    assert (item["crisis_level"], item["risk_score"]) == (1, 100)
+    assert [point["risk_band"] for point in item["trend"]][-1] == "critical"
+    assert len(item["trend"]) == 2
+
+
+def test_a_list_takes_as_many_queries_for_many_items_as_for_few(client, queue, empty_queue, engine):
+    def count_queries():
+        statements = []
+        listener = lambda *arguments: statements.append(arguments[2])  # noqa: E731
+        event.listen(Engine, "before_cursor_execute", listener)
+        list_ids(client)
+        event.remove(Engine, "before_cursor_execute", listener)
+        return len(
+            [one for one in statements if "FROM predictions" in one or "review_items" in one]
+        )
+
+    queue()
+    few = count_queries()
+    for _ in range(20):
+        queue()
+
+    assert count_queries() == few

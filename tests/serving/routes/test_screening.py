@@ -210,7 +210,7 @@ def test_an_answer_names_score_band_reasons_and_versions(screen, grant, reader, 
     assert answer["risk_band"] in ("high", "critical")
     assert 0 < answer["interval"]["low"] < answer["probability"] < answer["interval"]["high"]
     assert answer["reasons"][0]["feature"] == "phq9_total"
-    assert "PHQ-9 total: 23 points (usually 1 to 17); raises" in (answer["reasons"][0]["text"])
+    assert "PHQ-9 23 of 27, severe; raises" in (answer["reasons"][0]["text"])
     assert answer["release"]["version"] == production_version
     assert {member["registered_model"] for member in answer["release"]["members"]} == {
         "mhras-logistic-regression",

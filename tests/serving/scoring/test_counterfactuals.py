@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mlruns_config.missing import NOTHING
 from serving.releases.loading import load_release
 from serving.releases.registry import Registry
 from serving.scoring.assessment import predict_members
@@ -96,6 +97,6 @@ def test_settings_are_scored_together_as_they_are_alone(release):
     levers = {"steps": STEPS, "sleep": SLEEP}
     settings = [{"steps": 4000.0}, {"sleep": 450.0}, {"steps": 9000.0, "sleep": 400.0}]
 
-    together = try_settings(release, inputs, levers, settings)
-    alone = [try_settings(release, inputs, levers, [one])[0] for one in settings]
+    together = try_settings(release, inputs, levers, settings, NOTHING)
+    alone = [try_settings(release, inputs, levers, [one], NOTHING)[0] for one in settings]
     np.testing.assert_allclose(together, alone, atol=1e-6)

@@ -17,7 +17,7 @@ from serving.scoring.crisis import (
     read_stored_signal,
 )
 from serving.scoring.estimate import Band, BandEdges, Estimate, Inputs, Interval
-from serving.scoring.release import Release
+from serving.scoring.loaded_release import Release
 from serving.screening.composition import Thresholds, compose_answer
 from tests.fixtures.manifests import make_manifest
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlruns_config.interval import list_missing_choices
-from mlruns_config.release import Calibration, ScoreMap, Stacker
+from mlruns_config.manifest import Calibration, ScoreMap, Stacker
 from serving.scoring.estimate import (
     Band,
     BandEdges,

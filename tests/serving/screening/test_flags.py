@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlruns_config.release import Condition, Rule, Surrogate
+from mlruns_config.manifest import Condition, Rule, Surrogate
 from tests.fixtures.api import (
     HIGH_ANSWERS,
     LOW_ANSWERS,

@@ -51,6 +51,7 @@ def make_record(individual=None, created_at=None, deadline=PATIENCE_SECONDS, **p
             "risk_score": 12.5,
             "probability": float("nan"),
             "risk_band": "low",
+            "outcome": "adverse_course_v1",
             "confidence": 0.5,
             "needs_review": True,
             "review_reasons": ["score", "abstention"],

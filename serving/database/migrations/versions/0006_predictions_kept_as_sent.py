@@ -1,6 +1,6 @@
 """Answers and inputs of predictions as JSON text: written once, read whole, never searched."""
 
-from alembic import op
+from serving.database.online import change_column_types
 
 revision = "0006"
 down_revision = "0005"
@@ -11,13 +11,8 @@ COLUMNS = ("answer", "inputs")
 
 
 def upgrade() -> None:
-    _change_type("json")
+    change_column_types("predictions", COLUMNS, "json")
 
 
 def downgrade() -> None:
-    _change_type("jsonb")
-
-
-def _change_type(name: str) -> None:
-    changes = ", ".join(f"ALTER {one} TYPE {name} USING {one}::{name}" for one in COLUMNS)
-    op.execute(f"ALTER TABLE predictions {changes}")
+    change_column_types("predictions", COLUMNS, "jsonb")

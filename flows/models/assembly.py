@@ -15,13 +15,13 @@ from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.labels import INDEX_DATE
 from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities
 from flows.datasets.training_set import TrainingSet
-from flows.models.calibration import calibrate, choose_calibration
-from flows.models.data_types import blank_data_types
+from flows.models.calibration import MAPS, calibrate, choose_calibration
+from flows.models.data_types import blank_data_types, find_patterns
 from flows.models.interval import measure_interval
 from flows.models.out_of_fold import Predictors
 from flows.models.stacking import make_score_map, stack
 from mlruns_config.interval import list_missing_choices
-from mlruns_config.release import (
+from mlruns_config.manifest import (
     ChannelDescription,
     FeatureDescription,
     MemberPin,
@@ -29,6 +29,7 @@ from mlruns_config.release import (
     SequenceDescription,
     Stacker,
 )
+from mlruns_config.missing import list_patterns, name_pattern
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,13 @@ def assemble_release(
     calibration = choose_calibration(
         unseen.stack(stacker), unseen.labels, unseen.individuals, unseen.index_dates
     )
+    stacked = {pattern: unseen.stack(stacker, pattern) for pattern in list_patterns()}
+    calibrations = {
+        name_pattern(pattern): MAPS[calibration.kind](probabilities, unseen.labels)
+        for pattern, probabilities in stacked.items()
+    }
     by_missing = {
-        missing: calibrate(calibration, unseen.stack(stacker, missing))
+        missing: calibrate(calibrations[name_pattern(missing)], stacked[missing])
         for missing in list_missing_choices()
     }
     return ReleaseManifest(
@@ -96,6 +102,7 @@ def assemble_release(
         members=pins,
         stacker=stacker,
         calibration=calibration,
+        calibrations=calibrations,
         conformal=measure_interval(by_missing, unseen.labels, seed),
         score_map=make_score_map(by_missing[()]),
         lineage=lineage,
@@ -119,7 +126,11 @@ def predict_release(
 ) -> Probabilities:
     """Return the calibrated probability of each row."""
     stacked = stack(manifest.stacker, predict_weighed(members, manifest.stacker, rows))
-    return calibrate(manifest.calibration, stacked)
+    patterns, calibrated = find_patterns(rows), np.empty(len(rows))
+    for pattern in np.unique(patterns):
+        chosen = patterns == pattern
+        calibrated[chosen] = calibrate(manifest.find_calibration(str(pattern)), stacked[chosen])
+    return calibrated
 
 
 def describe_sequence() -> SequenceDescription:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feature_repo.consent_terms import DataType
+from feature_repo.outcomes import ADVERSE_COURSE
 from feature_repo.stored_views import StoredView
 from mlruns_config.interval import ConformalInterval
 
@@ -30,7 +31,7 @@ MEMBER_MODELS = {
 MANIFEST_FILE = "release.json"
 #: Tag of a release version: SHA-256 of its manifest as it was registered.
 MANIFEST_HASH_TAG = "manifest.sha256"
-MANIFEST_SCHEMA_VERSION: Literal[2] = 2
+MANIFEST_SCHEMA_VERSION: Literal[3] = 3
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -184,7 +185,9 @@ class Surrogate(ManifestPart):
 
 
 class ReleaseManifest(ManifestPart):
-    schema_version: Literal[2] = MANIFEST_SCHEMA_VERSION
+    schema_version: Literal[3] = MANIFEST_SCHEMA_VERSION
+    #: Key of the outcome that the score and its probability are of.
+    outcome: str = ADVERSE_COURSE.key
     created_at: datetime
     training_run_id: str
     feature_service: str
@@ -198,6 +201,8 @@ class ReleaseManifest(ManifestPart):
     members: list[MemberPin]
     stacker: Stacker
     calibration: Calibration
+    #: By name of the missing pattern (`mlruns_config.missing`); `calibration` is that of "none".
+    calibrations: dict[str, Calibration] = {}
     conformal: ConformalInterval
     score_map: ScoreMap
     levers: list[Lever] = []
@@ -209,6 +214,10 @@ class ReleaseManifest(ManifestPart):
     def columns(self) -> dict[str, int]:
         """Position of each feature by name."""
         return {feature.name: n for n, feature in enumerate(self.features)}
+
+    def find_calibration(self, pattern: str) -> Calibration:
+        """Return the map of a missing pattern; that of complete data where it has none."""
+        return self.calibrations.get(pattern, self.calibration)
 
     def find_column(self, feature: str) -> int:
         return self.columns[feature]

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from mlruns_config.release import MemberPin, ReleaseManifest
+from mlruns_config.manifest import MemberPin, ReleaseManifest
 from serving.errors import ScoringFailedError
 from serving.scoring.estimate import Inputs
 from serving.scoring.explainers import Explainer

@@ -1,0 +1,96 @@
+"""Severity in an evaluation: calibration by severity and missing pattern, and PHQ-9 alone.
+
+Expected over observed is asked of each group by itself: a release may be calibrated on the
+whole and overstate the severely ill. Today's PHQ-9 alone is the baseline without any model.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from feature_repo.catalogue import list_model_inputs
+from flows.datasets.rows import Probabilities
+from flows.evaluation.held_out import HeldOut
+from flows.evaluation.metrics import Interval, auroc, bootstrap_difference
+from flows.models.assembly import predict_release
+from flows.models.data_types import blank_data_types
+from flows.models.member import FittedMember
+from mlruns_config.manifest import ReleaseManifest
+from mlruns_config.missing import list_patterns, name_pattern
+
+#: Name, lowest and highest PHQ-9 total.
+SEVERITY_GROUPS = (("0-9", 0, 9), ("10-14", 10, 14), ("15-19", 15, 19), ("20-27", 20, 27))
+SEVERITY, PATTERN = "severity", "missing pattern"
+
+
+def read_totals(found: HeldOut) -> Probabilities:
+    """Return the PHQ-9 total of each held-out row, NaN where unknown."""
+    column = [one.name for one in list_model_inputs()].index("phq9_total")
+    return found.rows.features[:, column].astype(np.float64)
+
+
+def compare_expected(
+    found: HeldOut, members: Mapping[str, FittedMember], manifest: ReleaseManifest
+) -> pl.DataFrame:
+    """Return rows, expected and observed outcomes of each severity group and missing pattern.
+
+    Every held-out row is in one severity group; a pattern holds all rows, without these parts.
+    """
+    totals = read_totals(found)
+    groups = [
+        _describe(SEVERITY, name, found, found.probabilities, (totals >= low) & (totals <= high))
+        for name, low, high in SEVERITY_GROUPS
+    ]
+    everyone = np.ones(len(found.labels), dtype=bool)
+    patterns = [
+        _describe(
+            PATTERN,
+            name_pattern(pattern),
+            found,
+            predict_release(members, manifest, blank_data_types(found.rows, pattern)),
+            everyone,
+        )
+        for pattern in list_patterns()
+    ]
+    return pl.DataFrame([*groups, *patterns])
+
+
+def _describe(
+    kind: str, name: str, found: HeldOut, probabilities: Probabilities, chosen: np.ndarray
+) -> dict[str, str | int | float]:
+    expected, observed = float(probabilities[chosen].sum()), float(found.labels[chosen].sum())
+    return {
+        "by": kind,
+        "group": name,
+        "rows": int(chosen.sum()),
+        "expected": expected,
+        "observed": observed,
+        "observed_over_expected": observed / expected if expected else float("nan"),
+    }
+
+
+def find_worst_ratio(table: pl.DataFrame) -> dict[str, float]:
+    """Return the observed/expected of severity groups and of patterns that is farthest from 1."""
+    worst = {}
+    for kind, name in ((SEVERITY, "severity"), (PATTERN, "pattern")):
+        ratios = table.filter(pl.col("by") == kind)["observed_over_expected"].to_numpy()
+        known = ratios[np.isfinite(ratios) & (ratios > 0)]
+        if known.size:
+            farthest = int(np.argmax(np.abs(np.log(known))))
+            worst[f"worst_{name}_observed_over_expected"] = float(known[farthest])
+    return worst
+
+
+def compare_with_phq9_alone(found: HeldOut) -> tuple[dict[str, float], dict[str, Interval]]:
+    """Return the AUROC of today's PHQ-9 alone and the release's gain over it, with its interval.
+
+    A row without a PHQ-9 counts as the mean of the others: a rule of thumb has nothing better.
+    """
+    totals = read_totals(found)
+    known = float(np.nanmean(totals)) if np.isfinite(totals).any() else 0.0
+    alone = np.nan_to_num(totals, nan=known) / 27
+    gain = auroc(found.labels, found.probabilities) - auroc(found.labels, alone)
+    metrics = {"auroc_phq9_alone": auroc(found.labels, alone), "auroc_gain_over_phq9": gain}
+    interval = bootstrap_difference(auroc, found.labels, found.probabilities, alone, found.rounds)
+    return metrics, {"auroc_gain_over_phq9": interval}
