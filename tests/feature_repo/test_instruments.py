@@ -21,7 +21,7 @@ from feature_repo.instruments import (
 from flows.features.surveys import compute_survey_history
 from flows.lake.tables import scan_table
 from flows.models.monotone import MONOTONE_COLUMNS
-from mlruns_config.release import FeatureDescription
+from mlruns_config.manifest import FeatureDescription
 from serving.scoring.reasons import describe_reason
 from tests.fixtures.landed_tables import midnight
 from tests.fixtures.quiet_ingestion import KEY, ingest_quietly
