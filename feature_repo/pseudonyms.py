@@ -5,7 +5,6 @@ It is keyed because a plain salted hash of a seven-digit identifier is enumerate
 seconds by whoever knows the salt. The result is still personal data.
 """
 
-import hashlib
 import hmac
 import re
 import unicodedata
@@ -42,8 +41,8 @@ def pseudonymise(person_id: str, salt: str) -> str:
     identifier = normalise_identifier(person_id)
     if not identifier:
         raise ValueError("person_id is empty")
-    digest = hmac.new(_key(salt), b"mhras:individual:" + identifier.encode(), hashlib.sha256)
-    return digest.hexdigest()[:PSEUDONYM_LENGTH]
+    digest = hmac.digest(_key(salt), b"mhras:individual:" + identifier.encode(), "sha256")
+    return digest.hex()[:PSEUDONYM_LENGTH]
 
 
 def hide_reference(reference: str, salt: str) -> str:
@@ -51,13 +50,13 @@ def hide_reference(reference: str, salt: str) -> str:
 
     Such a name may hold a person's (`Anna's watch`), and links an individual to the source.
     """
-    digest = hmac.new(_key(salt), b"mhras:reference:" + reference.encode(), hashlib.sha256)
-    return digest.hexdigest()[:16]
+    digest = hmac.digest(_key(salt), b"mhras:reference:" + reference.encode(), "sha256")
+    return digest.hex()[:16]
 
 
 def derive_key_id(salt: str) -> str:
     """Return eight hex characters that name the salt without revealing it."""
-    return hmac.new(_key(salt), b"mhras:key-id", hashlib.sha256).hexdigest()[:8]
+    return hmac.digest(_key(salt), b"mhras:key-id", "sha256").hex()[:8]
 
 
 def assign_bucket(anonymized_id: str) -> int:

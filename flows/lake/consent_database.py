@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
-from flows.lake.tables import MergeCounts
+from flows.lake.merging import MergeCounts
 from serving.database.tables import Consent
 
 #: Rows per statement; PostgreSQL allows 65,535 parameters.

@@ -16,9 +16,10 @@ from flows.lake.consent_statements import (
     write_list,
 )
 from flows.lake.joined import join_rows
+from flows.lake.merging import MergeCounts
 from flows.lake.parts import date_retractions, name_parts, read_retractions, schema_of_parts
 from flows.lake.report import IngestionReport
-from flows.lake.tables import MergeCounts, scan_records
+from flows.lake.tables import scan_records
 from flows.sources.clean import ORIGIN, WITHDRAWALS
 from flows.sources.contract import CONSENTS, INSTANT, ColumnTypes, Table
 

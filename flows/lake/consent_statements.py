@@ -23,8 +23,9 @@ from flows.lake.consent_database import (
     write_grants,
     write_rows,
 )
-from flows.lake.parts import choose_current, read_parts, schema_of_parts, write_parts
-from flows.lake.tables import MergeCounts
+from flows.lake.merging import MergeCounts
+from flows.lake.parts import read_parts, schema_of_parts, write_parts
+from flows.lake.standing import choose_current
 from flows.sources.contract import CONSENTS, INSTANT, Table
 from flows.sources.parse import parse_instant
 from serving.database.sessions import open_session

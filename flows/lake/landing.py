@@ -13,24 +13,10 @@ import polars as pl
 
 from flows.lake.joined import explain_difference, join_rows, list_details
 from flows.lake.joining import join_records
-from flows.lake.parts import (
-    DIFFERENT_ROWS,
-    ROW,
-    Current,
-    choose_current,
-    name_parts,
-    read_parts,
-    schema_of_parts,
-    write_parts,
-)
-from flows.lake.tables import (
-    MergeCounts,
-    get_version,
-    merge_bucket,
-    read_known_rows,
-    scan_records,
-    set_rows_aside,
-)
+from flows.lake.merging import MergeCounts, merge_bucket, read_known_rows
+from flows.lake.parts import ROW, name_parts, read_parts, schema_of_parts, write_parts
+from flows.lake.standing import DIFFERENT_ROWS, Current, choose_current
+from flows.lake.tables import get_version, scan_records, set_rows_aside
 from flows.sources.contract import INSTANT, PART_COLUMNS, SURVEYS, Table
 
 NO_LONGER = "no record stands behind it: retracted, replaced, or joined with another row"

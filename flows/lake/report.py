@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flows.lake.landing import Landing
-from flows.lake.tables import MergeCounts, TableState
+from flows.lake.merging import MergeCounts
+from flows.lake.tables import TableState
 
 #: Tables whose rows go to PostgreSQL and decide what may land.
 CONSENT_TABLES = ("consents", "withdrawals")

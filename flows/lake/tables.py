@@ -14,8 +14,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 
 from feature_repo.pseudonyms import PSEUDONYM_PATTERN
-from flows.runtime.counts import Counts
-from flows.sources.contract import COMMON_LAKE_COLUMNS, INSTANT, TABLES, ColumnTypes, Table
+from flows.sources.contract import COMMON_LAKE_COLUMNS, INSTANT, TABLES, ColumnTypes
 
 QUARANTINE = "quarantine"
 #: Folder of the rows that validation has taken out of a table.
@@ -37,19 +36,6 @@ HEXADECIMAL = re.compile(r"[0-9a-f]+")
 LOG_RETENTION, NO_RETENTION = "delta.logRetentionDuration", "interval 0 seconds"
 
 
-class DuplicateKeyError(ValueError):
-    """Rows to merge hold a key twice; says how many, never whose."""
-
-
-@dataclass(frozen=True)
-class MergeCounts(Counts):
-    """What became of merged rows."""
-
-    inserted: int = 0
-    corrected: int = 0
-    unchanged: int = 0
-
-
 @dataclass(frozen=True)
 class TableState:
     """What lineage cites: a table's version, its rows, and the digest of its files."""
@@ -63,36 +49,6 @@ class TableState:
 def locate_table(lake_url: str, name: str) -> str:
     """Return the path or URL of a table (`quarantine`, `features/<view>` included)."""
     return f"{lake_url.rstrip('/')}/{name}"
-
-
-def merge_rows(lake_url: str, table: str, frame: pl.DataFrame) -> MergeCounts:
-    """Insert new rows, correct changed ones and leave equal ones alone; idempotent.
-
-    `frame` has the table's columns; `available_at` is when a row could first have been
-    known. A corrected row becomes available when it is ingested, because nobody could have
-    known the correction before. One commit per bucket that changes; none if nothing does.
-    Raises DuplicateKeyError when `frame` has two rows of one key.
-    """
-    contract = TABLES[table]
-    rows = _conform(frame, contract.schema)
-    _refuse_duplicate_keys(contract, rows)
-    create_table(lake_url, table, contract.schema)
-    counts = MergeCounts()
-    for bucket in sorted(rows["bucket"].unique()):
-        some = rows.filter(pl.col("bucket") == bucket)
-        known = read_known_rows(lake_url, contract, bucket, some)
-        later = _date_corrections(contract, some, known)
-        counts += merge_bucket(lake_url, contract, bucket, later, known)
-    return counts
-
-
-def _date_corrections(table: Table, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    key = ["anonymized_id", *table.key]
-    is_known = known.select(key).with_columns(known=pl.lit(True))
-    corrected_at = pl.max_horizontal("available_at", "ingested_at")
-    return rows.join(is_known, on=key, how="left").with_columns(
-        available_at=pl.when("known").then(corrected_at).otherwise("available_at")
-    )
 
 
 def scan_table(lake_url: str, name: str, bucket: int | None = None) -> pl.LazyFrame:
@@ -122,7 +78,7 @@ def get_version(lake_url: str, name: str) -> int | None:
     location = locate_table(lake_url, name)
     if not DeltaTable.is_deltatable(location, storage_options=storage_options()):
         return None
-    return _open(lake_url, name).version()
+    return open_table(lake_url, name).version()
 
 
 def describe_table(lake_url: str, name: str) -> TableState:
@@ -134,7 +90,7 @@ def describe_table(lake_url: str, name: str) -> TableState:
     version = get_version(lake_url, name)
     if version is None:
         return TableState(name, None, 0, "")
-    actions = pl.DataFrame(_open(lake_url, name).get_add_actions(flatten=True)).sort("path")
+    actions = pl.DataFrame(open_table(lake_url, name).get_add_actions(flatten=True)).sort("path")
     rows = int(actions["num_records"].sum()) if actions.height else 0
     stated = [f"{path} {size}" for path, size in actions.select("path", "size_bytes").iter_rows()]
     digest = hashlib.sha256("\n".join([f"{name} {rows}", *stated]).encode()).hexdigest()
@@ -152,7 +108,7 @@ def append_quarantine(lake_url: str, rows: pl.DataFrame) -> int:
     digests = rows["source_digest"].unique().to_list()
     known = scan_table(lake_url, QUARANTINE).filter(pl.col("source_digest").is_in(digests))
     fresh = (
-        _conform(rows, QUARANTINE_SCHEMA)
+        conform(rows, QUARANTINE_SCHEMA)
         .unique(QUARANTINE_KEY, maintain_order=True)
         .join(known.select(QUARANTINE_KEY).collect(), on=QUARANTINE_KEY, how="anti")
     )
@@ -180,7 +136,7 @@ def set_rows_aside(lake_url: str, table: str, rows: pl.DataFrame) -> int:
     key = ["anonymized_id", *contract.key]
     matches = " AND ".join(f"target.{name} = source.{name}" for name in ["bucket", *key])
     (
-        _open(lake_url, table)
+        open_table(lake_url, table)
         .merge(
             rows.select("bucket", *key).unique(),
             matches,
@@ -198,7 +154,7 @@ def delete_rows(lake_url: str, name: str, people: list[str]) -> None:
     if not all(map(PSEUDONYM_PATTERN.fullmatch, people)):
         raise ValueError("not a pseudonym")
     listed = ", ".join(f"'{person}'" for person in people)
-    _open(lake_url, name).delete(f"anonymized_id IN ({listed})")
+    open_table(lake_url, name).delete(f"anonymized_id IN ({listed})")
 
 
 def erase_rows(location: str, anonymized_id: str) -> int:
@@ -241,90 +197,17 @@ def storage_options() -> dict[str, str]:
     return {"aws_allow_http": "true"} if endpoint.startswith("http://") else {}
 
 
-def merge_bucket(
-    lake_url: str,
-    table: Table,
-    bucket: int,
-    rows: pl.DataFrame,
-    known: pl.DataFrame,
-    adds: bool = False,
-) -> MergeCounts:
-    """Write those rows of one bucket that differ from what is `known`; one commit.
-
-    With `adds`, what a row leaves out stands as it was, and a row that only fills what was
-    missing does not count as a correction of what was known: it is available as it says.
-    """
-    conformed = _conform(rows, table.schema)
-    new, changed = _compare(table, conformed, known, adds)
-    counts = MergeCounts(new.height, changed.height, rows.height - new.height - changed.height)
-    if new.height or changed.height:
-        create_table(lake_url, table.name, table.schema)
-    if changed.height:
-        _merge_changes(lake_url, table, bucket, pl.concat([new, changed]))
-    elif new.height:
-        append_rows(lake_url, table.name, new.sort("anonymized_id", *table.key))
-    return counts
-
-
-def read_known_rows(lake_url: str, table: Table, bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the landed rows of the individuals in `rows`."""
-    people = rows.lazy().select(pl.col("anonymized_id").unique())
-    known = scan_table(lake_url, table.name, bucket)
-    return known.join(people, on="anonymized_id", how="semi").collect(engine="streaming")
-
-
-def _compare(
-    table: Table, rows: pl.DataFrame, known: pl.DataFrame, adds: bool
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows of `rows` that are new, and those that differ from what is known."""
-    key = ["anonymized_id", *table.key]
-    values = [name for name in table.columns if name not in table.key]
-    before = known.select(*key, *values, "available_at").with_columns(known=pl.lit(True))
-    joined = rows.join(before, on=key, how="left", suffix="_before")
-    if adds:
-        joined = joined.with_columns(pl.coalesce(name, f"{name}_before") for name in values)
-    differs = _any(pl.col(name).ne_missing(pl.col(f"{name}_before")) for name in values)
-    corrects = _any(pl.col(name) != pl.col(f"{name}_before") for name in values).fill_null(False)
-    is_known = pl.col("known").is_not_null()
-    new = joined.filter(~is_known).select(rows.columns)
-    changed = joined.filter(is_known & differs)
-    if adds:
-        known_since = pl.max_horizontal("available_at", "available_at_before")
-        corrected_at = pl.max_horizontal("available_at", "ingested_at")
-        changed = changed.with_columns(
-            available_at=pl.when(corrects).then(corrected_at).otherwise(known_since)
-        )
-    return new, changed.select(rows.columns)
-
-
-def _any(conditions: Iterable[pl.Expr]) -> pl.Expr:
-    return pl.any_horizontal(pl.lit(False), *conditions)
-
-
-def _merge_changes(lake_url: str, table: Table, bucket: int, rows: pl.DataFrame) -> None:
-    # The literal bucket lets Delta skip every other partition's files.
-    conditions = [f"target.bucket = {bucket}"] + [
-        f"target.{name} = source.{name}" for name in ("bucket", "anonymized_id", *table.key)
-    ]
-    (
-        _open(lake_url, table.name)
-        .merge(rows, " AND ".join(conditions), source_alias="source", target_alias="target")
-        .when_matched_update_all()
-        .when_not_matched_insert_all()
-        .execute()
-    )
-
-
 def append_rows(lake_url: str, name: str, rows: pl.DataFrame) -> None:
     write_deltalake(
-        _open(lake_url, name),
+        open_table(lake_url, name),
         rows,
         mode="append",
         commit_properties=CommitProperties(custom_metadata={"rows": str(rows.height)}),
     )
 
 
-def _open(lake_url: str, name: str) -> DeltaTable:
+def open_table(lake_url: str, name: str) -> DeltaTable:
+    """Return a Delta table of the lake; raises TableNotFoundError where there is none."""
     return DeltaTable(locate_table(lake_url, name), storage_options=storage_options())
 
 
@@ -340,36 +223,11 @@ def create_table(
         partition_by=list(partition_by),
         storage_options=storage_options(),
     )
-    table = _open(lake_url, name)
+    table = open_table(lake_url, name)
     known = {field.name for field in table.schema().fields}
     absent = [field for field in Schema.from_arrow(empty.schema).fields if field.name not in known]
     if absent:
         table.alter.add_columns(absent)
-
-
-def merge_records(
-    lake_url: str,
-    name: str,
-    bucket: int,
-    key: tuple[str, ...],
-    fresh: pl.DataFrame,
-    gone: pl.DataFrame,
-) -> None:
-    """Insert or update `fresh` records and delete `gone` ones in one commit."""
-    marked = pl.concat(
-        [fresh.with_columns(is_gone=pl.lit(False)), gone.with_columns(is_gone=pl.lit(True))]
-    )
-    # The literal bucket lets Delta skip every other partition's files.
-    conditions = [f"target.bucket = {bucket}"] + [f"target.{k} = source.{k}" for k in key]
-    columns = {column: f"source.{column}" for column in fresh.columns}
-    (
-        _open(lake_url, name)
-        .merge(marked, " AND ".join(conditions), source_alias="source", target_alias="target")
-        .when_matched_delete("source.is_gone")
-        .when_matched_update(columns)
-        .when_not_matched_insert(columns, predicate="NOT source.is_gone")
-        .execute()
-    )
 
 
 def _schema_of(name: str) -> ColumnTypes:
@@ -378,11 +236,6 @@ def _schema_of(name: str) -> ColumnTypes:
     return dict(TABLES[name].schema) if name in TABLES else dict(COMMON_LAKE_COLUMNS)
 
 
-def _conform(rows: pl.DataFrame, schema: ColumnTypes) -> pl.DataFrame:
+def conform(rows: pl.DataFrame, schema: ColumnTypes) -> pl.DataFrame:
+    """Return the columns of a schema, in its types and order."""
     return rows.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
-
-
-def _refuse_duplicate_keys(table: Table, rows: pl.DataFrame) -> None:
-    repeated = rows.height - rows.select(pl.struct("anonymized_id", *table.key).n_unique()).item()
-    if repeated > 0:
-        raise DuplicateKeyError(f"{table.name}: {repeated} rows repeat the key of another")

@@ -117,6 +117,7 @@ class _Collector:
     def _start(self) -> None:
         self.batch = Batch(records=0)
         self._rows: dict[str, list[Resource]] = {}
+        self._people: dict[str | None, str | None] = {}
 
     def add(self, record: Record) -> None:
         self.batch.records += 1
@@ -175,16 +176,21 @@ class _Collector:
         person = record.context.replaced.get(person, person)
         source = name_resource(record.resource)
         text = source or json.dumps(record.resource, sort_keys=True)
-        row = row | describe_version(record.resource) | {"source_id": text}
+        row = row | describe_version(record.resource)
+        row |= {"source_id": text, "row_number": record.number}
         for name in REFERENCES:
             row[name] = self._key.hide_reference(str(row[name])) if row.get(name) else None
-        members = row.get("members")
-        hidden = sorted(self._key.hide_reference(one) for one in members or ())
-        row["members"] = ";".join(hidden) or None
-        row["anonymized_id"] = self._key.pseudonymise(person)
+        if members := row.get("members"):
+            row["members"] = ";".join(sorted(map(self._key.hide_reference, members)))
+        row["anonymized_id"] = self._hide_person(person)
         if table == "emr_events" and row["kind"] == "encounter" and row["setting"] is None:
             self.batch.noted[UNKNOWN_CLASS] += 1
-        self._rows.setdefault(table, []).append(row | {"row_number": record.number})
+        self._rows.setdefault(table, []).append(row)
+
+    def _hide_person(self, person: str | None) -> str | None:
+        if person not in self._people:
+            self._people[person] = self._key.pseudonymise(person)
+        return self._people[person]
 
     def _retract(self, retraction: Retraction | None, context: Context) -> None:
         if retraction is None:
@@ -221,11 +227,15 @@ def _find_known_person(record: Record) -> str | None:
 def _build_frame(table: str, rows: list[Resource]) -> pl.DataFrame:
     """Return rows as columns; a value of the wrong JSON type becomes text for the checks."""
     names = [*PARSERS[table], *(name for name in ORIGIN if name not in ("key_id", "bucket"))]
-    return pl.DataFrame(_build_column(name, [row.get(name) for row in rows]) for name in names)
+    said = set().union(*rows)
+    return pl.DataFrame(_build_column(name, rows, name in said) for name in names)
 
 
-def _build_column(name: str, values: list[Any]) -> pl.Series:
+def _build_column(name: str, rows: list[Resource], is_said: bool) -> pl.Series:
     dtype = TYPED.get(name, pl.String)
+    if not is_said:
+        return pl.Series(name, [None], dtype=dtype).new_from_index(0, len(rows))
+    values = [row.get(name) for row in rows]
     if dtype == pl.String:
         values = [_write_text(value) for value in values]
     return pl.Series(name, values, dtype=dtype)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+import orjson
+
 from flows.sources.batch import UnreadableFileError
 from flows.sources.drop import SourceFile, open_members
 from flows.sources.fhir_values import REFERENCE, Context, Resource, as_list, as_object
@@ -113,6 +115,14 @@ def _list_details(record: Record) -> tuple[Any, ...]:
 
 def _parse_json(text: bytes, what: str) -> tuple[str | None, Any]:
     """Return (problem, None) or (None, what the JSON holds)."""
+    try:
+        return None, orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _parse_unusual_json(text, what)
+
+
+def _parse_unusual_json(text: bytes, what: str) -> tuple[str | None, Any]:
+    """Parse what the fast parser refuses: NaN, numbers without limit; or say what is wrong."""
     try:
         content = json.loads(text)
         if b"\\ud" in text or b"\\uD" in text:

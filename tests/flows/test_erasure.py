@@ -16,7 +16,8 @@ from feature_repo.online import open_reader
 from feature_repo.online_store import REPOSITORY
 from flows import erasure as erasure_flow
 from flows.erasure import ERASED_SINCE_TAG, ErasureIncompleteError, erase_queued
-from flows.lake.tables import erase_rows, locate_table, merge_rows, scan_table
+from flows.lake.merging import merge_rows
+from flows.lake.tables import erase_rows, locate_table, scan_table
 from mlruns_config.manifest import RELEASE_MODEL
 from serving.audit.signing import KeyRing, Signer
 from serving.database.tables import AuditRow, Consent, ErasureStore, Prediction

@@ -8,7 +8,8 @@ import pytest
 
 from feature_repo.pseudonyms import assign_bucket, pseudonymise
 from flows.datasets.lineage import find_validation
-from flows.lake.tables import SET_ASIDE, locate_table, merge_rows, scan_table, set_rows_aside
+from flows.lake.merging import merge_rows
+from flows.lake.tables import SET_ASIDE, locate_table, scan_table, set_rows_aside
 from flows.quality.suites import list_expectations
 from flows.sources.contract import TABLES
 from flows.validation import VALIDATED_TABLES, ValidationFailedError, validate_lake

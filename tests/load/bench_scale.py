@@ -127,7 +127,7 @@ def land(people: str) -> None:
     """Put a cohort of consenting individuals into the lake, a bucket in one append."""
     from flows.cohort import simulate_cohort
     from flows.lake.consent_database import write_rows
-    from flows.lake.tables import merge_rows
+    from flows.lake.merging import merge_rows
     from serving.database.sessions import create_database_engine, open_session
     from serving.settings import get_settings
     from tests.fixtures.landed_tables import land_block

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from feature_repo.instruments import PHQ9
 from flows.lake.joining import join_records
-from flows.lake.parts import RETRACTION_SCHEMA, choose_current, schema_of_parts
+from flows.lake.parts import RETRACTION_SCHEMA, schema_of_parts
+from flows.lake.standing import choose_current
 from flows.sources.clean import check_rows
 from flows.sources.contract import EMR_EVENTS, SURVEYS, WEARABLE_DAYS, Table
 from tests.fixtures.fhir import NOW, observation, quantity, read

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from flows.lake.merging import MergeCounts, merge_rows
 from flows.lake.parts import (
     RETRACTIONS,
     erase_retractions,
@@ -14,7 +15,7 @@ from flows.lake.parts import (
     read_retractions,
     schema_of_parts,
 )
-from flows.lake.tables import MergeCounts, erase_rows, locate_table, merge_rows, scan_table
+from flows.lake.tables import erase_rows, locate_table, scan_table
 from flows.sources.contract import SURVEYS, TABLES
 from tests.fixtures.fhir import observation, response
 from tests.fixtures.quiet_ingestion import KEY, NOW, ingest_quietly, read_rows, write_drop

@@ -11,16 +11,8 @@ import httpx
 import polars as pl
 import pytest
 
-from flows.lake.tables import (
-    QUARANTINE,
-    DuplicateKeyError,
-    MergeCounts,
-    append_quarantine,
-    describe_table,
-    get_version,
-    merge_rows,
-    scan_table,
-)
+from flows.lake.merging import DuplicateKeyError, MergeCounts, merge_rows
+from flows.lake.tables import QUARANTINE, append_quarantine, describe_table, get_version, scan_table
 from flows.sources.contract import TABLES, WEARABLE_DAYS
 from flows.sources.drop import find_files
 from tests.fixtures.object_store import KEY_ID, SECRET, run_object_store
@@ -127,7 +119,7 @@ def test_the_same_bad_row_of_the_same_file_is_quarantined_once(lake: str) -> Non
 WRITER = """
 import sys
 from tests.fixtures.wearable_days import make_days
-from flows.lake.tables import merge_rows
+from flows.lake.merging import merge_rows
 print("ready", flush=True)
 for steps in range(1, 1000):
     merge_rows(sys.argv[1], "wearable_days", make_days(48, 60, steps=float(steps)))

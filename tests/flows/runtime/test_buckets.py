@@ -16,8 +16,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from feature_repo.catalogue import STORED_VIEWS
 from flows.features.tables import ensure_table, merge_rows, read_bucket
+from flows.lake.merging import merge_rows as land_rows
 from flows.lake.spans import EVERYBODY, SPAN_SIZE, count_individuals, divide
-from flows.lake.tables import merge_rows as land_rows
 from flows.materialisation import compute_bucket, compute_views
 from flows.runtime.buckets import choose_runner, run_buckets
 from serving.settings import get_settings
