@@ -17,29 +17,39 @@ from flows.models.member import FittingData
 from mlruns_config.missing import HISTORY, PARTS, list_patterns, name_pattern
 
 
-def blank_data_types(rows: ModelRows, data_types: tuple[str, ...]) -> ModelRows:
-    """Return a copy of `rows` without the columns and channels of these data types."""
+def blank_data_types(
+    rows: ModelRows, data_types: tuple[str, ...], names: tuple[str, ...] | None = None
+) -> ModelRows:
+    """Return a copy of `rows` without the columns and channels of these data types.
+
+    `names` are those of the columns, by default the model inputs.
+    """
     # Here, not at the top: Feast imports torch, which the tabular members do without.
     from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 
     channels = [data_type in data_types for _, _, data_type in SEQUENCE_CHANNELS.values()]
     features, sequences = rows.features.copy(), rows.sequences.copy()
     for data_type in data_types:
-        features[:, find_columns(data_type)] = np.nan
+        features[:, find_columns(data_type, names)] = np.nan
     sequences[:, :, channels] = np.nan
     return ModelRows(features, sequences)
 
 
-def find_columns(part: str) -> NDArray[np.bool_]:
-    """Return which columns of the features are of a data type or of HISTORY, bool [columns]."""
+def find_columns(part: str, names: tuple[str, ...] | None = None) -> NDArray[np.bool_]:
+    """Return which columns are of a data type or of HISTORY, bool [columns].
+
+    `names` are those of the columns, by default the model inputs; a column that is not a model
+    input is of no data type.
+    """
     # Here, not at the top, for the same reason.
     from feature_repo.catalogue import list_model_inputs
 
-    columns = list_model_inputs()
+    data_types = {column.name: column.data_type for column in list_model_inputs()}
+    names = names or tuple(data_types)
     if part == HISTORY:
-        stored = [one.name not in CURRENT_ANSWERS for one in columns]
-        return np.array(stored) & find_columns("survey")
-    return np.array([column.data_type == part for column in columns])
+        stored = [name not in CURRENT_ANSWERS for name in names]
+        return np.array(stored) & find_columns("survey", names)
+    return np.array([data_types.get(name) == part for name in names])
 
 
 def find_patterns(rows: ModelRows) -> NDArray[np.str_]:
@@ -63,7 +73,7 @@ def add_blanked_copies(data: FittingData) -> FittingData:
     copies = ModelRows(data.rows.features.copy(), data.rows.sequences.copy())
     for number, pattern in enumerate(patterns):
         chosen = drawn == number
-        blanked = blank_data_types(copies.select(chosen), pattern)
+        blanked = blank_data_types(copies.select(chosen), pattern, data.names)
         copies.features[chosen], copies.sequences[chosen] = blanked.features, blanked.sequences
     return replace(
         data,

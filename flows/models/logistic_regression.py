@@ -188,7 +188,9 @@ def fit(data: FittingData) -> FoldedRegression:
     mean, scale = filled.mean(axis=0), filled.std(axis=0)
     scale[scale < 1e-6] = 1.0
     pieces = list_pieces(data.names)
-    shares = np.column_stack([climb(filled[:, n], low, high) for n, low, high in pieces] or [fill])
+    shares = np.column_stack(
+        [np.empty((len(filled), 0)), *(climb(filled[:, n], low, high) for n, low, high in pieces)]
+    )
     bends = {column for column, _, _ in pieces}
     straight = (filled - mean) / scale
     straight[:, list(bends)] = 0.0

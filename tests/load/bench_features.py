@@ -32,9 +32,10 @@ def mark_landed(frame: pl.DataFrame) -> pl.DataFrame:
     landed = frame.rename({"person_id": "anonymized_id"})
     if "birth_date" in landed.columns:
         return landed.with_columns(pl.col("birth_date").dt.year().alias("birth_year"))
-    if "instrument" in landed.columns:
-        landed = landed.with_columns(total=pl.lit(None, dtype=pl.Int16))
     moment = next(name for name in ("answered_at", "started_at", "date") if name in landed.columns)
+    if moment == "answered_at":
+        # The lake's column; a simulated questionnaire has its items instead.
+        landed = landed.with_columns(pl.lit(None, pl.Int16).alias("total"))
     known = pl.col(moment).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     return landed.with_columns(known.alias("available_at"))
 

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from feature_repo.instruments import PHQ9_CASE_CUTOFF
+from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.datasets.rows import ModelRows
 from flows.datasets.training_set import FUTURE_WEEKS
 from flows.evaluation.metrics import compute_metrics
@@ -70,7 +71,7 @@ def read_column(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def select_rows(inputs: np.ndarray) -> ModelRows:
-    return ModelRows(inputs, np.empty((len(inputs), 0, 0), np.float32))
+    return ModelRows(inputs, np.empty((len(inputs), 0, len(SEQUENCE_CHANNELS)), np.float32))
 
 
 def make_data(survey: Survey, fitting: np.ndarray, stopping: np.ndarray) -> FittingData:
