@@ -18,6 +18,7 @@ from serving.dependencies import (
 )
 from serving.http.problems import GUARDED, describe_problems
 from serving.predictions.passport import Passport, issue_passport
+from serving.predictions.passport_access import restrict_passport
 from serving.releases.lineage import RegisteredManifest
 from serving.reviews.crisis_overrides import find_override
 from serving.reviews.queue import find_prediction
@@ -58,15 +59,15 @@ def get_prediction(
 def get_passport(
     prediction_id: UUID,
     trail: Trail,
-    _reader: PassportReader,
+    reader: PassportReader,
     session: DbSession,
     services: WorkerServices,
 ) -> Passport:
-    """Return everything that led to a prediction, and what became of it."""
+    """Return what led to a prediction and what became of it, so far as the role may see it."""
     prediction = find_prediction(session, prediction_id)
     passport = issue_passport(session, prediction, *find_origin(services, prediction))
     record_viewing(trail, prediction, "view_passport")
-    return passport
+    return restrict_passport(passport, reader.role)
 
 
 def find_origin(
