@@ -109,7 +109,7 @@ def _ingest_files(run: Run, engine: Engine) -> IngestionReport:
     report.errors.extend(run.drop.errors)
     report.notes.extend(run.drop.notes)
     report.add(ingest_consents(run, engine))
-    consented = read_consented_types(engine, run.now)
+    consented = read_consented_types(engine)
     steps = len(run.drop.files) + len(LANDED_TABLES)
     try:
         for done, file in enumerate(run.drop.files, 1):

@@ -14,6 +14,7 @@ from serving.audit.trail import CONSENT_CHANGE, CONSENT_VIEW, REVIEW_LIST
 from serving.consent.changes import Grant, list_current, list_history, record_grants, withdraw
 from serving.consent.in_force import combine_consents, read_consents
 from serving.consent.notices import list_expiring, list_notices
+from serving.database.clock import read_database_time
 from serving.dependencies import ConsentManager, DbSession, Trail, WorkerServices
 from serving.http.individual import IndividualBody, resolve_individual
 from serving.http.parameters import EXAMPLE_ID, AnonymizedId, in_utc
@@ -228,7 +229,7 @@ def delete_consents(
 
 
 def describe_consents(session: Session, anonymized_id: str) -> ConsentState:
-    now = datetime.now(UTC)
+    now = read_database_time(session)
     known = read_consents(session, anonymized_id)
     return ConsentState(
         anonymized_id=anonymized_id,

@@ -126,11 +126,11 @@ async def require_consent(
     """
     CONSENT_VERIFICATIONS.inc()
     known = dependencies.consents.get_known(anonymized_id)
-    consented = find_consented(known or ())
+    consented = find_consented(known or (), dependencies)
     if not suffices(consented, request):
         # Nobody is refused on what a cache says: the consent may be a moment old.
         known = await run_in_threadpool(read_consents, dependencies, anonymized_id)
-        consented = find_consented(known)
+        consented = find_consented(known, dependencies)
     if suffices(consented, request):
         return consented
     raise make_consent_error(
@@ -150,8 +150,10 @@ def make_consent_error(what: str, principal: Actor, anonymized_id: str) -> Conse
     )
 
 
-def find_consented(known: tuple[KnownConsent, ...]) -> frozenset[str]:
-    return combine_consents(known, SCREENING, datetime.now(UTC))
+def find_consented(
+    known: tuple[KnownConsent, ...], dependencies: ScreeningDependencies
+) -> frozenset[str]:
+    return combine_consents(known, SCREENING, dependencies.consents.now())
 
 
 def suffices(consented: frozenset[str], request: ScreeningRequest) -> bool:
