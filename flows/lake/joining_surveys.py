@@ -10,11 +10,11 @@ from datetime import timedelta
 
 import polars as pl
 
-from feature_repo.instruments import INSTRUMENTS
+from feature_repo.fhir_surveys import name_family
+from feature_repo.instruments import INSTRUMENTS, ITEM_COLUMNS
 from flows.lake.joined import Joined, join_rows, reject
 from flows.sources.clean import add_items
-from flows.sources.contract import INSTANT, ITEM_COLUMNS, SURVEYS
-from flows.sources.fhir_surveys import name_family
+from flows.sources.contract import INSTANT, SURVEYS
 
 #: Apps send the items of one questionnaire one by one; people take minutes to fill it in.
 WINDOW = timedelta(minutes=10)
