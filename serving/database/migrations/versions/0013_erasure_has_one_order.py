@@ -6,8 +6,8 @@ was committed while the insert waited. An erasure takes the same lock exclusivel
 
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 

@@ -5,8 +5,8 @@ With one link far ahead, the application's login could stop sealing: no later ro
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
