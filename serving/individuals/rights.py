@@ -15,6 +15,7 @@ from serving.database.tables import (
     Base,
     Consent,
     ConsentNotice,
+    ContactAttempt,
     CrisisOverride,
     Prediction,
     PredictionLabel,
@@ -72,6 +73,7 @@ def collect_everything(session: Session, anonymized_id: str) -> dict[str, Any]:
         "predictions": _collect(session, Prediction, anonymized_id, "created_at"),
         "reviews": _collect(session, ReviewItem, anonymized_id, "created_at"),
         "review_events": _collect(session, ReviewEvent, anonymized_id, "created_at"),
+        "contact_attempts": _collect(session, ContactAttempt, anonymized_id, "created_at"),
         "crisis_overrides": _collect(session, CrisisOverride, anonymized_id, "created_at"),
         "labels": _collect(session, PredictionLabel, anonymized_id, "settled_at"),
     }

@@ -7,6 +7,7 @@ gets it. Open items are pending or claimed; ORDER has the most urgent first.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +53,24 @@ ORDER = (
 )
 
 
+class QueueOrder(StrEnum):
+    """In which order a list shows the queue; urgency is the one to work by."""
+
+    URGENCY = "urgency"
+    DUE = "due"
+    WAITING = "waiting"
+    NEWEST = "newest"
+
+
+#: Columns of each order; the last one settles ties. NEWEST counts back from 1970.
+ORDERS: dict[QueueOrder, tuple[Any, ...]] = {
+    QueueOrder.URGENCY: ORDER,
+    QueueOrder.DUE: (ReviewItem.due_at, ReviewItem.id),
+    QueueOrder.WAITING: (ReviewItem.created_at, ReviewItem.id),
+    QueueOrder.NEWEST: (-func.extract("epoch", ReviewItem.created_at), ReviewItem.id),
+}
+
+
 @dataclass(frozen=True)
 class QueueFilter:
     """Which items a listing holds; None: any. Without a status, those still open."""
@@ -61,6 +80,7 @@ class QueueFilter:
     reason: str | None = None
     claimed_by: str | None = None
     overdue: bool | None = None
+    anonymized_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +94,18 @@ class ReviewDecision:
 
 
 def list_items(
-    session: Session, wanted: QueueFilter, after: Sequence[Any] | None, limit: int
+    session: Session,
+    wanted: QueueFilter,
+    after: Sequence[Any] | None,
+    limit: int,
+    order: QueueOrder = QueueOrder.URGENCY,
 ) -> Sequence[ReviewItem]:
-    """Return up to `limit` items after a position (`find_position`), in queue order."""
+    """Return up to `limit` items after a position (`find_position`), in an order."""
+    columns = ORDERS[order]
     statement = select(ReviewItem).where(*_make_conditions(wanted, datetime.now(UTC)))
     if after is not None:
-        statement = statement.where(tuple_(*ORDER) > after)
-    return session.scalars(statement.order_by(*ORDER).limit(limit)).all()
+        statement = statement.where(tuple_(*columns) > after)
+    return session.scalars(statement.order_by(*columns).limit(limit)).all()
 
 
 def _make_conditions(wanted: QueueFilter, now: datetime) -> Iterator[ColumnElement[bool]]:
@@ -95,16 +120,21 @@ def _make_conditions(wanted: QueueFilter, now: datetime) -> Iterator[ColumnEleme
         yield any_(ReviewItem.reasons) == wanted.reason
     if wanted.claimed_by is not None:
         yield ReviewItem.claimed_by == wanted.claimed_by
+    if wanted.anonymized_id is not None:
+        yield ReviewItem.anonymized_id == wanted.anonymized_id
     if wanted.overdue is not None:
         is_open = ReviewItem.status.in_(OPEN)
         late = and_(is_open, ReviewItem.due_at < now)
         yield late if wanted.overdue else ~late
 
 
-def find_position(item: ReviewItem) -> tuple[int, int, float, datetime, UUID]:
-    """Return where an item stands in the queue's order, as ORDER does."""
-    rank = find_rank(item.priority)
-    return rank, -item.crisis_level, -item.risk_score, item.created_at, item.id
+def find_position(item: ReviewItem, order: QueueOrder = QueueOrder.URGENCY) -> tuple[Any, ...]:
+    """Return the place of an item in an order, as ORDERS computes it."""
+    if order is QueueOrder.URGENCY:
+        rank = find_rank(item.priority)
+        return rank, -item.crisis_level, -item.risk_score, item.created_at, item.id
+    moment = item.due_at if order is QueueOrder.DUE else item.created_at
+    return -moment.timestamp() if order is QueueOrder.NEWEST else moment, item.id
 
 
 def find_rank(priority: str) -> int:
@@ -132,6 +162,13 @@ def list_open(session: Session, individuals: Sequence[str]) -> Sequence[ReviewIt
         ReviewItem.anonymized_id.in_(individuals), ReviewItem.status.in_(OPEN)
     )
     return session.scalars(statement).all()
+
+
+def list_of_individual(session: Session, anonymized_id: str, limit: int = 20) -> list[ReviewItem]:
+    """Return the last items of an individual, newest first, open or decided."""
+    statement = select(ReviewItem).where(ReviewItem.anonymized_id == anonymized_id)
+    order = (ReviewItem.created_at.desc(), ReviewItem.id)
+    return list(session.scalars(statement.order_by(*order).limit(limit)))
 
 
 def list_events(session: Session, review_id: UUID) -> Sequence[ReviewEvent]:

@@ -90,6 +90,7 @@ class Export(BaseModel):
     predictions: list[dict[str, Any]]
     reviews: list[dict[str, Any]]
     review_events: list[dict[str, Any]]
+    contact_attempts: list[dict[str, Any]]
     crisis_overrides: list[dict[str, Any]]
 
 
