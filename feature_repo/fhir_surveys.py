@@ -8,6 +8,7 @@ or a total that is not the sum, reject the record.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from feature_repo.fhir_answers import Points, read_answer, read_number
@@ -35,6 +36,10 @@ ITEMS: dict[str, tuple[str, int]] = {
 }
 PANELS = {code: one.name for one in INSTRUMENTS.values() for _, code in one.panel_codes}
 TOTALS = {code: one.name for one in INSTRUMENTS.values() for _, code in one.total_codes}
+
+#: Items that name no panel belong to one questionnaire when they lie within it of each other:
+#: apps send items one by one, and people take minutes to fill a form in.
+JOIN_WINDOW = timedelta(minutes=10)
 
 #: Kind of `part` of a row that holds an answer, a total or a panel of a survey.
 SURVEY_ITEM = "item"

@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     jwt_issuer: str = "mhras"
     jwt_audience: str = "mhras"
     jwt_role_claim: str = "role"
+    #: The address under which EHRs call this service: tokens of theirs name it as audience.
+    public_url: str = "http://127.0.0.1:8000"
+    #: JSON file of the registered EHR clients; without it the EHR endpoints are switched off.
+    ehr_clients_file: str | None = None
     #: How long a console session lives without a request, and in all.
     console_idle_minutes: Annotated[int, Field(ge=1, le=240)] = 30
     console_session_hours: Annotated[int, Field(ge=1, le=24)] = 10
