@@ -140,6 +140,11 @@ def look_up(words: dict[str, str]) -> Callable[[Any], str]:
     return translate
 
 
+def capitalize_first(text: str) -> str:
+    """Return a sentence with a capital first letter, the rest as it was."""
+    return text[:1].upper() + text[1:]
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "instant": show_instant,
     "day": show_day,
@@ -156,4 +161,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "reason_code": look_up(REASON_CODES),
     "action": look_up(ACTIONS),
     "plain": look_up({}),
+    "capitalize_first": capitalize_first,
+    "count": count,
 }

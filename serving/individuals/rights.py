@@ -1,7 +1,7 @@
 """What an individual may ask of us: what we predicted, all we hold, and who looked at it."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -95,3 +95,10 @@ def _settle(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return str(value) if isinstance(value, UUID) else value
+
+
+def describe_export(anonymized_id: str, held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an export as JSON holds it: what is held, of whom, when, and what is elsewhere."""
+    now = datetime.now(UTC).isoformat()
+    head = {"anonymized_id": anonymized_id, "exported_at": now, "not_included": ELSEWHERE}
+    return head | dict(held)
