@@ -99,6 +99,11 @@ class Settings(BaseSettings):
     enable_crisis_override: bool = True
 
     mlflow_tracking_uri: str = "http://127.0.0.1:5000"
+    #: Addresses under which people open MLflow (by default the tracking address), Prefect, and
+    #: the source repository: the links of a passport.
+    mlflow_ui_url: str | None = None
+    prefect_ui_url: str | None = None
+    source_url: str | None = None
     #: A login that may read, where the MLflow server asks for one.
     mlflow_tracking_username: str | None = None
     mlflow_tracking_password: SecretStr | None = None
