@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     drift_threshold: Annotated[float, Field(gt=0, le=1)] = 0.3
     #: Whether the drift flow compares, and /metrics tells what it found.
     enable_drift_monitoring: bool = True
-    #: Where flows tell people what they did; nothing is sent without it.
+    #: Where flows report to people, and the API sends notices of crises; nothing without it.
     alert_webhook_url: SecretStr | None = None
 
     enable_shap_explanations: bool = True
