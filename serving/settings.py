@@ -8,6 +8,7 @@ import base64
 import binascii
 from functools import lru_cache
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -32,6 +33,9 @@ PLACEHOLDER = "CHANGE_ME"
 
 #: 256 bit, as the deployment guide asks.
 MINIMUM_SECRET_BYTES = 32
+
+#: Hosts whose traffic leaves no machine, so that http:// is no risk.
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 #: An Ed25519 key, private seed or public.
 KEY_BYTES = 32
@@ -79,6 +83,10 @@ class Settings(BaseSettings):
     jwt_issuer: str = "mhras"
     jwt_audience: str = "mhras"
     jwt_role_claim: str = "role"
+    #: The address under which EHRs call this service: tokens of theirs name it as audience.
+    public_url: str = "http://127.0.0.1:8000"
+    #: JSON file of the registered EHR clients; without it the EHR endpoints are switched off.
+    ehr_clients_file: str | None = None
     #: How long a console session lives without a request, and in all.
     console_idle_minutes: Annotated[int, Field(ge=1, le=240)] = 30
     console_session_hours: Annotated[int, Field(ge=1, le=24)] = 10
@@ -112,6 +120,8 @@ class Settings(BaseSettings):
     mlflow_promoter_password: SecretStr | None = None
     #: Folder or s3:// URL of the Delta tables.
     lake_url: str = ".mhras/lake"
+    #: Folders and URL prefixes, comma-separated, in which drops may lie.
+    drop_locations: str = "/,s3://"
     #: Where the flows' work by bucket runs: a Dask scheduler (tcp://host:8786), else threads here.
     dask_scheduler_address: str | None = None
     #: Buckets worked on at once by threads; memory grows with each.
@@ -184,6 +194,15 @@ class Settings(BaseSettings):
     @classmethod
     def _name_the_driver(cls, url: SecretStr) -> SecretStr:
         return SecretStr(normalise_database_url(url.get_secret_value()))
+
+    @field_validator("jwt_jwks_url")
+    @classmethod
+    def _refuse_unprotected_keys(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "https:")
+        is_local = parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS
+        if parts.scheme != "https" and not is_local:
+            raise ValueError("must be an https:// URL (http:// to this machine only)")
+        return url
 
     @field_validator("audit_signing_key")
     @classmethod

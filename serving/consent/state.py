@@ -1,6 +1,6 @@
 """What is allowed about an individual now, and how it came about: for routes and pages alike."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +10,7 @@ from feature_repo.consent_terms import PURPOSES
 from serving.consent.changes import list_current, list_history
 from serving.consent.in_force import combine_consents, read_consents
 from serving.consent.notices import list_notices
+from serving.database.clock import read_database_time
 
 EXAMPLE_ID = "5f0c1d7e2a9b4c3d8e6f7a1b2c3d4e5f"
 
@@ -58,7 +59,7 @@ class ConsentState(BaseModel):
 
 
 def describe_consents(session: Session, anonymized_id: str) -> ConsentState:
-    now = datetime.now(UTC)
+    now = read_database_time(session)
     known = read_consents(session, anonymized_id)
     return ConsentState(
         anonymized_id=anonymized_id,

@@ -23,7 +23,8 @@ from serving.database.sessions import open_session
 from serving.dependencies import DbSession, RequestTrail, Trail, WorkerServices
 from serving.errors import UnusableError
 from serving.http.parameters import read_cursor, read_number, write_cursor
-from serving.predictions.passport import Addresses, view_passport
+from serving.predictions.passport import Addresses
+from serving.predictions.passport_access import view_passport
 from serving.reviews.queue import find_prediction
 from serving.services import Services
 
@@ -165,12 +166,13 @@ def show_passport(
     trail: Trail,
     session: DbSession,
     services: WorkerServices,
-    _person: PassportReader,
+    person: PassportReader,
 ) -> Response:
     """Show everything that led to a prediction, and what became of it."""
     prediction = find_prediction(session, prediction_id)
     addresses = Addresses.read(services.settings)
-    passport = view_passport(session, trail, prediction, services.manifests, addresses)
+    role = person.principal.role
+    passport = view_passport(session, trail, prediction, services.manifests, addresses, role)
     known = read_known_ids(request, services.settings)
     values = {"passport": passport, "own_id": known.get(passport.anonymized_id)}
     return render_page(request, "passport.html", values)

@@ -492,3 +492,14 @@ class AuditCheckpoint(Base):
     position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     signed_at: Mapped[datetime]
     document: Mapped[dict[str, Any]]
+
+
+class ClientTokenUse(Base):
+    """A token of an EHR client that was accepted; it is refused when it comes again."""
+
+    __tablename__ = "client_token_uses"
+    __table_args__ = (Index("idx_client_token_uses_expires_at", "expires_at"),)
+
+    client_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    expires_at: Mapped[datetime]

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from feature_repo.consent_terms import SCREENING
 from mlruns_config.manifest import MemberPin
-from serving.audit.trail import PREDICTION_VIEW, EventTrail
+from serving.audit.trail import PREDICTION_VIEW
 from serving.consent.in_force import KnownConsent, read_consents, was_in_force
 from serving.database.tables import (
     AuditRow,
@@ -26,8 +26,7 @@ from serving.database.tables import (
     ReviewItem,
     ShadowPrediction,
 )
-from serving.predictions.viewing import record_viewing
-from serving.releases.lineage import ManifestReader, RegisteredManifest
+from serving.releases.lineage import RegisteredManifest
 from serving.settings import Settings
 
 
@@ -145,10 +144,19 @@ class Passport(PassportPart):
     anonymized_id: str
     created_at: datetime
     requested_by: str
-    answer: dict[str, Any] = Field(description="As it was given, explanation included.")
-    inputs: dict[str, Any] = Field(description="What the models saw, and the age of each view.")
+    answer: dict[str, Any] = Field(
+        description="As it was given, explanation included; without the estimate for roles that "
+        "may not view predictions."
+    )
+    inputs: dict[str, Any] = Field(
+        description="What the models saw, and the age of each view; answers to single items for "
+        "clinicians and admins only."
+    )
     release: ReleaseOrigin | None
     missing: list[str] = Field(description="Parts that could not be read now.")
+    withheld: list[str] = Field(
+        default=[], description="Parts that the reader's role may not see, with the permission."
+    )
     consents: list[ConsentInForce] = Field(description="In force when the answer was given.")
     review: ReviewOutcome | None
     crisis_overrides: list[Override]
@@ -286,18 +294,3 @@ def _find_one(
 ) -> Shown | None:
     row = session.scalars(select(table).where(table.prediction_id == prediction_id)).first()
     return None if row is None else shown.model_validate(row)
-
-
-def view_passport(
-    session: Session,
-    trail: EventTrail,
-    prediction: Prediction,
-    manifests: ManifestReader,
-    addresses: Addresses,
-) -> Passport:
-    """Return the passport of a prediction that a person opens; its own viewing is not in it."""
-    version = prediction.release_version
-    registered = None if version is None else manifests.read(int(version))
-    passport = issue_passport(session, prediction, registered, addresses)
-    record_viewing(trail, prediction, "view_passport")
-    return passport

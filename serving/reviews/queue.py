@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     any_,
     case,
+    exists,
     func,
     or_,
     select,
@@ -35,9 +36,17 @@ from serving.database.review_terms import (
     OverrideReason,
     ReviewStatus,
 )
-from serving.database.tables import Prediction, ReviewEvent, ReviewItem
-from serving.errors import ClaimedByAnotherError, ConflictError, NotFoundError, Principal
+from serving.database.tables import CrisisOverride, Prediction, ReviewEvent, ReviewItem
+from serving.errors import (
+    ClaimedByAnotherError,
+    ConflictError,
+    NotFoundError,
+    Principal,
+    ProblemError,
+    SecondPersonNeededError,
+)
 from serving.roles import Role
+from serving.scoring.estimate import Band
 
 OPEN = (ReviewStatus.PENDING, ReviewStatus.CLAIMED)
 PRIORITIES = tuple(REVIEW_WITHIN)
@@ -222,15 +231,20 @@ def release(session: Session, review_id: UUID, principal: Principal) -> ReviewIt
 def decide(
     session: Session, review_id: UUID, principal: Principal, decision: ReviewDecision
 ) -> ReviewItem:
-    """Close an item that nobody else has claimed.
+    """Close an item that no other clinician has claimed.
 
-    Raises NotFoundError, ClaimedByAnotherError (audited), ConflictError when it is decided.
+    Raises NotFoundError, ConflictError when it is decided, and, both audited,
+    ClaimedByAnotherError and SecondPersonNeededError when the decision lowers a crisis that the
+    same clinician declared.
     """
     now = datetime.now(UTC)
+    may_decide = _may_take(principal, now)
+    if _lowers_crisis(decision):
+        may_decide = and_(may_decide, ~_declared_by(principal))
     changed = _change(
         session,
         review_id,
-        _may_take(principal, now),
+        may_decide,
         status=ReviewStatus.DECIDED,
         claimed_by=principal.user_id,
         decided_by=principal.user_id,
@@ -243,6 +257,17 @@ def decide(
     if not changed:
         raise _explain(session, review_id, principal, "decide_review")
     return _note(session, review_id, principal, decision.decision, decision.comment)
+
+
+def _lowers_crisis(decision: ReviewDecision) -> bool:
+    return decision.decision == Decision.OVERRIDE and decision.new_band != Band.CRITICAL
+
+
+def _declared_by(principal: Principal) -> ColumnElement[bool]:
+    """Return the condition of items that this clinician's own crisis override is about."""
+    return exists().where(
+        CrisisOverride.review_id == ReviewItem.id, CrisisOverride.user_id == principal.user_id
+    )
 
 
 def add_note(session: Session, review_id: UUID, principal: Principal, note: str) -> ReviewItem:
@@ -288,9 +313,7 @@ def _note(
     return item
 
 
-def _explain(
-    session: Session, review_id: UUID, principal: Principal, action: str
-) -> NotFoundError | ConflictError | ClaimedByAnotherError:
+def _explain(session: Session, review_id: UUID, principal: Principal, action: str) -> ProblemError:
     """Return why a change did not apply."""
     try:
         item = find_item(session, review_id)
@@ -299,6 +322,13 @@ def _explain(
     if item.status == ReviewStatus.CLAIMED and item.claimed_by != principal.user_id:
         return ClaimedByAnotherError(
             "the item is claimed by somebody else", principal, action, item.anonymized_id
+        )
+    if item.status in OPEN and action == "decide_review":
+        return SecondPersonNeededError(
+            "you declared this crisis; another clinician must decide to lower it",
+            principal,
+            action,
+            item.anonymized_id,
         )
     return ConflictError(f"the item is {item.status}")
 

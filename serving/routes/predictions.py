@@ -13,7 +13,8 @@ from serving.dependencies import (
     WorkerServices,
 )
 from serving.http.problems import GUARDED, describe_problems
-from serving.predictions.passport import Addresses, Passport, view_passport
+from serving.predictions.passport import Addresses, Passport
+from serving.predictions.passport_access import view_passport
 from serving.predictions.viewing import record_viewing
 from serving.reviews.crisis_overrides import find_override
 from serving.reviews.queue import find_prediction
@@ -53,11 +54,11 @@ def get_prediction(
 def get_passport(
     prediction_id: UUID,
     trail: Trail,
-    _reader: PassportReader,
+    reader: PassportReader,
     session: DbSession,
     services: WorkerServices,
 ) -> Passport:
-    """Return everything that led to a prediction, and what became of it."""
+    """Return what led to a prediction and what became of it, so far as the role may see it."""
     prediction = find_prediction(session, prediction_id)
     addresses = Addresses.read(services.settings)
-    return view_passport(session, trail, prediction, services.manifests, addresses)
+    return view_passport(session, trail, prediction, services.manifests, addresses, reader.role)
