@@ -113,6 +113,19 @@ REVIEW_QUEUE_OVERDUE = Gauge(
     ["priority"],
     multiprocess_mode="mostrecent",
 )
+CRISES_UNCLAIMED_OVERDUE = Gauge(
+    "mhras_crises_unclaimed_overdue",
+    "Crises that were not claimed by their due time, of the whole queue.",
+    multiprocess_mode="mostrecent",
+)
+CRISIS_NOTICES = Counter(
+    "mhras_crisis_notices_total", "Crisis notices by what became of an attempt.", ["outcome"]
+)
+CRISIS_NOTICES_WAITING = Gauge(
+    "mhras_crisis_notices_waiting",
+    "Crisis notices that are not delivered yet, of the whole outbox.",
+    multiprocess_mode="mostrecent",
+)
 CRISIS_OVERRIDES = Counter(
     "mhras_crisis_overrides_total", "Predictions put into the top band by a clinician's word."
 )

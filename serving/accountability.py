@@ -14,6 +14,7 @@ from serving.auth.verifier import TokenVerifier
 from serving.consent.in_force import ConsentCache
 from serving.database.changes import ChangeListener
 from serving.queue_metrics import QueueMetrics
+from serving.reviews.crisis_notices import NoticeSender
 from serving.settings import Settings
 
 
@@ -30,11 +31,13 @@ class Accountability:
     sealer: Sealer
     unauthenticated: UnauthenticatedBudget
     queue_metrics: QueueMetrics
+    notices: NoticeSender
 
     @classmethod
     def make(cls, settings: Settings, engine: Engine) -> Self:
         changes = ChangeListener(engine.url)
         signer = Signer(settings.audit_signing_key.get_secret_value())
+        webhook = settings.alert_webhook_url
         checkpoints = CheckpointStore(settings.audit_checkpoint_url)
         seconds = settings.audit_seal_seconds, settings.audit_checkpoint_seconds
         return cls(
@@ -47,13 +50,16 @@ class Accountability:
             sealer=Sealer(engine, checkpoints, signer, *seconds),
             unauthenticated=UnauthenticatedBudget(),
             queue_metrics=QueueMetrics(engine, settings.enable_drift_monitoring),
+            notices=NoticeSender(engine, webhook.get_secret_value() if webhook else None),
         )
 
     def start(self) -> None:
         self.changes.start()
+        self.notices.start()
         self.sealer.start()
 
     def stop(self) -> None:
         """Seal what was recorded last, so: after everything that records."""
         self.changes.stop()
+        self.notices.stop()
         self.sealer.stop()

@@ -13,8 +13,9 @@ from feature_repo.online import open_reader
 from feature_repo.online_store import OnlineReader
 from monitoring.logging import configure_logging
 from serving.accountability import Accountability
-from serving.console import assets, cases, persons, queue, sign_in
+from serving.console import assets, cases, persons, queue, reviewer, sign_in
 from serving.console import consents as consent_pages
+from serving.console import models as model_pages
 from serving.console import screening as screening_form
 from serving.console.problems import render_problem
 from serving.database.sessions import create_database_engine, create_single_engine
@@ -103,7 +104,10 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
         *(cds_services, fhir, health, metrics, root, docs),
     ):
         app.include_router(routes.router)
-    for pages in (sign_in, queue, cases, screening_form, persons, consent_pages, assets):
+    for pages in (
+        *(sign_in, queue, cases, screening_form, persons, consent_pages),
+        *(reviewer, model_pages, assets),
+    ):
         app.include_router(pages.router)
     return app
 

@@ -29,6 +29,7 @@ class Services:
             **{lane.name: lane.is_alive for lane in self.screening.recorder.lanes},
             "audit-sealer": held.sealer.is_alive,
             "change-listener": held.changes.is_alive,
+            "notice-sender": held.notices.is_alive,
             "release-watcher": self.screening.releases.is_alive,
         }
         return [name for name, is_alive in threads.items() if not is_alive]

@@ -107,6 +107,11 @@ class Settings(BaseSettings):
     enable_crisis_override: bool = True
 
     mlflow_tracking_uri: str = "http://127.0.0.1:5000"
+    #: Addresses under which people open MLflow (by default the tracking address), Prefect, and
+    #: the source repository: the links of a passport.
+    mlflow_ui_url: str | None = None
+    prefect_ui_url: str | None = None
+    source_url: str | None = None
     #: A login that may read, where the MLflow server asks for one.
     mlflow_tracking_username: str | None = None
     mlflow_tracking_password: SecretStr | None = None
@@ -145,7 +150,7 @@ class Settings(BaseSettings):
     drift_threshold: Annotated[float, Field(gt=0, le=1)] = 0.3
     #: Whether the drift flow compares, and /metrics tells what it found.
     enable_drift_monitoring: bool = True
-    #: Where flows tell people what they did; nothing is sent without it.
+    #: Where flows report to people, and the API sends notices of crises; nothing without it.
     alert_webhook_url: SecretStr | None = None
 
     enable_shap_explanations: bool = True

@@ -259,6 +259,7 @@ def describe_case(
     reviews = list_of_individual(session, person)
     past = list_predictions(session, person, None, COURSE_LENGTH)
     course = make_course(past)
+    shows_answers = prediction is not None and may(request, Permission.VIEW_ANSWERS)
     return {
         "item": item,
         "review": item
@@ -268,7 +269,8 @@ def describe_case(
         "prediction": prediction,
         "answer": prediction.answer if prediction else {},
         "override": find_override(session, prediction.id) if prediction else None,
-        "questionnaires": list_answered(prediction) if prediction else [],
+        "questionnaires": list_answered(prediction) if prediction and shows_answers else [],
+        "shows_answers": shows_answers,
         "course": course,
         "chart": draw_chart(course),
         "reviews": reviews,

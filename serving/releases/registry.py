@@ -73,6 +73,12 @@ class Registry:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(response.content)
 
+    def read_run_text(self, run_id: str, path: str) -> str:
+        """Return a text that a run logged; raises RegistryUnavailableError without one."""
+        response = self._request("GET", "/get-artifact", params={"run_id": run_id, "path": path})
+        self._require_success(response, f"{path} of a run")
+        return response.content.decode("utf-8", "replace")
+
     def read_tag(self, model: str, version: int, tag: str) -> str | None:
         """Return a tag of a model version, None when the version has no such tag."""
         response = self._request(

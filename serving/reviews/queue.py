@@ -11,11 +11,26 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, any_, case, exists, func, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    and_,
+    any_,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from serving.database.review_terms import (
     CLAIM_LAPSES_AFTER,
+    CRISIS_REASONS,
     REVIEW_WITHIN,
     Decision,
     OverrideReason,
@@ -335,3 +350,14 @@ def count_open(session: Session) -> list[QueueCount]:
         .group_by(ReviewItem.priority, ReviewItem.status)
     )
     return [QueueCount(*row) for row in session.execute(statement).all()]
+
+
+def count_crises_left(session: Session) -> int:
+    """Return how many crises no clinician has claimed although their due time is over."""
+    is_crisis = type_coerce(ReviewItem.reasons, ARRAY(Text)).overlap(list(CRISIS_REASONS))
+    statement = select(func.count()).where(
+        ReviewItem.status == ReviewStatus.PENDING,
+        ReviewItem.due_at < datetime.now(UTC),
+        is_crisis,
+    )
+    return session.scalar(statement) or 0

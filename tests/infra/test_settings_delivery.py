@@ -27,6 +27,9 @@ OPTIONAL = {
     "JWT_ROLE_CLAIM": "goes with JWT_JWKS_URL",
     "CONSOLE_IDLE_MINUTES": "its default is what the security policy names",
     "CONSOLE_SESSION_HOURS": "its default is what the security policy names",
+    "MLFLOW_UI_URL": "a site names the addresses that its people open",
+    "PREFECT_UI_URL": "a site names the addresses that its people open",
+    "SOURCE_URL": "a site names the addresses that its people open",
     "CONSOLE_URL": "goes with OIDC_ISSUER",
     "OIDC_ISSUER": "a site whose people use the console sets it",
     "OIDC_CLIENT_ID": "goes with OIDC_ISSUER",
@@ -53,7 +56,6 @@ OPTIONAL = {
 }
 #: Read by every process, and only these pods act on it.
 ONLY_IN = {
-    "ALERT_WEBHOOK_URL": {"flow"},
     "MLFLOW_PROMOTER_USERNAME": {"api"},
     "MLFLOW_PROMOTER_PASSWORD": {"api"},
     "FEAST_REGISTRY_URL": {"flow"},
