@@ -42,6 +42,14 @@ ANSWER_FEATURES = {
 }
 
 
+#: Every name under which the answer to one item is kept.
+ITEM_ANSWERS = frozenset(
+    {
+        *(*PHQ9_ANSWERS, *GAD7_ANSWERS, *STORED_PHQ9_ITEMS),
+        *(f"phq9_item_{n}" for n in range(1, PHQ9.item_count + 1)),
+    }
+)
+
 #: Of ANSWER_FEATURES, those that today's answers alone make known.
 CURRENT_ANSWERS = frozenset(
     {*(f"phq9_item_{n}" for n in range(1, PHQ9.item_count + 1)), "phq9_total", "gad7_total"}

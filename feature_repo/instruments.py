@@ -229,3 +229,5 @@ INSTRUMENTS = {
 OTHER_INSTRUMENTS = tuple(one for one in INSTRUMENTS.values() if one not in (PHQ9, GAD7))
 
 MAX_ITEM_COUNT = max(instrument.item_count for instrument in INSTRUMENTS.values())
+#: Names of the answers to items 1, 2, … in a row of a survey.
+ITEM_COLUMNS = tuple(f"item_{number}" for number in range(1, MAX_ITEM_COUNT + 1))

@@ -24,19 +24,23 @@ class WeakSaltError(ValueError):
 
 
 def normalise_identifier(person_id: str) -> str:
-    """Return an identifier in NFC, without format characters and surrounding white space."""
+    """Return an identifier in NFKC, without format characters and surrounding white space.
+
+    NFKC writes full-width digits as plain ones. Upper and lower case stay apart: in some
+    organisations they are two people.
+    """
     if person_id.isascii():
         return person_id.strip()
     seen = "".join(char for char in person_id if unicodedata.category(char) != "Cf")
-    return unicodedata.normalize("NFC", seen).strip()
+    return unicodedata.normalize("NFKC", seen).strip()
 
 
 def pseudonymise(person_id: str, salt: str) -> str:
     """Return the pseudonym of `person_id`: 32 lower-case hex characters.
 
     Surrounding white space, characters that are not seen (a byte order mark, a zero-width
-    space) and the way in which accents are composed do not count as part of an identifier, so
-    that one person does not become two by how a file was made.
+    space), their width and the way in which accents are composed do not count as part of an
+    identifier, so that one person does not become two by how a file was made.
     """
     identifier = normalise_identifier(person_id)
     if not identifier:

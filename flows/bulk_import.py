@@ -7,7 +7,6 @@ only this user reads, and go when they have been ingested.
 
 import hashlib
 import shutil
-import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +24,7 @@ from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.sources.bulk.access import Access, Client
 from flows.sources.bulk.export import Export, finish_export, pull_export
 from flows.sources.contract import INSTANT, ColumnTypes
+from flows.sources.locations import find_import_root
 from serving.settings import get_settings
 
 IMPORTS = "bulk_imports"
@@ -105,9 +105,7 @@ def name_server(server: str, level: str) -> str:
 
 def locate_folder(lake_url: str, server: str, level: str) -> Path:
     """Return the folder of an import, the same in every run of it."""
-    local = "://" not in lake_url
-    root = Path(lake_url) if local else Path(tempfile.gettempdir())
-    return root / "_mhras_bulk" / name_server(server, level)
+    return find_import_root(lake_url) / name_server(server, level)
 
 
 def find_last_time(lake_url: str, server: str, level: str) -> str | None:

@@ -6,7 +6,6 @@ makes it known, once, and takes what is no longer allowed out of the online stor
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
@@ -27,6 +26,7 @@ from serving.consent.notices import (
     find_unnoticed,
     give_notices,
 )
+from serving.database.clock import read_database_time
 from serving.database.sessions import open_session
 from serving.database.tables import Consent
 from serving.errors import FlowActor
@@ -97,8 +97,8 @@ def _notice_all(kind: str, before: Callable[[Session, Sequence[Consent]], None])
     noticed = 0
     with open_database() as engine:
         while True:
-            now = datetime.now(UTC)
             with open_session(engine) as session:
+                now = read_database_time(session)
                 consents = find_unnoticed(session, kind, now, PAGE_SIZE)
                 before(session, consents)
                 give_notices(session, kind, consents, ACTOR, now)

@@ -45,6 +45,7 @@ from flows.sources.contract import CONSENTS, EMR_EVENTS, PEOPLE, TABLES, Table
 from flows.sources.delimited import list_unknown_columns
 from flows.sources.drop import Drop, SourceFile, find_files
 from flows.sources.fhir_context import gather_context
+from flows.sources.locations import check_location, find_import_root, split_locations
 from flows.sources.pseudonymise import PersonKey
 from serving.settings import Settings, get_settings
 
@@ -77,17 +78,25 @@ def ingest(
     Ends in a state named Withheld where consents let nothing land. Raises IngestionFailedError,
     after everything that is good has landed, when a file cannot be read or more than
     `max_quarantined_share` of a table's records are bad; EmptyDropError when there is nothing
-    to read; AlreadyRunningError while another ingestion runs.
+    to read; DropLocationError outside DROP_LOCATIONS; AlreadyRunningError while another ingestion
+    runs.
 
     Args:
-        drop: Folder or s3:// prefix of the files.
+        drop: Folder or s3:// prefix of the files, within DROP_LOCATIONS.
         max_quarantined_share: Share of a table's records that may be bad before the run fails.
         max_withheld_share: Share of all records that may be withheld before the run fails.
     """
     settings = get_settings()
+    check_location(drop, list_locations(settings))
     with open_database() as engine, run_alone("ingestion"):
         report = _ingest_files(_prepare(drop, settings), engine)
     return _conclude(report, max_quarantined_share, max_withheld_share)
+
+
+def list_locations(settings: Settings) -> list[str]:
+    """Return where drops may lie: as the site set it, and where bulk-import puts its exports."""
+    allowed = split_locations(settings.drop_locations)
+    return [*allowed, str(find_import_root(settings.lake_url))]
 
 
 def _prepare(drop: str, settings: Settings) -> Run:
@@ -109,7 +118,7 @@ def _ingest_files(run: Run, engine: Engine) -> IngestionReport:
     report.errors.extend(run.drop.errors)
     report.notes.extend(run.drop.notes)
     report.add(ingest_consents(run, engine))
-    consented = read_consented_types(engine, run.now)
+    consented = read_consented_types(engine)
     steps = len(run.drop.files) + len(LANDED_TABLES)
     try:
         for done, file in enumerate(run.drop.files, 1):

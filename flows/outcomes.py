@@ -106,7 +106,7 @@ def label_bucket(bucket: int, since: datetime, known_until: date) -> LabelCounts
     settings = get_settings()
     counts = LabelCounts()
     with open_database() as engine:
-        consented = read_consented_types(engine, datetime.now(UTC), bucket=bucket)
+        consented = read_consented_types(engine, bucket=bucket)
         for span in list_spans(settings.lake_url, bucket):
             asked = read_predictions(engine, bucket, span, since)
             tables = read_follow_up(settings.lake_url, bucket, span, consented)

@@ -13,6 +13,10 @@ from feature_repo.online import open_reader
 from feature_repo.online_store import OnlineReader
 from monitoring.logging import configure_logging
 from serving.accountability import Accountability
+from serving.console import assets, cases, persons, queue, sign_in
+from serving.console import consents as consent_pages
+from serving.console import screening as screening_form
+from serving.console.problems import render_problem
 from serving.database.sessions import create_database_engine, create_single_engine
 from serving.http.load import LoadLimit
 from serving.http.middleware import RequestContext
@@ -80,13 +84,15 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
         redoc_url=None,
     )
     app.add_middleware(RequestContext, timeout_seconds=settings.request_timeout)
-    install_problem_handlers(app)
+    install_problem_handlers(app, render_problem)
     for routes in (
         *(screening, predictions, crisis_overrides, reviews, consents, individuals),
         *(audit_trail, compliance, tokens, models, drift, configuration),
         *(health, metrics, root, docs),
     ):
         app.include_router(routes.router)
+    for pages in (sign_in, queue, cases, screening_form, persons, consent_pages, assets):
+        app.include_router(pages.router)
     return app
 
 

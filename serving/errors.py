@@ -112,6 +112,14 @@ class ClaimedByAnotherError(RefusedError):
     title = "Somebody else works on this item"
 
 
+class SecondPersonNeededError(RefusedError):
+    """A clinician lowers a crisis that the same clinician declared."""
+
+    status = 409
+    kind = "second-person-needed"
+    title = "Another clinician must decide this"
+
+
 class FeatureDisabledError(RefusedError):
     kind = "feature-disabled"
     title = "This is switched off here"

@@ -19,6 +19,8 @@ class Permission(StrEnum):
     OVERRIDE_CRISIS = "override_crisis"
     ACCESS_REVIEW_QUEUE = "access_review_queue"
     MANAGE_CONSENTS = "manage_consents"
+    #: Answers to single items of a questionnaire.
+    VIEW_ANSWERS = "view_answers"
     # "View predictions, access explanations, monitor drift"
     VIEW_PREDICTIONS = "view_predictions"
     VIEW_PASSPORTS = "view_passports"
@@ -47,6 +49,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
         Permission.ACCESS_REVIEW_QUEUE,
         # Consent is given to whoever looks after the individual.
         Permission.MANAGE_CONSENTS,
+        Permission.VIEW_ANSWERS,
         Permission.VIEW_PREDICTIONS,
         Permission.VIEW_PASSPORTS,
     },

@@ -7,9 +7,18 @@ with a hint instead of a default that would be the same everywhere.
 import base64
 import binascii
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SECRET_HINTS = {
@@ -24,6 +33,9 @@ PLACEHOLDER = "CHANGE_ME"
 
 #: 256 bit, as the deployment guide asks.
 MINIMUM_SECRET_BYTES = 32
+
+#: Hosts whose traffic leaves no machine, so that http:// is no risk.
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 #: An Ed25519 key, private seed or public.
 KEY_BYTES = 32
@@ -43,6 +55,10 @@ class Settings(BaseSettings):
     env: Annotated[
         Literal["development", "staging", "production"], Field(validation_alias="MHRAS_ENV")
     ] = "production"
+    #: Set where every person in this state is simulated; each page of the console then says so.
+    simulated_data: Annotated[bool, Field(validation_alias="MHRAS_SIMULATED_DATA")] = False
+    #: Time zone of dates that name none, and of times on pages.
+    timezone: Annotated[str, Field(validation_alias="MHRAS_TIMEZONE")] = "UTC"
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="MHRAS_LOG_LEVEL")
     ] = "INFO"
@@ -67,6 +83,26 @@ class Settings(BaseSettings):
     jwt_issuer: str = "mhras"
     jwt_audience: str = "mhras"
     jwt_role_claim: str = "role"
+    #: The address under which EHRs call this service: tokens of theirs name it as audience.
+    public_url: str = "http://127.0.0.1:8000"
+    #: JSON file of the registered EHR clients; without it the EHR endpoints are switched off.
+    ehr_clients_file: str | None = None
+    #: How long a console session lives without a request, and in all.
+    console_idle_minutes: Annotated[int, Field(ge=1, le=240)] = 30
+    console_session_hours: Annotated[int, Field(ge=1, le=24)] = 10
+    #: The address people open the console under; an identity provider sends them back there.
+    console_url: str | None = None
+    #: An OpenID Connect provider at which people sign in to the console, and this client of it.
+    oidc_issuer: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    oidc_role_claim: str = "role"
+    #: The claim of the user id that audit rows hold; the same as `sub` of API tokens.
+    oidc_user_claim: str = "sub"
+    #: The institution's own text for crises, and the line that people escalate to; the text is
+    #: in every answer and on every page about a crisis.
+    crisis_guidance: Annotated[str, Field(min_length=20, max_length=1000)] | None = None
+    crisis_escalation_line: Annotated[str, Field(max_length=100)] | None = None
     #: Whether clinicians may force the top band. PHQ-9 item 9 forces it either way.
     enable_crisis_override: bool = True
 
@@ -79,6 +115,8 @@ class Settings(BaseSettings):
     mlflow_promoter_password: SecretStr | None = None
     #: Folder or s3:// URL of the Delta tables.
     lake_url: str = ".mhras/lake"
+    #: Folders and URL prefixes, comma-separated, in which drops may lie.
+    drop_locations: str = "/,s3://"
     #: Where the flows' work by bucket runs: a Dask scheduler (tcp://host:8786), else threads here.
     dask_scheduler_address: str | None = None
     #: Buckets worked on at once by threads; memory grows with each.
@@ -122,10 +160,44 @@ class Settings(BaseSettings):
             return None
         return self.mlflow_tracking_username, self.mlflow_tracking_password.get_secret_value()
 
+    @property
+    def is_development(self) -> bool:
+        return self.env == "development"
+
+    @model_validator(mode="after")
+    def _complete_the_provider(self) -> Self:
+        needed = {"OIDC_CLIENT_ID": self.oidc_client_id, "CONSOLE_URL": self.console_url}
+        missing = [name for name, value in needed.items() if value is None]
+        if self.oidc_issuer is not None and missing:
+            raise ValueError(f"OIDC_ISSUER needs {' and '.join(missing)} too")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @field_validator("timezone")
+    @classmethod
+    def _validate_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("names no time zone (for example: Europe/London)") from None
+        return name
+
     @field_validator("database_url")
     @classmethod
     def _name_the_driver(cls, url: SecretStr) -> SecretStr:
         return SecretStr(normalise_database_url(url.get_secret_value()))
+
+    @field_validator("jwt_jwks_url")
+    @classmethod
+    def _refuse_unprotected_keys(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "https:")
+        is_local = parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS
+        if parts.scheme != "https" and not is_local:
+            raise ValueError("must be an https:// URL (http:// to this machine only)")
+        return url
 
     @field_validator("audit_signing_key")
     @classmethod
@@ -199,7 +271,7 @@ def _describe_problems(error: ValidationError) -> str:
     lines = []
     # include_input=False: the value may be a secret.
     for problem in error.errors(include_input=False, include_url=False):
-        name = str(problem["loc"][0])
+        name = str(problem["loc"][0]) if problem["loc"] else "settings"
         hint = SECRET_HINTS.get(name.lower())
         lines.append(
             f"{name.upper()}: {problem['msg']}" + (f" (for example: {hint})" if hint else "")

@@ -24,7 +24,7 @@ SERVING_PACKAGES: dict[str, set[str]] = {
     "audit": {"database"},
     "scoring": set(),
     "releases": {"scoring", "database"},
-    "auth": {"database", "audit"},
+    "auth": {"database", "audit", "http"},
     "consent": {"database", "audit"},
     "http": {"audit"},
     "screening": {"database", "audit", "scoring", "releases", "consent", "http"},

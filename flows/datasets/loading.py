@@ -1,7 +1,6 @@
 """What a training learns from: the lake's labelled index dates with everything known at each."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
 def load_training_set(lake_url: str) -> TrainingSet:
     """Label the lake's index dates and join the features known at each of them."""
     with open_database() as engine:
-        consented = read_consented_types(engine, datetime.now(UTC), purposes=["training"])
+        consented = read_consented_types(engine, purposes=["training"])
         found = collect_entities(engine, lake_url, consented)
     entities = found.entities
     _require_enough(entities)

@@ -17,14 +17,13 @@ from feature_repo.answer_features import (
 )
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
-from feature_repo.instruments import GAD7, PHQ9
+from feature_repo.instruments import GAD7, ITEM_COLUMNS, PHQ9
 from feature_repo.outcomes import HORIZON_DAYS
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.labels import INDEX_DATE, LABEL
 from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities, Sequences
 from flows.features.surveys import add_totals
-from flows.sources.contract import ITEM_COLUMNS
 
 #: Number of a row in the entity frame: the store gives rows back in an order of its own.
 ASKED = "asked_row"

@@ -3,8 +3,6 @@
 Feast's own materialisation takes all individuals of a view into memory, and knows no consents.
 """
 
-from datetime import UTC, datetime
-
 import polars as pl
 from feast import FeatureStore, FeatureView
 
@@ -20,7 +18,7 @@ PURPOSES = (SCREENING,)
 def read_consents(bucket: int) -> pl.DataFrame:
     """Return who of a bucket consents to screening now, with a Boolean per data type."""
     with open_database() as engine:
-        return read_consented_types(engine, datetime.now(UTC), PURPOSES, bucket)
+        return read_consented_types(engine, bucket=bucket)
 
 
 def write_online(store: FeatureStore, view: FeatureView, rows: pl.DataFrame) -> int:

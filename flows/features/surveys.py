@@ -5,11 +5,10 @@ from datetime import timedelta
 import polars as pl
 
 from feature_repo.individual import JOIN_KEY
-from feature_repo.instruments import GAD7, OTHER_INSTRUMENTS, PHQ9, Instrument
+from feature_repo.instruments import GAD7, ITEM_COLUMNS, OTHER_INSTRUMENTS, PHQ9, Instrument
 from feature_repo.survey_history import STORED_PHQ9_ITEMS, survey_history
 from flows.features.moments import AS_OF, AVAILABLE_AT, fit_slope, stamp_rows
 from flows.sources.clean import add_items
-from flows.sources.contract import ITEM_COLUMNS
 
 HISTORY_DAYS = 365
 #: How long the items of a PHQ-9 speak beside a later total without items.

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from feature_repo.fhir_values import Context
 from flows.lake.report import IngestionReport
 from flows.lake.tables import QUARANTINE_SCHEMA, append_quarantine
 from flows.sources.batch import Batch, UnreadableFileError
@@ -16,7 +17,6 @@ from flows.sources.contract import INSTANT, TABLES, Table
 from flows.sources.delimited import read_delimited
 from flows.sources.drop import Drop, SourceFile
 from flows.sources.fhir import read_fhir
-from flows.sources.fhir_values import Context
 from flows.sources.pseudonymise import PersonKey
 from flows.sources.wearable_exports.files import read_export
 

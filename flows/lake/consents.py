@@ -1,7 +1,7 @@
 """Who consents to what now, read from PostgreSQL, and one ingestion at a time."""
 
 from collections.abc import Collection, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 
 import polars as pl
 from sqlalchemy import (
@@ -23,13 +23,14 @@ from feature_repo.consent_terms import DATA_TYPES, PURPOSES
 from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.sources.contract import ColumnTypes
 from serving.consent.in_force import select_in_force
+from serving.database.clock import DATABASE_TIME
 from serving.database.sessions import open_session
 from serving.database.tables import Consent
 
 
 def read_consented_types(
     engine: Engine,
-    now: datetime,
+    now: datetime | ColumnElement[datetime] = DATABASE_TIME,
     purposes: Collection[str] = PURPOSES,
     bucket: int | None = None,
 ) -> pl.DataFrame:
@@ -49,7 +50,9 @@ def read_consented_types(
     )
 
 
-def _is_in_force(now: datetime, purposes: Collection[str]) -> ColumnElement[bool]:
+def _is_in_force(
+    now: datetime | ColumnElement[datetime], purposes: Collection[str]
+) -> ColumnElement[bool]:
     return and_(
         select_in_force(now),
         type_coerce(Consent.purposes, ARRAY(Text)).overlap(list(purposes)),
@@ -78,7 +81,7 @@ def page_consenting(
             .where(
                 Consent.anonymized_id > after,
                 is_in_bucket(Consent.anonymized_id, bucket),
-                _is_in_force(datetime.now(UTC), [purpose]),
+                _is_in_force(DATABASE_TIME, [purpose]),
             )
             .distinct()
             .order_by(Consent.anonymized_id)

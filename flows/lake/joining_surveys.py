@@ -1,23 +1,18 @@
 """Surveys from whole questionnaires, panels and single items, in whatever pieces they came.
 
 Records belong together that say so: an item to the response or panel it was derived from or is a
-member of. Items that name nothing belong to the questionnaire within WINDOW of them, else to each
-other. Answers that then differ are refused if the records themselves were linked or of one time;
-if only the clock had joined them, they are taken apart again.
+member of. Items that name nothing belong to the questionnaire within JOIN_WINDOW of them, else to
+each other. Answers that then differ are refused if the records themselves were linked or of one
+time; if only the clock had joined them, they are taken apart again.
 """
-
-from datetime import timedelta
 
 import polars as pl
 
-from feature_repo.instruments import INSTRUMENTS
+from feature_repo.fhir_surveys import JOIN_WINDOW, name_family
+from feature_repo.instruments import INSTRUMENTS, ITEM_COLUMNS
 from flows.lake.joined import Joined, join_rows, reject
 from flows.sources.clean import add_items
-from flows.sources.contract import INSTANT, ITEM_COLUMNS, SURVEYS
-from flows.sources.fhir_surveys import name_family
-
-#: Apps send the items of one questionnaire one by one; people take minutes to fill it in.
-WINDOW = timedelta(minutes=10)
+from flows.sources.contract import INSTANT, SURVEYS
 
 WHOSE = ["anonymized_id", "family"]
 UNIT = [*WHOSE, "unit"]
@@ -106,7 +101,7 @@ def _place_near(placed: pl.DataFrame) -> pl.DataFrame:
         on="start",
         by=WHOSE,
         strategy="nearest",
-        tolerance=WINDOW,
+        tolerance=JOIN_WINDOW,
         check_sortedness=False,
     )
     alone = _number_clusters(near.filter(pl.col("target").is_null()), "start")
@@ -121,7 +116,7 @@ def _place_near(placed: pl.DataFrame) -> pl.DataFrame:
 
 
 def _cluster(loose: pl.DataFrame) -> pl.DataFrame:
-    """Make a unit of items within WINDOW of each other, unless their answers differ."""
+    """Make a unit of items within JOIN_WINDOW of each other, unless their answers differ."""
     numbered = _number_clusters(loose, "answered_at")
     first = pl.col("answered_at").min().over([*WHOSE, "cluster"])
     together = numbered.with_columns(unit=pl.format("near {}", first.dt.epoch("us")))
@@ -133,10 +128,10 @@ def _cluster(loose: pl.DataFrame) -> pl.DataFrame:
 
 
 def _number_clusters(rows: pl.DataFrame, time: str) -> pl.DataFrame:
-    """Add `cluster`: rows of one family with no more than WINDOW between one and the next."""
+    """Add `cluster`: rows of one family with no more than JOIN_WINDOW between one and the next."""
     ordered = rows.sort(*WHOSE, time)
     gap = pl.col(time).diff().over(WHOSE)
-    return ordered.with_columns(cluster=(gap > WINDOW).fill_null(False).cum_sum().over(WHOSE))
+    return ordered.with_columns(cluster=(gap > JOIN_WINDOW).fill_null(False).cum_sum().over(WHOSE))
 
 
 def _move(records: pl.DataFrame, moved: pl.DataFrame) -> pl.DataFrame:

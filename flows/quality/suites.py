@@ -11,11 +11,10 @@ import great_expectations.expectations as gxe
 from great_expectations.expectations import Expectation
 from great_expectations.expectations.row_conditions import Column
 
-from feature_repo.instruments import INSTRUMENTS
+from feature_repo.instruments import INSTRUMENTS, ITEM_COLUMNS
 from flows.sources.contract import (
     ENCOUNTER_SETTINGS,
     EVENT_KINDS,
-    ITEM_COLUMNS,
     SEXES,
     TABLES,
     WEARABLE_LIMITS,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 from polars.datatypes import DataTypeClass
 
-from feature_repo.instruments import MAX_ITEM_COUNT
+from feature_repo.instruments import ITEM_COLUMNS
 
 SEXES = ("female", "male", "other", "unknown")
 EVENT_KINDS = ("diagnosis", "medication", "encounter")
@@ -39,11 +39,8 @@ WEARABLE_LIMITS: dict[str, tuple[float, float, str]] = {
     "wear_minutes": (0, 1500, "minutes"),
 }
 WEARABLE_CHANNELS = tuple(WEARABLE_LIMITS)
-ITEM_COLUMNS = tuple(f"item_{number}" for number in range(1, MAX_ITEM_COUNT + 1))
 
-#: Kinds of `part`: an answer of a survey; a reading of a span within a
-#: day; a total that the device itself made for the day.
-SURVEY_ITEM = "item"
+#: Kinds of `part` of a day: a reading of a span within it; a total that the device itself made.
 DAY_SPAN = "span"
 DAY_TOTAL = "total"
 

@@ -11,20 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from flows.sources.batch import UNREADABLE, Batch, Rejected
-from flows.sources.clean import ORIGIN, PARSERS
-from flows.sources.contract import INSTANT, ITEM_COLUMNS, WEARABLE_CHANNELS
-from flows.sources.drop import SourceFile
-from flows.sources.fhir_consents import UnreadableConsentError, map_consent
-from flows.sources.fhir_documents import Record, iterate_records
-from flows.sources.fhir_events import map_condition, map_encounter, map_medication
-from flows.sources.fhir_people import is_deceased, map_patient
-from flows.sources.fhir_surveys import (
+from feature_repo.fhir_surveys import (
     is_survey_observation,
     map_questionnaire_response,
     map_survey_observation,
 )
-from flows.sources.fhir_values import (
+from feature_repo.fhir_values import (
     Context,
     IgnoredResourceError,
     RejectedResourceError,
@@ -32,6 +24,15 @@ from flows.sources.fhir_values import (
     find_loincs,
     find_person,
 )
+from feature_repo.instruments import ITEM_COLUMNS
+from flows.sources.batch import UNREADABLE, Batch, Rejected
+from flows.sources.clean import ORIGIN, PARSERS
+from flows.sources.contract import INSTANT, WEARABLE_CHANNELS
+from flows.sources.drop import SourceFile
+from flows.sources.fhir_consents import UnreadableConsentError, map_consent
+from flows.sources.fhir_documents import Record, iterate_records
+from flows.sources.fhir_events import map_condition, map_encounter, map_medication
+from flows.sources.fhir_people import is_deceased, map_patient
 from flows.sources.fhir_wearables import find_channel, map_wearable_observation
 from flows.sources.pseudonymise import PersonKey
 from flows.sources.versions import (

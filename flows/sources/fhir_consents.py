@@ -9,7 +9,7 @@ before it, unless it is a form that denies everything at its root and permits in
 from typing import Any
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
-from flows.sources.fhir_values import (
+from feature_repo.fhir_values import (
     Context,
     IgnoredResourceError,
     RejectedResourceError,

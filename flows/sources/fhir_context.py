@@ -2,13 +2,13 @@
 
 import re
 
+from feature_repo.fhir_surveys import read_form
+from feature_repo.fhir_values import Context, Resource, as_list, as_object, name_identifier
 from flows.sources.batch import UnreadableFileError
 from flows.sources.drop import SourceFile, open_members
 from flows.sources.fhir_documents import Record, iterate_records
 from flows.sources.fhir_events import read_medication
 from flows.sources.fhir_people import read_links
-from flows.sources.fhir_surveys import read_form
-from flows.sources.fhir_values import Context, Resource, as_list, as_object, name_identifier
 
 #: Texts without which a line holds nothing to gather. Patients are read for their identifiers
 #: only where a record names its person by one.

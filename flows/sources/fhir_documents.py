@@ -13,9 +13,9 @@ from typing import IO, Any
 
 import orjson
 
+from feature_repo.fhir_values import REFERENCE, Context, Resource, as_list, as_object
 from flows.sources.batch import UnreadableFileError
 from flows.sources.drop import SourceFile, open_members
-from flows.sources.fhir_values import REFERENCE, Context, Resource, as_list, as_object
 
 #: Any of these in a line or document, or all of it where there is none.
 Needles = tuple[bytes, ...]

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from feature_repo.clinical_codes import READ_SYSTEMS, normalise_system
-from flows.sources.fhir_values import (
+from feature_repo.fhir_values import (
     Context,
     IgnoredResourceError,
     RejectedResourceError,

@@ -1,6 +1,6 @@
 """Patients: who they are, whom they replace, and whether they are alive."""
 
-from flows.sources.fhir_values import (
+from feature_repo.fhir_values import (
     Context,
     IgnoredResourceError,
     RejectedResourceError,

@@ -9,9 +9,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flows.sources.contract import DAY_SPAN, DAY_TOTAL
-from flows.sources.fhir_surveys import FINAL_STATUSES
-from flows.sources.fhir_values import (
+from feature_repo.fhir_surveys import FINAL_STATUSES
+from feature_repo.fhir_values import (
     MILLISECONDS_PER_UNIT,
     MINUTES_PER_UNIT,
     PER_DAY,
@@ -28,6 +27,7 @@ from flows.sources.fhir_values import (
     require_date,
     to_float,
 )
+from flows.sources.contract import DAY_SPAN, DAY_TOTAL
 
 SDNN = "80404-7"
 

@@ -8,8 +8,9 @@ import csv
 import re
 from dataclasses import dataclass
 
+from feature_repo.instruments import ITEM_COLUMNS
 from flows.sources.batch import UnreadableFileError
-from flows.sources.contract import ITEM_COLUMNS, TABLES, Table
+from flows.sources.contract import TABLES, Table
 from flows.sources.drop import SourceFile, open_file
 
 #: A header and the rows that show how a file is written are shorter than this.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from flows.sources.fhir_values import Resource, as_object, read_word
+from feature_repo.fhir_values import Resource, as_object, read_word
 
 #: Statuses that are reached before a record is final, and such as correct one that was.
 EARLY_STATUSES = frozenset(

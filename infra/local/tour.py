@@ -2,7 +2,7 @@
 
 import json
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -23,6 +23,7 @@ from infra.local.flow_runs import (
 from infra.local.stack import LocalStack
 from serving.auth.tokens import issue_token
 from serving.consent.in_force import select_in_force
+from serving.database.clock import DATABASE_TIME
 from serving.database.sessions import create_database_engine, open_session
 from serving.database.tables import Consent
 from serving.reviews.queue import PRIORITIES, count_open
@@ -158,7 +159,7 @@ def _choose_individual(stack: LocalStack) -> str | None:
     """Return the pseudonym of a person who consents to screening with most data types."""
     statement = (
         select(Consent.anonymized_id)
-        .where(select_in_force(datetime.now(UTC)), any_(Consent.purposes) == SCREENING)
+        .where(select_in_force(DATABASE_TIME), any_(Consent.purposes) == SCREENING)
         .order_by(func.cardinality(Consent.data_types).desc(), Consent.anonymized_id)
         .limit(1)
     )

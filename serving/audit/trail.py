@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -24,6 +24,8 @@ GENERATE_RISK_SCORE = "generate_risk_score"
 ACCESS_REFUSED = "access_refused"
 UNAUTHENTICATED = "unauthenticated_request"
 TOKENS_REVOKED = "tokens_revoked"
+SIGN_IN = "sign_in"
+SIGN_OUT = "sign_out"
 #: A row that shows many individuals at once names them in details.individuals.
 REVIEW_LIST = "review_list"
 REVIEW_VIEW = "review_view"
@@ -58,6 +60,12 @@ class Event:
     anonymized_id: str | None = None
     data_types: Iterable[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class EventTrail(Protocol):
+    """The audit trail of one request: rows join its transaction, under its caller."""
+
+    def record(self, event: Event) -> None: ...
 
 
 def record(session: Session, principal: Actor, request_id: str | None, event: Event) -> None:

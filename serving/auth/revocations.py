@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from serving.auth.browser_sessions import revoke_browser_sessions
 from serving.database.changes import ChangeListener
 from serving.database.sessions import open_session
 from serving.database.tables import TokenRevocation
@@ -105,7 +106,10 @@ def revoke(
     token_id: str | None = None,
     user_id: str | None = None,
 ) -> TokenRevocation:
-    """Revoke one token, or with `user_id` all of a user's, or with neither everybody's."""
+    """Revoke one token, or with `user_id` all of a user's, or with neither everybody's.
+
+    All of a user's are the browser sessions too.
+    """
     now = datetime.now(UTC)
     revocation = TokenRevocation(
         created_at=now,
@@ -116,5 +120,7 @@ def revoke(
         not_before=None if token_id else now,
     )
     session.add(revocation)
+    if token_id is None:
+        revoke_browser_sessions(session, user_id)
     session.flush()
     return revocation

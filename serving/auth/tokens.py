@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 
+from serving.auth.compact_tokens import require_canonical_token
 from serving.errors import Principal, UnauthenticatedError
 from serving.roles import Role
 
@@ -80,6 +81,7 @@ def check_token(token: str, key: Any, algorithm: str, rules: TokenRules) -> Veri
 
     Exactly one algorithm counts, the key's own: what the token's header claims chooses nothing.
     """
+    require_canonical_token(token)
     try:
         decoded = jwt.decode_complete(
             token,

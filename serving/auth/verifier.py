@@ -6,6 +6,7 @@ the public keys an identity provider publishes at JWT_JWKS_URL (RSA: RS256, P-25
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jwt
@@ -63,16 +64,20 @@ class SharedSecret:
 
 
 class ProviderKeys:
-    """The keys of an identity provider by their id; kept when the provider is away."""
+    """The keys of a publisher by their id, each with what `choose` allows it to be used for.
 
-    def __init__(self, url: str) -> None:
+    Keys are kept when the publisher is away; a key for which `choose` returns nothing is unusable.
+    """
+
+    def __init__(self, url: str, choose: Callable[[Any], Any] | None = None) -> None:
+        self._choose = choose or choose_algorithm
         self._client = PyJWKClient(url, cache_jwk_set=False, timeout=PROVIDER_TIMEOUT_SECONDS)
         self._lock = threading.Lock()
-        self._keys: dict[str, tuple[Any, str]] = {}
+        self._keys: dict[str, tuple[Any, Any]] = {}
         self._asked_at = float("-inf")
 
-    def find(self, token: str) -> tuple[Any, str]:
-        """Return the key a token names and the only algorithm it may be used with.
+    def find(self, token: str) -> tuple[Any, Any]:
+        """Return the key a token names and what it may be used for.
 
         Raises UnauthenticatedError, and IdentityProviderUnavailableError before any key was had.
         """
@@ -108,7 +113,7 @@ class ProviderKeys:
         """Read the provider's keys; keep the last good ones when it sends none that can be used."""
         try:
             keys = self._client.get_signing_keys(refresh=True)
-            found = {str(key.key_id): (key.key, choose_algorithm(key.key)) for key in keys}
+            found = {str(key.key_id): (key.key, self._choose(key.key)) for key in keys}
         # PyJWT passes on whatever HTML, bad encoding or a malformed key set raises.
         except Exception as error:
             log.error("keys of the identity provider not read", cause=type(error).__name__)

@@ -7,13 +7,14 @@ what was in force is withdrawn, and what remains of it is granted anew.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
 from serving.consent.in_force import select_in_force, select_not_ended
+from serving.database.clock import read_database_time
 from serving.database.tables import Consent, ConsentChange
 
 EXPIRY_WARNING = timedelta(days=7)
@@ -48,7 +49,7 @@ def record_grants(
 ) -> None:
     """Put `grants` in the place of whatever was in force."""
     _name_the_writer(session, user_id)
-    _end_current(session, anonymized_id, datetime.now(UTC))
+    _end_current(session, anonymized_id, read_database_time(session))
     _add(session, anonymized_id, grants, key_id)
 
 
@@ -60,7 +61,7 @@ def withdraw(
     data_types = frozenset(DATA_TYPES if data_type is None else [data_type])
     purposes = frozenset(PURPOSES if purpose is None else [purpose])
     touched = 0
-    for consent in list_current(session, anonymized_id, datetime.now(UTC)):
+    for consent in list_current(session, anonymized_id, read_database_time(session)):
         grant = Grant(
             frozenset(consent.data_types), frozenset(consent.purposes), consent.expires_at
         )
@@ -68,7 +69,7 @@ def withdraw(
         if left == [_read_grant(consent)]:
             continue
         touched += 1
-        consent.withdrawn_at = datetime.now(UTC)
+        consent.withdrawn_at = read_database_time(session)
         session.flush()
         _add(session, anonymized_id, left, consent.key_id)
     return touched
@@ -102,7 +103,7 @@ def list_history(session: Session, anonymized_id: str) -> Sequence[ConsentChange
 
 def count_expiring(session: Session) -> int:
     """Return how many consents in force end within a week."""
-    now = datetime.now(UTC)
+    now = read_database_time(session)
     statement = select(func.count()).where(
         select_in_force(now), Consent.expires_at <= now + EXPIRY_WARNING
     )
@@ -126,7 +127,7 @@ def _end_current(session: Session, anonymized_id: str, now: datetime) -> None:
 
 
 def _add(session: Session, anonymized_id: str, grants: Sequence[Grant], key_id: str) -> None:
-    now = datetime.now(UTC)
+    now = read_database_time(session)
     for number, grant in enumerate(grants):
         session.add(
             Consent(

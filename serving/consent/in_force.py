@@ -6,7 +6,7 @@ Verified on every screening; a caller's own statement never replaces it.
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 from cachetools import TTLCache
@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from serving.database.changes import ChangeListener
+from serving.database.clock import read_database_time
 from serving.database.tables import Consent
 
 #: Individuals whose consents a worker keeps at hand, and for how long at most.
@@ -76,7 +77,7 @@ def read_allowed(
     session: Session, individuals: Sequence[str], purpose: str
 ) -> dict[str, frozenset[str]]:
     """Return the data types whose use each individual allows now, empty for none."""
-    known, now = read_consents_of(session, individuals), datetime.now(UTC)
+    known, now = read_consents_of(session, individuals), read_database_time(session)
     return {one: combine_consents(terms, purpose, now) for one, terms in known.items()}
 
 
@@ -99,12 +100,12 @@ def _covers(consent: ConsentTerms, at: datetime) -> bool:
     return consent.granted_at <= at < consent.expires_at
 
 
-def select_not_ended(at: datetime) -> ColumnElement[bool]:
+def select_not_ended(at: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
     """Return the SQL condition of consents that are in force at `at` or begin later."""
     return and_(Consent.expires_at > at, Consent.withdrawn_at.is_(None))
 
 
-def select_in_force(at: datetime) -> ColumnElement[bool]:
+def select_in_force(at: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
     """Return the SQL condition of `is_in_force`."""
     return and_(Consent.granted_at <= at, select_not_ended(at))
 
@@ -125,6 +126,10 @@ class ConsentCache:
         self._changes = 0
         listener.subscribe(self._receive)
 
+    def now(self) -> datetime:
+        """Return the database's time, by which consents begin and end."""
+        return self._listener.clock.now()
+
     def get_known(self, anonymized_id: str) -> tuple[KnownConsent, ...] | None:
         """Return every consent of an individual as of less than a second ago, without waiting.
 
@@ -139,6 +144,8 @@ class ConsentCache:
         with self._lock:
             changes = self._changes
         found = read_consents(session, anonymized_id)
+        if not self._listener.is_fresh:
+            self._listener.clock.measure(session)
         with self._lock:
             # A change that was told while we read may not be in what we read.
             if changes == self._changes:

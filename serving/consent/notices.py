@@ -5,7 +5,7 @@ asks for consents in force. A notice makes it known: once a week ahead, once whe
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Exists, Select, and_, exists, select
 from sqlalchemy.orm import Session, aliased
@@ -14,6 +14,7 @@ from feature_repo.consent_terms import SCREENING
 from serving.audit.trail import CONSENT_NOTICE, Event, record
 from serving.consent.changes import EXPIRY_WARNING
 from serving.consent.in_force import combine_consents, read_consents_of
+from serving.database.clock import DATABASE_TIME, read_database_time
 from serving.database.tables import Consent, ConsentNotice
 from serving.errors import Actor
 
@@ -79,7 +80,7 @@ def find_lost_types(session: Session, consents: Sequence[Consent]) -> dict[str, 
     """Return by individual the data types that no consent to screening covers any more."""
     people = sorted({one.anonymized_id for one in consents})
     known = read_consents_of(session, people)
-    now = datetime.now(UTC)
+    now = read_database_time(session)
     lost = {
         one: frozenset(kind for terms in known[one] for kind in terms.data_types)
         - combine_consents(known[one], SCREENING, now)
@@ -109,7 +110,7 @@ def list_expiring(session: Session, limit: int) -> Sequence[ConsentNotice]:
             ConsentNotice.kind == EXPIRING,
             Consent.withdrawn_at.is_(None),
             Consent.expires_at == ConsentNotice.expires_at,
-            ConsentNotice.expires_at > datetime.now(UTC),
+            ConsentNotice.expires_at > DATABASE_TIME,
         )
         .order_by(ConsentNotice.expires_at, ConsentNotice.anonymized_id)
         .limit(limit)

@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy import URL, NullPool, create_engine, text
 
 from feature_repo.postgres_sessions import begin_sessions_with
+from serving.database.clock import DatabaseClock
 
 log = structlog.get_logger("serving.changes")
 
@@ -59,6 +60,7 @@ class ChangeListener:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="change-listener", daemon=True)
         self._fresh_until = 0.0
+        self.clock = DatabaseClock()
 
     @property
     def is_fresh(self) -> bool:
@@ -101,7 +103,7 @@ class ChangeListener:
             self._tell(self.RESET)
             while not self._stop.is_set():
                 asked_at = time.monotonic()
-                connection.scalar(text("SELECT 1"))
+                self.clock.measure(connection)
                 self._drain(raw)
                 self._fresh_until = asked_at + LEASE_SECONDS
                 select.select([raw], [], [], HEARTBEAT_SECONDS)

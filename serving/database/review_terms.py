@@ -29,6 +29,36 @@ class OverrideReason(StrEnum):
     OTHER = "other"
 
 
+class ContactChannel(StrEnum):
+    PHONE = "phone"
+    TEXT_MESSAGE = "text_message"
+    EMAIL = "email"
+    LETTER = "letter"
+    VIDEO = "video"
+    IN_PERSON = "in_person"
+    OTHER_SERVICE = "other_service"
+
+
+class ContactOutcome(StrEnum):
+    """How an attempt to reach somebody went; the first three: the person was reached."""
+
+    SPOKE = "spoke"
+    APPOINTMENT_MADE = "appointment_made"
+    DECLINED_CONTACT = "declined_contact"
+    NO_ANSWER = "no_answer"
+    MESSAGE_LEFT = "message_left"
+    WRONG_DETAILS = "wrong_details"
+    WELFARE_CHECK_ASKED = "welfare_check_asked"
+
+    @property
+    def reached(self) -> bool:
+        return self in (
+            ContactOutcome.SPOKE,
+            ContactOutcome.APPOINTMENT_MADE,
+            ContactOutcome.DECLINED_CONTACT,
+        )
+
+
 #: Review reasons of a crisis; a decided review with one of them closes a stored crisis.
 CRISIS_REASONS = (
     "crisis_item",

@@ -176,6 +176,12 @@ class ReviewItem(Base):
         Index("idx_review_items_status", "status", "created_at"),
         Index("idx_review_items_anonymized_id", "anonymized_id"),
         Index("idx_review_items_prediction_id", "prediction_id"),
+        Index(
+            "idx_review_items_due",
+            "due_at",
+            "id",
+            postgresql_where=text("status IN ('pending', 'claimed')"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -215,6 +221,55 @@ class ReviewEvent(Base):
     user_id: Mapped[str] = mapped_column(Text)
     action: Mapped[str] = mapped_column(String(16))
     note: Mapped[str | None] = mapped_column(Text)
+
+
+class ContactAttempt(Base):
+    """That a clinician tried to reach the person of a review item, and how it went."""
+
+    __tablename__ = "contact_attempts"
+    __table_args__ = (
+        Index("idx_contact_attempts_review_id", "review_id", "id"),
+        Index("idx_contact_attempts_anonymized_id", "anonymized_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    review_id: Mapped[uuid.UUID]
+    anonymized_id: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime]
+    user_id: Mapped[str] = mapped_column(Text)
+    channel: Mapped[str] = mapped_column(String(16))
+    reached: Mapped[bool]
+    outcome: Mapped[str] = mapped_column(String(32))
+    next_contact_at: Mapped[datetime | None]
+    note: Mapped[str | None] = mapped_column(Text)
+
+
+class CrisisNotice(Base):
+    """The outbox: that a crisis waits, to be sent to the institution's webhook.
+
+    A trigger on `review_items` writes the row, in the transaction of the item.
+    """
+
+    __tablename__ = "crisis_notices"
+    __table_args__ = (
+        Index(
+            "idx_crisis_notices_waiting",
+            "next_attempt_at",
+            postgresql_where=text("state = 'waiting'"),
+        ),
+    )
+
+    review_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("review_items.id", ondelete="CASCADE"), primary_key=True
+    )
+    created_at: Mapped[datetime]
+    level: Mapped[str] = mapped_column(String(16))
+    due_at: Mapped[datetime]
+    #: waiting, sent, or dropped: its item was decided before the notice could be delivered.
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    next_attempt_at: Mapped[datetime]
+    settled_at: Mapped[datetime | None]
 
 
 class CrisisOverride(Base):
@@ -349,6 +404,44 @@ class TokenRevocation(Base):
     not_before: Mapped[datetime | None]
 
 
+class BrowserSession(Base):
+    """A person signed in to the console; the cookie's secret is kept as its SHA-256."""
+
+    __tablename__ = "browser_sessions"
+    __table_args__ = (
+        Index("idx_browser_sessions_user_id", "user_id"),
+        Index("idx_browser_sessions_expires_at", "expires_at"),
+    )
+
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    user_id: Mapped[str] = mapped_column(Text)
+    role: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class SignInTicket(Base):
+    """Something that lets a browser sign in once: a local link, or a visit to the provider.
+
+    Using a ticket removes its row, so that of two uses one succeeds.
+    """
+
+    __tablename__ = "sign_in_tickets"
+    __table_args__ = (Index("idx_sign_in_tickets_expires_at", "expires_at"),)
+
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    expires_at: Mapped[datetime]
+    #: Of a local link: who signs in by it.
+    user_id: Mapped[str | None] = mapped_column(Text)
+    role: Mapped[str | None] = mapped_column(String(32))
+    #: Of a visit to the provider: what its answer must match, and where to go then.
+    nonce: Mapped[str | None] = mapped_column(Text)
+    code_verifier: Mapped[str | None] = mapped_column(Text)
+    destination: Mapped[str | None] = mapped_column(Text)
+
+
 class AuditRow(Base):
     """Who did what to whose data, and with what result; refusals included."""
 
@@ -399,3 +492,14 @@ class AuditCheckpoint(Base):
     position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     signed_at: Mapped[datetime]
     document: Mapped[dict[str, Any]]
+
+
+class ClientTokenUse(Base):
+    """A token of an EHR client that was accepted; it is refused when it comes again."""
+
+    __tablename__ = "client_token_uses"
+    __table_args__ = (Index("idx_client_token_uses_expires_at", "expires_at"),)
+
+    client_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    expires_at: Mapped[datetime]

@@ -27,15 +27,18 @@ _REQUEST_ID = re.compile(r"(?:[a-z]{1,8}_)?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9
 #: Answers hold health data: no cache may keep them, no browser may guess their type, frame
 #: them, or run anything that came with them.
 ANSWER_HEADERS = {
-    "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
     "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
 }
-POLICY_HEADER = "Content-Security-Policy"
-#: What a page may load; answers are no pages, and load nothing.
 ANSWER_POLICY = "default-src 'none'; frame-ancestors 'none'"
+#: What a route may set otherwise. A page may load what its own policy names; answers are no
+#: pages, and load nothing.
+USUAL_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": ANSWER_POLICY,
+}
 #: Swagger UI styles its own elements.
 DOCUMENTATION_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
@@ -72,7 +75,8 @@ class RequestContext:
                 sent["status"] = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.update({**ANSWER_HEADERS, REQUEST_ID_HEADER: request.state.request_id})
-                headers.setdefault(POLICY_HEADER, ANSWER_POLICY)
+                for name, value in USUAL_HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:

@@ -1,13 +1,13 @@
 """The one place where errors become answers: RFC 9457 problems."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -20,7 +20,7 @@ from serving.errors import (
     RefusedError,
     UnauthenticatedError,
 )
-from serving.http.guidance import GUIDANCE
+from serving.http.guidance import choose_guidance
 
 log = structlog.get_logger("serving.problems")
 
@@ -31,6 +31,12 @@ GUARDED = (401, 403, 422, 429, 500, 503, 504)
 
 #: Names of fields that may be repeated to the caller; anything else might be a person's value.
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+#: Where people look at pages: problems are pages too.
+PAGES = "/console"
+#: Paths of screenings, whose callers are left without an answer by a problem.
+SCREENINGS = ("/screen", f"{PAGES}/screen")
 
 
 class FieldProblem(BaseModel):
@@ -50,6 +56,9 @@ class Problem(BaseModel):
     crisis_guidance: str | None = Field(
         default=None, description="What to do when a screening could not be answered."
     )
+
+
+RenderProblem = Callable[[Request, Problem, Mapping[str, str]], Response]
 
 
 class InvalidRequestError(ProblemError):
@@ -85,7 +94,9 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def install_problem_handlers(app: FastAPI) -> None:
+def install_problem_handlers(app: FastAPI, pages: RenderProblem) -> None:
+    """Answer every error as a problem: in JSON, under PAGES with what `pages` makes of it."""
+    app.state.render_problem = pages
     app.add_exception_handler(RefusedError, answer_refusal)
     app.add_exception_handler(UnauthenticatedError, answer_unauthenticated)
     app.add_exception_handler(ProblemError, answer_problem)
@@ -95,12 +106,12 @@ def install_problem_handlers(app: FastAPI) -> None:
         app.add_exception_handler(unreachable, answer_database_unavailable)
 
 
-def answer_problem(request: Request, error: Exception) -> JSONResponse:
+def answer_problem(request: Request, error: Exception) -> Response:
     problem = error if isinstance(error, ProblemError) else ProblemError("an error on our side")
     return make_response(request, problem)
 
 
-def answer_refusal(request: Request, error: Exception) -> JSONResponse:
+def answer_refusal(request: Request, error: Exception) -> Response:
     """Audit a refusal, then answer it; one that cannot be audited is answered as an outage."""
     assert isinstance(error, RefusedError)
     try:
@@ -113,7 +124,7 @@ def answer_refusal(request: Request, error: Exception) -> JSONResponse:
     return make_response(request, error)
 
 
-def answer_unauthenticated(request: Request, error: Exception) -> JSONResponse:
+def answer_unauthenticated(request: Request, error: Exception) -> Response:
     """Audit a caller without a valid token, within the worker's budget, then answer.
 
     Unlike a refusal it is answered as it is when the database is away: nothing was disclosed.
@@ -132,19 +143,19 @@ def answer_unauthenticated(request: Request, error: Exception) -> JSONResponse:
     return make_response(request, error)
 
 
-def answer_database_unavailable(request: Request, error: Exception) -> JSONResponse:
+def answer_database_unavailable(request: Request, error: Exception) -> Response:
     log.error("database unavailable", cause=type(error).__name__)
     return make_response(request, DatabaseUnavailableError("nothing was recorded; try again"))
 
 
-def answer_http_error(request: Request, error: Exception) -> JSONResponse:
+def answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     problem = ProblemError(str(error.detail))
     problem.status, problem.kind, problem.title = error.status_code, "http", "Not answered"
     return make_response(request, problem, headers=error.headers or {})
 
 
-def answer_invalid_request(request: Request, error: Exception) -> JSONResponse:
+def answer_invalid_request(request: Request, error: Exception) -> Response:
     """Name each field that is wrong; never repeat what was sent."""
     assert isinstance(error, RequestValidationError)
     return make_response(request, InvalidRequestError(list_field_problems(error.errors())))
@@ -160,18 +171,23 @@ def list_field_problems(errors: Iterable[Mapping[str, Any]]) -> list[FieldProble
 
 def make_response(
     request: Request, error: ProblemError, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
+) -> Response:
     guidance = error.shows_guidance or needs_guidance(request, error.status)
-    problem = describe_problem(error, read_request_id(request), guidance=guidance)
+    text = choose_guidance(request.app.state.services.settings) if guidance else None
+    problem = describe_problem(error, read_request_id(request), text)
+    sent = {**error.headers, **(headers or {})}
+    if is_page(request):
+        page: Response = request.app.state.render_problem(request, problem, sent)
+        return page
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=error.status,
-        headers={**error.headers, **(headers or {})},
+        headers=sent,
         media_type=MEDIA_TYPE,
     )
 
 
-def describe_problem(error: ProblemError, request_id: str | None, *, guidance: bool) -> Problem:
+def describe_problem(error: ProblemError, request_id: str | None, guidance: str | None) -> Problem:
     return Problem(
         type=f"urn:mhras:problem:{error.kind}",
         title=error.title,
@@ -179,13 +195,18 @@ def describe_problem(error: ProblemError, request_id: str | None, *, guidance: b
         detail=error.detail,
         request_id=request_id,
         errors=error.errors if isinstance(error, InvalidRequestError) else None,
-        crisis_guidance=GUIDANCE if guidance else None,
+        crisis_guidance=guidance,
     )
 
 
 def needs_guidance(request: Request, status: int) -> bool:
     """Return True if a screening is left without an answer, whosever fault it is."""
-    return request.url.path.startswith("/screen") and leaves_unanswered(status)
+    return request.url.path.startswith(SCREENINGS) and leaves_unanswered(status)
+
+
+def is_page(request: Request) -> bool:
+    path = request.url.path
+    return path == PAGES or path.startswith(f"{PAGES}/")
 
 
 def leaves_unanswered(status: int) -> bool:

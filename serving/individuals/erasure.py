@@ -19,6 +19,7 @@ from serving.database.tables import (
     Consent,
     ConsentChange,
     ConsentNotice,
+    ContactAttempt,
     CrisisOverride,
     Erasure,
     ErasureStore,
@@ -37,7 +38,7 @@ DONE = "done"
 #: Rows about an individual; what hangs on a prediction goes with it. Consents come before their
 #: history, which their removal adds to.
 ERASED_TABLES: tuple[type[Base], ...] = (
-    *(CrisisOverride, ReviewEvent, ReviewItem, PredictionLabel, Prediction),
+    *(CrisisOverride, ContactAttempt, ReviewEvent, ReviewItem, PredictionLabel, Prediction),
     *(Consent, ConsentChange, ConsentNotice),
 )
 DATABASE = "database"

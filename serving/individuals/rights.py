@@ -1,7 +1,7 @@
 """What an individual may ask of us: what we predicted, all we hold, and who looked at it."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from serving.database.tables import (
     Base,
     Consent,
     ConsentNotice,
+    ContactAttempt,
     CrisisOverride,
     Prediction,
     PredictionLabel,
@@ -72,6 +73,7 @@ def collect_everything(session: Session, anonymized_id: str) -> dict[str, Any]:
         "predictions": _collect(session, Prediction, anonymized_id, "created_at"),
         "reviews": _collect(session, ReviewItem, anonymized_id, "created_at"),
         "review_events": _collect(session, ReviewEvent, anonymized_id, "created_at"),
+        "contact_attempts": _collect(session, ContactAttempt, anonymized_id, "created_at"),
         "crisis_overrides": _collect(session, CrisisOverride, anonymized_id, "created_at"),
         "labels": _collect(session, PredictionLabel, anonymized_id, "settled_at"),
     }
@@ -93,3 +95,10 @@ def _settle(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return str(value) if isinstance(value, UUID) else value
+
+
+def describe_export(anonymized_id: str, held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an export as JSON holds it: what is held, of whom, when, and what is elsewhere."""
+    now = datetime.now(UTC).isoformat()
+    head = {"anonymized_id": anonymized_id, "exported_at": now, "not_included": ELSEWHERE}
+    return head | dict(held)

@@ -128,10 +128,19 @@ class Passport(PassportPart):
     anonymized_id: str
     created_at: datetime
     requested_by: str
-    answer: dict[str, Any] = Field(description="As it was given, explanation included.")
-    inputs: dict[str, Any] = Field(description="What the models saw, and the age of each view.")
+    answer: dict[str, Any] = Field(
+        description="As it was given, explanation included; without the estimate for roles that "
+        "may not view predictions."
+    )
+    inputs: dict[str, Any] = Field(
+        description="What the models saw, and the age of each view; answers to single items for "
+        "clinicians and admins only."
+    )
     release: ReleaseOrigin | None
     missing: list[str] = Field(description="Parts that could not be read now.")
+    withheld: list[str] = Field(
+        default=[], description="Parts that the reader's role may not see, with the permission."
+    )
     consents: list[ConsentInForce] = Field(description="In force when the answer was given.")
     review: ReviewOutcome | None
     crisis_overrides: list[Override]

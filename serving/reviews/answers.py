@@ -1,5 +1,6 @@
 """What the review queue answers and takes."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
@@ -7,10 +8,17 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from serving.database.review_terms import Decision, OverrideReason, ReviewStatus
-from serving.database.tables import Prediction, ReviewEvent, ReviewItem
-from serving.http.parameters import EXAMPLE_ID, FreeText, Page
+from serving.database.review_terms import (
+    ContactChannel,
+    ContactOutcome,
+    Decision,
+    OverrideReason,
+    ReviewStatus,
+)
+from serving.database.tables import ContactAttempt, Prediction, ReviewEvent, ReviewItem
+from serving.http.parameters import EXAMPLE_ID, FreeText, Moment, Page
 from serving.http.strict_json import StrictBody
+from serving.reviews.contacts import Contact
 from serving.reviews.listing import ListedScreening
 from serving.reviews.queue import OPEN, ReviewDecision
 from serving.scoring.estimate import Band
@@ -123,17 +131,36 @@ class ReviewEventPart(ReviewPart):
     note: str | None
 
 
+class ContactPart(ReviewPart):
+    created_at: datetime
+    user_id: str
+    channel: ContactChannel
+    reached: bool
+    outcome: ContactOutcome
+    next_contact_at: datetime | None
+    note: str | None
+
+
 class ReviewDetail(ReviewEntry):
     prediction: PredictionSummary | None
     history: list[ReviewEventPart]
+    contacts: list[ContactPart] = Field(description="Attempts to reach the person, oldest first.")
 
     @classmethod
     def compose(
-        cls, item: ReviewItem, prediction: PredictionSummary | None, events: list[ReviewEvent]
+        cls,
+        item: ReviewItem,
+        prediction: PredictionSummary | None,
+        events: Sequence[ReviewEvent],
+        contacts: Sequence[ContactAttempt],
     ) -> Self:
         entry = ReviewEntry.make(item).model_dump()
-        history = [ReviewEventPart.model_validate(event) for event in events]
-        return cls(**entry, prediction=prediction, history=history)
+        return cls(
+            **entry,
+            prediction=prediction,
+            history=[ReviewEventPart.model_validate(event) for event in events],
+            contacts=[ContactPart.model_validate(one) for one in contacts],
+        )
 
 
 class DecisionBody(StrictBody):
@@ -178,6 +205,33 @@ class NoteBody(StrictBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"note": "Called, no answer."}]})
 
     note: FreeText
+
+
+class ContactBody(StrictBody):
+    """An attempt to reach the person."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "channel": "phone",
+                    "outcome": "no_answer",
+                    "next_contact_at": "2099-01-01T09:00:00Z",
+                    "note": "Try the mobile number next.",
+                }
+            ]
+        }
+    )
+
+    channel: Annotated[ContactChannel, Field(strict=False)]
+    outcome: Annotated[ContactOutcome, Field(strict=False)]
+    next_contact_at: Annotated[Moment, Field(strict=False)] | None = Field(
+        default=None, description="When the next attempt is planned."
+    )
+    note: FreeText | None = None
+
+    def to_contact(self) -> Contact:
+        return Contact(self.channel, self.outcome, self.next_contact_at, self.note)
 
 
 class OverrideBody(StrictBody):

@@ -7,10 +7,11 @@ gets it. Open items are pending or claimed; ORDER has the most urgent first.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, any_, case, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, any_, case, exists, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from serving.database.review_terms import (
@@ -20,9 +21,17 @@ from serving.database.review_terms import (
     OverrideReason,
     ReviewStatus,
 )
-from serving.database.tables import Prediction, ReviewEvent, ReviewItem
-from serving.errors import ClaimedByAnotherError, ConflictError, NotFoundError, Principal
+from serving.database.tables import CrisisOverride, Prediction, ReviewEvent, ReviewItem
+from serving.errors import (
+    ClaimedByAnotherError,
+    ConflictError,
+    NotFoundError,
+    Principal,
+    ProblemError,
+    SecondPersonNeededError,
+)
 from serving.roles import Role
+from serving.scoring.estimate import Band
 
 OPEN = (ReviewStatus.PENDING, ReviewStatus.CLAIMED)
 PRIORITIES = tuple(REVIEW_WITHIN)
@@ -44,6 +53,24 @@ ORDER = (
 )
 
 
+class QueueOrder(StrEnum):
+    """In which order a list shows the queue; urgency is the one to work by."""
+
+    URGENCY = "urgency"
+    DUE = "due"
+    WAITING = "waiting"
+    NEWEST = "newest"
+
+
+#: Columns of each order; the last one settles ties. NEWEST counts back from 1970.
+ORDERS: dict[QueueOrder, tuple[Any, ...]] = {
+    QueueOrder.URGENCY: ORDER,
+    QueueOrder.DUE: (ReviewItem.due_at, ReviewItem.id),
+    QueueOrder.WAITING: (ReviewItem.created_at, ReviewItem.id),
+    QueueOrder.NEWEST: (-func.extract("epoch", ReviewItem.created_at), ReviewItem.id),
+}
+
+
 @dataclass(frozen=True)
 class QueueFilter:
     """Which items a listing holds; None: any. Without a status, those still open."""
@@ -53,6 +80,7 @@ class QueueFilter:
     reason: str | None = None
     claimed_by: str | None = None
     overdue: bool | None = None
+    anonymized_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,13 +94,18 @@ class ReviewDecision:
 
 
 def list_items(
-    session: Session, wanted: QueueFilter, after: Sequence[Any] | None, limit: int
+    session: Session,
+    wanted: QueueFilter,
+    after: Sequence[Any] | None,
+    limit: int,
+    order: QueueOrder = QueueOrder.URGENCY,
 ) -> Sequence[ReviewItem]:
-    """Return up to `limit` items after a position (`find_position`), in queue order."""
+    """Return up to `limit` items after a position (`find_position`), in an order."""
+    columns = ORDERS[order]
     statement = select(ReviewItem).where(*_make_conditions(wanted, datetime.now(UTC)))
     if after is not None:
-        statement = statement.where(tuple_(*ORDER) > after)
-    return session.scalars(statement.order_by(*ORDER).limit(limit)).all()
+        statement = statement.where(tuple_(*columns) > after)
+    return session.scalars(statement.order_by(*columns).limit(limit)).all()
 
 
 def _make_conditions(wanted: QueueFilter, now: datetime) -> Iterator[ColumnElement[bool]]:
@@ -87,16 +120,21 @@ def _make_conditions(wanted: QueueFilter, now: datetime) -> Iterator[ColumnEleme
         yield any_(ReviewItem.reasons) == wanted.reason
     if wanted.claimed_by is not None:
         yield ReviewItem.claimed_by == wanted.claimed_by
+    if wanted.anonymized_id is not None:
+        yield ReviewItem.anonymized_id == wanted.anonymized_id
     if wanted.overdue is not None:
         is_open = ReviewItem.status.in_(OPEN)
         late = and_(is_open, ReviewItem.due_at < now)
         yield late if wanted.overdue else ~late
 
 
-def find_position(item: ReviewItem) -> tuple[int, int, float, datetime, UUID]:
-    """Return where an item stands in the queue's order, as ORDER does."""
-    rank = find_rank(item.priority)
-    return rank, -item.crisis_level, -item.risk_score, item.created_at, item.id
+def find_position(item: ReviewItem, order: QueueOrder = QueueOrder.URGENCY) -> tuple[Any, ...]:
+    """Return the place of an item in an order, as ORDERS computes it."""
+    if order is QueueOrder.URGENCY:
+        rank = find_rank(item.priority)
+        return rank, -item.crisis_level, -item.risk_score, item.created_at, item.id
+    moment = item.due_at if order is QueueOrder.DUE else item.created_at
+    return -moment.timestamp() if order is QueueOrder.NEWEST else moment, item.id
 
 
 def find_rank(priority: str) -> int:
@@ -124,6 +162,13 @@ def list_open(session: Session, individuals: Sequence[str]) -> Sequence[ReviewIt
         ReviewItem.anonymized_id.in_(individuals), ReviewItem.status.in_(OPEN)
     )
     return session.scalars(statement).all()
+
+
+def list_of_individual(session: Session, anonymized_id: str, limit: int = 20) -> list[ReviewItem]:
+    """Return the last items of an individual, newest first, open or decided."""
+    statement = select(ReviewItem).where(ReviewItem.anonymized_id == anonymized_id)
+    order = (ReviewItem.created_at.desc(), ReviewItem.id)
+    return list(session.scalars(statement.order_by(*order).limit(limit)))
 
 
 def list_events(session: Session, review_id: UUID) -> Sequence[ReviewEvent]:
@@ -171,15 +216,20 @@ def release(session: Session, review_id: UUID, principal: Principal) -> ReviewIt
 def decide(
     session: Session, review_id: UUID, principal: Principal, decision: ReviewDecision
 ) -> ReviewItem:
-    """Close an item that nobody else has claimed.
+    """Close an item that no other clinician has claimed.
 
-    Raises NotFoundError, ClaimedByAnotherError (audited), ConflictError when it is decided.
+    Raises NotFoundError, ConflictError when it is decided, and, both audited,
+    ClaimedByAnotherError and SecondPersonNeededError when the decision lowers a crisis that the
+    same clinician declared.
     """
     now = datetime.now(UTC)
+    may_decide = _may_take(principal, now)
+    if _lowers_crisis(decision):
+        may_decide = and_(may_decide, ~_declared_by(principal))
     changed = _change(
         session,
         review_id,
-        _may_take(principal, now),
+        may_decide,
         status=ReviewStatus.DECIDED,
         claimed_by=principal.user_id,
         decided_by=principal.user_id,
@@ -192,6 +242,17 @@ def decide(
     if not changed:
         raise _explain(session, review_id, principal, "decide_review")
     return _note(session, review_id, principal, decision.decision, decision.comment)
+
+
+def _lowers_crisis(decision: ReviewDecision) -> bool:
+    return decision.decision == Decision.OVERRIDE and decision.new_band != Band.CRITICAL
+
+
+def _declared_by(principal: Principal) -> ColumnElement[bool]:
+    """Return the condition of items that this clinician's own crisis override is about."""
+    return exists().where(
+        CrisisOverride.review_id == ReviewItem.id, CrisisOverride.user_id == principal.user_id
+    )
 
 
 def add_note(session: Session, review_id: UUID, principal: Principal, note: str) -> ReviewItem:
@@ -237,9 +298,7 @@ def _note(
     return item
 
 
-def _explain(
-    session: Session, review_id: UUID, principal: Principal, action: str
-) -> NotFoundError | ConflictError | ClaimedByAnotherError:
+def _explain(session: Session, review_id: UUID, principal: Principal, action: str) -> ProblemError:
     """Return why a change did not apply."""
     try:
         item = find_item(session, review_id)
@@ -248,6 +307,13 @@ def _explain(
     if item.status == ReviewStatus.CLAIMED and item.claimed_by != principal.user_id:
         return ClaimedByAnotherError(
             "the item is claimed by somebody else", principal, action, item.anonymized_id
+        )
+    if item.status in OPEN and action == "decide_review":
+        return SecondPersonNeededError(
+            "you declared this crisis; another clinician must decide to lower it",
+            principal,
+            action,
+            item.anonymized_id,
         )
     return ConflictError(f"the item is {item.status}")
 

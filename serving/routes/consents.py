@@ -1,22 +1,27 @@
 """PUT, GET and DELETE /consents/{anonymized_id}."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
-from sqlalchemy.orm import Session
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, field_validator
 
-from feature_repo.consent_terms import PURPOSES, DataType, Purpose
+from feature_repo.consent_terms import DataType, Purpose
 from feature_repo.pseudonyms import derive_key_id
 from serving import audit
-from serving.audit.trail import CONSENT_CHANGE, CONSENT_VIEW, REVIEW_LIST
-from serving.consent.changes import Grant, list_current, list_history, record_grants, withdraw
-from serving.consent.in_force import combine_consents, read_consents
-from serving.consent.notices import list_expiring, list_notices
+from serving.audit.trail import REVIEW_LIST
+from serving.consent.actions import record_consents, view_consents, withdraw_consents
+from serving.consent.changes import Grant
+from serving.consent.notices import list_expiring
+from serving.consent.state import (
+    ConsentState,
+    ExpiringConsent,
+    ExpiringConsents,
+    describe_consents,
+)
 from serving.dependencies import ConsentManager, DbSession, Trail, WorkerServices
 from serving.http.individual import IndividualBody, resolve_individual
-from serving.http.parameters import EXAMPLE_ID, AnonymizedId, in_utc
+from serving.http.parameters import AnonymizedId, in_utc
 from serving.http.problems import GUARDED, describe_problems
 from serving.http.strict_json import StrictBody, StrictJsonRoute
 
@@ -95,49 +100,6 @@ class ConsentOfBody(ConsentBody, IndividualBody):
     )
 
 
-class ConsentPart(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
-    granted_at: datetime
-    expires_at: datetime
-    data_types: list[str]
-    purposes: list[str]
-
-
-class ConsentChangePart(ConsentPart):
-    changed_at: datetime
-    changed_by: str
-    change: Literal["granted", "changed", "withdrawn", "erased"]
-    withdrawn_at: datetime | None
-
-
-class ConsentNoticePart(ConsentPart):
-    kind: Literal["expiring", "expired"]
-    noticed_at: datetime
-
-
-class ExpiringConsent(ConsentNoticePart):
-    anonymized_id: str = Field(examples=[EXAMPLE_ID])
-
-
-class ExpiringConsents(BaseModel):
-    """Consents that end within a week; asking again in time is a person's work."""
-
-    items: list[ExpiringConsent]
-
-
-class ConsentState(BaseModel):
-    """What is allowed now, by purpose; the consents it rests on; and how it came about."""
-
-    model_config = ConfigDict(frozen=True)
-
-    anonymized_id: str = Field(examples=[EXAMPLE_ID])
-    allowed: dict[str, list[str]] = Field(description="Data types by purpose.")
-    in_force: list[ConsentPart]
-    history: list[ConsentChangePart]
-    notices: list[ConsentNoticePart] = Field(description="Of consents that end or have ended.")
-
-
 @router.get("/consents", responses=describe_problems(*GUARDED))
 def get_expiring_consents(
     trail: Trail,
@@ -163,9 +125,7 @@ def get_consents(
 ) -> ConsentState:
     """Show what an individual agrees to. Of whom nothing is known, nothing is allowed."""
     request.state.anonymized_id = anonymized_id
-    event = audit.Event(CONSENT_VIEW, "view_consents", anonymized_id, ["consent"])
-    trail.record(event)
-    return describe_consents(session, anonymized_id)
+    return view_consents(session, trail, anonymized_id)
 
 
 @router.post("/consents", responses=describe_problems(*GUARDED))
@@ -199,11 +159,7 @@ def put_consents(
         for one in body.grants
     ]
     key_id = derive_key_id(services.settings.anonymization_salt.get_secret_value())
-    record_grants(session, anonymized_id, grants, key_id, principal.user_id)
-    details = {"grants": len(grants)}
-    data_types = frozenset[str]().union(*(grant.data_types for grant in grants))
-    event = audit.Event(CONSENT_CHANGE, "record_consents", anonymized_id, data_types, details)
-    trail.record(event)
+    record_consents(session, trail, anonymized_id, grants, key_id, principal.user_id)
     return describe_consents(session, anonymized_id)
 
 
@@ -219,29 +175,5 @@ def delete_consents(
 ) -> ConsentState:
     """Withdraw all consents, or a data type, or a purpose; effective everywhere in a second."""
     request.state.anonymized_id = anonymized_id
-    touched = withdraw(session, anonymized_id, data_type, purpose, principal.user_id)
-    details = {"data_type": data_type, "purpose": purpose, "consents": touched}
-    data_types = [data_type] if data_type else ["consent"]
-    event = audit.Event(CONSENT_CHANGE, "withdraw_consents", anonymized_id, data_types, details)
-    trail.record(event)
+    withdraw_consents(session, trail, anonymized_id, data_type, purpose, principal.user_id)
     return describe_consents(session, anonymized_id)
-
-
-def describe_consents(session: Session, anonymized_id: str) -> ConsentState:
-    now = datetime.now(UTC)
-    known = read_consents(session, anonymized_id)
-    return ConsentState(
-        anonymized_id=anonymized_id,
-        allowed={one: sorted(combine_consents(known, one, now)) for one in PURPOSES},
-        in_force=[
-            ConsentPart.model_validate(one)
-            for one in list_current(session, anonymized_id, now)
-            if one.granted_at <= now
-        ],
-        history=[
-            ConsentChangePart.model_validate(one) for one in list_history(session, anonymized_id)
-        ],
-        notices=[
-            ConsentNoticePart.model_validate(one) for one in list_notices(session, anonymized_id)
-        ],
-    )

@@ -1,6 +1,5 @@
 """What an individual may ask for: predictions, export, access history, erasure."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -9,14 +8,6 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving import audit
-from serving.audit.trail import (
-    AUDIT_ACCESS,
-    INDIVIDUAL_ERASURE,
-    INDIVIDUAL_EXPORT,
-    INDIVIDUAL_LOOKUP,
-    PREDICTION_VIEW,
-)
 from serving.dependencies import (
     AccessHistoryReader,
     ConsentManager,
@@ -42,14 +33,9 @@ from serving.http.parameters import (
 )
 from serving.http.problems import GUARDED, describe_problems
 from serving.http.strict_json import StrictJsonRoute
-from serving.individuals.erasure import ErasureState, erase_individual, list_erasures
-from serving.individuals.rights import (
-    ELSEWHERE,
-    collect_everything,
-    list_accesses,
-    list_overridden,
-    list_predictions,
-)
+from serving.individuals import actions
+from serving.individuals.erasure import ErasureState
+from serving.individuals.rights import describe_export
 from serving.reviews.answers import PredictionSummary
 
 router = APIRouter(route_class=StrictJsonRoute, tags=["individual"])
@@ -90,6 +76,7 @@ class Export(BaseModel):
     predictions: list[dict[str, Any]]
     reviews: list[dict[str, Any]]
     review_events: list[dict[str, Any]]
+    contact_attempts: list[dict[str, Any]]
     crisis_overrides: list[dict[str, Any]]
 
 
@@ -124,7 +111,7 @@ def look_up_individual(
 ) -> Pseudonym:
     """Return the pseudonym of your own patient_id, which is hashed on arrival and not kept."""
     anonymized_id = resolve_individual(body, services.settings)
-    trail.record(audit.Event(INDIVIDUAL_LOOKUP, "look_up_individual", anonymized_id))
+    actions.record_lookup(trail, anonymized_id)
     return Pseudonym(anonymized_id=anonymized_id)
 
 
@@ -141,13 +128,10 @@ def get_predictions(
     """List what was answered about an individual, latest first."""
     request.state.anonymized_id = anonymized_id
     before = read_cursor(cursor, read_instant, UUID) if cursor else None
-    found = list(list_predictions(session, anonymized_id, before, limit + 1))
-    shown = found[:limit]
-    event = audit.Event(PREDICTION_VIEW, "view_predictions", anonymized_id, ["prediction"])
-    trail.record(event)
-    overridden = list_overridden(session, shown)
-    more = write_cursor(shown[-1].created_at, shown[-1].id) if len(found) > limit else None
-    items = [PredictionSummary.make(one, one.id in overridden) for one in shown]
+    found = actions.view_predictions(session, trail, anonymized_id, before, limit)
+    shown = found.predictions
+    more = write_cursor(shown[-1].created_at, shown[-1].id) if found.has_more else None
+    items = [PredictionSummary.make(one, one.id in found.overridden) for one in shown]
     return PredictionPage(items=items, next_cursor=more)
 
 
@@ -174,22 +158,12 @@ def export_individual(
     """Hand out everything held about an individual: as JSON, or as a FHIR R4 Bundle."""
     request.state.anonymized_id = anonymized_id
     wants_fhir = form == "fhir" or (form is None and FHIR_JSON in accept)
-    held = collect_everything(session, anonymized_id)
-    details = {"format": "fhir" if wants_fhir else "json"}
-    data_types = ["consent", "prediction", "review"]
-    event = audit.Event(INDIVIDUAL_EXPORT, "export_individual", anonymized_id, data_types, details)
-    trail.record(event)
+    held = actions.export(session, trail, anonymized_id, "fhir" if wants_fhir else "json")
     if wants_fhir:
         return JSONResponse(
             make_bundle(anonymized_id, held, datetime.now(UTC)), media_type=FHIR_JSON
         )
     return JSONResponse(describe_export(anonymized_id, held))
-
-
-def describe_export(anonymized_id: str, held: Mapping[str, Any]) -> dict[str, Any]:
-    now = datetime.now(UTC).isoformat()
-    head = {"anonymized_id": anonymized_id, "exported_at": now, "not_included": ELSEWHERE}
-    return head | dict(held)
 
 
 @router.get("/individuals/{anonymized_id}/access-history", responses=describe_problems(*GUARDED))
@@ -203,11 +177,8 @@ def get_access_history(
 ) -> AccessPage:
     """Tell who saw or changed what about an individual, latest first, erased or not."""
     before = read_cursor(cursor, read_number)[0] if cursor else None
-    found = list(list_accesses(session, anonymized_id, before, limit + 1))
-    shown = found[:limit]
-    event = audit.Event(AUDIT_ACCESS, "view_access_history", anonymized_id, ["audit"])
-    trail.record(event)
-    more = write_cursor(shown[-1].id) if len(found) > limit else None
+    shown, has_more = actions.view_accesses(session, trail, anonymized_id, before, limit)
+    more = write_cursor(shown[-1].id) if has_more else None
     return AccessPage(items=[Access.model_validate(row) for row in shown], next_cursor=more)
 
 
@@ -220,10 +191,8 @@ def get_erasures(
     services: WorkerServices,
 ) -> ErasurePage:
     """Show the erasures of an individual with their receipts, and what is still to do."""
-    event = audit.Event(AUDIT_ACCESS, "view_erasures", anonymized_id, ["erasure"])
-    trail.record(event)
     public_key = services.accountability.signer.public_key
-    found = list_erasures(session, anonymized_id)
+    found = actions.view_erasures(session, trail, anonymized_id)
     return ErasurePage(items=[describe_erasure(one, public_key) for one in found])
 
 
@@ -240,12 +209,7 @@ def erase(
     Asking again is harmless: without anything new to erase the receipt is the same.
     """
     signer = services.accountability.signer
-    state = erase_individual(session, anonymized_id, principal.user_id, signer)
-    details = {"erasure_id": str(state.erasure.id)}
-    event = audit.Event(
-        INDIVIDUAL_ERASURE, "erase_individual", anonymized_id, ["consent", "prediction"], details
-    )
-    trail.record(event)
+    state = actions.erase(session, trail, anonymized_id, principal.user_id, signer)
     return describe_erasure(state, signer.public_key)
 
 

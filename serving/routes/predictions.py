@@ -5,19 +5,18 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from serving import audit
-from serving.audit.trail import PREDICTION_VIEW
 from serving.database.tables import Prediction
 from serving.dependencies import (
     DbSession,
     PassportReader,
     PredictionReader,
-    RequestTrail,
     Trail,
     WorkerServices,
 )
 from serving.http.problems import GUARDED, describe_problems
 from serving.predictions.passport import Passport, issue_passport
+from serving.predictions.passport_access import restrict_passport
+from serving.predictions.viewing import record_viewing
 from serving.releases.lineage import RegisteredManifest
 from serving.reviews.crisis_overrides import find_override
 from serving.reviews.queue import find_prediction
@@ -58,15 +57,15 @@ def get_prediction(
 def get_passport(
     prediction_id: UUID,
     trail: Trail,
-    _reader: PassportReader,
+    reader: PassportReader,
     session: DbSession,
     services: WorkerServices,
 ) -> Passport:
-    """Return everything that led to a prediction, and what became of it."""
+    """Return what led to a prediction and what became of it, so far as the role may see it."""
     prediction = find_prediction(session, prediction_id)
     passport = issue_passport(session, prediction, *find_origin(services, prediction))
     record_viewing(trail, prediction, "view_passport")
-    return passport
+    return restrict_passport(passport, reader.role)
 
 
 def find_origin(
@@ -76,13 +75,3 @@ def find_origin(
     if prediction.release_version is None:
         return None, ui
     return services.manifests.read(int(prediction.release_version)), ui
-
-
-def record_viewing(trail: RequestTrail, prediction: Prediction, action: str) -> None:
-    event = audit.Event(
-        PREDICTION_VIEW,
-        action,
-        prediction.anonymized_id,
-        details={"prediction_id": str(prediction.id)},
-    )
-    trail.record(event)

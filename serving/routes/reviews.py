@@ -6,13 +6,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 
-from monitoring.metrics import REVIEW_DECISIONS
-from serving import audit
-from serving.audit.trail import REVIEW_CHANGE, REVIEW_LIST, REVIEW_VIEW
 from serving.database.review_terms import ReviewStatus
-from serving.database.sessions import run_after_commit
 from serving.database.tables import Prediction, ReviewItem
-from serving.dependencies import DbSession, RequestTrail, Reviewer, Trail
+from serving.dependencies import DbSession, Reviewer, Trail
 from serving.http.parameters import (
     Cursor,
     PageSize,
@@ -25,7 +21,9 @@ from serving.http.parameters import (
 )
 from serving.http.problems import GUARDED, describe_problems
 from serving.http.strict_json import StrictJsonRoute
+from serving.reviews import actions
 from serving.reviews.answers import (
+    ContactBody,
     DecisionBody,
     ListedReview,
     NoteBody,
@@ -33,19 +31,9 @@ from serving.reviews.answers import (
     ReviewDetail,
     ReviewPage,
 )
+from serving.reviews.contacts import list_contacts
 from serving.reviews.crisis_overrides import find_override
-from serving.reviews.listing import read_listed
-from serving.reviews.queue import (
-    QueueFilter,
-    add_note,
-    claim,
-    decide,
-    find_item,
-    find_position,
-    list_events,
-    list_items,
-    release,
-)
+from serving.reviews.queue import QueueFilter, list_events
 from serving.scoring.estimate import Band
 
 router = APIRouter(tags=["review"], route_class=StrictJsonRoute)
@@ -73,14 +61,11 @@ def list_reviews(
     """List review items: by band, crises by item 9, then by score, then by waiting time."""
     wanted = QueueFilter(status, priority, reason, claimed_by, overdue)
     after = read_cursor(cursor, *QUEUE_POSITION) if cursor else None
-    found = list(list_items(session, wanted, after, limit + 1))
-    shown = found[:limit]
-    individuals = sorted({item.anonymized_id for item in shown})
-    event = audit.Event(REVIEW_LIST, "list_reviews", details={"individuals": individuals})
-    trail.record(event)
-    more = write_cursor(*find_position(shown[-1])) if len(found) > limit else None
-    listed = read_listed(session, shown)
-    items = [ListedReview.make_listed(one, listed.get(one.prediction_id)) for one in shown]
+    page = actions.list_queue(session, trail, wanted, after, limit)
+    more = write_cursor(*page.next_position) if page.next_position else None
+    items = [
+        ListedReview.make_listed(one, page.screenings.get(one.prediction_id)) for one in page.items
+    ]
     return ReviewPage(items=items, next_cursor=more)
 
 
@@ -89,10 +74,7 @@ def get_review(
     review_id: UUID, trail: Trail, principal: Reviewer, session: DbSession
 ) -> ReviewDetail:
     """Show one item with what the screening said and what happened to it since."""
-    item = find_item(session, review_id)
-    event = audit.Event(REVIEW_VIEW, "view_review", item.anonymized_id, ["prediction"])
-    trail.record(event)
-    return describe_item(session, item)
+    return describe_item(session, actions.view_item(session, trail, review_id))
 
 
 @router.post("/reviews/{review_id}/claim", responses=ONE_CHANGE)
@@ -100,8 +82,8 @@ def claim_review(
     review_id: UUID, request: Request, trail: Trail, principal: Reviewer, session: DbSession
 ) -> ReviewDetail:
     """Take an item on. A claim lapses after four hours."""
-    item = claim(session, review_id, principal)
-    return finish(request, trail, session, item, "claim_review")
+    item = actions.claim(session, trail, review_id, principal)
+    return show_change(request, session, item)
 
 
 @router.delete("/reviews/{review_id}/claim", responses=ONE_CHANGE)
@@ -109,8 +91,8 @@ def release_review(
     review_id: UUID, request: Request, trail: Trail, principal: Reviewer, session: DbSession
 ) -> ReviewDetail:
     """Give an item back to the queue."""
-    item = release(session, review_id, principal)
-    return finish(request, trail, session, item, "release_review")
+    item = actions.release(session, trail, review_id, principal)
+    return show_change(request, session, item)
 
 
 @router.post("/reviews/{review_id}/decision", responses=ONE_CHANGE)
@@ -123,10 +105,8 @@ def decide_review(
     session: DbSession,
 ) -> ReviewDetail:
     """Agree, override, or refer. An item that somebody else has claimed is theirs to decide."""
-    item = decide(session, review_id, principal, body.to_decision())
-    decision, priority = body.decision.value, item.priority
-    run_after_commit(session, lambda: REVIEW_DECISIONS.labels(decision, priority).inc())
-    return finish(request, trail, session, item, "decide_review")
+    item = actions.decide(session, trail, review_id, principal, body.to_decision())
+    return show_change(request, session, item)
 
 
 @router.post("/reviews/{review_id}/notes", responses=ONE_ITEM)
@@ -139,23 +119,27 @@ def note_review(
     session: DbSession,
 ) -> ReviewDetail:
     """Write a note beside an item."""
-    item = add_note(session, review_id, principal, body.note)
-    return finish(request, trail, session, item, "note_review")
+    item = actions.add_note(session, trail, review_id, principal, body.note)
+    return show_change(request, session, item)
 
 
-def finish(
-    request: Request, trail: RequestTrail, session: Session, item: ReviewItem, action: str
+@router.post("/reviews/{review_id}/contacts", responses=ONE_ITEM)
+def record_contact(
+    review_id: UUID,
+    body: ContactBody,
+    request: Request,
+    trail: Trail,
+    principal: Reviewer,
+    session: DbSession,
 ) -> ReviewDetail:
-    """Audit a change in its own transaction, and show the item as it is now."""
+    """Record an attempt to reach the person: how, with which outcome, and what is planned next."""
+    item = actions.add_contact(session, trail, review_id, principal, body.to_contact())
+    return show_change(request, session, item)
+
+
+def show_change(request: Request, session: Session, item: ReviewItem) -> ReviewDetail:
+    """Return a changed item as it is now."""
     request.state.anonymized_id = item.anonymized_id
-    details = {
-        "review_id": str(item.id),
-        "decision": item.decision,
-        "new_band": item.new_band,
-        "reason_code": item.reason_code,
-    }
-    event = audit.Event(REVIEW_CHANGE, action, item.anonymized_id, ["prediction"], details)
-    trail.record(event)
     return describe_item(session, item)
 
 
@@ -165,4 +149,5 @@ def describe_item(session: Session, item: ReviewItem) -> ReviewDetail:
     if prediction is not None:
         overridden = find_override(session, prediction.id) is not None
         summary = PredictionSummary.make(prediction, overridden)
-    return ReviewDetail.compose(item, summary, list(list_events(session, item.id)))
+    events, contacts = list_events(session, item.id), list_contacts(session, item.id)
+    return ReviewDetail.compose(item, summary, events, contacts)

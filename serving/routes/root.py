@@ -1,5 +1,6 @@
 """GET / and the intended-use statement that every answer links."""
 
+from html import escape
 from importlib.metadata import version
 
 from fastapi import APIRouter
@@ -7,23 +8,23 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from serving.dependencies import ServiceReader, WorkerServices
-from serving.http.guidance import GUIDANCE
+from serving.http.guidance import choose_guidance
 from serving.http.problems import describe_problems
 from serving.screening.answers import INTENDED_USE, INTENDED_USE_PATH
 
 router = APIRouter(tags=["service"])
 
-INTENDED_USE_PAGE = f"""<!doctype html>
+INTENDED_USE_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>MHRAS: intended use</title></head>
 <body>
 <h1>Intended use</h1>
-<p>{INTENDED_USE}</p>
+<p>{intended_use}</p>
 <p>MHRAS reads questionnaires, wearable data and care events of consenting individuals and
 estimates the probability that symptoms get clinically significantly worse within 90 days. It
 orders a review queue; a clinician decides. It has not been clinically validated.</p>
 <p>The bands low, moderate, high and critical are review priorities, not levels of risk by which
 treatment or discharge could be decided.</p>
-<p>{GUIDANCE}</p>
+<p>{guidance}</p>
 </body></html>
 """
 
@@ -51,5 +52,6 @@ def get_service_info(_reader: ServiceReader, services: WorkerServices) -> Servic
 
 
 @router.get(INTENDED_USE_PATH, response_class=HTMLResponse)
-def get_intended_use() -> str:
-    return INTENDED_USE_PAGE
+def get_intended_use(services: WorkerServices) -> str:
+    guidance = escape(choose_guidance(services.settings))
+    return INTENDED_USE_PAGE.format(intended_use=INTENDED_USE, guidance=guidance)

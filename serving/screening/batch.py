@@ -79,7 +79,8 @@ async def screen_batch(
     async def screen_in_turn(position: int, item: JsonValue) -> BatchResult:
         async with dependencies.batch_room:
             if time.monotonic() > begin_by:
-                return BatchResult(position=position, problem=describe_unbegun(request_id))
+                unbegun = describe_unbegun(request_id, dependencies.thresholds.guidance)
+                return BatchResult(position=position, problem=unbegun)
             return await screen_item(position, item, principal, request_id, dependencies)
 
     results = await asyncio.gather(*(screen_in_turn(n, item) for n, item in enumerate(items)))
@@ -87,11 +88,11 @@ async def screen_batch(
     return BatchAnswer(answered=len(results) - failed, failed=failed, results=list(results))
 
 
-def describe_unbegun(request_id: str | None) -> Problem:
+def describe_unbegun(request_id: str | None, guidance: str) -> Problem:
     error = DeadlineExceededError(
         "the batch ran out of time before this item, which is not recorded; send the item again"
     )
-    return describe_problem(error, request_id, guidance=True)
+    return describe_problem(error, request_id, guidance)
 
 
 async def screen_item(
@@ -133,4 +134,5 @@ async def explain_failure(
         except OUTAGES as failure:
             log.error("refusal not audited", cause=type(failure).__name__)
             problem = NOTHING_RECORDED
-    return describe_problem(problem, request_id, guidance=leaves_unanswered(problem.status))
+    guidance = dependencies.thresholds.guidance if leaves_unanswered(problem.status) else None
+    return describe_problem(problem, request_id, guidance)

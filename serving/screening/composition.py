@@ -11,7 +11,7 @@ from feature_repo.online import OnlineFeatures
 from feature_repo.outcomes import ADVERSE_COURSE, HORIZON_DAYS, WORSENING, find_outcome
 from mlruns_config.manifest import RELEASE_MODEL, Head
 from mlruns_config.severity import load_severity_rules
-from serving.http.guidance import GUIDANCE
+from serving.http.guidance import GUIDANCE, choose_guidance
 from serving.scoring.assessment import Assessment, Explanations, RuleFindings
 from serving.scoring.crisis import CrisisFinding, SelfHarmSignal
 from serving.scoring.doubts import Estimate, Interval, WorseningEstimate
@@ -37,11 +37,15 @@ QUEUED_BANDS = (Band.HIGH, Band.CRITICAL)
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where bands and reviews begin; without `queues_scores` only a crisis is queued."""
+    """Where bands and reviews begin; without `queues_scores` only a crisis is queued.
+
+    `guidance` is the institution's text for the top band.
+    """
 
     bands: BandEdges
     human_review: float
     queues_scores: bool = True
+    guidance: str = GUIDANCE
 
 
 def read_thresholds(settings: Settings) -> Thresholds:
@@ -50,7 +54,12 @@ def read_thresholds(settings: Settings) -> Thresholds:
         moderate=settings.risk_threshold_moderate,
         high=settings.risk_threshold_high,
     )
-    return Thresholds(bands, settings.human_review_threshold, settings.enable_human_review_queue)
+    return Thresholds(
+        bands,
+        settings.human_review_threshold,
+        settings.enable_human_review_queue,
+        choose_guidance(settings),
+    )
 
 
 def compose_answer(
@@ -87,7 +96,7 @@ def compose_answer(
         rule=explained.rule,
         needs_review=bool(reasons),
         review_reasons=reasons,
-        crisis_guidance=GUIDANCE if band is Band.CRITICAL else None,
+        crisis_guidance=thresholds.guidance if band is Band.CRITICAL else None,
         missing_data=assessment.missing_data if assessment else list(DATA_TYPES),
         data_as_of=describe_ages(features) if features else {},
         degraded=degraded,

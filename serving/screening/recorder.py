@@ -33,6 +33,8 @@ TREND_LENGTH = 10
 
 #: What refuses rows that are there already, whichever table is written first.
 TAKEN = ("predictions_pkey", "review_items_pkey")
+#: The trigger that refuses rows of an individual who was erased after consent was checked.
+NOT_ERASED = "predictions_not_erased"
 
 OUTAGES = (OperationalError, InterfaceError, PoolTimeoutError)
 
@@ -47,6 +49,10 @@ class PastPrediction:
     risk_score: float
     risk_band: str
     probability: float | None
+
+
+class ErasedMeanwhileError(Exception):
+    """The individual was erased between the check of consent and the commit."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,9 @@ class Recorder:
         """Queue a screening's rows; the result, once they are committed, is its trend.
 
         A future that is cancelled before its turn leaves no rows. The future raises
-        DeadlineExceededError when its turn came too late, and what SQLAlchemy raises when the
-        rows could not be written; nothing was recorded then.
+        DeadlineExceededError when its turn came too late, ErasedMeanwhileError when the
+        individual was erased in between, and what SQLAlchemy raises when the rows could not be
+        written; nothing was recorded then.
         """
         lane = self._urgent_lane if record.is_urgent else self._lane
         return lane.submit(record)
@@ -168,7 +175,8 @@ class Lane:
             _fail(batch, error)
         except Exception as error:  # the thread must outlive any surprise
             if len(batch) == 1:
-                _fail(batch, error)
+                erased = _find_constraint(error) == NOT_ERASED
+                _fail(batch, ErasedMeanwhileError() if erased else error)
                 return
             # An error in one screening is not the others': each is written on its own.
             for one in batch:
@@ -219,10 +227,15 @@ def _execute_again(engine: Engine, arguments: Sequence[Any]) -> Rows:
     try:
         return _execute(engine, arguments)
     except IntegrityError as error:
-        told = getattr(error.orig, "diag", None)
-        if told is None or told.constraint_name not in TAKEN:
+        if _find_constraint(error) not in TAKEN:
             raise
         return []
+
+
+def _find_constraint(error: Exception) -> str | None:
+    """Return the name of the constraint that refused a statement, if one did."""
+    diagnostics = getattr(getattr(error, "orig", None), "diag", None)
+    return None if diagnostics is None else diagnostics.constraint_name
 
 
 def get_table(mapped: type[Base]) -> Table:

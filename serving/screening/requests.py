@@ -22,6 +22,9 @@ IDEMPOTENCY_KEY = r"^[A-Za-z0-9_-]{8,64}$"
 #: How far a caller's clock may be ahead of ours.
 CLOCK_TOLERANCE = timedelta(minutes=5)
 
+#: Earlier instants are slips: both questionnaires are younger (2001 and 2006).
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+
 EXAMPLE: dict[str, Any] = {
     "anonymized_id": "5f0c1d7e2a9b4c3d8e6f7a1b2c3d4e5f",
     "survey_data": {"phq9": [2, 2, 1, 2, 1, 2, 1, 1, 0], "gad7": [1, 2, 1, 1, 0, 1, 2]},
@@ -38,6 +41,8 @@ def _validate_text(value: Any) -> Any:
 def _validate_past(moment: datetime) -> datetime:
     if moment > datetime.now(UTC) + CLOCK_TOLERANCE:
         raise ValueError("must not lie in the future")
+    if moment < EARLIEST:
+        raise ValueError(f"must not lie before {EARLIEST:%Y-%m-%d}")
     return moment
 
 

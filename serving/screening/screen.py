@@ -44,6 +44,7 @@ from serving.screening.answers import ScreeningAnswer, TrendPart
 from serving.screening.composition import compose_answer
 from serving.screening.decisions import read_last_decisions
 from serving.screening.dependencies import ScreeningDependencies
+from serving.screening.recorder import ErasedMeanwhileError
 from serving.screening.records import Caller, make_record
 from serving.screening.reporting import count_screening
 from serving.screening.requests import ScreeningRequest, SurveyData
@@ -125,16 +126,22 @@ async def require_consent(
     """
     CONSENT_VERIFICATIONS.inc()
     known = dependencies.consents.get_known(anonymized_id)
-    consented = find_consented(known or ())
+    consented = find_consented(known or (), dependencies)
     if not suffices(consented, request):
         # Nobody is refused on what a cache says: the consent may be a moment old.
         known = await run_in_threadpool(read_consents, dependencies, anonymized_id)
-        consented = find_consented(known)
+        consented = find_consented(known, dependencies)
     if suffices(consented, request):
         return consented
+    raise make_consent_error(
+        "survey answers" if consented else "any data type", principal, anonymized_id
+    )
+
+
+def make_consent_error(what: str, principal: Actor, anonymized_id: str) -> ConsentMissingError:
+    """Return the refusal of a screening without consent, counted; `what` is not covered."""
     CONSENT_FAILURES.inc()
-    what = "survey answers" if consented else "any data type"
-    raise ConsentMissingError(
+    return ConsentMissingError(
         f"This person has no active consent that covers {what} for {SCREENING}. Record one with "
         "PUT /consents/{anonymized_id}, or POST /consents with your own patient_id.",
         principal,
@@ -143,8 +150,10 @@ async def require_consent(
     )
 
 
-def find_consented(known: tuple[KnownConsent, ...]) -> frozenset[str]:
-    return combine_consents(known, SCREENING, datetime.now(UTC))
+def find_consented(
+    known: tuple[KnownConsent, ...], dependencies: ScreeningDependencies
+) -> frozenset[str]:
+    return combine_consents(known, SCREENING, dependencies.consents.now())
 
 
 def suffices(consented: frozenset[str], request: ScreeningRequest) -> bool:
@@ -270,11 +279,17 @@ async def record_answer(
     assessed: AssessedCase,
     dependencies: ScreeningDependencies,
 ) -> ScreeningAnswer:
-    """Make an answer durable; return it with the trend of what was answered before."""
+    """Make an answer durable; return it with the trend of what was answered before.
+
+    Raises ConsentMissingError when the individual was erased in between.
+    """
     assessment = assessed.assessment
     inputs = describe_inputs(assessment, assessed.case.answers) if assessment else {}
     arm = assessed.choice.arm if assessed.choice else "production"
     level = assessed.findings.crisis.level
     record = make_record(answer, caller, assessed.case.consented, arm, inputs, level)
-    past = await asyncio.wrap_future(dependencies.recorder.submit(record))
+    try:
+        past = await asyncio.wrap_future(dependencies.recorder.submit(record))
+    except ErasedMeanwhileError:
+        raise make_consent_error("any data type", caller.principal, answer.anonymized_id) from None
     return answer.model_copy(update={"trend": [TrendPart.model_validate(one) for one in past]})

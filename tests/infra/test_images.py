@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -148,16 +149,24 @@ def test_every_file_a_module_reads_beside_itself_is_installed_with_it() -> None:
     from fnmatch import fnmatch
 
     setuptools = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    patterns = setuptools["package-data"]["*"]
+    patterns = setuptools["package-data"]
     folders = [PROJECT / name for name in ("feature_repo", "mlruns_config", "serving")]
     read = [
-        path.name
+        path
         for folder in folders
         for path in folder.rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc", ".md", "")
     ]
-    assert {"gates.toml", "feature_store.yaml", "script.py.mako", "model_card.md.j2"} <= set(read)
-    assert [name for name in read if not any(fnmatch(name, one) for one in patterns)] == []
+    names = {path.name for path in read}
+
+    def is_installed(path: Path) -> bool:
+        package = next(one for one in path.parents if (one / "__init__.py").exists())
+        dotted = ".".join(package.relative_to(PROJECT).parts)
+        wanted = [*patterns["*"], *patterns.get(dotted, [])]
+        return any(fnmatch(str(path.relative_to(package)), one) for one in wanted)
+
+    assert {"gates.toml", "feature_store.yaml", "script.py.mako", "base.html"} <= names
+    assert [path for path in read if not is_installed(path)] == []
 
 
 @pytest.mark.nightly

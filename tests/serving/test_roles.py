@@ -30,6 +30,7 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("delete", "/reviews/{review_id}/claim"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/reviews/{review_id}/decision"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/reviews/{review_id}/notes"): frozenset({ADMIN, CLINICIAN}),
+    ("post", "/reviews/{review_id}/contacts"): frozenset({ADMIN, CLINICIAN}),
     ("get", "/consents"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/consents"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/individuals/lookup"): frozenset({ADMIN, CLINICIAN}),

@@ -83,3 +83,9 @@ def test_the_guides_defaults_hold_where_nothing_is_said(load):
     assert not settings.enable_rule_extraction
     assert settings.enable_human_review_queue
     assert settings.enable_crisis_override
+
+
+@pytest.mark.parametrize("url", ["file:///etc/keys.json", "http://idp.example/jwks", "jwks.json"])
+def test_keys_of_an_identity_provider_come_over_https_only(load, url):
+    with pytest.raises(MissingSettingError, match="JWT_JWKS_URL"):
+        load(JWT_JWKS_URL=url)

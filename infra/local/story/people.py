@@ -52,7 +52,7 @@ def find_population(stage: Stage, identifiers: set[str]) -> Population:
     """Return those who may be screened on their answers, with their last complete PHQ-9."""
     salt, lake = stage.stack.environment["ANONYMIZATION_SALT"], stage.stack.environment["LAKE_URL"]
     pseudonyms = {pseudonymise(one, salt) for one in identifiers}
-    consented = read_consented_types(stage.engine, datetime.now(UTC), [SCREENING])
+    consented = read_consented_types(stage.engine, purposes=[SCREENING])
     items = list(ITEM_COLUMNS[: PHQ9.item_count])
     last = (
         scan_table(lake, "surveys")

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from serving.audit.checkpoints import CheckpointStore, CheckpointStoreError
 from serving.audit.sealer import ChainTamperedError, Sealer, sign_checkpoint
@@ -134,3 +135,26 @@ def test_the_sealer_seals_and_signs_by_itself_and_at_its_end(trail):
 
     assert count(trail, "audit_chain") == 4
     assert trail.verify().newest_checkpoint == 4
+
+
+BOGUS = (
+    "INSERT INTO audit_chain (position, audit_id, previous_hash, row_hash, sealed_at) "
+    "SELECT {position}, {audit_id}, row_hash, row_hash, now() FROM audit_chain "
+    "ORDER BY position DESC LIMIT 1"
+)
+
+
+@pytest.mark.parametrize(
+    ("position", "audit_id"),
+    [("9223372036854775807", "4"), ("4", "4611686018427387904"), ("5", "4")],
+    ids=["position far ahead", "row that does not exist", "position left out"],
+)
+def test_the_application_cannot_stop_sealing_by_a_link_of_its_own(trail, position, audit_id):
+    trail.write(3)
+    trail.seal()
+    trail.write(1)
+    with pytest.raises(IntegrityError), trail.application.begin() as connection:
+        connection.execute(text(BOGUS.format(position=position, audit_id=audit_id)))
+
+    assert trail.seal() == 1
+    assert trail.verify().intact

@@ -1,3 +1,6 @@
+import base64
+import hmac
+import json
 import os
 import subprocess
 import sys
@@ -117,3 +120,65 @@ def test_the_command_without_a_secret_says_how_to_make_one():
 
     assert (result.returncode, result.stdout) == (1, "")
     assert "openssl rand -base64 32" in result.stderr
+
+
+def encode(raw):
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
+
+
+def sign(header, payload):
+    """Return a token of exactly these bytes, signed with the right secret."""
+    signed = encode(header) + b"." + encode(payload)
+    signature = hmac.digest(SECRET.encode(), signed, "sha256")
+    return (signed + b"." + encode(signature)).decode()
+
+
+HEADER = json.dumps({"alg": "HS256", "typ": TOKEN_TYPE}).encode()
+
+
+def make_payload(**changes):
+    now = int(datetime.now(UTC).timestamp())
+    claims = {"sub": "u", "role": "clinician", "aud": "mhras", "iss": "mhras", "jti": "1"}
+    return json.dumps(claims | {"iat": now, "nbf": now, "exp": now + 60} | changes).encode()
+
+
+def test_a_token_of_exact_bytes_is_good():
+    assert read_token(sign(HEADER, make_payload()), SECRET).user_id == "u"
+
+
+@pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize("kind", [str, bool])
+def test_times_that_are_no_numbers_are_refused(name, kind):
+    with pytest.raises(UnauthenticatedError):
+        read_token(sign(HEADER, make_payload(**{name: kind(2_000_000_000)})), SECRET)
+
+
+@pytest.mark.parametrize(
+    ("header", "payload"),
+    [
+        (HEADER, make_payload()[:-1] + b', "role": "admin"}'),
+        (HEADER[:-1] + b', "alg": "HS256"}', make_payload()),
+        (HEADER, b"\xef\xbb\xbf" + make_payload()),
+        (b"\xef\xbb\xbf" + HEADER, make_payload()),
+        (HEADER, make_payload().decode().encode("utf-16")),
+        (HEADER, b"[]"),
+    ],
+    ids=["claim twice", "header twice", "mark", "mark in header", "UTF-16", "array"],
+)
+def test_a_token_that_two_readers_could_take_for_two_is_refused(header, payload):
+    with pytest.raises(UnauthenticatedError):
+        read_token(sign(header, payload), SECRET)
+
+
+@pytest.mark.parametrize("change", ["{}=", "{}==", "{} ", "\ufeff{}", "{}\n", "{}."])
+def test_a_token_with_anything_around_it_is_refused(change):
+    with pytest.raises(UnauthenticatedError):
+        read_token(change.format(sign(HEADER, make_payload())), SECRET)
+
+
+def test_spare_bits_of_a_signature_are_refused():
+    token = sign(HEADER, make_payload())
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    spare = alphabet[alphabet.index(token[-1]) ^ 1]
+    with pytest.raises(UnauthenticatedError):
+        read_token(token[:-1] + spare, SECRET)

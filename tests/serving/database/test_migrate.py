@@ -26,7 +26,7 @@ APPEND_ONLY_TABLES = (
     *("audit_log", "audit_chain", "audit_checkpoints", "promotion_ledger"),
     *("erasures", "token_revocations"),
 )
-HEAD = "0010"
+HEAD = "0015"
 
 
 #: Rows as releases before outcomes had names left them.

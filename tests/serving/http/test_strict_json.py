@@ -31,6 +31,7 @@ VALUES = st.recursive(
         "[" * 100_000,
         '{"anonymized_id": ',
         b"\xff\xfe",
+        f'{{"survey_data": {{"phq9_score": {"1" * 5000}}}}}',
     ],
 )
 def test_an_ambiguous_body_is_refused_without_repeating_it(client, body):

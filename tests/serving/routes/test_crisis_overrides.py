@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from serving.database.tables import CrisisOverride, Prediction, ReviewItem
 from serving.http.guidance import GUIDANCE
+from serving.roles import Role
 from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
@@ -21,6 +22,7 @@ from tests.fixtures.api import (
 )
 
 BODY = {"comment": "Told me of a plan."}
+REFERRAL = {"decision": "refer", "comment": "to the crisis team"}
 NO_MLFLOW = "http://127.0.0.1:1"
 
 
@@ -168,3 +170,35 @@ def test_an_override_is_counted(client, screened):
 
     assert "mhras_crisis_overrides_total " in exposed
     assert 'mhras_alerts_triggered_total{kind="clinician"}' in exposed
+
+
+def decide(client, review_id, headers, **decision):
+    body = {"decision": "override", "reason_code": "clinical_assessment", "comment": "x"}
+    path = f"/reviews/{review_id}/decision"
+    return client.post(path, json=body | decision, headers=headers)
+
+
+def test_a_crisis_is_not_lowered_by_the_clinician_who_declared_it(client, screened, engine):
+    individual, prediction_id = screened
+    review_id = override(client, prediction_id).json()["review_id"]
+    refused = decide(client, review_id, make_headers(), new_band="low")
+
+    assert refused.status_code == 409
+    assert refused.json()["type"] == "urn:mhras:problem:second-person-needed"
+    assert read_audit(engine, individual)[-1].result == "failure"
+    items = {str(one.id): one for one in read_rows(engine, ReviewItem, individual)}
+    assert items[review_id].status == "pending"
+
+
+def test_a_second_clinician_may_lower_a_declared_crisis(client, screened):
+    review_id = override(client, screened[1]).json()["review_id"]
+    second = make_headers(Role.CLINICIAN, "clinician_2")
+
+    assert decide(client, review_id, second, new_band="low").status_code == 200
+
+
+def test_the_clinician_who_declared_a_crisis_may_act_on_it(client, screened):
+    review_id = override(client, screened[1]).json()["review_id"]
+    path = f"/reviews/{review_id}/decision"
+
+    assert client.post(path, json=REFERRAL, headers=make_headers()).status_code == 200

@@ -7,11 +7,11 @@ import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
-from sqlalchemy import select
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from mlruns_config.ledger import ledger_metadata
@@ -26,7 +26,7 @@ from serving.database.tables import (
     ReviewItem,
 )
 from serving.errors import ConflictError
-from serving.individuals.erasure import ERASED_TABLES, list_queued, report_store
+from serving.individuals.erasure import ERASED_TABLES, erase_individual, list_queued, report_store
 from serving.roles import Role
 from tests.fixtures.api import (
     AT_COMMIT,
@@ -48,6 +48,7 @@ AUDITOR = make_headers(Role.AUDITOR, "auditor_1")
 CRISIS_ANSWERS = [*LOW_ANSWERS[:8], 1]
 KEYS = KeyRing([Signer(SIGNING_KEY).public_key])
 
+PATIENCE_SECONDS = 20
 #: Tables that name individuals and keep their rows, each for a reason.
 KEPT = {"audit_log": "who saw what must stay provable", "erasures": "the record of the erasure"}
 
@@ -162,6 +163,7 @@ def test_an_export_as_fhir_is_valid_r4(client, known, options):
     assert {"Patient", "Consent", "Task"} < set(kinds)
     inside = {entry.fullUrl for entry in bundle.entry}
     references = set(_find_references(json.loads(response.text)))
+    references = {reference for reference in references if not reference.startswith("#")}
     assert references <= inside
 
 
@@ -295,6 +297,58 @@ def test_of_several_who_erase_at_once_one_does(client, known, engine):
         answers = list(pool.map(lambda _: erase(client, known).json(), range(6)))
 
     assert len({answer["erasure_id"] for answer in answers}) == 1
+
+
+def test_a_screening_that_began_before_an_erasure_leaves_no_row_after_it(
+    client, known, screen, engine
+):
+    with Session(engine) as erasing, ThreadPoolExecutor(1) as pool:
+        erase_individual(erasing, known, "admin_1", Signer(SIGNING_KEY))
+        waiting = pool.submit(screen, known, CRISIS_ANSWERS)
+        wait_until_an_advisory_lock_is_awaited(engine)
+        erasing.commit()
+        refused = waiting.result(PATIENCE_SECONDS)
+
+    assert (refused.status_code, refused.json()["type"]) == (
+        403,
+        "urn:mhras:problem:consent-missing",
+    )
+    assert read_rows(engine, Prediction, known) == read_rows(engine, ReviewItem, known) == []
+    assert read_audit(engine, known)[-1].result == "failure"
+
+
+def wait_until_an_advisory_lock_is_awaited(engine):
+    waiting = text(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        with engine.connect() as connection:
+            if connection.scalar(waiting):
+                return
+        time.sleep(0.02)
+    raise AssertionError("no statement waits for the erasure")
+
+
+def test_an_update_does_not_bring_a_consent_of_before_an_erasure_back(client, known, engine):
+    erase(client, known)
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    with Session(engine) as session:
+        consent = Consent(
+            anonymized_id=known,
+            data_types=["survey"],
+            purposes=["screening"],
+            granted_at=yesterday,
+            expires_at=yesterday + timedelta(days=300),
+            key_id="k",
+        )
+        session.add(consent)
+        session.flush()
+        session.execute(update(Consent).values(withdrawn_at=None))
+        session.refresh(consent)
+        assert consent.withdrawn_at is not None
+        session.rollback()
 
 
 def test_an_unknown_individual_is_erased_elsewhere_all_the_same(client):

@@ -4,6 +4,7 @@ import uuid
 
 import pytest
 
+from feature_repo.answer_features import ITEM_ANSWERS
 from mlruns_config.manifest import RELEASE_MODEL
 from serving.roles import Role
 from tests.fixtures.api import LOW_ANSWERS, make_headers, make_settings, read_audit, run_app
@@ -32,7 +33,7 @@ def answer(releases, client, grant, reader):
     return found
 
 
-def get(client, path, role=Role.AUDITOR):
+def get(client, path, role=Role.CLINICIAN):
     return client.get(path, headers=make_headers(role))
 
 
@@ -124,3 +125,33 @@ def test_a_passport_without_the_registry_says_what_is_missing(answer, database_u
     assert passport["release"] is None
     assert passport["missing"] == ["release: the registry is away or no longer has it"]
     assert passport["answer"]["summary"] == answer["summary"]
+
+
+@pytest.mark.parametrize("role", [Role.CLINICIAN, Role.DATA_SCIENTIST, Role.AUDITOR])
+def test_single_answers_are_shown_to_those_who_may_see_them_and_to_no_other_role(
+    client, answer, role
+):
+    passport = get(client, f"/predictions/{answer['prediction_id']}/passport", role).json()
+    names = {name for part in passport["inputs"].values() for name in part}
+
+    assert bool(names & ITEM_ANSWERS) is (role is Role.CLINICIAN)
+    assert bool(passport["withheld"]) is (role is not Role.CLINICIAN)
+
+
+def test_an_auditor_reads_no_estimate_through_the_passport(client, answer):
+    path = f"/predictions/{answer['prediction_id']}"
+    passport = get(client, f"{path}/passport", Role.AUDITOR).json()
+
+    assert get(client, path, Role.AUDITOR).status_code == 403
+    assert not {"risk_score", "probability", "reasons", "trend"} & passport["answer"].keys()
+    assert passport["answer"]["needs_review"] is True
+    assert {member["probability"] for member in passport["release"]["members"]} == {None}
+    assert passport["release"]["git_commit"] == LINEAGE["git_commit"]
+
+
+def test_a_data_scientist_reads_features_and_probabilities(client, answer):
+    path = f"/predictions/{answer['prediction_id']}/passport"
+    passport = get(client, path, Role.DATA_SCIENTIST).json()
+
+    assert passport["inputs"]["features"]["phq9_total"] == sum(CRISIS_ANSWERS)
+    assert passport["answer"]["probability"] == answer["probability"]

@@ -62,3 +62,10 @@ def test_only_32_lower_case_hex_digits_are_a_pseudonym(text):
         accepted = False
 
     assert accepted == is_pseudonym
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "1999-12-31T23:59:59Z"])
+def test_an_index_time_before_the_questionnaires_is_refused(moment):
+    body = {"anonymized_id": "a" * 32, "index_time": moment}
+    with pytest.raises(ValidationError, match="must not lie before 2000-01-01"):
+        ScreeningRequest.model_validate(body)

@@ -4,14 +4,14 @@ import re
 from typing import Any
 
 from feature_repo.clinical_codes import normalise_system
-from feature_repo.instruments import LOINC_SYSTEM, Instrument
-from flows.sources.fhir_values import (
+from feature_repo.fhir_values import (
     RejectedResourceError,
     Resource,
     as_list,
     as_object,
     to_float,
 )
+from feature_repo.instruments import LOINC_SYSTEM, Instrument
 
 Points = float | None
 

@@ -8,12 +8,11 @@ or a total that is not the sum, reject the record.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
-from feature_repo.instruments import INSTRUMENTS, LOINC_SYSTEM, Instrument
-from flows.sources.contract import ITEM_COLUMNS, SURVEY_ITEM
-from flows.sources.fhir_answers import Points, read_answer, read_number
-from flows.sources.fhir_values import (
+from feature_repo.fhir_answers import Points, read_answer, read_number
+from feature_repo.fhir_values import (
     Context,
     Form,
     IgnoredResourceError,
@@ -26,6 +25,7 @@ from flows.sources.fhir_values import (
     refuse_status,
     require_date,
 )
+from feature_repo.instruments import INSTRUMENTS, ITEM_COLUMNS, LOINC_SYSTEM, Instrument
 
 #: Item codes lead to the longest instrument that has them: a short form shares its items.
 ITEMS: dict[str, tuple[str, int]] = {
@@ -36,6 +36,13 @@ ITEMS: dict[str, tuple[str, int]] = {
 }
 PANELS = {code: one.name for one in INSTRUMENTS.values() for _, code in one.panel_codes}
 TOTALS = {code: one.name for one in INSTRUMENTS.values() for _, code in one.total_codes}
+
+#: Items that name no panel belong to one questionnaire when they lie within it of each other:
+#: apps send items one by one, and people take minutes to fill a form in.
+JOIN_WINDOW = timedelta(minutes=10)
+
+#: Kind of `part` of a row that holds an answer, a total or a panel of a survey.
+SURVEY_ITEM = "item"
 
 LOINC = re.compile(r"\d{4,6}-\d")
 #: What a response to one of these questionnaires says even where no item can be told.

@@ -1,0 +1,55 @@
+"""The clinic's own ids of people looked up lately, kept in the browser alone.
+
+A pseudonym cannot be turned back, and the clinic's id is never stored here. So the browser keeps
+the last ids that its user typed, in a cookie that ends with the session, and pages show the id
+beside the pseudonym it belongs to. Decision: infra/adr/0061-own-ids-stay-in-the-browser.md.
+"""
+
+import base64
+import binascii
+import json
+
+from fastapi import Request, Response
+
+from feature_repo.pseudonyms import pseudonymise
+from serving.console.access import set_cookie
+from serving.settings import Settings
+
+KNOWN_IDS = "mhras-known-ids"
+#: A cookie holds 4,096 bytes; the last so many ids that fit are kept.
+MOST_IDS = 20
+MOST_BYTES = 3500
+
+
+def read_known_ids(request: Request, settings: Settings) -> dict[str, str]:
+    """Return the ids that this browser keeps, by pseudonym, oldest first."""
+    salt = settings.anonymization_salt.get_secret_value()
+    return {pseudonymise(one, salt): one for one in _decode(request.cookies.get(KNOWN_IDS, ""))}
+
+
+def remember_id(
+    request: Request, response: Response, anonymized_id: str, own_id: str, settings: Settings
+) -> None:
+    """Keep an id that was typed just now in the browser, the oldest giving way."""
+    known = read_known_ids(request, settings)
+    known.pop(anonymized_id, None)
+    ids = [*known.values(), own_id][-MOST_IDS:]
+    while len(_encode(ids)) > MOST_BYTES and len(ids) > 1:
+        ids = ids[1:]
+    set_cookie(response, KNOWN_IDS, _encode(ids), settings)
+
+
+def _encode(ids: list[str]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(ids).encode()).decode().rstrip("=")
+
+
+def _decode(cookie: str) -> list[str]:
+    """Return the ids in a cookie; none for one that this console did not write."""
+    try:
+        padded = cookie.encode("ascii") + b"=" * (-len(cookie) % 4)
+        ids = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (ValueError, binascii.Error, RecursionError):
+        return []
+    if not isinstance(ids, list):
+        return []
+    return [one for one in ids if isinstance(one, str) and 0 < len(one) <= 128][-MOST_IDS:]
