@@ -30,6 +30,7 @@ from serving.http.problems import PAGES, install_problem_handlers
 from serving.http.rate_limit import BURST, Allowance, open_rate_limiter
 from serving.releases.lineage import ManifestReader
 from serving.releases.registry import Registry
+from serving.releases.signatures import make_release_keys
 from serving.releases.watcher import ReleaseWatcher
 from serving.routes import (
     audit_trail,
@@ -135,7 +136,10 @@ def make_services(
             engine=engine,
             consents=accountability.consents,
             releases=ReleaseWatcher(
-                registry, settings.release_poll_seconds, settings.model_cache_size
+                registry,
+                settings.release_poll_seconds,
+                settings.model_cache_size,
+                make_release_keys(settings),
             ),
             features=FeatureGateway(reader, FEATURE_SHARE * settings.screening_timeout),
             recorder=Recorder(
