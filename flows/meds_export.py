@@ -11,6 +11,7 @@ from typing import Any
 import meds
 import mlflow
 import polars as pl
+import pyarrow.parquet as pq
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -120,8 +121,8 @@ def export_bucket(lake_url: str, root: Path, bucket: int) -> BucketExport:
 def write_table(path: Path, rows: pl.DataFrame, schema: Any) -> None:
     """Write rows that the schema of MEDS accepts; raises what its validation raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = schema.align(rows.to_arrow())
-    pl.DataFrame(table).write_parquet(path)
+    # By pyarrow: Polars would write its own string type.
+    pq.write_table(schema.align(rows.to_arrow()), path)
 
 
 def write_metadata(root: Path, parts: list[BucketExport]) -> ExportCounts:

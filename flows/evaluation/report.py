@@ -30,6 +30,7 @@ from flows.evaluation.held_out import (
     measure_without_data,
     score_held_out,
 )
+from flows.evaluation.judgeable import measure_judged
 from flows.evaluation.members import compare_members, name_member_metrics
 from flows.evaluation.metrics import Interval, compute_metrics, measure_decision_curve
 from flows.evaluation.releasing import LearntRelease
@@ -55,7 +56,8 @@ class Evaluation:
 
     `groups` is the fairness table, `benefits` the decision curve, `members` what each member
     costs and adds, `calibration` the outcomes expected and observed by severity and pattern,
-    `coverage` what the interval about one person holds by severity.
+    `coverage` what the interval about one person holds by severity, `not_judged` the groups
+    that are too few for the gates.
     """
 
     metrics: dict[str, float]
@@ -65,6 +67,7 @@ class Evaluation:
     members: pl.DataFrame
     calibration: pl.DataFrame
     coverage: pl.DataFrame
+    not_judged: pl.DataFrame
     figures: dict[str, Figure]
 
     def to_markdown(self) -> str:
@@ -102,8 +105,14 @@ def evaluate_release(
     alone, alone_intervals = compare_with_phq9_alone(found)
     metrics |= find_worst_ratio(calibration) | alone
     intervals |= alone_intervals
+    judged = measure_judged(found, describe_groups(found, people), manifest)
+    metrics |= judged.metrics
     metrics |= {
+        "auroc_low": intervals["auroc"][0],
         "auroc_gain_low": intervals["auroc_gain"][0],
+        "auroc_gain_over_phq9_low": intervals["auroc_gain_over_phq9"][0],
+        "calibration_slope_low": intervals["calibration_slope"][0],
+        "calibration_slope_high": intervals["calibration_slope"][1],
         "held_out_rows": float(len(found.labels)),
         "rows": float(training_set.frame.height),
     }
@@ -112,7 +121,17 @@ def evaluate_release(
     figures = draw_figures(found, members, manifest, seed)
     figures["decision_curve"] = plots.draw_decision_curve(benefits)
     figures["subgroups"] = plots.draw_subgroups(groups, metrics["auroc"])
-    return Evaluation(metrics, intervals, groups, benefits, costs, calibration, coverage, figures)
+    return Evaluation(
+        metrics,
+        intervals,
+        groups,
+        benefits,
+        costs,
+        calibration,
+        coverage,
+        judged.not_judged,
+        figures,
+    )
 
 
 def draw_figures(
@@ -151,6 +170,7 @@ def log_evaluation(evaluation: Evaluation) -> None:
         "members": evaluation.members,
         "calibration": evaluation.calibration,
         "coverage": evaluation.coverage,
+        "not_judged": evaluation.not_judged,
     }
     for name, table in tables.items():
         mlflow.log_text(table.write_csv(), f"evaluation/{name}.csv")
@@ -172,6 +192,7 @@ def log_card(
         metrics_table=evaluation.to_markdown(),
         calibration_table=describe_table(evaluation.calibration, "No row was held out."),
         coverage_table=describe_table(evaluation.coverage, "No row was held out."),
+        not_judged_table=describe_table(evaluation.not_judged, "Every group was judged."),
         groups_table=describe_table(evaluation.groups, "No group is large enough to be judged."),
         decisions=describe_decisions(manifest, decisions),
         period=(dates.min(), dates.max()),  # type: ignore[arg-type]

@@ -180,6 +180,16 @@ def read_manifest(registry: Registry, version: int) -> ReleaseManifest:
     return ReleaseManifest.model_validate_json(text)
 
 
+def list_once_in_production(registry: Registry, newest: int) -> list[int]:
+    """Return the versions that were promoted to Production, the latest promotions first."""
+    versions = [
+        int(entry.version)
+        for entry in reversed(read_ledger(registry))
+        if entry.to_stage == "Production" and entry.result == "promoted"
+    ]
+    return list(dict.fromkeys(versions))[:newest]
+
+
 def read_evaluated(registry: Registry, version: int) -> ReleaseManifest:
     """Return the manifest that the evaluation of a release version was of.
 

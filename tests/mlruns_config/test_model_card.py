@@ -42,6 +42,7 @@ FACTS = CardFacts(
     },
     metrics_table="| metric | value | interval |\n|---|---|---|\n| auroc | 0.81 | 0.79 to 0.83 |",
     calibration_table="| by | group |\n|---|---|\n| severity | 20-27 |",
+    not_judged_table="| attribute | group |\n|---|---|\n| sex | other |",
     coverage_table="| severity | rows |\n|---|---|\n| 20-27 | 90 |",
     groups_table="| group | rows |\n|---|---|\n| women | 900 |",
     decisions={"lightgbm": "+0.021 AUROC"},

@@ -78,7 +78,7 @@ def test_every_plot_is_drawn_with_axes_and_a_legend():
 
 def test_a_table_shows_values_with_their_intervals():
     evaluation = Evaluation(
-        {"auroc": 0.75, "ece": 0.02}, {"auroc": (0.7, 0.8)}, *[pl.DataFrame()] * 5, {}
+        {"auroc": 0.75, "ece": 0.02}, {"auroc": (0.7, 0.8)}, *[pl.DataFrame()] * 6, {}
     )
     text = evaluation.to_markdown()
 
