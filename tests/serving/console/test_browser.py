@@ -7,10 +7,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from feature_repo.pseudonyms import pseudonymise
+from infra.local.ports import choose_port
 from serving.database.tables import ReviewItem
 from serving.roles import Role
-from tests.fixtures.api import CLINICIAN, HIGH_ANSWERS, LOW_ANSWERS, SALT, read_rows
-from tests.fixtures.browser import address, chromium, person
+from tests.fixtures.api import CLINICIAN, HIGH_ANSWERS, LOW_ANSWERS, SALT, make_settings, read_rows
+from tests.fixtures.browser import address, chromium, person, serve
+from tests.fixtures.openid_provider import CLIENT_ID, CLIENT_SECRET, run_provider
 
 __all__ = ["address", "chromium", "person"]
 
@@ -205,3 +207,28 @@ def check_html(page):
             wanted = (node.get(name) or "").split()
             problems += [f"{name} names no {one}" for one in wanted if one not in ids]
     return problems
+
+
+def test_a_person_comes_back_from_a_provider_on_another_site_signed_in(
+    chromium, application_url, mlflow_url, production_version, reader
+):
+    """The session cookie is not sent along the provider's redirect; the page opens itself."""
+    port = choose_port(18400)
+    with run_provider() as provider:
+        settings = make_settings(
+            application_url,
+            mlflow_url,
+            MHRAS_ENV="development",
+            oidc_issuer=provider.issuer.replace("127.0.0.1", "localhost"),
+            oidc_client_id=CLIENT_ID,
+            oidc_client_secret=CLIENT_SECRET,
+            console_url=f"http://127.0.0.1:{port}",
+        )
+        provider.issuer = settings.oidc_issuer
+        with serve(settings, reader, port) as url:
+            page = chromium.new_context(java_script_enabled=False).new_page()
+            page.goto(f"{url}/console/queue")
+            page.click("text=Sign in with your organisation's account")
+            page.wait_for_url("**/console/queue")
+            assert "dr.provided (clinician)" in page.inner_text("header")
+            page.context.close()
