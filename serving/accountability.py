@@ -9,6 +9,7 @@ from serving.audit.checkpoints import CheckpointStore
 from serving.audit.sealer import Sealer
 from serving.audit.signing import KeyRing, Signer, make_key_ring
 from serving.audit.trail import UnauthenticatedBudget
+from serving.auth.openid import OpenIdProvider, open_provider
 from serving.auth.revocations import Revocations
 from serving.auth.verifier import TokenVerifier
 from serving.consent.in_force import ConsentCache
@@ -32,6 +33,7 @@ class Accountability:
     unauthenticated: UnauthenticatedBudget
     queue_metrics: QueueMetrics
     notices: NoticeSender
+    provider: OpenIdProvider | None
 
     @classmethod
     def make(cls, settings: Settings, engine: Engine) -> Self:
@@ -50,6 +52,7 @@ class Accountability:
             sealer=Sealer(engine, checkpoints, signer, *seconds),
             unauthenticated=UnauthenticatedBudget(),
             queue_metrics=QueueMetrics(engine, settings.enable_drift_monitoring),
+            provider=open_provider(settings),
             notices=NoticeSender(engine, webhook.get_secret_value() if webhook else None),
         )
 

@@ -137,7 +137,7 @@ def decide_case(
     if isinstance(body, FieldErrors):
         return show_again(request, session, services, signed_in, review_id, form, body)
     actions.decide(session, trail, review_id, signed_in.principal, body.to_decision())
-    return redirect_to(f"{CASE}/{review_id}#decision")
+    return redirect_to(f"{CASE}/{review_id}#standing")
 
 
 @router.post(PREDICTION + "/{prediction_id}/crisis")
