@@ -41,3 +41,11 @@ WORSENING = Outcome(
     "worsening", 1, f"a further marked rise or acute psychiatric care within {HORIZON_DAYS} days"
 )
 OUTCOMES = (ADVERSE_COURSE, WORSENING)
+#: PHQ-9 total from which on a further rise of 5 is hardly possible, so that severity itself is
+#: the message (the lower edge of "severe").
+SEVERE_FROM = 20
+
+
+def find_outcome(key: str) -> Outcome:
+    """Return the outcome of a key; raises KeyError for one that was never defined."""
+    return {outcome.key: outcome for outcome in OUTCOMES}[key]

@@ -41,6 +41,7 @@ from serving.database.tables import Prediction
 from serving.errors import FlowActor, ScoringFailedError
 from serving.releases.loading import load_release
 from serving.releases.registry import Registry
+from serving.releases.signatures import make_release_keys
 from serving.releases.watcher import Choice
 from serving.reviews.admission import drop_waiting_items
 from serving.scoring.assessment import (
@@ -160,7 +161,7 @@ def find_release() -> int:
 def load_verified(version: int) -> Release:
     """Return a release, verified as serving verifies it; a process loads a version once."""
     with _open_registry() as registry:
-        return load_release(registry, version)
+        return load_release(registry, version, make_release_keys(get_settings()))
 
 
 @contextmanager

@@ -4,6 +4,8 @@ Training asks it of what it has just registered; by hand it is asked again where
 has become Production since, because the gates take no comparison with an earlier one.
 """
 
+from collections.abc import Collection
+
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -11,13 +13,22 @@ from prefect.cache_policies import NO_CACHE
 from flows.datasets.loading import load_training_set
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.comparison import Comparison, compare_releases, log_comparison
-from flows.models.registered import UnusableReleaseError, open_release
+from flows.models.registered import RegisteredRelease, UnusableReleaseError, open_release
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from mlruns_config.manifest import RELEASE_MODEL
-from mlruns_config.registry.transitions import find_production, find_version, open_registry
+from mlruns_config.registry.transitions import (
+    Registry,
+    find_production,
+    find_version,
+    list_once_in_production,
+    open_registry,
+)
 from serving.database.sessions import create_database_engine
 from serving.settings import get_settings
+
+#: Releases of Production that a challenger is compared with, the last ones.
+EARLIER_RELEASES = 5
 
 
 class UnknownReleaseError(ValueError):
@@ -54,7 +65,8 @@ def compare_with_production(training_set: TrainingSet, version: int) -> Comparis
         if production in (None, version):
             return None
         challenger, rival = open_release(registry, version), open_release(registry, production)
-        comparison = compare_releases(training_set, challenger, rival)
+        earlier = open_earlier(registry, {version, production})
+        comparison = compare_releases(training_set, challenger, rival, earlier)
         log_comparison(registry.client, str(known.run_id), comparison)
     except UnusableReleaseError as error:
         get_run_logger().error("release %d is not compared: %s", version, error)
@@ -63,3 +75,16 @@ def compare_with_production(training_set: TrainingSet, version: int) -> Comparis
         engine.dispose()
     create_markdown_artifact(comparison.to_markdown(), key="versus-production")
     return comparison
+
+
+def open_earlier(registry: Registry, others: Collection[int | None]) -> list[RegisteredRelease]:
+    """Open the last releases of Production besides `others`; one that cannot score is left out."""
+    opened = []
+    for version in list_once_in_production(registry, EARLIER_RELEASES):
+        if version in others:
+            continue
+        try:
+            opened.append(open_release(registry, version))
+        except UnusableReleaseError as error:
+            get_run_logger().warning("release %d is not compared: %s", version, error)
+    return opened

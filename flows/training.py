@@ -3,17 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import mlflow
-import numpy as np
-import polars as pl
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from feature_repo.catalogue import list_model_inputs
 from feature_repo.individual import JOIN_KEY
 from flows.comparison import compare_with_production
 from flows.datasets.lineage import describe_lineage, log_data_inputs, log_environment
@@ -21,22 +17,17 @@ from flows.datasets.loading import load_training_set
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.comparison import Comparison
 from flows.evaluation.drift_reference import log_drift_reference, summarise_training
+from flows.evaluation.releasing import learn_release
 from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_evaluation
-from flows.evaluation.selection import Decision, select_members
 from flows.lake.tables import scan_table
-from flows.models.assembly import assemble_release, gather_unseen, predict_all
-from flows.models.families import BASELINE, FAMILIES, load_families
-from flows.models.member import FitMember, FittedMember, FittingData
-from flows.models.out_of_fold import CrossFitted, cross_fit
-from flows.models.registration import register_member, register_release
-from flows.models.stacking import fit_stacker
-from flows.models.surrogate import explain_manifest
+from flows.models.families import FAMILIES, load_families
+from flows.models.registration import register_release
 from flows.runtime.flow_run import name_flow_run
 from flows.runtime.locks import run_alone
 from flows.runtime.notifications import NOTIFICATION_HOOKS
-from mlruns_config.manifest import MemberPin, Stacker
 from mlruns_config.registry.transitions import PromotionRefusedError, open_registry, promote
 from serving.database.sessions import create_database_engine
+from serving.releases.signatures import make_release_signer
 from serving.settings import get_settings
 
 EXPERIMENT = "mhras-training"
@@ -83,7 +74,7 @@ def train(
 
 
 def _train(
-    families: dict[str, FitMember], seed: int, actor: str, promote_to: PromotedTo
+    families: dict[str, Any], seed: int, actor: str, promote_to: PromotedTo
 ) -> TrainingReport:
     settings = get_settings()
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
@@ -101,7 +92,7 @@ def _train(
 
 
 def _make_release(
-    training_set: TrainingSet, families: dict[str, FitMember], seed: int, run_id: str
+    training_set: TrainingSet, families: dict[str, Any], seed: int, run_id: str
 ) -> tuple[int, Evaluation]:
     lake_url = get_settings().lake_url
     lineage = describe_lineage(lake_url)
@@ -116,77 +107,19 @@ def _make_release(
             "rows_left_out_by_reviews": training_set.doubted_rows,
         }
     )
-    fitted = fit_members(families, make_fitting_data(training_set, seed), training_set)
-    unseen = gather_unseen(training_set, fitted.members, fitted.cross_fitted)
-    manifest = assemble_release(
-        training_set, unseen, fitted.pins, fitted.stacker, lineage, run_id, seed
-    )
-    manifest = explain_manifest(manifest, training_set, fitted.members, seed)
+    evaluated = learn_release(families, training_set, lineage, run_id, seed)
     people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity").collect()
-    evaluation = evaluate_release(
-        training_set, people, fitted.members, manifest, fitted.decisions, seed
-    )
+    evaluation = evaluate_release(training_set, people, evaluated, seed)
     log_evaluation(evaluation)
-    log_drift_reference(summarise_training(training_set, people, fitted.members, manifest))
-    card = log_card(manifest, evaluation, fitted.decisions, training_set)
-    return register_release(manifest, run_id, card), evaluation
-
-
-@dataclass(frozen=True)
-class FittedMembers:
-    """Every member, fitted and registered, and how the stack weighs them."""
-
-    members: dict[str, FittedMember]
-    cross_fitted: dict[str, CrossFitted]
-    pins: list[MemberPin]
-    stacker: Stacker
-    decisions: list[Decision]
-
-
-def fit_members(
-    families: dict[str, FitMember], data: FittingData, training_set: TrainingSet
-) -> FittedMembers:
-    """Fit every family, then weigh those that earn their place out of fold."""
-    individuals = training_set.frame[JOIN_KEY].filter(pl.Series(training_set.split.fitting))
-    members, cross_fitted, pins = {}, {}, []
-    for name, fit in families.items():
-        members[name], cross_fitted[name], pin = fit_member(name, fit, data, individuals)
-        pins.append(pin)
-    out_of_fold = predict_all(cross_fitted, data.rows)
-    names = individuals.to_numpy().astype(np.str_)
-    decisions = select_members(out_of_fold, data.labels, names, data.seed)
-    joined = {BASELINE, *(decision.member for decision in decisions if decision.joins)}
-    mlflow.set_tags({f"member.{one.member}": one.describe() for one in decisions})
-    chosen = {name: predicted for name, predicted in out_of_fold.items() if name in joined}
-    return FittedMembers(members, cross_fitted, pins, fit_stacker(chosen, data.labels), decisions)
-
-
-def make_fitting_data(training_set: TrainingSet, seed: int) -> FittingData:
-    fitting, stopping = training_set.split.fitting, training_set.split.stopping
-    return FittingData(
-        names=tuple(column.name for column in list_model_inputs()),
-        rows=training_set.rows.select(fitting),
-        labels=training_set.labels[fitting],
-        futures=training_set.futures[fitting],
-        stopping_rows=training_set.rows.select(stopping),
-        stopping_labels=training_set.labels[stopping],
-        stopping_futures=training_set.futures[stopping],
-        seed=seed,
-    )
-
-
-@task(cache_policy=NO_CACHE, task_run_name="fit-{name}")
-def fit_member(
-    name: str, fit: FitMember, data: FittingData, individuals: pl.Series
-) -> tuple[FittedMember, CrossFitted, MemberPin]:
-    """Fit one member in a child run; return it, its members by fold and its pin."""
-    with mlflow.start_run(run_name=name, nested=True) as run:
-        begun = perf_counter()
-        cross_fitted = cross_fit(data, individuals, fit)
-        member = fit(data)
-        mlflow.log_metric("fitting_seconds", perf_counter() - begun)
-        pin = register_member(name, member, data.rows, run.info.run_id)
-        return member, cross_fitted, pin
+    # What was evaluated is the procedure; what is deployed has seen everything (ADR 0066).
+    everything = training_set.use_everything()
+    chosen = evaluated.choose_families(families)
+    learnt = learn_release(chosen, everything, lineage, run_id, seed, evaluated)
+    manifest = learnt.manifest
+    log_drift_reference(summarise_training(everything, people, learnt.priority, manifest))
+    card = log_card(manifest, evaluation, evaluated.list_decisions(), everything)
+    signer = make_release_signer(get_settings())
+    return register_release(manifest, run_id, card, evaluated.manifest, signer), evaluation
 
 
 @task(cache_policy=NO_CACHE)

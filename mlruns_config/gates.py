@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 GATES_FILE = Path(__file__).with_name("gates.toml")
 #: Metric of a release's run: the version of the Production release it was compared with.
 COMPARED_WITH = "compared_with_release"
+#: Metric of a release's run: the best of the releases that have been in Production.
+BEST_SO_FAR = "best_release_so_far"
 
 
 class Gate(BaseModel):

@@ -38,12 +38,12 @@ def list_damage(client: MlflowClient, version: int) -> list[str]:
     ]
 
 
-def load_manifest_text(client: MlflowClient, version: int) -> str:
-    """Return the manifest of a release version as its run logged it."""
+def load_manifest_text(client: MlflowClient, version: int, file: str = MANIFEST_FILE) -> str:
+    """Return a manifest of a release version as its run logged it."""
     run_id = client.get_model_version(RELEASE_MODEL, str(version)).run_id
     artifact_uri = client.get_run(str(run_id)).info.artifact_uri
     with TemporaryDirectory() as folder:
-        return _fetch(client, f"{artifact_uri}/release/{MANIFEST_FILE}", folder).read_text()
+        return _fetch(client, f"{artifact_uri}/release/{file}", folder).read_text()
 
 
 def _fetch(client: MlflowClient, uri: str, folder: str) -> Path:

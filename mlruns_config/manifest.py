@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from feature_repo.consent_terms import DataType
 from feature_repo.outcomes import ADVERSE_COURSE
 from feature_repo.stored_views import StoredView
-from mlruns_config.interval import ConformalInterval
+from mlruns_config.uncertainty import REFITS_FILE, RefitInterval
 
 RELEASE_MODEL = "mhras-risk"
 MEMBER_MODELS = {
@@ -29,9 +29,11 @@ MEMBER_MODELS = {
 }
 #: Path of the manifest inside the artifacts of a release version.
 MANIFEST_FILE = "release.json"
+#: Beside it, the manifest of the release that was evaluated: it has not seen the held-out people.
+EVALUATED_FILE = "evaluated.json"
 #: Tag of a release version: SHA-256 of its manifest as it was registered.
 MANIFEST_HASH_TAG = "manifest.sha256"
-MANIFEST_SCHEMA_VERSION: Literal[3] = 3
+MANIFEST_SCHEMA_VERSION: Literal[4] = 4
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -86,6 +88,10 @@ class MemberPin(ManifestPart):
     #: Artifact path inside the member's version -> SHA-256.
     artifacts: dict[str, Sha256]
 
+    @property
+    def has_refits(self) -> bool:
+        return REFITS_FILE in self.artifacts
+
 
 class Stacker(ManifestPart):
     """logit(p) = intercept + sum of coefficient * logit(member probability).
@@ -132,6 +138,57 @@ class ScoreMap(ManifestPart):
         if any(a[0] >= b[0] or a[1] >= b[1] for a, b in pairwise(pairs)):
             raise ValueError("the score map must be strictly increasing")
         return self
+
+
+class Head(ManifestPart):
+    """What a release says of one outcome: weights, calibration by missing pattern, uncertainty.
+
+    `calibration` is that of complete data, `calibrations` those by name of the missing pattern
+    (`mlruns_config.missing`). `uncertainty` is None in releases of schema 3.
+    """
+
+    #: Key of the outcome.
+    outcome: str
+    stacker: Stacker
+    calibration: Calibration
+    calibrations: dict[str, Calibration] = {}
+    uncertainty: RefitInterval | None = None
+
+    def find_calibration(self, pattern: str) -> Calibration:
+        """Return the map of a missing pattern; that of complete data where it has none."""
+        return self.calibrations.get(pattern, self.calibration)
+
+
+class WorseningHead(Head):
+    """The outcome beside the priority's, which finds people who are not severely ill yet.
+
+    It is learnt from index dates below `severe_from` points of PHQ-9, where a further rise is
+    possible: there its estimate rises with symptoms, and from `likely_above` on a person is
+    likely to worsen. From `severe_from` on severity itself is the message, the probability
+    comes from `severe_calibration`, and the severity rules queue.
+    """
+
+    #: Names of its members, weighed or not.
+    members: list[str]
+    likely_above: Probability
+    severe_from: Annotated[float, Field(gt=0)]
+    severe_calibration: Calibration | None = None
+
+    def estimates(self, member: str) -> bool:
+        return member in self.members
+
+
+class Familiarity(ManifestPart):
+    """How unlike the training data a case is, and from where on that is said.
+
+    The graph of `member` gives 0.5 for the usual and rises towards 1; `share_above` of the
+    people learnt from lie above `above`. It reads nothing of today's answers, so that a worse
+    answer changes nothing.
+    """
+
+    member: str
+    above: Annotated[float, Field(gt=0, lt=1)]
+    share_above: Probability
 
 
 class Lever(ManifestPart):
@@ -185,7 +242,8 @@ class Surrogate(ManifestPart):
 
 
 class ReleaseManifest(ManifestPart):
-    schema_version: Literal[3] = MANIFEST_SCHEMA_VERSION
+    #: 3: without the parts that say how sure a release is of one person, and the second head.
+    schema_version: Literal[3, 4] = MANIFEST_SCHEMA_VERSION
     #: Key of the outcome that the score and its probability are of.
     outcome: str = ADVERSE_COURSE.key
     created_at: datetime
@@ -203,8 +261,12 @@ class ReleaseManifest(ManifestPart):
     calibration: Calibration
     #: By name of the missing pattern (`mlruns_config.missing`); `calibration` is that of "none".
     calibrations: dict[str, Calibration] = {}
-    conformal: ConformalInterval
+    uncertainty: RefitInterval | None = None
+    #: Of schema 3: an interval about twenty people alike, which is not read any more.
+    conformal: dict[str, Any] | None = None
     score_map: ScoreMap
+    worsening: WorseningHead | None = None
+    familiarity: Familiarity | None = None
     levers: list[Lever] = []
     surrogate: Surrogate | None = None
     #: Delta versions and digests, git commit, flow run, suite result, definition hash.
@@ -215,9 +277,36 @@ class ReleaseManifest(ManifestPart):
         """Position of each feature by name."""
         return {feature.name: n for n, feature in enumerate(self.features)}
 
-    def find_calibration(self, pattern: str) -> Calibration:
-        """Return the map of a missing pattern; that of complete data where it has none."""
-        return self.calibrations.get(pattern, self.calibration)
+    @cached_property
+    def priority(self) -> Head:
+        """Return the head of the outcome that the score is of."""
+        return Head(
+            outcome=self.outcome,
+            stacker=self.stacker,
+            calibration=self.calibration,
+            calibrations=self.calibrations,
+            uncertainty=self.uncertainty,
+        )
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        return (self.priority, self.worsening) if self.worsening else (self.priority,)
+
+    def name_outcome(self, member: str) -> str:
+        """Return the key of the outcome that a member estimates."""
+        beside = self.worsening
+        return beside.outcome if beside and beside.estimates(member) else self.outcome
+
+    def find_weight(self, member: str) -> float:
+        """Return a member's weight in the head it belongs to; 0 where it only watches."""
+        return next(
+            (
+                head.stacker.coefficients[member]
+                for head in self.heads
+                if member in head.stacker.coefficients
+            ),
+            0.0,
+        )
 
     def find_column(self, feature: str) -> int:
         return self.columns[feature]
@@ -244,9 +333,20 @@ class ReleaseManifest(ManifestPart):
 
     @model_validator(mode="after")
     def _know_every_weighted_member(self) -> Self:
-        unknown = set(self.stacker.coefficients) - {member.name for member in self.members}
+        weighed = {name for head in self.heads for name in head.stacker.coefficients}
+        if self.familiarity is not None:
+            weighed.add(self.familiarity.member)
+        unknown = weighed - {member.name for member in self.members}
         if unknown:
-            raise ValueError(f"stacker weighs members that are not pinned: {sorted(unknown)}")
+            raise ValueError(f"members are used that are not pinned: {sorted(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def _refit_what_is_uncertain(self) -> Self:
+        refitted = {member.name for member in self.members if member.has_refits}
+        for head in self.heads:
+            if head.uncertainty and not refitted & set(head.stacker.coefficients):
+                raise ValueError(f"{head.outcome} has an interval, but no weighed member refits")
         return self
 
 

@@ -98,6 +98,8 @@ class CardFacts:
     metrics: Mapping[str, float]
     metrics_table: str
     groups_table: str
+    coverage_table: str
+    not_judged_table: str
     calibration_table: str
     #: Member -> its gain in words.
     decisions: Mapping[str, str]

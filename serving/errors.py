@@ -112,6 +112,11 @@ class ClaimedByAnotherError(RefusedError):
     title = "Somebody else works on this item"
 
 
+class ScopeMissingError(RefusedError):
+    kind = "scope-missing"
+    title = "The client is not registered for this"
+
+
 class SecondPersonNeededError(RefusedError):
     """A clinician lowers a crisis that the same clinician declared."""
 

@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     audit_retired_keys: str = ""
     #: Folder or s3:// prefix, outside the database, of the audit chain's checkpoints.
     audit_checkpoint_url: str = ".mhras/audit"
+    #: Ed25519 seed in base64 that signs releases: the flows that register them hold it, no other.
+    release_signing_key: SecretStr | None = None
+    #: Public keys (base64, comma-separated) whose releases are served.
+    release_public_keys: str = ""
     audit_seal_seconds: Annotated[float, Field(gt=0, le=60)] = 1
     audit_checkpoint_seconds: Annotated[float, Field(gt=0)] = 300
 
@@ -204,13 +208,14 @@ class Settings(BaseSettings):
             raise ValueError("must be an https:// URL (http:// to this machine only)")
         return url
 
-    @field_validator("audit_signing_key")
+    @field_validator("audit_signing_key", "release_signing_key")
     @classmethod
-    def _validate_signing_key(cls, seed: SecretStr) -> SecretStr:
-        decode_key(seed.get_secret_value())
+    def _validate_signing_key(cls, seed: SecretStr | None) -> SecretStr | None:
+        if seed is not None:
+            decode_key(seed.get_secret_value())
         return seed
 
-    @field_validator("audit_retired_keys")
+    @field_validator("audit_retired_keys", "release_public_keys")
     @classmethod
     def _validate_public_keys(cls, keys: str) -> str:
         for key in split_keys(keys):

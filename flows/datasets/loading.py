@@ -64,7 +64,7 @@ def load_training_set(lake_url: str) -> TrainingSet:
         blank_unconsented(join_features(store, part), consented)
         for part in entities.iter_slices(ROWS_PER_JOIN)
     ]
-    frame = pl.concat(part.select(JOIN_KEY, INDEX_DATE, LABEL, "age") for part in joined)
+    frame = pl.concat(part.select(JOIN_KEY, INDEX_DATE, LABEL, WORSENED, "age") for part in joined)
     rows = concatenate_rows([stack_rows(part) for part in joined])
     split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE])
     get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
@@ -97,7 +97,7 @@ def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> 
         asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
         seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
         labels = derive_labels(asked, seen, outcomes, known_until)
-        landed = make_entity_frame(labels.drop(WORSENED), asked)
+        landed = make_entity_frame(labels, asked)
         together = add_screened_rows(landed, read_screened_rows(engine, bucket), consented)
         doubts = read_doubted_dates(engine, bucket)
         kept = together.join(doubts, on=[JOIN_KEY, INDEX_DATE], how="anti", maintain_order="left")

@@ -9,7 +9,8 @@ the reviewer thought of the band is no label.
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, and_, select
+from sqlalchemy.orm import aliased
 
 from feature_repo.answer_features import (
     INDEX_DAY,
@@ -19,7 +20,7 @@ from feature_repo.answer_features import (
     SECONDS_PER_DAY,
 )
 from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
-from flows.datasets.labels import INDEX_DATE, LABEL
+from flows.datasets.labels import INDEX_DATE, LABEL, WORSENED
 from flows.datasets.screenings import OUTCOME, REVIEW, find_index_date, index_day
 from flows.lake.consents import is_in_bucket
 from flows.sources.contract import INSTANT, ColumnTypes
@@ -36,6 +37,7 @@ SCREENED: ColumnTypes = {
     EVENT_TIMESTAMP: INSTANT,
     **dict.fromkeys(REQUEST_FIELDS, pl.Float64),
     LABEL: pl.Boolean,
+    WORSENED: pl.Boolean,
 }
 _KEY = [JOIN_KEY, INDEX_DATE]
 
@@ -43,11 +45,20 @@ _KEY = [JOIN_KEY, INDEX_DATE]
 def read_screened_rows(engine: Engine, bucket: int) -> pl.DataFrame:
     """Return the screenings of a bucket with a complete PHQ-9 and an outcome, as entity rows.
 
-    Of several of one day the first, as of questionnaires in the lake.
+    Of several of one day the first, as of questionnaires in the lake. A worsening that was not
+    labelled (labels of before it had a name) is null.
     """
+    worsened = aliased(PredictionLabel)
+    of_same = and_(worsened.prediction_id == Prediction.id, worsened.kind == WORSENED)
     statement = (
-        select(Prediction.anonymized_id, Prediction.inputs["request"], PredictionLabel.occurred)
+        select(
+            Prediction.anonymized_id,
+            Prediction.inputs["request"],
+            PredictionLabel.occurred,
+            worsened.occurred,
+        )
         .join(PredictionLabel, PredictionLabel.prediction_id == Prediction.id)
+        .outerjoin(worsened, of_same)
         .where(
             PredictionLabel.kind == OUTCOME,
             Prediction.inputs["request"].is_not(None),
@@ -57,8 +68,8 @@ def read_screened_rows(engine: Engine, bucket: int) -> pl.DataFrame:
     )
     with open_session(engine) as session:
         rows = [
-            {JOIN_KEY: person, LABEL: occurred, **_read_request(request)}
-            for person, request, occurred in session.execute(statement)
+            {JOIN_KEY: person, LABEL: occurred, WORSENED: rise, **_read_request(request)}
+            for person, request, occurred, rise in session.execute(statement)
             if _has_phq9(request)
         ]
     return pl.DataFrame(rows, schema=SCREENED).unique(_KEY, keep="first", maintain_order=True)

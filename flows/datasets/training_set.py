@@ -1,6 +1,6 @@
 """The training set: labelled index dates with the features known at each of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -22,7 +22,7 @@ from feature_repo.outcomes import HORIZON_DAYS
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.labels import INDEX_DATE, LABEL
-from flows.datasets.rows import Labels, Matrix, ModelRows, Sequences
+from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities, Sequences
 from flows.features.surveys import add_totals
 
 #: Number of a row in the entity frame: the store gives rows back in an order of its own.
@@ -36,6 +36,7 @@ CALIBRATION_SHARE = 0.2
 STOPPING_SHARE = 0.08
 #: Quantile of index dates at which the held-out period begins.
 HELD_OUT_FROM = 0.6
+STOPPING_PART = 2
 
 
 class LostRowsError(RuntimeError):
@@ -143,6 +144,27 @@ class Split:
     calibration: NDArray[np.bool_]
     held_out: NDArray[np.bool_]
 
+    def limit(self, kept: NDArray[np.bool_]) -> "Split":
+        """Return the split of the kept rows alone."""
+        return Split(
+            fitting=self.fitting & kept,
+            stopping=self.stopping & kept,
+            calibration=self.calibration & kept,
+            held_out=self.held_out & kept,
+        )
+
+
+def find_input(name: str) -> int:
+    """Return the column of a model input."""
+    return [column.name for column in list_model_inputs()].index(name)
+
+
+def place_individuals(individuals: pl.Series) -> NDArray[np.int64]:
+    """Return the part of each row's individual, in the order of the shares; 3 is fitted on."""
+    position = individuals.str.slice(4, 8).str.to_integer(base=16).to_numpy() / 0x100000000
+    edges = np.cumsum([HELD_OUT_SHARE, CALIBRATION_SHARE, STOPPING_SHARE])
+    return np.searchsorted(edges, position, side="right")
+
 
 def split_rows(individuals: pl.Series, index_dates: pl.Series) -> Split:
     """Split by individual and by time.
@@ -152,16 +174,14 @@ def split_rows(individuals: pl.Series, index_dates: pl.Series) -> Split:
     future of the held-out period is learnt. Hashing keeps an individual on the same side
     in every run, also when others join.
     """
-    position = individuals.str.slice(4, 8).str.to_integer(base=16).to_numpy() / 0x100000000
-    edges = np.cumsum([HELD_OUT_SHARE, CALIBRATION_SHARE, STOPPING_SHARE])
-    part = np.searchsorted(edges, position, side="right")
+    part = place_individuals(individuals)
     boundary = find_time_boundary(index_dates)
     late = (index_dates >= boundary).to_numpy()
     learnable = (index_dates < boundary - timedelta(days=HORIZON_DAYS)).to_numpy()
     return Split(
         held_out=(part == 0) & late,
         calibration=(part == 1) & learnable,
-        stopping=(part == 2) & learnable,
+        stopping=(part == STOPPING_PART) & learnable,
         fitting=(part == 3) & learnable,
     )
 
@@ -170,8 +190,8 @@ def split_rows(individuals: pl.Series, index_dates: pl.Series) -> Split:
 class TrainingSet:
     """Labelled rows with everything known at their index dates.
 
-    `frame` has anonymized_id, index_date, the label and age; `rows` the model inputs and
-    `futures` the PHQ-9 totals of the weeks after, of the same rows.
+    `frame` has anonymized_id, index_date, the labels of both outcomes and age; `rows` the model
+    inputs and `futures` the PHQ-9 totals of the weeks after, of the same rows.
     """
 
     frame: pl.DataFrame
@@ -181,10 +201,31 @@ class TrainingSet:
     #: Rows whose answers only a screening delivered, and rows that a review left out.
     screened_rows: int = 0
     doubted_rows: int = 0
+    #: Column of the outcome that is learnt, LABEL or WORSENED.
+    outcome: str = LABEL
 
     @property
     def labels(self) -> Labels:
-        return self.frame[LABEL].to_numpy()
+        """Return the outcome of each row; False where it is not known, which no part holds."""
+        return self.frame[self.outcome].fill_null(False).to_numpy()
+
+    def turn_to(self, outcome: str, chosen: NDArray[np.bool_]) -> "TrainingSet":
+        """Return the same rows for another outcome; every part only of the chosen known ones."""
+        kept = chosen & self.frame[outcome].is_not_null().to_numpy()
+        return replace(self, outcome=outcome, split=self.split.limit(kept))
+
+    def use_everything(self) -> "TrainingSet":
+        """Return the same rows to be fitted on as a whole, newest and held-out ones included.
+
+        The people stopped early on stay so, with all their rows; nobody is held out.
+        """
+        stopping = place_individuals(self.frame[JOIN_KEY]) == STOPPING_PART
+        nobody = np.zeros(len(stopping), dtype=bool)
+        return replace(self, split=Split(~stopping, stopping, nobody, nobody))
+
+    def read_phq9_totals(self) -> Probabilities:
+        """Return the PHQ-9 total of each row's index date, NaN where unknown."""
+        return self.rows.features[:, find_input("phq9_total")].astype(np.float64)
 
 
 def find_time_boundary(index_dates: pl.Series) -> date:

@@ -1,10 +1,11 @@
 """A challenger beside the Production release on the same held-out individuals.
 
-Both are scored as they lie in the registry, on rows of individuals that no release has ever
+Both are scored as they were evaluated, on rows of individuals that no evaluated release has
 learnt from: the split goes by hash of the pseudonym. Differences are paired, with intervals by
 bootstrap of individuals; the gates `versus_production` limit them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ import polars as pl
 from mlflow import MlflowClient
 
 from feature_repo.individual import JOIN_KEY
+from flows.datasets.rows import Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.metrics import (
     Interval,
@@ -24,7 +26,7 @@ from flows.evaluation.metrics import (
     draw_bootstrap_rows,
 )
 from flows.models.registered import RegisteredRelease
-from mlruns_config.gates import COMPARED_WITH
+from mlruns_config.gates import BEST_SO_FAR, COMPARED_WITH
 
 #: Of Brier less is better; of the others more.
 COMPARED: dict[str, Metric] = {"auroc": auroc, "auprc": auprc, "brier": brier}
@@ -55,9 +57,17 @@ class Comparison:
     individuals: int
     outcomes: int
     differences: dict[str, Difference]
+    #: The release that ranks these rows best of those that have been in Production.
+    best: int
+    versus_best: Difference
 
     def to_metrics(self) -> dict[str, float]:
-        metrics = {COMPARED_WITH: float(self.production)}
+        metrics = {
+            COMPARED_WITH: float(self.production),
+            BEST_SO_FAR: float(self.best),
+            "auroc_vs_best": self.versus_best.gain,
+            "auroc_vs_best_low": self.versus_best.interval[0],
+        }
         for name, found in self.differences.items():
             metrics |= {
                 f"{name}_vs_production": found.gain,
@@ -81,20 +91,40 @@ class Comparison:
                 f"| {name} | {found.challenger:.4f} | {found.production:.4f} | "
                 f"{found.gain:+.4f} | {low:+.4f} to {high:+.4f} |"
             )
+        low, high = self.versus_best.interval
+        lines += [
+            "",
+            f"Best so far on these rows is release {self.best}: AUROC "
+            f"{self.versus_best.gain:+.4f} ({low:+.4f} to {high:+.4f}) over it.",
+        ]
         return "\n".join(lines)
 
 
 def compare_releases(
-    training_set: TrainingSet, challenger: RegisteredRelease, production: RegisteredRelease
+    training_set: TrainingSet,
+    challenger: RegisteredRelease,
+    production: RegisteredRelease,
+    earlier: Sequence[RegisteredRelease] = (),
 ) -> Comparison:
-    """Score the held-out rows with both; raises OneSidedLabelsError where one outcome is absent."""
+    """Score the held-out rows with all; raises OneSidedLabelsError where one outcome is absent.
+
+    `earlier` have been in Production before: against the last one alone, ten releases could each
+    lose a little.
+    """
     chosen = training_set.split.held_out
     labels, rows = training_set.labels[chosen], training_set.rows.select(chosen)
     if labels.all() or not labels.any():
         raise OneSidedLabelsError(f"all {len(labels)} held-out rows have the same outcome")
     people = training_set.frame.filter(pl.Series(chosen))[JOIN_KEY]
     rounds = draw_bootstrap_rows(people.to_numpy().astype(np.str_), SEED)
-    ours, theirs = challenger.predict(rows), production.predict(rows)
+    ours = challenger.predict(rows)
+    theirs = {one.version: one.predict(rows) for one in (production, *earlier)}
+    best = max(theirs, key=lambda version: auroc(labels, theirs[version]))
+
+    def differ(metric: Metric, rival: Probabilities) -> Difference:
+        interval = bootstrap_difference(metric, labels, ours, rival, rounds)
+        return Difference(metric(labels, ours), metric(labels, rival), interval)
+
     return Comparison(
         challenger=challenger.version,
         production=production.version,
@@ -102,13 +132,10 @@ def compare_releases(
         individuals=people.n_unique(),
         outcomes=int(labels.sum()),
         differences={
-            name: Difference(
-                metric(labels, ours),
-                metric(labels, theirs),
-                bootstrap_difference(metric, labels, ours, theirs, rounds),
-            )
-            for name, metric in COMPARED.items()
+            name: differ(metric, theirs[production.version]) for name, metric in COMPARED.items()
         },
+        best=best,
+        versus_best=differ(auroc, theirs[best]),
     )
 
 

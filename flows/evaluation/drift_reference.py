@@ -9,7 +9,7 @@ import polars as pl
 from feature_repo.catalogue import list_model_inputs
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.fairness import PROTECTED, name_groups
-from flows.models.assembly import predict_release
+from flows.evaluation.learning import LearntHead
 from flows.models.member import FittedMember
 from mlruns_config.manifest import ReleaseManifest
 from monitoring.drift_reference import (
@@ -23,17 +23,20 @@ from monitoring.drift_reference import (
 def summarise_training(
     training_set: TrainingSet,
     people: pl.DataFrame,
-    members: Mapping[str, FittedMember],
+    learnt: LearntHead,
     manifest: ReleaseManifest,
 ) -> DriftReference:
-    """Summarise every labelled row and who they are of, and the scores of the held-out ones."""
+    """Summarise the rows a release was fitted on, who they are of, and its scores of them.
+
+    The scores are those that calibrated it, by members that did not know the individuals.
+    """
     names = [column.name for column in list_model_inputs()]
-    unseen = training_set.rows.select(training_set.split.held_out)
+    fitted = training_set.split.fitting
     return make_reference(
-        dict(zip(names, training_set.rows.features.T, strict=True)),
-        predict_release(members, manifest, unseen),
-        weigh_columns(members, manifest),
-        share_groups(name_groups(training_set.frame, people)),
+        dict(zip(names, training_set.rows.features[fitted].T, strict=True)),
+        learnt.probabilities,
+        weigh_columns(learnt.members, manifest),
+        share_groups(name_groups(training_set.frame.filter(pl.Series(fitted)), people)),
     )
 
 

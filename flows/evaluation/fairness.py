@@ -15,16 +15,12 @@ from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.metrics import auprc, auroc, bootstrap_interval, measure_ece
 from flows.models.data_types import find_missing
-from flows.models.interval import COVERAGE, compare_rates
-from mlruns_config.interval import name_missing
+from mlruns_config.missing import name_pattern
 
 #: Smaller groups, or groups with fewer outcomes, are not judged: with 15 outcomes the recall of
 #: two equal groups differs by 0.3 now and then, with 40 by 0.15. They could point at a person too.
 MIN_GROUP = 200
 MIN_OUTCOMES = 40
-#: From so many rows on, the coverage of a perfectly calibrated release stays within five points
-#: of nominal in 95 groups of 100; of 200 rows, in 70 (ADR 5). Others are reported, not judged.
-ROWS_THAT_TELL_COVERAGE = 800
 #: What a release must be fair by, alone and in pairs.
 PROTECTED = ("sex", "age_band", "ethnicity")
 MISSING = "missing_data"
@@ -59,7 +55,7 @@ def name_groups(rows: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
 def name_missing_data(found: HeldOut) -> list[str]:
     """Return the name of the set of data types that each row lacks."""
     kinds = np.array(DATA_TYPES)
-    return [name_missing(kinds[lacking].tolist()) for lacking in find_missing(found.rows)]
+    return [name_pattern(kinds[lacking].tolist()) for lacking in find_missing(found.rows)]
 
 
 def name_age_band(age: pl.Expr) -> pl.Expr:
@@ -111,7 +107,6 @@ def _judge_attribute(
         y_true=found.labels[inside],
         y_pred=found.probabilities[inside],
         sensitive_features=values[inside].astype(str),
-        sample_params={"interval_coverage": {"half_widths": found.half_widths[inside]}},
     )
     by_group = frame.by_group
     table = pl.DataFrame(
@@ -140,7 +135,6 @@ def _list_metrics(threshold: float) -> dict[str, Callable[..., float]]:
         "recall": partial(_measure_recall, threshold=threshold),
         "ppv": partial(_measure_ppv, threshold=threshold),
         "flagged": lambda _, probabilities: float((probabilities >= threshold).mean()),
-        "interval_coverage": _measure_coverage,
     }
 
 
@@ -153,22 +147,15 @@ def _measure_ppv(labels: Labels, probabilities: Probabilities, threshold: float)
     return float(labels[flagged].mean()) if flagged.any() else 0.0
 
 
-def _measure_coverage(
-    labels: Labels, probabilities: Probabilities, half_widths: Probabilities
-) -> float:
-    return compare_rates(probabilities, half_widths, labels, seed=0).measure_coverage()
-
-
 def _bound_auroc(inside: NDArray[np.bool_], found: HeldOut) -> tuple[float, float]:
     rounds = [rows[inside[rows]] for rows in found.rounds[:GROUP_ROUNDS]]
     return bootstrap_interval(auroc, found.labels, found.probabilities, rounds)
 
 
 def find_worst(table: pl.DataFrame) -> dict[str, float]:
-    """Return the worst of any group: AUROC, gap in recall, distance from nominal coverage.
+    """Return the worst of any group: AUROC, gap in recall.
 
-    By one protected attribute, and with the ending `_pairs` by two. Coverage is judged in groups
-    of ROWS_THAT_TELL_COVERAGE, or in the largest where none has so many.
+    By one protected attribute, and with the ending `_pairs` by two.
     """
     if table.is_empty():
         return {}
@@ -181,11 +168,7 @@ def _find_worst(table: pl.DataFrame, ending: str) -> dict[str, float]:
     if table.is_empty():
         return {}
     gaps = table.group_by("attribute").agg(pl.col("recall").max() - pl.col("recall").min())
-    rows = table["rows"].to_numpy()
-    telling = rows >= min(ROWS_THAT_TELL_COVERAGE, rows.max())
-    misses = np.abs(table["interval_coverage"].to_numpy() - COVERAGE)[telling]
     return {
         f"worst_group_auroc{ending}": float(np.min(table["auroc"].to_numpy())),
         f"recall_gap{ending}": float(np.max(gaps["recall"].to_numpy())),
-        f"worst_group_coverage_miss{ending}": float(np.max(misses)),
     }

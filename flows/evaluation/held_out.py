@@ -29,9 +29,8 @@ from flows.evaluation.metrics import (
     measure_slope,
 )
 from flows.models.assembly import predict_all, predict_release
-from flows.models.data_types import blank_data_types, find_missing
+from flows.models.data_types import blank_data_types
 from flows.models.families import BASELINE
-from flows.models.interval import COVERAGE, compare_rates
 from flows.models.member import FittedMember
 from mlruns_config.manifest import ReleaseManifest
 
@@ -47,8 +46,6 @@ class HeldOut:
     rows: ModelRows
     labels: Labels
     probabilities: Probabilities
-    #: Of each row's interval, as serving would answer it.
-    half_widths: Probabilities
     by_member: dict[str, Probabilities]
     rounds: list[NDArray[np.int64]]
 
@@ -70,7 +67,6 @@ def score_held_out(
         rows=rows,
         labels=training_set.labels[chosen],
         probabilities=probabilities,
-        half_widths=find_half_widths(manifest, probabilities, rows),
         by_member=predict_all(members, rows),
         rounds=draw_bootstrap_rows(frame[JOIN_KEY].to_numpy().astype(np.str_), seed),
     )
@@ -111,35 +107,6 @@ def measure_without_data(
     return {
         f"auroc_without_{name}": auroc(found.labels, predicted)
         for name, predicted in without.items()
-    }
-
-
-def find_half_widths(
-    manifest: ReleaseManifest, probabilities: Probabilities, rows: ModelRows
-) -> Probabilities:
-    """Return the half-width of each row's interval, by the data types the row lacks."""
-    widths = np.empty(len(rows))
-    missing = find_missing(rows)
-    for combination in np.unique(missing, axis=0):
-        chosen = (missing == combination).all(axis=1)
-        lacking = [
-            kind for kind, is_missing in zip(DATA_TYPES, combination, strict=True) if is_missing
-        ]
-        widths[chosen] = manifest.conformal.measure_half_width(probabilities[chosen], lacking)
-    return widths
-
-
-def measure_coverage(found: HeldOut, seed: int) -> dict[str, float]:
-    """Return the share of held-out groups whose rate lies within the interval they are given.
-
-    `interval_coverage_miss` is its distance from nominal, `interval_width` the mean width.
-    """
-    rates = compare_rates(found.probabilities, found.half_widths, found.labels, seed)
-    covered = rates.measure_coverage()
-    return {
-        "interval_coverage": covered,
-        "interval_coverage_miss": abs(covered - COVERAGE),
-        "interval_width": float(2 * rates.half_widths.mean()),
     }
 
 

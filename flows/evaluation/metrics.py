@@ -120,7 +120,7 @@ def bootstrap_interval(
     metric: Metric, labels: Labels, probabilities: Probabilities, rounds: list[NDArray[np.int64]]
 ) -> Interval:
     """Return the 95 % percentile interval of a metric."""
-    return _cut_tails(
+    return take_interval(
         [metric(labels[rows], probabilities[rows]) for rows in _usable(labels, rounds)]
     )
 
@@ -133,7 +133,7 @@ def bootstrap_difference(
     rounds: list[NDArray[np.int64]],
 ) -> Interval:
     """Return the 95 % interval of metric(ours) - metric(theirs) on the same rows."""
-    return _cut_tails(
+    return take_interval(
         [
             metric(labels[rows], ours[rows]) - metric(labels[rows], theirs[rows])
             for rows in _usable(labels, rounds)
@@ -145,7 +145,8 @@ def _usable(labels: Labels, rounds: list[NDArray[np.int64]]) -> list[NDArray[np.
     return [rows for rows in rounds if 0 < labels[rows].sum() < len(rows)]
 
 
-def _cut_tails(values: list[float]) -> Interval:
+def take_interval(values: list[float]) -> Interval:
+    """Return the 95 % percentile interval of bootstrapped values."""
     tail = (1 - INTERVAL_SHARE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -1,6 +1,6 @@
 """The evaluation of a release on held-out individuals, logged to its MLflow run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +17,7 @@ from feature_repo.outcomes import HORIZON_DAYS
 from flows.datasets.labels import INDEX_DATE
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation import plots
+from flows.evaluation.certainty import measure_certainty
 from flows.evaluation.explanations import draw_bar, draw_beeswarm, explain_trees
 from flows.evaluation.fairness import compare_groups, describe_groups, find_worst
 from flows.evaluation.held_out import (
@@ -24,20 +25,22 @@ from flows.evaluation.held_out import (
     HeldOut,
     compare_net_benefit,
     compare_with_baseline,
-    measure_coverage,
     measure_intervals,
     measure_operating_points,
     measure_without_data,
     score_held_out,
 )
+from flows.evaluation.judgeable import measure_judged
 from flows.evaluation.members import compare_members, name_member_metrics
 from flows.evaluation.metrics import Interval, compute_metrics, measure_decision_curve
+from flows.evaluation.releasing import LearntRelease
 from flows.evaluation.selection import Decision
 from flows.evaluation.severity import (
     compare_expected,
     compare_with_phq9_alone,
     find_worst_ratio,
 )
+from flows.evaluation.worsening import measure_worsening
 from flows.models.lightgbm import BoostedTrees
 from flows.models.member import FittedMember
 from mlruns_config.manifest import ReleaseManifest
@@ -52,7 +55,9 @@ class Evaluation:
     """Metrics by name, a 95 % interval for some, tables and plots.
 
     `groups` is the fairness table, `benefits` the decision curve, `members` what each member
-    costs and adds, `calibration` the outcomes expected and observed by severity and pattern.
+    costs and adds, `calibration` the outcomes expected and observed by severity and pattern,
+    `coverage` what the interval about one person holds by severity, `not_judged` the groups
+    that are too few for the gates.
     """
 
     metrics: dict[str, float]
@@ -61,6 +66,8 @@ class Evaluation:
     benefits: pl.DataFrame
     members: pl.DataFrame
     calibration: pl.DataFrame
+    coverage: pl.DataFrame
+    not_judged: pl.DataFrame
     figures: dict[str, Figure]
 
     def to_markdown(self) -> str:
@@ -75,32 +82,37 @@ class Evaluation:
 def evaluate_release(
     training_set: TrainingSet,
     people: pl.DataFrame,
-    members: Mapping[str, FittedMember],
-    manifest: ReleaseManifest,
-    decisions: Sequence[Decision],
+    learnt: LearntRelease,
     seed: int,
 ) -> Evaluation:
     """Judge a release on individuals and months that nothing of it has seen.
 
-    `people` (anonymized_id, sex, ethnicity) says which subgroups they belong to; `decisions`
-    are those on the members that joined or not.
+    `people` (anonymized_id, sex, ethnicity) says which subgroups they belong to.
     """
+    members, manifest = learnt.priority.members, learnt.manifest
     found = score_held_out(training_set, members, manifest, seed)
     threshold = manifest.score_map.probabilities[REVIEW_EDGE]
     groups = compare_groups(describe_groups(found, people), found, threshold)
     intervals = measure_intervals(found)
-    costs = compare_members(found, members, manifest, decisions)
+    costs = compare_members(found, members, manifest, learnt.priority.decisions)
     metrics = compute_metrics(found.labels, found.probabilities)
     metrics |= measure_operating_points(found, manifest) | compare_with_baseline(found)
     metrics |= find_worst(groups) | compare_net_benefit(found, manifest)
-    metrics |= measure_without_data(found, members, manifest) | measure_coverage(found, seed)
-    metrics |= name_member_metrics(costs)
+    metrics |= measure_without_data(found, members, manifest) | name_member_metrics(costs)
+    certainty, coverage = measure_certainty(found, learnt)
+    metrics |= certainty | measure_worsening(training_set, learnt)
     calibration = compare_expected(found, members, manifest)
     alone, alone_intervals = compare_with_phq9_alone(found)
     metrics |= find_worst_ratio(calibration) | alone
     intervals |= alone_intervals
+    judged = measure_judged(found, describe_groups(found, people), manifest)
+    metrics |= judged.metrics
     metrics |= {
+        "auroc_low": intervals["auroc"][0],
         "auroc_gain_low": intervals["auroc_gain"][0],
+        "auroc_gain_over_phq9_low": intervals["auroc_gain_over_phq9"][0],
+        "calibration_slope_low": intervals["calibration_slope"][0],
+        "calibration_slope_high": intervals["calibration_slope"][1],
         "held_out_rows": float(len(found.labels)),
         "rows": float(training_set.frame.height),
     }
@@ -109,7 +121,17 @@ def evaluate_release(
     figures = draw_figures(found, members, manifest, seed)
     figures["decision_curve"] = plots.draw_decision_curve(benefits)
     figures["subgroups"] = plots.draw_subgroups(groups, metrics["auroc"])
-    return Evaluation(metrics, intervals, groups, benefits, costs, calibration, figures)
+    return Evaluation(
+        metrics,
+        intervals,
+        groups,
+        benefits,
+        costs,
+        calibration,
+        coverage,
+        judged.not_judged,
+        figures,
+    )
 
 
 def draw_figures(
@@ -147,6 +169,8 @@ def log_evaluation(evaluation: Evaluation) -> None:
         "decision_curve": evaluation.benefits,
         "members": evaluation.members,
         "calibration": evaluation.calibration,
+        "coverage": evaluation.coverage,
+        "not_judged": evaluation.not_judged,
     }
     for name, table in tables.items():
         mlflow.log_text(table.write_csv(), f"evaluation/{name}.csv")
@@ -167,8 +191,10 @@ def log_card(
         metrics=evaluation.metrics,
         metrics_table=evaluation.to_markdown(),
         calibration_table=describe_table(evaluation.calibration, "No row was held out."),
+        coverage_table=describe_table(evaluation.coverage, "No row was held out."),
+        not_judged_table=describe_table(evaluation.not_judged, "Every group was judged."),
         groups_table=describe_table(evaluation.groups, "No group is large enough to be judged."),
-        decisions={decision.member: decision.describe() for decision in decisions},
+        decisions=describe_decisions(manifest, decisions),
         period=(dates.min(), dates.max()),  # type: ignore[arg-type]
         horizon_days=HORIZON_DAYS,
     )
@@ -176,6 +202,14 @@ def log_card(
     mlflow.log_text(card, "model_card.md")
     mlflow.log_text(render_page(card), "model_card.html")
     return card
+
+
+def describe_decisions(manifest: ReleaseManifest, decisions: list[Decision]) -> dict[str, str]:
+    """Return why each member joined or not; of the one that estimates nothing, what it does."""
+    words = {decision.member: decision.describe() for decision in decisions}
+    if manifest.familiarity is not None:
+        words[manifest.familiarity.member] = "estimates nothing: says what is unfamiliar"
+    return words
 
 
 def describe_table(table: pl.DataFrame, if_empty: str) -> str:

@@ -40,6 +40,7 @@ def select_members(
     labels: Labels,
     individuals: NDArray[np.str_],
     seed: int,
+    baseline: str = BASELINE,
 ) -> list[Decision]:
     """Add members to the baseline, the best first, while one gains beyond its interval.
 
@@ -47,9 +48,9 @@ def select_members(
     those left out come last, the largest gain first.
     """
     rounds = draw_bootstrap_rows(individuals, seed, SELECTION_ROUNDS)
-    chosen: list[str] = [BASELINE]
+    chosen: list[str] = [baseline]
     decisions: list[Decision] = []
-    waiting = [name for name in predictions if name != BASELINE]
+    waiting = [name for name in predictions if name != baseline]
     while waiting:
         candidates = [
             judge_candidate(name, chosen, predictions, labels, rounds) for name in waiting

@@ -1,4 +1,4 @@
-"""Puts a release together: weights, calibration, interval, score map, pins, plain words."""
+"""Puts a release together: weights, calibration, score map, pins, plain words."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,20 +10,21 @@ import polars as pl
 from feature_repo.catalogue import ModelInput, describe_stored_views, list_model_inputs
 from feature_repo.consent_terms import DataType
 from feature_repo.individual import JOIN_KEY
+from feature_repo.outcomes import Outcome
 from feature_repo.screening_v1 import screening_v1
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.labels import INDEX_DATE
 from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities
 from flows.datasets.training_set import TrainingSet
-from flows.models.calibration import MAPS, calibrate, choose_calibration
-from flows.models.data_types import blank_data_types, find_patterns
-from flows.models.interval import measure_interval
+from flows.models.calibration import MAPS, choose_calibration
+from flows.models.data_types import blank_data_types
+from flows.models.interval import predict_head
 from flows.models.out_of_fold import Predictors
 from flows.models.stacking import make_score_map, stack
-from mlruns_config.interval import list_missing_choices
 from mlruns_config.manifest import (
     ChannelDescription,
     FeatureDescription,
+    Head,
     MemberPin,
     ReleaseManifest,
     SequenceDescription,
@@ -54,44 +55,53 @@ class UnseenRows:
             ]
         )
 
+    def predict(self, head: Head) -> Probabilities:
+        """Return the calibrated probability of each row by its own missing pattern."""
+        return np.concatenate([predict_head(members, head, rows) for members, rows in self.parts])
+
 
 def gather_unseen(
     training_set: TrainingSet, members: Predictors, cross_fitted: Predictors
 ) -> UnseenRows:
     """Return the fitting and the calibration rows, each with members that do not know them."""
-    masks = (training_set.split.fitting, training_set.split.calibration)
-    rows = [training_set.rows.select(mask) for mask in masks]
+    asked = [(training_set.split.fitting, cross_fitted), (training_set.split.calibration, members)]
+    # Fitted on everything, a release has no calibration individuals: the folds are all there is.
+    masks = [mask for mask, _ in asked if mask.any()]
     frame = pl.concat([training_set.frame.filter(pl.Series(mask)) for mask in masks])
     return UnseenRows(
-        parts=list(zip((cross_fitted, members), rows, strict=True)),
+        parts=[(those, training_set.rows.select(mask)) for mask, those in asked if mask.any()],
         labels=np.concatenate([training_set.labels[mask] for mask in masks]),
         individuals=frame[JOIN_KEY],
         index_dates=frame[INDEX_DATE],
     )
 
 
-def assemble_release(
-    training_set: TrainingSet,
-    unseen: UnseenRows,
-    pins: list[MemberPin],
-    stacker: Stacker,
-    lineage: dict[str, Any],
-    run_id: str,
-    seed: int,
-) -> ReleaseManifest:
-    """Calibrate on individuals that the asked members have not seen and write all down."""
+def assemble_head(outcome: Outcome, unseen: UnseenRows, stacker: Stacker) -> Head:
+    """Calibrate a stack on individuals that the asked members have not seen."""
     calibration = choose_calibration(
         unseen.stack(stacker), unseen.labels, unseen.individuals, unseen.index_dates
     )
-    stacked = {pattern: unseen.stack(stacker, pattern) for pattern in list_patterns()}
-    calibrations = {
-        name_pattern(pattern): MAPS[calibration.kind](probabilities, unseen.labels)
-        for pattern, probabilities in stacked.items()
-    }
-    by_missing = {
-        missing: calibrate(calibrations[name_pattern(missing)], stacked[missing])
-        for missing in list_missing_choices()
-    }
+    fit_map = MAPS[calibration.kind]
+    return Head(
+        outcome=outcome.key,
+        stacker=stacker,
+        calibration=calibration,
+        calibrations={
+            name_pattern(pattern): fit_map(unseen.stack(stacker, pattern), unseen.labels)
+            for pattern in list_patterns()
+        },
+    )
+
+
+def assemble_release(
+    training_set: TrainingSet,
+    head: Head,
+    probabilities: Probabilities,
+    pins: list[MemberPin],
+    lineage: dict[str, Any],
+    run_id: str,
+) -> ReleaseManifest:
+    """Write down a release; `probabilities` are those of people whom its members did not see."""
     return ReleaseManifest(
         created_at=datetime.now(UTC),
         training_run_id=run_id,
@@ -100,11 +110,12 @@ def assemble_release(
         sequence=describe_sequence(),
         stored_views=list(describe_stored_views()),
         members=pins,
-        stacker=stacker,
-        calibration=calibration,
-        calibrations=calibrations,
-        conformal=measure_interval(by_missing, unseen.labels, seed),
-        score_map=make_score_map(by_missing[()]),
+        outcome=head.outcome,
+        stacker=head.stacker,
+        calibration=head.calibration,
+        calibrations=head.calibrations,
+        uncertainty=head.uncertainty,
+        score_map=make_score_map(probabilities),
         lineage=lineage,
     )
 
@@ -124,13 +135,8 @@ def predict_weighed(
 def predict_release(
     members: Predictors, manifest: ReleaseManifest, rows: ModelRows
 ) -> Probabilities:
-    """Return the calibrated probability of each row."""
-    stacked = stack(manifest.stacker, predict_weighed(members, manifest.stacker, rows))
-    patterns, calibrated = find_patterns(rows), np.empty(len(rows))
-    for pattern in np.unique(patterns):
-        chosen = patterns == pattern
-        calibrated[chosen] = calibrate(manifest.find_calibration(str(pattern)), stacked[chosen])
-    return calibrated
+    """Return the calibrated probability of the priority's outcome for each row."""
+    return predict_head(members, manifest.priority, rows)
 
 
 def describe_sequence() -> SequenceDescription:

@@ -6,12 +6,17 @@ tabular members alone need not pay.
 
 from collections.abc import Iterable
 from importlib import import_module
+from typing import Any
 
-from flows.models.member import FitMember
+from flows.models.refits import Refit
 
 #: The family every release has; other members join only where they improve on it.
 BASELINE = "logistic_regression"
 FAMILIES = ("logistic_regression", "lightgbm", "isolation_forest", "rnn", "tft")
+#: The family that estimates no outcome: it says how unlike the training data a case is.
+UNFAMILIARITY = "isolation_forest"
+#: Families that are cheap enough to be fitted again on resampled people, and for each outcome.
+REFITTED_FAMILIES = ("logistic_regression", "lightgbm")
 #: What fits in seconds: the members of a first release.
 TABULAR_FAMILIES = ("logistic_regression", "lightgbm", "isolation_forest")
 
@@ -20,8 +25,11 @@ class UnknownFamilyError(ValueError):
     """A member was asked for that no family of this name makes."""
 
 
-def load_families(names: Iterable[str]) -> dict[str, FitMember]:
-    """Return how each named family is fitted, the baseline always among them."""
+def load_families(names: Iterable[str]) -> dict[str, Any]:
+    """Return how each named family is fitted, the baseline always among them.
+
+    A family's `fit` is a `flows.models.member.FitMember`; that of UNFAMILIARITY gives a forest.
+    """
     requested = list(dict.fromkeys([BASELINE, *names]))
     unknown = [name for name in requested if name not in FAMILIES]
     if unknown:
@@ -29,3 +37,12 @@ def load_families(names: Iterable[str]) -> dict[str, FitMember]:
             f"no model family is called {', '.join(unknown)}; there are {', '.join(FAMILIES)}"
         )
     return {name: import_module(f"flows.models.{name}").fit for name in requested}
+
+
+def load_refits(names: Iterable[str]) -> dict[str, Refit]:
+    """Return how those of the named families are refitted that can be."""
+    return {
+        name: import_module(f"flows.models.{name}").refit
+        for name in names
+        if name in REFITTED_FAMILIES
+    }

@@ -1,136 +1,132 @@
-"""The conformal interval of a release, measured on individuals its members have not seen.
+"""The interval about one person: from refits on resampled people to what a release holds.
 
-Normalised split conformal prediction (Vovk et al. 2005; Lei et al. 2018), by MAPIE: the
-target is the observed rate of a group predicted alike, the prediction its mean probability,
-the scale of an error the binomial spread at that probability. ADR 0005.
+The refits' own spread is corrected on people they were not fitted on, as conformalised quantile
+regression corrects its quantiles (Romano et al. 2019). What has to be held is the estimate of a
+release learnt from other people: the members are fitted on two halves of the people, whose
+difference, divided by the square root of two, is how far such a release strays. ADR 0065.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any, Self
 
 import numpy as np
-from mapie.conformity_scores import ResidualNormalisedScore
-from mapie.regression import SplitConformalRegressor
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, RegressorMixin
+import polars as pl
 
-from flows.datasets.rows import Labels, Probabilities
-from mlruns_config.interval import (
-    ConformalInterval,
-    list_missing_choices,
-    measure_spread,
-    name_missing,
-)
+from flows.datasets.rows import ModelRows, Probabilities
+from flows.models.data_types import find_patterns
+from flows.models.member import FitMember, FittingData
+from flows.models.out_of_fold import Predictors
+from flows.models.refits import REFITS, Refits
+from flows.models.stacking import to_log_odds
+from mlruns_config.manifest import Head
+from mlruns_config.uncertainty import RefitInterval
+from serving.scoring.estimate import calibrate, stack_log_odds, to_probability
+from serving.scoring.uncertainty import Bounds, find_bounds
 
 COVERAGE = 0.9
-#: The interval is about a group of this many individuals predicted alike: the outcome of one
-#: is 0 or 1, and every honest interval for it would be nearly all of [0, 1].
-GROUP_SIZE = 20
-#: Predicted alike: among this many neighbours in probability.
-NEIGHBOURS = 200
-GROUP_DRAWS = 4000
-#: An interval wider than this says too little to put a person anywhere in a queue.
-ABSTAIN_ABOVE = 0.35
+#: Of the sorted refits: one in twenty lies beyond each end.
+LOW_RANK, HIGH_RANK = REFITS // 20, REFITS - 1 - REFITS // 20
+#: A quarter of the refits above it: so many must queue a person whom the estimate does not.
+QUEUE_RANK = REFITS - 1 - REFITS // 4
+WIDTH_QUANTILES = 21
 
 
 @dataclass(frozen=True)
-class GroupRates:
-    """Predicted and observed rate of groups predicted alike, and the half-width they are given."""
+class Halves:
+    """The weighed members, fitted on two halves of the people: as two releases would differ."""
 
-    predicted: Probabilities
-    observed: Probabilities
-    half_widths: Probabilities
+    first: Predictors
+    second: Predictors
 
-    def measure_coverage(self) -> float:
-        """Return the share of groups whose observed rate lies within the half-width."""
-        # A rate that lies on the edge must not fall out by rounding.
-        inside = np.abs(self.observed - self.predicted) <= self.half_widths + 1e-9
-        return float(inside.mean())
-
-
-def draw_groups(probabilities: Probabilities, seed: int) -> NDArray[np.int64]:
-    """Draw groups of rows with neighbouring probabilities, int [draws, GROUP_SIZE or all rows].
-
-    Without replacement within a group: each then strays from what was predicted of it as a
-    group of new individuals does. Drawn twice, a row would count its own luck twice.
-    """
-    rng = np.random.default_rng(seed)
-    order = np.argsort(probabilities, kind="stable")
-    size = min(GROUP_SIZE, len(order))
-    near = min(NEIGHBOURS, len(order))
-    centres = rng.integers(0, len(order), GROUP_DRAWS)
-    starts = np.clip(centres - near // 2, 0, len(order) - near)
-    places = np.argpartition(rng.random((GROUP_DRAWS, near)), size - 1, axis=1)[:, :size]
-    drawn: NDArray[np.int64] = order[starts[:, None] + places]
-    return drawn
+    def measure_straying(self, head: Head, rows: ModelRows) -> Probabilities:
+        """Return, in log-odds, how far a release learnt from other people strays on each row."""
+        first, second = (
+            to_log_odds(predict_head(half, head, rows)) for half in (self.first, self.second)
+        )
+        return np.asarray((first - second) / np.sqrt(2))
 
 
-def compare_rates(
-    probabilities: Probabilities, half_widths: Probabilities, labels: Labels, seed: int
-) -> GroupRates:
-    """Draw groups of the rows and put what was predicted of them beside what happened."""
-    drawn = draw_groups(probabilities, seed)
-    return GroupRates(
-        predicted=probabilities[drawn].mean(axis=1),
-        observed=labels[drawn].mean(axis=1),
-        half_widths=half_widths[drawn].mean(axis=1),
+def fit_halves(
+    families: Mapping[str, FitMember],
+    names: Mapping[str, str],
+    data: FittingData,
+    people: pl.Series,
+) -> Halves:
+    """Fit the named families on each half of the people; `names` are those of their members."""
+    _, person = np.unique(people.to_numpy().astype(np.str_), return_inverse=True)
+    in_first = np.random.default_rng(data.seed).random(int(person.max()) + 1)[person] < 0.5
+    first, second = (
+        {names[family]: fit(data.select(half)) for family, fit in families.items()}
+        for half in (in_first, ~in_first)
+    )
+    return Halves(first, second)
+
+
+def predict_head(members: Predictors, head: Head, rows: ModelRows) -> Probabilities:
+    """Return the calibrated probability of each row by its missing pattern."""
+    names = list(head.stacker.coefficients) or list(members)[:1]
+    said = {name: members[name].predict(rows) for name in names}
+    stacked = to_probability(stack_log_odds(head.stacker, said) + np.zeros(len(rows)))
+    patterns, calibrated = find_patterns(rows), np.empty(len(rows))
+    for pattern in np.unique(patterns):
+        chosen = patterns == pattern
+        calibrated[chosen] = calibrate(head.find_calibration(str(pattern)), stacked[chosen])
+    return calibrated
+
+
+def bound_rows(
+    members: Predictors,
+    refits: Mapping[str, Refits],
+    head: Head,
+    rows: ModelRows,
+) -> Bounds:
+    """Return the bounds of each row, as serving finds them for one person."""
+    interval = head.uncertainty
+    assert interval is not None
+    names = list(head.stacker.coefficients)
+    said = {name: members[name].predict(rows) for name in names}
+    again = {name: refits[name].predict_log_odds(rows) for name in names if name in refits}
+    ours = predict_head(members, head, rows)
+    found = Bounds(*(np.empty(len(rows)) for _ in range(4)))
+    patterns = find_patterns(rows)
+    for pattern in np.unique(patterns):
+        chosen = patterns == pattern
+        part = find_bounds(
+            head,
+            interval,
+            ours[chosen],
+            {name: values[chosen] for name, values in said.items()},
+            {name: values[chosen] for name, values in again.items()},
+            str(pattern),
+        )
+        for name in ("low", "high", "contested", "width"):
+            getattr(found, name)[chosen] = getattr(part, name)
+    return found
+
+
+def make_interval(margin: float, widths: Probabilities | None = None) -> RefitInterval:
+    """Return an interval with this margin; `widths` are those of the people learnt from."""
+    spread = np.linspace(0, 1, WIDTH_QUANTILES)
+    quantiles = np.zeros(2) if widths is None else np.quantile(widths, spread)
+    return RefitInterval(
+        coverage=COVERAGE,
+        refits=REFITS,
+        low_rank=LOW_RANK,
+        high_rank=HIGH_RANK,
+        queue_rank=QUEUE_RANK,
+        margin=margin,
+        widths=np.maximum.accumulate(np.maximum(quantiles, 0)).tolist(),
     )
 
 
-def measure_interval(
-    by_missing: Mapping[tuple[str, ...], Probabilities], labels: Labels, seed: int
-) -> ConformalInterval:
-    """Return the interval whose scales hold COVERAGE of the groups drawn of these rows.
-
-    `by_missing` has the calibrated probabilities of the same rows for every set of data types
-    taken away. A scale is never below that of a smaller set.
-    """
-    scales: dict[str, float] = {}
-    for missing in list_missing_choices():
-        fewer = combinations(missing, len(missing) - 1) if missing else ()
-        found = conform_scale(by_missing[missing], labels, seed)
-        scales[name_missing(missing)] = max([found, *(scales[name_missing(one)] for one in fewer)])
-    return ConformalInterval(
-        coverage=COVERAGE, group_size=GROUP_SIZE, scales=scales, abstain_above=ABSTAIN_ABOVE
-    )
+def measure_margin(ours: Probabilities, bounds: Bounds, straying: Probabilities) -> float:
+    """Return by how much the refits' ends must be moved so that COVERAGE of the rows are held."""
+    other = to_log_odds(ours) + straying
+    beyond = np.maximum(to_log_odds(bounds.low) - other, other - to_log_odds(bounds.high))
+    return float(np.quantile(beyond, COVERAGE))
 
 
-def conform_scale(probabilities: Probabilities, labels: Labels, seed: int) -> float:
-    """Return the conformal quantile of |observed - predicted| / spread over drawn groups."""
-    drawn = draw_groups(probabilities, seed)
-    predicted, observed = probabilities[drawn].mean(axis=1), labels[drawn].mean(axis=1)
-    regressor = SplitConformalRegressor(
-        _AsPredicted(),
-        confidence_level=COVERAGE,
-        conformity_score=ResidualNormalisedScore(_BinomialSpread(), prefit=True),
-        prefit=True,
-    )
-    regressor.conformalize(predicted[:, None], observed)
-    middle = 0.5
-    _, bounds = regressor.predict_interval(np.array([[middle]]))
-    return float(bounds[0, 1, 0] - middle) / measure_spread(middle, GROUP_SIZE)
-
-
-class _Given(RegressorMixin, BaseEstimator):
-    """A regressor that has nothing to learn: MAPIE asks for estimators."""
-
-    n_features_in_ = 1
-
-    def fit(self, _inputs: Any, _targets: Any) -> Self:
-        return self
-
-
-class _AsPredicted(_Given):
-    """The rate of a group is predicted to be its mean probability."""
-
-    def predict(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        return inputs[:, 0]
-
-
-class _BinomialSpread(_Given):
-    """How far a rate strays at a probability, by chance alone."""
-
-    def predict(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        return measure_spread(inputs[:, 0], GROUP_SIZE)
+def measure_coverage(ours: Probabilities, bounds: Bounds, straying: Probabilities) -> float:
+    """Return the share of rows whose interval holds what a release of other people says."""
+    other = to_probability(to_log_odds(ours) + straying)
+    return float(((other >= bounds.low) & (other <= bounds.high)).mean())

@@ -1,40 +1,42 @@
-"""Isolation forest: how unlike everyone else somebody's features are.
+"""Isolation forest: how unlike the training data a case is (Liu, Ting, Zhou 2008).
 
-It learns without labels (Liu, Ting, Zhou 2008); a logistic of one variable then says how
-often the outcome follows in people that unusual. Unusual may never count as reassuring: the
-logistic only rises.
+It estimates no outcome and has no weight: a case beyond UNFAMILIAR_SHARE of those learnt from
+goes to a person, because nothing the other members say of it has been checked on its like. It
+reads nothing that today's answers change, so that a worse answer cannot make a case familiar.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
-from scipy.special import expit, logit
+from onnx import TensorProto, helper, numpy_helper
 from sklearn.ensemble import IsolationForest
-from sklearn.linear_model import LogisticRegression
 from sklearn.tree._tree import Tree
 
-from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities
+from feature_repo.answer_features import ANSWER_FEATURES, NO_SYMPTOMS
+from flows.datasets.rows import Matrix, ModelRows
 from flows.models.member import (
     GRAPH_INPUT,
-    GRAPH_OUTPUT,
     IR_VERSION,
     ML_OPSET,
     OPSET,
+    PARITY_TOLERANCE,
     FittingData,
+    ParityError,
     make_graph_input,
-    make_graph_output,
+    open_graph,
 )
 from flows.models.missing import find_medians
 from flows.models.thresholds import lower_to_float32
+from mlruns_config.uncertainty import UNFAMILIARITY_OUTPUT
 
 TREES = 200
 #: Rows per tree, as in the paper: more make clusters of the unusual look usual.
 ROWS_PER_TREE = 256
+#: Share of people like those learnt from that are called unfamiliar: what the queue can bear.
+UNFAMILIAR_SHARE = 0.01
 
 EULER_GAMMA = 0.5772156649015329
 #: Domain of the tree operators in ONNX.
@@ -45,102 +47,101 @@ NO_CHILD = -1
 
 @dataclass(frozen=True)
 class AnomalyForest:
-    """Forest and logistic: log-odds = slope * anomaly score + intercept."""
+    """The forest on the columns it reads; `above` is from where on a case is unfamiliar."""
 
     forest: IsolationForest
     fill: Matrix
-    slope: float
-    intercept: float
+    columns: NDArray[np.int64]
+    above: float
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {"trees": TREES, "rows_per_tree": self.rows_per_tree, "slope": self.slope}
+        return {
+            "trees": TREES,
+            "rows_per_tree": self.rows_per_tree,
+            "columns": len(self.columns),
+            "unfamiliar_above": self.above,
+        }
 
     @property
     def rows_per_tree(self) -> int:
         return int(self.forest.max_samples_)
 
-    @property
-    def graph_input(self) -> str:
-        return GRAPH_INPUT
-
-    def predict(self, rows: ModelRows) -> Probabilities:
-        scores = _score_anomaly(self.forest, _fill_missing(rows.features, self.fill))
-        return np.asarray(expit(self.slope * scores + self.intercept), dtype=np.float64)
-
-    def measure_importance(self) -> None:
-        """Return None: an anomaly has no column of its own."""
+    def measure(self, rows: ModelRows) -> NDArray[np.float64]:
+        """Return the paper's anomaly score: 0.5 for the usual, towards 1 for the unusual."""
+        filled = _fill_missing(rows.features, self.fill)[:, self.columns]
+        return _score_anomaly(self.forest, filled)
 
     def export_graph(self) -> onnx.ModelProto:
         nodes = [
             helper.make_node("IsNaN", [GRAPH_INPUT], ["missing"]),
             helper.make_node("Where", ["missing", "fill", GRAPH_INPUT], ["filled"]),
-            make_path_length_node(self.forest, "filled", "path_length"),
+            make_path_length_node(self.forest, self.columns, "filled", "path_length"),
             helper.make_node("Div", ["path_length", "expected"], ["ratio"]),
             helper.make_node("Neg", ["ratio"], ["exponent"]),
-            helper.make_node("Pow", ["two", "exponent"], ["score"]),
-            helper.make_node("Mul", ["score", "slope"], ["scaled"]),
-            helper.make_node("Add", ["scaled", "intercept"], ["log_odds"]),
-            helper.make_node("Sigmoid", ["log_odds"], ["column"]),
-            helper.make_node("Squeeze", ["column", "last_axis"], [GRAPH_OUTPUT]),
+            helper.make_node("Pow", ["two", "exponent"], ["column"]),
+            helper.make_node("Squeeze", ["column", "last_axis"], [UNFAMILIARITY_OUTPUT]),
         ]
+        output = helper.make_tensor_value_info(UNFAMILIARITY_OUTPUT, TensorProto.FLOAT, [None])
         inputs = [make_graph_input(len(self.fill))]
         graph = helper.make_graph(
-            nodes, "isolation_forest", inputs, [make_graph_output()], self._make_constants()
+            nodes, "isolation_forest", inputs, [output], self._make_constants()
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ML_OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 
     def _make_constants(self) -> list[onnx.TensorProto]:
-        expected = float(measure_average_path(np.array([self.rows_per_tree]))[0])
-        numbers = {
-            "expected": expected,
-            "two": 2.0,
-            "slope": self.slope,
-            "intercept": self.intercept,
-        }
-        scalars = [
-            numpy_helper.from_array(np.array([value], np.float32), name)
-            for name, value in numbers.items()
+        expected = measure_average_path(np.array([self.rows_per_tree]))
+        return [
+            numpy_helper.from_array(self.fill, "fill"),
+            numpy_helper.from_array(expected.astype(np.float32), "expected"),
+            numpy_helper.from_array(np.array([2.0], np.float32), "two"),
+            numpy_helper.from_array(np.array([1], np.int64), "last_axis"),
         ]
-        fill = numpy_helper.from_array(self.fill, "fill")
-        return [fill, numpy_helper.from_array(np.array([1], np.int64), "last_axis"), *scalars]
-
-    def export_texts(self) -> dict[str, str]:
-        return {"anomaly.json": json.dumps({"slope": self.slope, "intercept": self.intercept})}
 
 
 def fit(data: FittingData) -> AnomalyForest:
-    """Fit the forest on the features and its logistic on the labels."""
+    """Fit the forest, and put `above` where UNFAMILIAR_SHARE of the stopping rows lie beyond.
+
+    The stopping rows are of other individuals: those learnt from look more usual than they are.
+    """
+    columns = find_columns_without_answers(data.names)
     fill = find_medians(data.rows.features).astype(np.float32)
-    filled = _fill_missing(data.rows.features, fill)
+    filled = _fill_missing(data.rows.features, fill)[:, columns]
     forest = IsolationForest(
         n_estimators=TREES,
         max_samples=min(ROWS_PER_TREE, len(filled)),
         random_state=data.seed,
     ).fit(filled)
-    slope, intercept = fit_rising_logistic(_score_anomaly(forest, filled), data.labels)
-    return AnomalyForest(forest, fill, slope, intercept)
+    others = _fill_missing(data.stopping_rows.features, fill)[:, columns]
+    above = float(np.quantile(_score_anomaly(forest, others), 1 - UNFAMILIAR_SHARE))
+    return AnomalyForest(forest, fill, columns, above)
 
 
-def fit_rising_logistic(scores: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
-    """Return slope and intercept of labels on scores; a falling slope counts as none."""
-    centre, spread = float(scores.mean()), max(float(scores.std()), 1e-9)
-    # Two parameters and hundreds of rows need no penalty to speak of.
-    model = LogisticRegression(C=1e6).fit(((scores - centre) / spread)[:, None], labels)
-    slope = float(model.coef_[0, 0]) / spread
-    if slope <= 0:
-        return 0.0, float(logit(labels.mean()))
-    return slope, float(model.intercept_[0]) - slope * centre
+def check_forest(forest: AnomalyForest, graph: onnx.ModelProto, rows: ModelRows) -> float:
+    """Return the largest difference of graph and library; raise ParityError if too large."""
+    (scored,) = open_graph(graph).run([UNFAMILIARITY_OUTPUT], {GRAPH_INPUT: rows.features})
+    difference = float(np.abs(scored.astype(np.float64) - forest.measure(rows)).max())
+    if not difference <= PARITY_TOLERANCE:
+        raise ParityError(f"graph and library of the forest differ by {difference:.2g}")
+    return difference
 
 
-def make_path_length_node(forest: IsolationForest, given: str, result: str) -> onnx.NodeProto:
+def find_columns_without_answers(names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return the columns that today's answers do not change."""
+    changing = [name for name in ANSWER_FEATURES if name not in NO_SYMPTOMS]
+    return np.flatnonzero(~np.isin(names, changing))
+
+
+def make_path_length_node(
+    forest: IsolationForest, chosen: NDArray[np.int64], given: str, result: str
+) -> onnx.NodeProto:
     """Return the forest as one operator that averages the path length over its trees."""
     columns: dict[str, Any] = {}
     for number, (tree, features) in enumerate(
         zip(forest.estimators_, forest.estimators_features_, strict=True)
     ):
-        for name, values in _list_tree_attributes(number, tree.tree_, features).items():
+        for name, values in _list_tree_attributes(number, tree.tree_, chosen[features]).items():
             columns.setdefault(name, []).extend(values)
     return helper.make_node(
         "TreeEnsembleRegressor",

@@ -8,6 +8,7 @@ which is what is exported.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from scipy.optimize import minimize
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from feature_repo.instruments import GAD7, PHQ9
 from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities
@@ -34,10 +36,13 @@ from flows.models.member import (
 )
 from flows.models.missing import find_medians
 from flows.models.monotone import MONOTONE_COLUMNS
+from flows.models.refits import Counts, make_refits_output
 
 #: Inverse strength of the ridge. With some 120 correlated columns and a few thousand rows,
 #: the weaker penalties tried (0.1, 1) gave the same AUROC and wilder coefficients.
 RIDGE_C = 0.02
+#: A refit only has to be right within its own chance: this ends it ten times earlier.
+REFIT_TOLERANCE = 1e-6
 
 #: Knots of the columns that bend: the severity cut-offs, from the lowest total to the highest.
 KNOTS: dict[str, tuple[float, ...]] = {
@@ -92,6 +97,9 @@ class FoldedRegression:
         return weights
 
     def predict(self, rows: ModelRows) -> Probabilities:
+        return np.asarray(expit(self.predict_log_odds(rows)), dtype=np.float64)
+
+    def predict_log_odds(self, rows: ModelRows) -> Numbers:
         inputs = rows.features
         missing = np.isnan(inputs)
         filled = np.where(missing, np.asarray(self.fill), inputs)
@@ -101,67 +109,84 @@ class FoldedRegression:
         for ramp in self.ramps:
             share = climb(filled[:, ramp.column], ramp.low, ramp.high)
             log_odds += ramp.coefficient * (share - ramp.mean)
-        return np.asarray(expit(log_odds), dtype=np.float64)
+        return np.asarray(log_odds, dtype=np.float64)
 
     def export_graph(self) -> onnx.ModelProto:
-        nodes = [
-            helper.make_node("IsNaN", [GRAPH_INPUT], ["missing"]),
-            helper.make_node("Where", ["missing", "fill", GRAPH_INPUT], ["filled"]),
-            helper.make_node("Sub", ["filled", "mean"], ["centred"]),
-            helper.make_node("Div", ["centred", "scale"], ["standardised"]),
-            helper.make_node("MatMul", ["standardised", "coefficients"], ["weighed"]),
-            helper.make_node("Cast", ["missing"], ["flags"], to=TensorProto.FLOAT),
-            helper.make_node("MatMul", ["flags", "missing_coefficients"], ["weighed_flags"]),
-            *self._make_ramp_nodes(),
-            helper.make_node(
-                "Sum", ["weighed", "weighed_flags", "weighed_ramps", "intercept"], ["log_odds"]
-            ),
-            helper.make_node("Sigmoid", ["log_odds"], ["column"]),
-            helper.make_node("Squeeze", ["column", "last_axis"], [GRAPH_OUTPUT]),
-        ]
-        graph = helper.make_graph(
-            nodes,
-            "logistic_regression",
-            [make_graph_input(len(self.mean))],
-            [make_graph_output()],
-            self._make_constants(),
+        graph = export_log_odds([self], make_graph_output())
+        del graph.graph.node[-1]  # of its log-odds a member gives the probability
+        graph.graph.node.extend(
+            [
+                helper.make_node("Sigmoid", ["log_odds_column"], ["column"]),
+                helper.make_node("Squeeze", ["column", "last_axis"], [GRAPH_OUTPUT]),
+            ]
         )
-        opset = [helper.make_opsetid("", OPSET)]
-        return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
-
-    def _make_ramp_nodes(self) -> list[onnx.NodeProto]:
-        return [
-            helper.make_node("Gather", ["filled", "ramp_columns"], ["bending"], axis=1),
-            helper.make_node("Sub", ["bending", "ramp_lows"], ["above"]),
-            helper.make_node("Div", ["above", "ramp_widths"], ["shares"]),
-            helper.make_node("Clip", ["shares", "zero", "one"], ["climbed"]),
-            helper.make_node("Sub", ["climbed", "ramp_means"], ["centred_ramps"]),
-            helper.make_node("MatMul", ["centred_ramps", "ramp_coefficients"], ["weighed_ramps"]),
-        ]
-
-    def _make_constants(self) -> list[onnx.TensorProto]:
-        ramps = self.ramps
-        columns: dict[str, NDArray[Any]] = {
-            "fill": np.array(self.fill, np.float32),
-            "mean": np.array(self.mean, np.float32),
-            "scale": np.array(self.scale, np.float32),
-            "coefficients": np.array(self.coefficients, np.float32)[:, None],
-            "missing_coefficients": np.array(self.missing_coefficients, np.float32)[:, None],
-            "intercept": np.array([self.intercept], np.float32),
-            "last_axis": np.array([1], np.int64),
-            "ramp_columns": np.array([ramp.column for ramp in ramps], np.int64),
-            "ramp_lows": np.array([ramp.low for ramp in ramps], np.float32),
-            "ramp_widths": np.array([ramp.high - ramp.low for ramp in ramps], np.float32),
-            "ramp_means": np.array([ramp.mean for ramp in ramps], np.float32),
-            "ramp_coefficients": np.array([[ramp.coefficient] for ramp in ramps], np.float32),
-            "zero": np.array(0, np.float32),
-            "one": np.array(1, np.float32),
-        }
-        columns["ramp_coefficients"] = columns["ramp_coefficients"].reshape(len(ramps), 1)
-        return [numpy_helper.from_array(value, name) for name, value in columns.items()]
+        graph.graph.initializer.append(numpy_helper.from_array(np.array([1]), "last_axis"))
+        return graph
 
     def export_texts(self) -> dict[str, str]:
         return {"linear.json": json.dumps(asdict(self))}
+
+
+def export_log_odds(
+    regressions: "list[FoldedRegression]", output: onnx.ValueInfoProto
+) -> onnx.ModelProto:
+    """Return regressions on the same columns and ramps as a graph of their log-odds [n, count]."""
+    nodes = [
+        helper.make_node("IsNaN", [GRAPH_INPUT], ["missing"]),
+        helper.make_node("Where", ["missing", "fill", GRAPH_INPUT], ["filled"]),
+        helper.make_node("Sub", ["filled", "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "scale"], ["standardised"]),
+        helper.make_node("MatMul", ["standardised", "coefficients"], ["weighed"]),
+        helper.make_node("Cast", ["missing"], ["flags"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["flags", "missing_coefficients"], ["weighed_flags"]),
+        helper.make_node("Gather", ["filled", "ramp_columns"], ["bending"], axis=1),
+        helper.make_node("Sub", ["bending", "ramp_lows"], ["above"]),
+        helper.make_node("Div", ["above", "ramp_widths"], ["shares"]),
+        helper.make_node("Clip", ["shares", "zero", "one"], ["climbed"]),
+        helper.make_node("Sub", ["climbed", "ramp_means"], ["centred_ramps"]),
+        helper.make_node("MatMul", ["centred_ramps", "ramp_coefficients"], ["weighed_ramps"]),
+        helper.make_node(
+            "Sum",
+            ["weighed", "weighed_flags", "weighed_ramps", "intercept"],
+            ["log_odds_column"],
+        ),
+        helper.make_node("Identity", ["log_odds_column"], [output.name]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "logistic_regression",
+        [make_graph_input(len(regressions[0].mean))],
+        [output],
+        _make_constants(regressions),
+    )
+    opset = [helper.make_opsetid("", OPSET)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+
+
+def _make_constants(regressions: "list[FoldedRegression]") -> list[onnx.TensorProto]:
+    first = regressions[0]
+    ramps = first.ramps
+    bends = np.array([[ramp.coefficient for ramp in one.ramps] for one in regressions], np.float32)
+    constants: dict[str, NDArray[Any]] = {
+        "fill": np.array(first.fill, np.float32),
+        "mean": np.array(first.mean, np.float32),
+        "scale": np.array(first.scale, np.float32),
+        "coefficients": _stack(one.coefficients for one in regressions),
+        "missing_coefficients": _stack(one.missing_coefficients for one in regressions),
+        "intercept": np.array([one.intercept for one in regressions], np.float32),
+        "ramp_columns": np.array([ramp.column for ramp in ramps], np.int64),
+        "ramp_lows": np.array([ramp.low for ramp in ramps], np.float32),
+        "ramp_widths": np.array([ramp.high - ramp.low for ramp in ramps], np.float32),
+        "ramp_means": np.array([ramp.mean for ramp in ramps], np.float32),
+        "ramp_coefficients": bends.reshape(len(regressions), len(ramps)).T.copy(),
+        "zero": np.array(0, np.float32),
+        "one": np.array(1, np.float32),
+    }
+    return [numpy_helper.from_array(value, name) for name, value in constants.items()]
+
+
+def _stack(columns: Iterable[list[float]]) -> NDArray[np.float32]:
+    return np.array(list(columns), np.float32).T.copy()
 
 
 def climb(values: Numbers | Matrix, low: float, high: float) -> Numbers:
@@ -179,8 +204,39 @@ def list_pieces(names: tuple[str, ...]) -> list[tuple[int, float, float]]:
     ]
 
 
-def fit(data: FittingData) -> FoldedRegression:
-    """Fit on the features and copies of them that lack whole parts."""
+@dataclass(frozen=True)
+class Design:
+    """What the ridge regression is fitted on: straight columns, flags of the missing, ramps."""
+
+    columns: Numbers
+    labels: Labels
+    rising: NDArray[np.bool_]
+    pieces: list[tuple[int, float, float]]
+    fill: Numbers
+    mean: Numbers
+    scale: Numbers
+    centres: Numbers
+
+    def fold(self, weights: Numbers, intercept: float) -> FoldedRegression:
+        """Return the closed form of these coefficients."""
+        width = len(self.fill)
+        bent = zip(self.pieces, self.centres, weights[2 * width :], strict=True)
+        return FoldedRegression(
+            fill=self.fill.tolist(),
+            mean=self.mean.tolist(),
+            scale=self.scale.tolist(),
+            coefficients=weights[:width].tolist(),
+            missing_coefficients=weights[width : 2 * width].tolist(),
+            intercept=intercept,
+            ramps=[
+                Ramp(column, low, high, float(centre), float(weight))
+                for (column, low, high), centre, weight in bent
+            ],
+        )
+
+
+def design(data: FittingData) -> Design:
+    """Return the columns of the rows and of copies of them that lack whole parts."""
     data = add_blanked_copies(data)
     missing = np.isnan(data.rows.features)
     fill = find_medians(data.rows.features)
@@ -191,28 +247,57 @@ def fit(data: FittingData) -> FoldedRegression:
     shares = np.column_stack(
         [np.empty((len(filled), 0)), *(climb(filled[:, n], low, high) for n, low, high in pieces)]
     )
-    bends = {column for column, _, _ in pieces}
     straight = (filled - mean) / scale
-    straight[:, list(bends)] = 0.0
+    straight[:, list({column for column, _, _ in pieces})] = 0.0
     centres = shares.mean(axis=0)
-    weights, intercept = fit_ridge(
-        np.hstack([straight, missing, shares - centres]), data.labels, find_rising(data, pieces)
+    columns = np.hstack([straight, missing, shares - centres])
+    rising = find_rising(data, pieces)
+    return Design(columns, data.labels, rising, pieces, fill, mean, scale, centres)
+
+
+def fit(data: FittingData) -> FoldedRegression:
+    """Fit on the features and copies of them that lack whole parts."""
+    given = design(data)
+    return given.fold(*fit_ridge(given.columns, given.labels, given.rising))
+
+
+def refit(member: FoldedRegression, data: FittingData, counts: Counts) -> "RefittedRegression":
+    """Fit again for each row of `counts`, from the member's coefficients on."""
+    given = design(data)
+    start = np.array(
+        [
+            *member.coefficients,
+            *member.missing_coefficients,
+            *(ramp.coefficient for ramp in member.ramps),
+            member.intercept,
+        ]
     )
-    width = len(data.names)
-    return FoldedRegression(
-        fill=fill.tolist(),
-        mean=mean.tolist(),
-        scale=scale.tolist(),
-        coefficients=weights[:width].tolist(),
-        missing_coefficients=weights[width : 2 * width].tolist(),
-        intercept=intercept,
-        ramps=[
-            Ramp(column, low, high, float(centre), float(weight))
-            for (column, low, high), centre, weight in zip(
-                pieces, centres, weights[2 * width :], strict=True
-            )
-        ],
-    )
+    found = []
+    for one in np.hstack([counts, counts]):  # rows, then their copies
+        drawn = one > 0
+        weights, intercept = fit_ridge(
+            given.columns[drawn],
+            given.labels[drawn],
+            given.rising,
+            one[drawn],
+            start,
+            REFIT_TOLERANCE,
+        )
+        found.append(given.fold(weights, intercept))
+    return RefittedRegression(found)
+
+
+@dataclass(frozen=True)
+class RefittedRegression:
+    """Regressions on the same standardised columns: one graph with a column for each."""
+
+    refits: list[FoldedRegression]
+
+    def predict_log_odds(self, rows: ModelRows) -> Numbers:
+        return np.column_stack([one.predict_log_odds(rows) for one in self.refits])
+
+    def export_graph(self) -> onnx.ModelProto:
+        return export_log_odds(self.refits, make_refits_output(len(self.refits)))
 
 
 def find_rising(data: FittingData, pieces: list[tuple[int, float, float]]) -> NDArray[np.bool_]:
@@ -221,24 +306,41 @@ def find_rising(data: FittingData, pieces: list[tuple[int, float, float]]) -> ND
     return np.isin(names, MONOTONE_COLUMNS)
 
 
-def fit_ridge(columns: Numbers, labels: Labels, rising: NDArray[np.bool_]) -> tuple[Numbers, float]:
+def fit_ridge(
+    columns: Numbers,
+    labels: Labels,
+    rising: NDArray[np.bool_],
+    counts: Numbers | None = None,
+    start: Numbers | None = None,
+    tolerance: float = 2.2e-9,
+) -> tuple[Numbers, float]:
     """Return coefficients and intercept of the ridge regression, `rising` ones not below zero.
 
     Minimises the summed log loss plus |coefficients|^2 / (2 RIDGE_C), as scikit-learn does; the
-    problem is convex, so the bounded minimum is the only one.
+    problem is convex, so the bounded minimum is the only one. `counts` says how often each row
+    counts, `start` where to look first; the search ends at a relative gain below `tolerance`.
     """
     signs = np.where(labels, 1.0, -1.0)
+    often = np.ones(len(labels)) if counts is None else counts
 
     def measure_loss(parameters: Numbers) -> tuple[float, Numbers]:
         margins = signs * (columns @ parameters[:-1] + parameters[-1])
-        slopes = -signs * expit(-margins)
-        loss = np.logaddexp(0, -margins).sum() + (parameters[:-1] ** 2).sum() / (2 * RIDGE_C)
+        slopes = -signs * expit(-margins) * often
+        penalty = (parameters[:-1] ** 2).sum() / (2 * RIDGE_C)
+        loss = (often * np.logaddexp(0, -margins)).sum() + penalty
         gradient = np.append(columns.T @ slopes + parameters[:-1] / RIDGE_C, slopes.sum())
         return float(loss), gradient
 
     bounds = [*((0.0, None) if rises else (None, None) for rises in rising), (None, None)]
-    start = np.zeros(columns.shape[1] + 1)
-    found = minimize(
-        measure_loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 2000}
-    ).x
+    first = np.zeros(columns.shape[1] + 1) if start is None else start
+    # Two threads of BLAS on columns this narrow cost ten times the processor time of one.
+    with threadpool_limits(1):
+        found = minimize(
+            measure_loss,
+            first,
+            jac=True,
+            bounds=bounds,
+            method="L-BFGS-B",
+            options={"maxiter": 2000, "ftol": tolerance},
+        ).x
     return found[:-1], float(found[-1])

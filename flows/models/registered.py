@@ -15,7 +15,7 @@ from flows.models.assembly import predict_release
 from flows.models.member import open_session, score_graph
 from flows.models.registration import GRAPH_FILE
 from mlruns_config.manifest import MemberPin, ReleaseManifest, hash_file
-from mlruns_config.registry.transitions import Registry, read_manifest
+from mlruns_config.registry.transitions import Registry, read_evaluated
 
 
 class UnusableReleaseError(RuntimeError):
@@ -49,12 +49,12 @@ class RegisteredRelease:
 
 
 def open_release(registry: Registry, version: int) -> RegisteredRelease:
-    """Open a release of the registry.
+    """Open a release of the registry as it was evaluated: without the held-out individuals.
 
     Raises UnusableReleaseError where an artifact is not the one that was registered, or the
     release needs a feature that is not computed any more.
     """
-    manifest = read_manifest(registry, version)
+    manifest = read_evaluated(registry, version)
     columns = find_columns(manifest)
     weighed = [pin for pin in manifest.members if pin.name in manifest.stacker.coefficients]
     members = {

@@ -1,6 +1,7 @@
 """From fitted members to registered versions: graphs, texts, hashes, manifest. No pickle."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,9 +14,18 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from flows.datasets.rows import ModelRows
-from flows.models.member import GRAPH_OUTPUT, FittedMember, check_parity
+from flows.models.families import UNFAMILIARITY
+from flows.models.isolation_forest import AnomalyForest, check_forest
+from flows.models.member import (
+    GRAPH_INPUT,
+    FittedMember,
+    GraphInput,
+    check_parity,
+)
+from flows.models.refits import Refits, check_refits
 from mlruns_config.description import describe_version
 from mlruns_config.manifest import (
+    EVALUATED_FILE,
     MANIFEST_FILE,
     MANIFEST_HASH_TAG,
     MEMBER_MODELS,
@@ -24,6 +34,9 @@ from mlruns_config.manifest import (
     ReleaseManifest,
     hash_file,
 )
+from mlruns_config.uncertainty import REFITS_FILE
+from serving.audit.signing import Signer
+from serving.releases.signatures import SIGNATURE_TAG, sign_release
 
 GRAPH_FILE = "model.onnx"
 #: Folder of a release run that the registered version points at.
@@ -32,51 +45,100 @@ RELEASE_FOLDER = "release"
 REQUIREMENTS = ["onnxruntime>=1.32"]
 
 
-def register_member(name: str, member: FittedMember, rows: ModelRows, run_id: str) -> MemberPin:
-    """Log a member to its (active) run, register a version and return its pin.
+def register_member(
+    name: str,
+    family: str,
+    member: FittedMember,
+    rows: ModelRows,
+    run_id: str,
+    refits: Refits | None = None,
+) -> MemberPin:
+    """Log a member of a family to its (active) run, register a version and return its pin.
 
     `rows` are scored by graph and library; raises ParityError when they differ.
     """
     graph = member.export_graph()
     mlflow.log_metric("graph_parity_difference", check_parity(member, graph, rows))
     mlflow.log_params(member.parameters)
+    files = {file: text.encode() for file, text in member.export_texts().items()}
+    if refits is not None:
+        again = refits.export_graph()
+        mlflow.log_metric("refits_parity_difference", check_refits(refits, again, rows))
+        files[REFITS_FILE] = again.SerializeToString()
+    return _register(name, family, graph, files, run_id, member.graph_input)
+
+
+def register_forest(forest: AnomalyForest, rows: ModelRows, run_id: str) -> MemberPin:
+    """Log the forest of unfamiliarity to its (active) run; return its pin.
+
+    Raises ParityError when graph and library differ on `rows`.
+    """
+    graph = forest.export_graph()
+    mlflow.log_metric("graph_parity_difference", check_forest(forest, graph, rows))
+    mlflow.log_params(forest.parameters)
+    return _register(UNFAMILIARITY, UNFAMILIARITY, graph, {}, run_id, GRAPH_INPUT)
+
+
+def _register(
+    name: str,
+    family: str,
+    graph: onnx.ModelProto,
+    files: Mapping[str, bytes],
+    run_id: str,
+    graph_input: GraphInput,
+) -> MemberPin:
     model_id = _log_graph(name, graph)
     client = MlflowClient()
     with TemporaryDirectory() as folder:
-        for file_name, text in member.export_texts().items():
+        for file_name, content in files.items():
             path = Path(folder) / file_name
-            path.write_text(text)
+            path.write_bytes(content)
             client.log_model_artifact(model_id, str(path))
-        files = [GRAPH_FILE, *member.export_texts()]
-        hashes = _hash_stored(model_id, files, Path(folder) / "stored")
-    version = create_version(MEMBER_MODELS[name], f"models:/{model_id}", run_id, model_id)
+        hashes = _hash_stored(model_id, [GRAPH_FILE, *files], Path(folder) / "stored")
+    version = create_version(MEMBER_MODELS[family], f"models:/{model_id}", run_id, model_id)
     return MemberPin(
         name=name,
-        registered_model=MEMBER_MODELS[name],
+        registered_model=MEMBER_MODELS[family],
         version=version,
         run_id=run_id,
-        input=member.graph_input,
+        input=graph_input,
         artifacts=hashes,
     )
 
 
-def register_release(manifest: ReleaseManifest, run_id: str, card: str) -> int:
+def register_release(
+    manifest: ReleaseManifest,
+    run_id: str,
+    card: str,
+    evaluated: ReleaseManifest | None = None,
+    signer: Signer | None = None,
+) -> int:
     """Log the manifest to the release's run and register it; return the numeric version.
 
+    `evaluated` is the release that the procedure gave without the held-out individuals. It is
+    kept beside the manifest, because later releases are compared with it on these individuals.
+
     The version carries the head of the model card and links to all it was made of as its
-    description, and the manifest's hash as a tag: a manifest changed afterwards is told by it.
+    description, and as tags the manifest's hash and, with a `signer`, its signature: the API
+    serves only a manifest that both fit.
     """
     client = MlflowClient()
     text = manifest.model_dump_json(indent=2)
     # What nobody can read back must not become a version: JSON turns what is no number to null.
     ReleaseManifest.model_validate_json(text)
     client.log_text(run_id, text, f"{RELEASE_FOLDER}/{MANIFEST_FILE}")
+    if evaluated is not None:
+        told = evaluated.model_dump_json(indent=2)
+        client.log_text(run_id, told, f"{RELEASE_FOLDER}/{EVALUATED_FILE}")
     info = client.get_run(run_id).info
     version = create_version(RELEASE_MODEL, f"{info.artifact_uri}/{RELEASE_FOLDER}", run_id)
     description = describe_version(card, manifest, info.experiment_id)
     client.update_model_version(RELEASE_MODEL, str(version), description=description)
     digest = hashlib.sha256(text.encode()).hexdigest()
     client.set_model_version_tag(RELEASE_MODEL, str(version), MANIFEST_HASH_TAG, digest)
+    if signer is not None:
+        signature = sign_release(version, digest, signer)
+        client.set_model_version_tag(RELEASE_MODEL, str(version), SIGNATURE_TAG, signature)
     return version
 
 
@@ -108,7 +170,7 @@ def _describe_signature(graph: onnx.ModelProto) -> ModelSignature:
     number = np.dtype(np.float32)
     return ModelSignature(
         inputs=Schema([TensorSpec(number, (-1, *sizes), given.name)]),
-        outputs=Schema([TensorSpec(number, (-1,), GRAPH_OUTPUT)]),
+        outputs=Schema([TensorSpec(number, (-1,), graph.graph.output[0].name)]),
     )
 
 

@@ -33,7 +33,7 @@ def explain_manifest(
     """Return the manifest with its levers and its surrogate rules."""
     fitting, unseen = (
         training_set.rows.select(chosen)
-        for chosen in (training_set.split.fitting, training_set.split.calibration)
+        for chosen in (training_set.split.fitting, training_set.split.stopping)
     )
     tree = fit_surrogate(fitting.features, predict_release(members, manifest, fitting), seed)
     said = predict_release(members, manifest, unseen)

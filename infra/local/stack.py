@@ -24,6 +24,7 @@ from infra.local.processes import (
 )
 from infra.local.secrets import load_or_make_secrets, write_env_file
 from mlruns_config.reviewers import add_reviewer
+from serving.audit.signing import Signer
 
 PROJECT = Path(__file__).resolve().parents[2]
 DATABASES = ("mhras", "mlflow", "prefect", "feast")
@@ -75,6 +76,8 @@ class LocalStack:
         return {
             "DATABASE_URL": self.api_database_url,
             **self.mlflow_reviewer,
+            # The API verifies releases; it cannot sign one.
+            "RELEASE_SIGNING_KEY": "",
             "MLFLOW_PROMOTER_USERNAME": admin["MLFLOW_TRACKING_USERNAME"],
             "MLFLOW_PROMOTER_PASSWORD": admin["MLFLOW_TRACKING_PASSWORD"],
         }
@@ -243,6 +246,7 @@ def _make_environment(
     login = f"{PREFECT_USER}:{secrets.pop('PREFECT_PASSWORD')}"
     variables = {
         **secrets,
+        "RELEASE_PUBLIC_KEYS": Signer(secrets["RELEASE_SIGNING_KEY"]).public_key,
         "MHRAS_ENV": "development",
         # A drop may hold real people; without one everybody is simulated.
         "MHRAS_SIMULATED_DATA": str(not (state / DROPPED).exists()),

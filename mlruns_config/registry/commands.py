@@ -107,7 +107,7 @@ def show_release(version: Version) -> None:
     members = Table("member", "model", "version", "weight", title=title)
     manifest = read_manifest(registry, version)
     for pin in manifest.members:
-        weight = manifest.stacker.coefficients.get(pin.name, 0.0)
+        weight = manifest.find_weight(pin.name)
         members.add_row(pin.name, pin.registered_model, str(pin.version), f"{weight:.3f}")
     _print(members)
     _print(_compare_with_gates(registry, version, read_metrics(registry, known)))

@@ -24,7 +24,7 @@ from mlruns_config.candidate import ABSENT, clear_candidate, find_by_alias, read
 from mlruns_config.gates import Gate, drop_stale_comparisons, load_gates, select_gates
 from mlruns_config.integrity import list_damage, load_manifest_text
 from mlruns_config.ledger import promotion_ledger
-from mlruns_config.manifest import RELEASE_MODEL, ReleaseManifest
+from mlruns_config.manifest import EVALUATED_FILE, RELEASE_MODEL, ReleaseManifest
 from mlruns_config.overrides import Override, apply_overrides, find_flaw, list_in_force
 
 __all__ = ["PromotionFailedError", "PromotionRefusedError"]  # raised here, caught by callers
@@ -177,6 +177,28 @@ def _get_today() -> date:
 def read_manifest(registry: Registry, version: int) -> ReleaseManifest:
     """Return the manifest of a release version, as its run logged it."""
     text = load_manifest_text(registry.client, version)
+    return ReleaseManifest.model_validate_json(text)
+
+
+def list_once_in_production(registry: Registry, newest: int) -> list[int]:
+    """Return the versions that were promoted to Production, the latest promotions first."""
+    versions = [
+        int(entry.version)
+        for entry in reversed(read_ledger(registry))
+        if entry.to_stage == "Production" and entry.result == "promoted"
+    ]
+    return list(dict.fromkeys(versions))[:newest]
+
+
+def read_evaluated(registry: Registry, version: int) -> ReleaseManifest:
+    """Return the manifest that the evaluation of a release version was of.
+
+    Releases of schema 3 were deployed as they were evaluated: theirs is the manifest itself.
+    """
+    manifest = read_manifest(registry, version)
+    if manifest.schema_version == 3:
+        return manifest
+    text = load_manifest_text(registry.client, version, EVALUATED_FILE)
     return ReleaseManifest.model_validate_json(text)
 
 

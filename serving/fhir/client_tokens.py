@@ -56,6 +56,14 @@ def list_algorithms(key: Any) -> tuple[str, ...]:
     return ()
 
 
+def is_client_token(token: str) -> bool:
+    """Return True if a token claims to be a client's: of type JWT, which people's are not."""
+    try:
+        return jwt.get_unverified_header(token).get("typ") == TOKEN_TYPE
+    except jwt.InvalidTokenError:
+        return False
+
+
 class RegisteredKeys:
     """The keys of one client as they stand in its registration."""
 

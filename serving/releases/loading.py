@@ -20,8 +20,11 @@ from mlruns_config.manifest import (
     ReleaseManifest,
     hash_file,
 )
+from mlruns_config.uncertainty import REFITS_FILE, REFITS_OUTPUT, UNFAMILIARITY_OUTPUT
+from serving.audit.signing import KeyRing
 from serving.errors import ScoringFailedError
 from serving.releases.registry import Registry
+from serving.releases.signatures import SIGNATURE_TAG, is_signed
 from serving.scoring.estimate import (
     Inputs,
     WeeklySequence,
@@ -46,28 +49,52 @@ class ReleaseRejectedError(Exception):
     """A release that must not be served; the message names the part and the reason."""
 
 
-def load_release(registry: Registry, version: int) -> Release:
+def load_release(registry: Registry, version: int, keys: KeyRing | None = None) -> Release:
     """Download, verify and warm up one version of the release.
 
-    Raises ReleaseRejectedError when any part is not what the manifest pins, and
-    RegistryUnavailableError when MLflow does not deliver it.
+    With `keys` its manifest must be signed by one of them; that is verified first. Raises
+    ReleaseRejectedError when any part is not what the manifest pins, and RegistryUnavailableError
+    when MLflow does not deliver it.
     """
     with TemporaryDirectory(prefix="mhras-release-") as folder:
-        manifest = _fetch_manifest(registry, version, Path(folder))
+        manifest = _fetch_manifest(registry, version, Path(folder), keys)
+        watcher = manifest.familiarity.member if manifest.familiarity else None
+        place = Path(folder) / "members"
         members = {
-            pin.name: _load_member(registry, pin, manifest, Path(folder) / "members" / pin.name)
+            pin.name: _load_member(registry, pin, manifest, place / pin.name)
             for pin in manifest.members
+            if pin.name != watcher
         }
-    release = Release(version, manifest, members, datetime.now(UTC))
+        forests = [
+            _load_forest(registry, pin, manifest, place / pin.name)
+            for pin in manifest.members
+            if pin.name == watcher
+        ]
+    release = Release(version, manifest, members, datetime.now(UTC), next(iter(forests), None))
     _warm_up(release)
     return release
 
 
-def _fetch_manifest(registry: Registry, version: int, folder: Path) -> ReleaseManifest:
+def _load_forest(
+    registry: Registry, pin: MemberPin, manifest: ReleaseManifest, folder: Path
+) -> onnxruntime.InferenceSession:
+    (graph,) = _fetch_artifacts(registry, pin, folder)
+    shape = _describe_shape(pin, manifest)
+    return _open_session(pin, graph, shape, UNFAMILIARITY_OUTPUT)
+
+
+def _fetch_manifest(
+    registry: Registry, version: int, folder: Path, keys: KeyRing | None
+) -> ReleaseManifest:
     path = folder / MANIFEST_FILE
     registry.download(RELEASE_MODEL, version, MANIFEST_FILE, path)
-    if hash_file(path) != registry.read_tag(RELEASE_MODEL, version, MANIFEST_HASH_TAG):
+    digest = hash_file(path)
+    if digest != registry.read_tag(RELEASE_MODEL, version, MANIFEST_HASH_TAG):
         raise ReleaseRejectedError(f"{MANIFEST_FILE} is not the one that was registered")
+    if keys is not None:
+        signature = registry.read_tag(RELEASE_MODEL, version, SIGNATURE_TAG)
+        if not is_signed(version, digest, signature, keys):
+            raise ReleaseRejectedError(f"{MANIFEST_FILE} is not signed by a key of releases")
     try:
         return ReleaseManifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -82,11 +109,19 @@ def _load_member(
     registry: Registry, pin: MemberPin, manifest: ReleaseManifest, folder: Path
 ) -> Member:
     files = _fetch_artifacts(registry, pin, folder)
-    graphs = [path for path in files if path.suffix == ".onnx"]
+    graphs = [path for path in files if path.suffix == ".onnx" and path.name != REFITS_FILE]
     if len(graphs) != 1:
         raise ReleaseRejectedError(f"{pin.name} pins {len(graphs)} ONNX graphs, one is needed")
-    session = _open_session(pin, graphs[0], _describe_shape(pin, manifest))
-    return Member(pin, session, _load_explainer(pin, files, len(manifest.features)))
+    shape = _describe_shape(pin, manifest)
+    refits = [
+        _open_session(pin, path, shape, REFITS_OUTPUT) for path in files if path.name == REFITS_FILE
+    ]
+    return Member(
+        pin,
+        _open_session(pin, graphs[0], shape, OUTPUT_NAME),
+        _load_explainer(pin, files, len(manifest.features)),
+        next(iter(refits), None),
+    )
 
 
 def _fetch_artifacts(registry: Registry, pin: MemberPin, folder: Path) -> list[Path]:
@@ -110,7 +145,9 @@ def _require_inside(pin: MemberPin, path: str) -> PurePosixPath:
     return parts
 
 
-def _open_session(pin: MemberPin, path: Path, shape: list[int]) -> onnxruntime.InferenceSession:
+def _open_session(
+    pin: MemberPin, path: Path, shape: list[int], output: str
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     # One row has nothing to share out between threads; several only wait for each other.
     options.intra_op_num_threads = 1
@@ -121,7 +158,7 @@ def _open_session(pin: MemberPin, path: Path, shape: list[int]) -> onnxruntime.I
         )
     except Exception as error:  # onnxruntime's own errors share no base class
         raise ReleaseRejectedError(f"{pin.name} is no usable ONNX graph") from error
-    _check_signature(pin, session, shape)
+    _check_signature(pin, session, shape, output)
     return session
 
 
@@ -133,12 +170,12 @@ def _describe_shape(pin: MemberPin, manifest: ReleaseManifest) -> list[int]:
 
 
 def _check_signature(
-    pin: MemberPin, session: onnxruntime.InferenceSession, shape: list[int]
+    pin: MemberPin, session: onnxruntime.InferenceSession, shape: list[int], output: str
 ) -> None:
     inputs = {node.name: node.shape for node in session.get_inputs()}
     outputs = {node.name for node in session.get_outputs()}
-    if list(inputs) != [pin.input] or OUTPUT_NAME not in outputs:
-        raise ReleaseRejectedError(f"{pin.name} must map {pin.input} to {OUTPUT_NAME}")
+    if list(inputs) != [pin.input] or output not in outputs:
+        raise ReleaseRejectedError(f"{pin.name} must map {pin.input} to {output}")
     if inputs[pin.input][1:] != shape:
         raise ReleaseRejectedError(
             f"{pin.name} takes {pin.input} of shape {inputs[pin.input][1:]}, "
@@ -169,11 +206,30 @@ def _warm_up(release: Release) -> None:
         inputs = Inputs(assemble_vector(features, values), _make_unknown_sequence(release))
         for member in release.members.values():
             check_member(member, inputs)
+        try:
+            check_uncertainty(release, inputs)
+        except ScoringFailedError as error:
+            raise ReleaseRejectedError(error.detail) from error
 
 
 def _make_unknown_sequence(release: Release) -> WeeklySequence | None:
     description = release.manifest.sequence
     return None if description is None else assemble_sequence(description, {}, ())
+
+
+def check_uncertainty(release: Release, inputs: Inputs) -> None:
+    """Raise ReleaseRejectedError unless the refits are as many as the manifest says.
+
+    Raises ScoringFailedError where a graph fails.
+    """
+    release.measure_unfamiliarity(inputs)
+    counts = {head.uncertainty.refits for head in release.manifest.heads if head.uncertainty}
+    for member in release.members.values():
+        refits = member.predict_refits(inputs)
+        if refits is not None and refits.shape[1] not in counts:
+            raise ReleaseRejectedError(
+                f"{member.pin.name} has {refits.shape[1]} refits, the manifest says {counts}"
+            )
 
 
 def check_member(member: Member, inputs: Inputs) -> None:

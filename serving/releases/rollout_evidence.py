@@ -21,7 +21,7 @@ WITH pairs AS (
     SELECT p.created_at, p.arm = 'candidate' AS answered, s.error IS NOT NULL
                AND s.arm = 'candidate' AS failed,
            CAST(p.answer ->> 'model_score' AS float) AS said, s.risk_score AS shadow,
-           p.review_reasons && ARRAY['score', 'abstention'] AS said_review,
+           p.review_reasons && ARRAY['score', 'abstention', 'likely_to_worsen'] AS said_review,
            s.needs_review AS shadow_review
     FROM shadow_predictions s JOIN predictions p ON p.id = s.prediction_id
     WHERE s.release_version = :version OR p.release_version = :version
@@ -62,7 +62,7 @@ ANSWERED = """
 WITH answered AS (
     SELECT p.created_at >= :since AS after, p.release_version IS NULL AS unscored,
            CAST(p.answer ->> 'model_score' AS float) AS said,
-           p.review_reasons && ARRAY['score', 'abstention'] AS reviewed,
+           p.review_reasons && ARRAY['score', 'abstention', 'likely_to_worsen'] AS reviewed,
            r.decision
     FROM predictions p LEFT JOIN review_items r ON r.prediction_id = p.id
     WHERE p.batch IS NULL AND p.arm = 'production' AND p.created_at >= :before

@@ -32,13 +32,12 @@ class LoadedRelease(BaseModel):
 
     @classmethod
     def make(cls, release: Release) -> Self:
-        weights = release.manifest.stacker.coefficients
         members = [
             MemberState(
                 name=name,
                 registered_model=member.pin.registered_model,
                 version=member.pin.version,
-                weight=weights.get(name, 0.0),
+                weight=release.manifest.find_weight(name),
             )
             for name, member in release.members.items()
         ]

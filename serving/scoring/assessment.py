@@ -20,13 +20,12 @@ from mlruns_config.severity import SeverityRule, SeverityRules
 from monitoring.metrics import MODEL_INFERENCE_DURATION
 from serving.scoring.counterfactuals import find_counterfactuals
 from serving.scoring.crisis import CrisisFinding, find_crisis, is_decided_since
+from serving.scoring.doubts import Estimate, Outputs, estimate
 from serving.scoring.estimate import (
-    Estimate,
     Inputs,
     Vector,
     assemble_sequence,
     assemble_vector,
-    estimate,
     find_pattern,
     list_missing_data,
 )
@@ -67,9 +66,10 @@ class Explanations:
 
 @dataclass(frozen=True)
 class MemberOutput:
-    """What one member said, and what the stacker makes of it (0: it only watches)."""
+    """What one member said of an outcome, and what its stacker makes of it (0: it only watches)."""
 
     name: str
+    outcome: str
     probability: float
     weight: float
 
@@ -159,12 +159,12 @@ def assess(release: Release, case: Case, options: ExplanationOptions) -> Assessm
     missing = list_missing_data(release.manifest.features, inputs.vector)
     outputs = score(release, inputs, case)
     pattern = find_pattern(release.manifest, inputs.vector, missing)
-    said = estimate(release.manifest, outputs, missing, pattern)
+    said = estimate(release.manifest, outputs, missing, pattern, find_total(features))
     return Assessment(
         release=release,
         features=features,
         estimate=said,
-        members=weigh(release, outputs),
+        members=weigh(release, outputs.members),
         inputs=inputs,
         missing_data=missing,
         explanations=explain_estimate(release, inputs, said, options, pattern),
@@ -184,10 +184,18 @@ def explain_estimate(
 
 def estimate_alone(release: Release, case: Case) -> Estimate:
     """Score one individual without explaining; raises ScoringFailedError."""
-    inputs = assemble_inputs(release, case.see_features(release), case.consented)
+    features = case.see_features(release)
+    inputs = assemble_inputs(release, features, case.consented)
     missing = list_missing_data(release.manifest.features, inputs.vector)
     pattern = find_pattern(release.manifest, inputs.vector, missing)
-    return estimate(release.manifest, score(release, inputs, case), missing, pattern)
+    outputs = score(release, inputs, case)
+    return estimate(release.manifest, outputs, missing, pattern, find_total(features))
+
+
+def find_total(features: OnlineFeatures) -> float:
+    """Return the PHQ-9 total that the models see, NaN where it is unknown."""
+    total = features.values.get("phq9_total")
+    return np.nan if total is None else float(total)
 
 
 def assemble_inputs(release: Release, found: OnlineFeatures, consented: frozenset[str]) -> Inputs:
@@ -196,12 +204,30 @@ def assemble_inputs(release: Release, found: OnlineFeatures, consented: frozense
     return Inputs(assemble_vector(release.manifest.features, found.values), weeks)
 
 
-def score(release: Release, inputs: Inputs, case: Case) -> dict[str, float]:
-    """Return every member's probability; what a flow has scored already is not scored again."""
+def score(release: Release, inputs: Inputs, case: Case) -> Outputs:
+    """Return what every part of a release gives; raises ScoringFailedError.
+
+    What a flow has scored already is not scored again.
+    """
     row = case.row or StoredRow()
     stored = find_stored_outputs(release, row, inputs.sequence)
     live = [name for name in release.members if name not in stored]
-    return stored | predict_members(release, inputs, live)
+    return Outputs(
+        members=stored | predict_members(release, inputs, live),
+        refits=predict_refits(release, inputs),
+        unfamiliarity=release.measure_unfamiliarity(inputs),
+    )
+
+
+def predict_refits(release: Release, inputs: Inputs) -> dict[str, NDArray[np.float64]]:
+    """Return the log-odds of the weighed members' refits; raises ScoringFailedError."""
+    found = {}
+    for head in release.manifest.heads:
+        for name in head.stacker.coefficients if head.uncertainty else ():
+            refits = release.members[name].predict_refits(inputs)
+            if refits is not None:
+                found[name] = refits
+    return found
 
 
 def predict_members(release: Release, inputs: Inputs, names: Iterable[str]) -> dict[str, float]:
@@ -213,10 +239,10 @@ def predict_members(release: Release, inputs: Inputs, names: Iterable[str]) -> d
     return probabilities
 
 
-def weigh(release: Release, outputs: dict[str, float]) -> list[MemberOutput]:
-    weights = release.manifest.stacker.coefficients
+def weigh(release: Release, outputs: Mapping[str, float]) -> list[MemberOutput]:
+    manifest = release.manifest
     return [
-        MemberOutput(name, probability, weights.get(name, 0.0))
+        MemberOutput(name, manifest.name_outcome(name), probability, manifest.find_weight(name))
         for name, probability in outputs.items()
     ]
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mlruns_config.manifest import Lever, ReleaseManifest
 from mlruns_config.missing import NOTHING
-from serving.scoring.estimate import Estimate, Inputs, estimate_probabilities, map_to_score
+from serving.scoring.doubts import Estimate
+from serving.scoring.estimate import Inputs, estimate_probabilities, map_to_score
 from serving.scoring.loaded_release import Release
 from serving.scoring.parts import ChangePart, CounterfactualPart
 

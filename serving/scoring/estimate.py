@@ -1,4 +1,4 @@
-"""From feature values to score, band, interval and confidence: pure functions.
+"""From feature values to probability, score and band: pure functions.
 
 All numbers that decide come with the release (its manifest) or from the settings.
 """
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from feature_repo.answer_features import CURRENT_ANSWERS
 from feature_repo.consent_terms import DATA_TYPES
-from mlruns_config.interval import ConformalInterval
 from mlruns_config.manifest import (
     Calibration,
     FeatureDescription,
+    Head,
     ReleaseManifest,
     ScoreMap,
     SequenceDescription,
@@ -83,29 +83,6 @@ class BandEdges:
         return round(below[band] + SCORE_STEP, 1) if band in below else 0.0
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Conformal interval: where the rate among individuals predicted alike lies."""
-
-    low: float
-    high: float
-
-    @property
-    def width(self) -> float:
-        return self.high - self.low
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a release says about one individual."""
-
-    probability: float
-    score: float
-    interval: Interval
-    confidence: float
-    abstains: bool
-
-
 def assemble_vector(
     features: Sequence[FeatureDescription], values: Mapping[str, float | None]
 ) -> Vector:
@@ -151,37 +128,18 @@ def find_pattern(manifest: ReleaseManifest, vector: Vector, missing: Collection[
     return name_pattern([*missing, HISTORY] if lacks_history else missing)
 
 
-def estimate(
-    manifest: ReleaseManifest,
-    member_probabilities: Mapping[str, float],
-    missing: Collection[str],
-    pattern: str = NOTHING,
-) -> Estimate:
-    """Combine the members' probabilities as the release does.
-
-    `missing` names data types, `pattern` the missing pattern that calibrates.
-    """
-    outputs = {name: np.array([value]) for name, value in member_probabilities.items()}
-    probability = float(estimate_probabilities(manifest, outputs, pattern)[0])
-    interval = find_interval(manifest.conformal, probability, missing)
-    knows_nothing = len(missing) == len(DATA_TYPES)
-    return Estimate(
-        probability=probability,
-        score=map_to_score(manifest.score_map, probability),
-        interval=interval,
-        confidence=measure_confidence(manifest.conformal, interval),
-        abstains=knows_nothing or interval.width > manifest.conformal.abstain_above,
-    )
-
-
 def estimate_probabilities(
-    manifest: ReleaseManifest,
+    head: Head | ReleaseManifest,
     member_probabilities: Mapping[str, Numbers],
     pattern: str = NOTHING,
 ) -> Numbers:
-    """Return the calibrated probabilities of n individuals, float64 [n]."""
-    stacked = to_probability(stack_log_odds(manifest.stacker, member_probabilities))
-    return calibrate(manifest.find_calibration(pattern), stacked)
+    """Return the calibrated probabilities of n individuals, float64 [n].
+
+    A release stands for its priority's head.
+    """
+    head = head.priority if isinstance(head, ReleaseManifest) else head
+    stacked = to_probability(stack_log_odds(head.stacker, member_probabilities))
+    return calibrate(head.find_calibration(pattern), stacked)
 
 
 def stack_log_odds(stacker: Stacker, member_probabilities: Mapping[str, Numbers]) -> Numbers:
@@ -205,19 +163,6 @@ def to_probability(log_odds: Numbers) -> Numbers:
 
 def calibrate(calibration: Calibration, probabilities: Numbers) -> Numbers:
     return np.asarray(np.interp(probabilities, calibration.inputs, calibration.outputs))
-
-
-def find_interval(
-    conformal: ConformalInterval, probability: float, missing: Collection[str]
-) -> Interval:
-    """Return the interval; at the same probability missing data never make it narrower."""
-    width = conformal.measure_half_width(probability, missing)
-    return Interval(low=max(0.0, probability - width), high=min(1.0, probability + width))
-
-
-def measure_confidence(conformal: ConformalInterval, interval: Interval) -> float:
-    """Return 1 for a point, 0.5 where the release begins to abstain, 0 from twice that width."""
-    return max(0.0, 1 - interval.width / (2 * conformal.abstain_above))
 
 
 def map_to_score(score_map: ScoreMap, probability: float) -> float:

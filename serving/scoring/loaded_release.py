@@ -9,6 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mlruns_config.manifest import MemberPin, ReleaseManifest
+from mlruns_config.uncertainty import REFITS_OUTPUT, UNFAMILIARITY_OUTPUT
 from serving.errors import ScoringFailedError
 from serving.scoring.estimate import Inputs
 from serving.scoring.explainers import Explainer
@@ -26,6 +27,7 @@ class Member:
     pin: MemberPin
     session: onnxruntime.InferenceSession
     explainer: Explainer | None
+    refits: onnxruntime.InferenceSession | None = None
 
     def predict(self, inputs: Inputs) -> float:
         """Return the probability for one individual; raises ScoringFailedError."""
@@ -45,12 +47,47 @@ class Member:
             raise ScoringFailedError(f"{self.pin.name} gave what is no probability")
         return probabilities
 
+    def predict_refits(self, inputs: Inputs) -> NDArray[np.float64] | None:
+        """Return the log-odds of the member's refits, float64 [1, refits]; None without any.
+
+        Raises ScoringFailedError.
+        """
+        if self.refits is None:
+            return None
+        given: dict[str, Batch] = {self.pin.input: inputs.pick(self.pin.input)}
+        return run_graph(self.pin.name, self.refits, REFITS_OUTPUT, given).astype(np.float64)
+
+
+def run_graph(
+    name: str, session: onnxruntime.InferenceSession, output: str, given: Mapping[str, Batch]
+) -> NDArray[np.float32]:
+    """Return a finite output of a graph; raises ScoringFailedError."""
+    try:
+        (found,) = session.run([output], dict(given))
+    except Exception as error:  # onnxruntime's own errors share no base class
+        raise ScoringFailedError(f"{name} could not give its {output}") from error
+    if not np.isfinite(found).all():
+        raise ScoringFailedError(f"{name} gave a {output} that is no number")
+    known: NDArray[np.float32] = found
+    return known
+
 
 @dataclass(frozen=True)
 class Release:
-    """A verified release; the stacker weighs some of its members, all of them are scored."""
+    """A verified release; the stackers weigh some of its members, all of them are scored.
+
+    `forest` says how unlike the training data a case is; it is no member that estimates.
+    """
 
     version: int
     manifest: ReleaseManifest
     members: Mapping[str, Member]
     loaded_at: datetime
+    forest: onnxruntime.InferenceSession | None = None
+
+    def measure_unfamiliarity(self, inputs: Inputs) -> float | None:
+        """Return the forest's anomaly score, None without a forest; raises ScoringFailedError."""
+        if self.forest is None:
+            return None
+        given = {"features": inputs.vector}
+        return float(run_graph("forest", self.forest, UNFAMILIARITY_OUTPUT, given)[0])

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from feature_repo.outcomes import WORSENING
+from serving.scoring.doubts import Doubt
 from serving.scoring.estimate import Band
 from serving.scoring.parts import AnswerPart, CounterfactualPart, ReasonPart, RulePart
 
@@ -28,6 +29,7 @@ class ReviewReason(StrEnum):
     HIGH_PRIORITY = "high_priority"
     SCORE = "score"
     ABSTENTION = "abstention"
+    LIKELY_TO_WORSEN = "likely_to_worsen"
     NO_RELEASE = "no_release"
 
 
@@ -39,8 +41,19 @@ REVIEW_TEXTS = {
     ReviewReason.CRISIS_ITEM_UNKNOWN: "Only a PHQ-9 total was sent; ask about item 9.",
     ReviewReason.HIGH_PRIORITY: "The priority is high.",
     ReviewReason.SCORE: "The score reaches the review threshold.",
-    ReviewReason.ABSTENTION: "The estimate is too uncertain to stand alone.",
+    ReviewReason.ABSTENTION: "The estimate depends on the people it was trained on: one in four of "
+    "its refits on other people would queue this person.",
+    ReviewReason.LIKELY_TO_WORSEN: "Likely to worsen: among the 5 % with the highest chance of a "
+    "further marked rise or acute care.",
     ReviewReason.NO_RELEASE: "No model was available; the answer rests on the rules alone.",
+}
+
+
+#: Reasons of abstention beside disagreeing refits.
+DOUBT_TEXTS = {
+    Doubt.NOTHING_KNOWN: "Nothing is known of this person but age, sex and ethnicity.",
+    Doubt.UNFAMILIAR: "Wearable, care and survey history are unlike those that the release was "
+    "trained on.",
 }
 
 
@@ -52,9 +65,23 @@ class ReviewReasonPart(AnswerPart):
 
 
 class IntervalPart(AnswerPart):
+    """Where this person's probability would lie had the release been trained on other people."""
+
     low: float
     high: float
-    coverage: float = Field(description="Share of cases the interval is built to hold.")
+    coverage: float = Field(
+        description="Share of people for whom a release trained on other people of the same "
+        "population gives a probability within the interval."
+    )
+
+
+class OutcomePart(AnswerPart):
+    """The probability of one outcome in words of its own."""
+
+    outcome: str = Field(description="Key of the outcome: its name with its version.")
+    probability: float | None = Field(description="Null where the release estimates none.")
+    interval: IntervalPart | None
+    text: str
 
 
 class TrendPart(AnswerPart):
@@ -66,6 +93,9 @@ class TrendPart(AnswerPart):
 
 class MemberPart(AnswerPart):
     name: str
+    outcome: str = Field(
+        default=WORSENING.key, description="Key of the outcome that the member estimates."
+    )
     registered_model: str
     version: int
     probability: float = Field(description="What this member says by itself, not calibrated.")
@@ -110,8 +140,17 @@ class ScreeningAnswer(AnswerPart):
     )
     probability: float | None = Field(description="Calibrated probability of the outcome.")
     interval: IntervalPart | None
+    outcomes: list[OutcomePart] = Field(
+        default=[], description="Every outcome the release estimates, that of the score first."
+    )
     confidence: float = Field(
-        ge=0, le=1, description="0.5 is where the release begins to abstain; 0 without a release."
+        ge=0,
+        le=1,
+        description="Share of the training population whose estimate varies at least as much when "
+        "the release is fitted again on other people; 0 without a release, where the feature store "
+        "could not be asked, where the case is unlike the training data, and where nothing is "
+        "known. Records of before `outcomes` "
+        "were given keep their meaning: 0.5 is where their release began to abstain.",
     )
     reasons: list[ReasonPart] = Field(
         description="Strongest first; up to five that raise the priority, five that lower it."

@@ -8,17 +8,20 @@ from typing import Literal
 
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.online import OnlineFeatures
-from feature_repo.outcomes import ADVERSE_COURSE, HORIZON_DAYS
-from mlruns_config.manifest import RELEASE_MODEL
+from feature_repo.outcomes import ADVERSE_COURSE, HORIZON_DAYS, WORSENING, find_outcome
+from mlruns_config.manifest import RELEASE_MODEL, Head
 from mlruns_config.severity import load_severity_rules
 from serving.http.guidance import GUIDANCE, choose_guidance
 from serving.scoring.assessment import Assessment, Explanations, RuleFindings
 from serving.scoring.crisis import CrisisFinding, SelfHarmSignal
-from serving.scoring.estimate import Band, BandEdges, Estimate
+from serving.scoring.doubts import Estimate, Interval, WorseningEstimate
+from serving.scoring.estimate import Band, BandEdges
 from serving.screening.answers import (
+    DOUBT_TEXTS,
     REVIEW_TEXTS,
     IntervalPart,
     MemberPart,
+    OutcomePart,
     ReleasePart,
     ReviewReason,
     ReviewReasonPart,
@@ -86,7 +89,8 @@ def compose_answer(
         outcome=assessment.release.manifest.outcome if assessment else ADVERSE_COURSE.key,
         probability=estimate.probability if estimate else None,
         interval=describe_interval(assessment),
-        confidence=estimate.confidence if estimate else 0.0,
+        outcomes=describe_outcomes(assessment),
+        confidence=estimate.confidence if estimate and features else 0.0,
         reasons=explained.reasons,
         counterfactuals=explained.counterfactuals,
         rule=explained.rule,
@@ -142,10 +146,12 @@ def list_review_reasons(
         and (raised_anew or by_model)
         and not crisis.forces_top_band,
         ReviewReason.SCORE: queues and estimate is not None and score >= thresholds.human_review,
-        ReviewReason.ABSTENTION: queues and estimate is not None and estimate.abstains,
+        ReviewReason.ABSTENTION: queues and is_contested(estimate, thresholds),
+        ReviewReason.LIKELY_TO_WORSEN: queues and is_likely_to_worsen(estimate),
         ReviewReason.NO_RELEASE: estimate is None,
     }
     rules = [] if findings.is_reviewed else findings.severity
+    doubts = estimate.doubts if estimate is not None and queues else ()
     return [
         *(ReviewReasonPart(code=rule.code, text=rule.text) for rule in rules),
         *(
@@ -153,7 +159,36 @@ def list_review_reasons(
             for code, applies in checks.items()
             if applies
         ),
+        *(
+            ReviewReasonPart(code=ReviewReason.ABSTENTION, text=DOUBT_TEXTS[doubt])
+            for doubt in doubts
+        ),
     ]
+
+
+def is_contested(estimate: Estimate | None, thresholds: Thresholds) -> bool:
+    """Return True where the refits do not agree that a person stays out of the queue."""
+    if estimate is None:
+        return False
+    own, refitted = (
+        thresholds.bands.find_band(score) in QUEUED_BANDS
+        for score in (estimate.score, estimate.contested_score)
+    )
+    return refitted and not own
+
+
+def is_likely_to_worsen(estimate: Estimate | None) -> bool:
+    return estimate is not None and estimate.worsening is not None and estimate.worsening.is_likely
+
+
+def wants_review(estimate: Estimate, thresholds: Thresholds) -> bool:
+    """Return True if a release's own estimate, rules apart, puts a person into the queue."""
+    return (
+        estimate.score >= thresholds.human_review
+        or bool(estimate.doubts)
+        or is_contested(estimate, thresholds)
+        or is_likely_to_worsen(estimate)
+    )
 
 
 def summarise(findings: RuleFindings, band: Band, estimate: Estimate | None) -> str:
@@ -166,8 +201,9 @@ def summarise(findings: RuleFindings, band: Band, estimate: Estimate | None) -> 
         return f"{named}: {shorten(findings.severity[0].text)}"
     if estimate is None:
         return f"{named}: no model was available; rules alone decided."
-    interval = f"{estimate.interval.low:.0%}-{estimate.interval.high:.0%}"
-    chance = f"{estimate.probability:.0%} ({interval})"
+    found = estimate.interval
+    interval = f" ({found.low:.0%}-{found.high:.0%})" if found else ""
+    chance = f"{estimate.probability:.0%}{interval}"
     return f"{named}: {chance} chance of an adverse course within {HORIZON_DAYS} days."
 
 
@@ -198,9 +234,46 @@ def describe_ages(features: OnlineFeatures) -> dict[str, datetime | None]:
 def describe_interval(assessment: Assessment | None) -> IntervalPart | None:
     if assessment is None:
         return None
-    interval = assessment.estimate.interval
-    coverage = assessment.release.manifest.conformal.coverage
-    return IntervalPart(low=interval.low, high=interval.high, coverage=coverage)
+    head = assessment.release.manifest.priority
+    return make_interval_part(assessment.estimate.interval, head)
+
+
+def make_interval_part(interval: Interval | None, head: Head) -> IntervalPart | None:
+    if interval is None or head.uncertainty is None:
+        return None
+    return IntervalPart(low=interval.low, high=interval.high, coverage=head.uncertainty.coverage)
+
+
+def describe_outcomes(assessment: Assessment | None) -> list[OutcomePart]:
+    """Return the probability of each outcome with its own words, that of the score first."""
+    if assessment is None:
+        return []
+    said, manifest = assessment.estimate, assessment.release.manifest
+    first = OutcomePart(
+        outcome=manifest.outcome,
+        probability=said.probability,
+        interval=make_interval_part(said.interval, manifest.priority),
+        text=f"{said.probability:.0%} chance of {find_outcome(manifest.outcome).text}",
+    )
+    if said.worsening is None or manifest.worsening is None:
+        return [first]
+    beside = OutcomePart(
+        outcome=said.worsening.outcome,
+        probability=said.worsening.probability,
+        interval=make_interval_part(said.worsening.interval, manifest.worsening),
+        text=describe_worsening(said.worsening),
+    )
+    return [first, beside]
+
+
+def describe_worsening(said: WorseningEstimate) -> str:
+    """Return the words of the second outcome; of the severely ill, that severity is the message."""
+    chance = "" if said.probability is None else f"{said.probability:.0%} chance of "
+    if not said.is_severe:
+        return f"{chance}{WORSENING.text}"
+    if said.probability is None:
+        return "PHQ-9 is severe: severity itself is the message; no further rise is estimated"
+    return f"{chance}{WORSENING.text}; PHQ-9 is severe: severity itself is the message"
 
 
 def describe_release(assessment: Assessment) -> ReleasePart:
@@ -208,6 +281,7 @@ def describe_release(assessment: Assessment) -> ReleasePart:
     members = [
         MemberPart(
             name=output.name,
+            outcome=output.outcome,
             registered_model=release.members[output.name].pin.registered_model,
             version=release.members[output.name].pin.version,
             probability=output.probability,

@@ -21,7 +21,7 @@ from serving.releases.watcher import Choice
 from serving.scoring.assessment import Case, estimate_alone
 from serving.scoring.loaded_release import Release
 from serving.screening.answers import ScreeningAnswer
-from serving.screening.composition import Thresholds
+from serving.screening.composition import Thresholds, wants_review
 
 log = structlog.get_logger("serving.screening")
 
@@ -86,9 +86,8 @@ def describe_shadow(
         said = estimate_alone(release, case)
     except ScoringFailedError as error:
         return row | {"error": error.kind}
-    wants_review = said.score >= thresholds.human_review or said.abstains
     return row | {
         "risk_score": said.score,
         "probability": said.probability,
-        "needs_review": wants_review,
+        "needs_review": wants_review(said, thresholds),
     }

@@ -26,10 +26,11 @@ from mlruns_config.manifest import MEMBER_MODELS, RELEASE_MODEL, hash_file
 from mlruns_config.registry.transitions import (
     find_production,
     open_registry,
+    read_evaluated,
     read_ledger,
     read_manifest,
 )
-from serving.scoring.estimate import estimate
+from serving.scoring.doubts import Outputs, estimate
 from tests.fixtures.trained_world import forget_settings, train_small
 
 PLOTS = {"roc", "precision_recall", "calibration", "decision_curve", "score_distribution"}
@@ -54,6 +55,11 @@ def registry(in_trained_world):
 @pytest.fixture
 def manifest(registry, in_trained_world):
     return read_manifest(registry, in_trained_world.report.release_version)
+
+
+@pytest.fixture
+def evaluated(registry, in_trained_world):
+    return read_evaluated(registry, in_trained_world.report.release_version)
 
 
 @pytest.fixture
@@ -155,12 +161,13 @@ def test_the_run_says_what_it_was_made_of(run, trained_world):
     assert all(one.dataset.digest for one in run.inputs.dataset_inputs)
 
 
-def test_members_are_trained_in_child_runs_and_pinned(client, run, manifest):
+def test_members_are_trained_in_child_runs_and_pinned(client, run, manifest, evaluated):
     children = client.search_runs(
         [run.info.experiment_id], f"tags.mlflow.parentRunId = '{run.info.run_id}'"
     )
 
-    assert {child.info.run_id for child in children} == {pin.run_id for pin in manifest.members}
+    pins = [*manifest.members, *evaluated.members]
+    assert {child.info.run_id for child in children} == {pin.run_id for pin in pins}
     for child in children:
         assert child.data.metrics["graph_parity_difference"] < 1e-4
         assert child.data.metrics["fitting_seconds"] > 0
@@ -195,10 +202,14 @@ def test_no_artifact_can_execute_anything(artifacts):
 @pytest.fixture
 def stored(client, manifest, tmp_path) -> dict[str, Path]:
     """The artifacts of each member's registered version."""
+    return download_members(manifest, tmp_path)
+
+
+def download_members(manifest, folder: Path) -> dict[str, Path]:
     return {
         pin.name: Path(
             mlflow.artifacts.download_artifacts(
-                f"models:/{pin.registered_model}/{pin.version}", dst_path=str(tmp_path / pin.name)
+                f"models:/{pin.registered_model}/{pin.version}", dst_path=str(folder / pin.name)
             )
         )
         for pin in manifest.members
@@ -207,7 +218,7 @@ def stored(client, manifest, tmp_path) -> dict[str, Path]:
 
 def test_pinned_hashes_are_those_of_the_stored_files(manifest, stored):
     for pin in manifest.members:
-        assert pin.registered_model == MEMBER_MODELS[pin.name]
+        assert pin.registered_model == MEMBER_MODELS[pin.name.removeprefix("worsening_")]
         assert "model.onnx" in pin.artifacts
         for name, digest in pin.artifacts.items():
             assert hash_file(stored[pin.name] / name) == digest
@@ -227,17 +238,21 @@ def training_set(trained_world) -> Iterator[TrainingSet]:
 
 
 def test_serving_scores_stored_graphs_as_training_judged_them(
-    training_set, manifest, stored, trained_world
+    training_set, evaluated, tmp_path, trained_world
 ):
     rows = training_set.rows.select(training_set.split.held_out)
     by_member = {
         name: score_graph(open_graph(onnx.load(folder / "model.onnx")), rows)
-        for name, folder in stored.items()
+        for name, folder in download_members(evaluated, tmp_path).items()
+        if name != "isolation_forest"
     }
     patterns = find_patterns(rows)
     scored = [
         estimate(
-            manifest, {name: said[n] for name, said in by_member.items()}, (), str(patterns[n])
+            evaluated,
+            Outputs({name: said[n] for name, said in by_member.items()}),
+            (),
+            str(patterns[n]),
         ).probability
         for n in range(len(rows))
     ]

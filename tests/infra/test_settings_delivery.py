@@ -59,6 +59,8 @@ ONLY_IN = {
     "MLFLOW_PROMOTER_USERNAME": {"api"},
     "MLFLOW_PROMOTER_PASSWORD": {"api"},
     "FEAST_REGISTRY_URL": {"flow"},
+    # The API must not be able to sign a release.
+    "RELEASE_SIGNING_KEY": {"flow"},
 }
 
 

@@ -69,11 +69,12 @@ def test_a_blank_reason_is_no_reason(run):
 
 
 def test_a_refusal_says_why_and_fails(run, registry):  # noqa: F811
-    version = register(registry, auroc=0.5)
+    version = register(registry)
+    measure(registry, version, auroc_low=0.5)
     code, output = run("promote", str(version), *WHY)
 
     assert code == 1
-    assert "auroc is 0.5, at least 0.65 is needed" in output
+    assert "auroc_low is 0.5, at least 0.65 is needed" in output
 
 
 def test_an_unknown_version_is_not_shown(run):
@@ -96,6 +97,8 @@ def test_a_release_is_put_to_staging_and_listed(run, registry):  # noqa: F811
 
 def test_a_release_is_shown_with_members_gates_and_ledger(run, registry):  # noqa: F811
     version = register(registry)
+    run_id = registry.client.get_model_version("mhras-risk", str(version)).run_id
+    registry.client.log_metric(run_id, "auroc_low", 0.8)
     go(registry, version)
     code, output = run("show", str(version))
 
@@ -148,11 +151,11 @@ def test_a_candidate_is_rolled_out_shown_and_stopped(run, registry):  # noqa: F8
 
 def test_an_override_lets_a_failing_release_through_and_is_shown(run, registry):  # noqa: F811
     version = register(registry)
-    measure(registry, version, auroc=0.5)
+    measure(registry, version, auroc_low=0.5)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    code, output = run("override", str(version), "auroc", "--until", today, *WHY)
+    code, output = run("override", str(version), "auroc_low", "--until", today, *WHY)
 
-    words = f"gate auroc overridden by ada until {today}"
+    words = f"gate auroc_low overridden by ada until {today}"
     assert (code, output) == (0, f"mhras-risk {version}: {words}\n")
     assert "overridden by ada" in run("show", str(version))[1]
     assert run("promote", str(version), *WHY)[0] == 0

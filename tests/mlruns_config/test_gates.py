@@ -95,12 +95,15 @@ def test_a_comparison_with_another_release_than_production_fails_as_missing(comp
 
 def test_the_reviewed_file_asks_a_challenger_not_to_be_worse_than_production():
     rivals = {gate.metric for gate in load_gates() if gate.versus_production}
-    assert rivals == {"auroc_vs_production_low", "brier_vs_production_high"}
+    best = "auroc_vs_best_low"
+    assert rivals == {"auroc_vs_production_low", "brier_vs_production_high", best}
 
 
 def test_the_reviewed_file_judges_discrimination_calibration_benefit_fairness_and_speed():
     judged = {gate.metric for gate in load_gates()}
     assert judged >= {
-        *("auroc", "auroc_gain_low", "auprc", "ece", "calibration_slope"),
-        *("net_benefit_gain", "worst_group_auroc", "recall_gap", "scoring_milliseconds"),
+        *("auroc_low", "auroc_gain_low", "auroc_gain_over_phq9_low", "auprc", "ece"),
+        *("calibration_slope_low", "calibration_slope_high", "severity_ratio_miss"),
+        *("net_benefit_gain_low", "worst_group_auroc_high", "worst_group_recall_high"),
+        *("interval_coverage_miss", "scoring_milliseconds"),
     }

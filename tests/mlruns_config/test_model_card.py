@@ -15,7 +15,7 @@ from mlruns_config.model_card import (
     render_card,
     render_page,
 )
-from tests.fixtures.manifests import make_manifest
+from tests.fixtures.manifests import PIN, make_manifest, make_refit_interval
 
 LINEAGE = {
     "tables": {
@@ -38,9 +38,12 @@ FACTS = CardFacts(
         "ece": 0.017,
         "auroc_phq9_alone": 0.74,
         "auroc_gain_over_phq9": 0.07,
+        "abstained_share": 0.03,
     },
     metrics_table="| metric | value | interval |\n|---|---|---|\n| auroc | 0.81 | 0.79 to 0.83 |",
     calibration_table="| by | group |\n|---|---|\n| severity | 20-27 |",
+    not_judged_table="| attribute | group |\n|---|---|\n| sex | other |",
+    coverage_table="| severity | rows |\n|---|---|\n| 20-27 | 90 |",
     groups_table="| group | rows |\n|---|---|\n| women | 900 |",
     decisions={"lightgbm": "+0.021 AUROC"},
     period=(date(2023, 1, 1), date(2025, 6, 30)),
@@ -54,7 +57,11 @@ def make_release(**changes) -> ReleaseManifest:
         scores=[0, 50, 100],
         operating_points={"50": "the tenth most at risk"},
     )
-    return make_manifest(**({"lineage": LINEAGE, "score_map": score_map} | changes))
+    sure = {
+        "members": [PIN.model_copy(update={"artifacts": {"refits.onnx": "0" * 64}})],
+        "uncertainty": make_refit_interval(),
+    }
+    return make_manifest(**({"lineage": LINEAGE, "score_map": score_map} | sure | changes))
 
 
 class Loader(HTMLParser):
@@ -97,7 +104,8 @@ REQUIRED = {
     "metrics with intervals": "| auroc | 0.81 | 0.79 to 0.83 |",
     "fairness": "## For whom\n\n| group | rows |\n|---|---|\n| women | 900 |",
     "calibration": "1.020 (1 is ideal), intercept -0.040 (0), expected calibration error 0.017",
-    "interval": "The 90% interval is about the rate among 20 individuals predicted alike",
+    "interval": "90% of people a release trained on other people of the same population",
+    "coverage by severity": "| severity | rows |\n|---|---|\n| 20-27 | 90 |",
     "operating points": "| 50 | 0.200 | the tenth most at risk |",
     "known failure modes": "## Known failure modes\n\n- ",
     "TRIPOD+AI": "| TRIPOD+AI 27 usability and utility in care | ",

@@ -138,10 +138,10 @@ def test_a_release_without_a_registered_hash_is_refused(registry):
 def test_a_failing_subgroup_keeps_a_release_out_of_production(registry):
     version = register(registry)
     run_id = registry.client.get_model_version(RELEASE_MODEL, str(version)).run_id
-    registry.client.log_metric(run_id, "worst_group_auroc", 0.51)
-    (worst,) = [gate for gate in load_gates() if gate.metric == "worst_group_auroc"]
+    registry.client.log_metric(run_id, "worst_group_auroc_high", 0.51)
+    (worst,) = [gate for gate in load_gates() if gate.metric == "worst_group_auroc_high"]
 
-    with pytest.raises(PromotionRefusedError, match=r"worst_group_auroc is 0\.51"):
+    with pytest.raises(PromotionRefusedError, match=r"worst_group_auroc_high is 0\.51"):
         go(Registry(registry.client, registry.engine, (worst,)), version)
     assert list_ledger(registry)[-1][-1] == "refused"
 

@@ -1,6 +1,5 @@
 """The held-out individuals, scored and counted."""
 
-from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -10,23 +9,20 @@ import pytest
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
-from flows.datasets.rows import ModelRows, concatenate_rows
+from flows.datasets.rows import ModelRows
 from flows.datasets.training_set import Split, TrainingSet
 from flows.evaluation.held_out import (
     HeldOut,
     compare_with_baseline,
-    find_half_widths,
-    measure_coverage,
     measure_intervals,
     measure_operating_points,
     measure_without_data,
     score_held_out,
 )
 from flows.evaluation.metrics import OneSidedLabelsError, compute_metrics, draw_bootstrap_rows
-from flows.models.data_types import blank_data_types
 from flows.models.families import BASELINE
 from mlruns_config.manifest import ScoreMap, Stacker
-from tests.fixtures.manifests import make_conformal, make_manifest
+from tests.fixtures.manifests import make_manifest
 
 INPUTS = list_model_inputs()
 COLUMN_TYPES = [column.data_type for column in INPUTS]
@@ -64,7 +60,6 @@ def hold_out(labels: np.ndarray, probabilities: np.ndarray, rows: ModelRows | No
         rows=rows or draw_model_rows(len(labels)),
         labels=labels,
         probabilities=probabilities,
-        half_widths=make_conformal().measure_half_width(probabilities, ()),
         by_member={BASELINE: probabilities[::-1], "lightgbm": probabilities},
         rounds=draw_bootstrap_rows(people, 1, 50),
     )
@@ -202,45 +197,6 @@ def test_only_the_data_type_that_a_release_reads_costs_it_its_auroc(needed):
     )
 
     assert found == {f"auroc_without_{kind}": 0.5 if kind == needed else 1 for kind in DATA_TYPES}
-
-
-def cover(found: HeldOut, scale: float) -> float:
-    widths = make_conformal(scale, more=0.0).measure_half_width(found.probabilities, ())
-    return measure_coverage(replace(found, half_widths=widths), 1)["interval_coverage"]
-
-
-def test_coverage_is_a_share_that_grows_with_the_width_up_to_all():
-    found = hold_out(*draw())
-    covered = [cover(found, scale) for scale in (0, 0.5, 1, 1.5, 9)]
-
-    assert covered == sorted(covered)
-    assert 0 <= covered[0] < covered[2] < 1
-    assert covered[-1] == 1
-
-
-def test_coverage_does_not_ask_what_became_of_anyone_who_was_learnt_from():
-    labels, probabilities = draw(200)
-    held_out = (np.arange(200) % 2 == 0).tolist()
-    manifest = make_manifest(stacker=Stacker(intercept=0, coefficients={"lightgbm": 1}))
-    covered = []
-    for outcomes in (labels, np.where(held_out, labels, ~labels), ~labels):
-        training_set = make_training_set(outcomes.tolist(), held_out)
-        training_set.rows.features[:, 0] = probabilities
-        found = score_held_out(training_set, {"lightgbm": ReadsOneColumn(0)}, manifest, 1)
-        covered.append(measure_coverage(found, 1)["interval_coverage"])
-
-    assert covered[0] == covered[1] != covered[2]
-
-
-def test_each_row_has_the_width_of_what_it_lacks():
-    rows = draw_model_rows(4)
-    blanked = blank_data_types(rows, ("wearable",))
-    mixed = concatenate_rows([rows, blanked])
-    manifest = make_manifest(conformal=make_conformal(1.0, more=1.0))
-    widths = find_half_widths(manifest, np.full(8, 0.3), mixed)
-
-    assert widths[4:] == pytest.approx(2 * widths[:4])
-    assert len(set(widths)) == 2
 
 
 def test_intervals_hold_the_values_and_the_gain_over_the_baseline():

@@ -1,6 +1,5 @@
 """What members are worth, add and cost."""
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -20,9 +19,7 @@ def test_members_are_compared_by_worth_gain_and_cost():
     data = draw_fitting_data(400)
     members = {BASELINE: fit_linear(data), "lightgbm": fit_trees(data)}
     said = predict_all(members, data.rows)
-    found = HeldOut(
-        pl.DataFrame(), data.rows, data.labels, said["lightgbm"], np.zeros(400), said, []
-    )
+    found = HeldOut(pl.DataFrame(), data.rows, data.labels, said["lightgbm"], said, [])
     decisions = [Decision("lightgbm", True, 0.05, 0.02, 0.08)]
     table = compare_members(found, members, make_manifest(), decisions)
     measured = name_member_metrics(table)

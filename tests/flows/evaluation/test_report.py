@@ -10,12 +10,14 @@ import pytest
 from flows.datasets.rows import ModelRows
 from flows.datasets.training_set import Split, TrainingSet
 from flows.evaluation.held_out import HeldOut, compare_net_benefit
+from flows.evaluation.learning import LearntHead
 from flows.evaluation.plots import (
     RELEASE,
     draw_all,
     draw_calibration,
     draw_score_distribution,
 )
+from flows.evaluation.releasing import LearntRelease
 from flows.evaluation.report import (
     Evaluation,
     describe_table,
@@ -37,7 +39,7 @@ def draw(rows: int = 400) -> tuple[np.ndarray, np.ndarray]:
 
 def hold_out(labels: np.ndarray, probabilities: np.ndarray) -> HeldOut:
     rows = ModelRows(np.zeros((len(labels), 1), np.float32), np.zeros((len(labels), 1, 1)))
-    return HeldOut(pl.DataFrame(), rows, labels, probabilities, probabilities, {}, [])
+    return HeldOut(pl.DataFrame(), rows, labels, probabilities, {}, [])
 
 
 def make_scored_manifest(review_from: float):
@@ -76,7 +78,7 @@ def test_every_plot_is_drawn_with_axes_and_a_legend():
 
 def test_a_table_shows_values_with_their_intervals():
     evaluation = Evaluation(
-        {"auroc": 0.75, "ece": 0.02}, {"auroc": (0.7, 0.8)}, *[pl.DataFrame()] * 4, {}
+        {"auroc": 0.75, "ece": 0.02}, {"auroc": (0.7, 0.8)}, *[pl.DataFrame()] * 6, {}
     )
     text = evaluation.to_markdown()
 
@@ -141,7 +143,9 @@ def test_a_release_with_trees_is_reported_with_its_gain_its_groups_and_shap():
     data = draw_fitting_data(800)
     members = {"logistic_regression": fit_linear(data), "lightgbm": fit_trees(data)}
     manifest = make_scored_manifest(0.6)
-    evaluation = evaluate_release(training_set, stated, members, manifest, [], seed=1)
+    head = LearntHead(manifest.priority, members, {}, [], [], np.zeros(0), None)
+    learnt = LearntRelease(manifest, head, None, None)
+    evaluation = evaluate_release(training_set, stated, learnt, seed=1)
     metrics = evaluation.metrics
 
     drawn = {"roc", "calibration", "decision_curve", "subgroups", "shap_beeswarm", "shap_bar"}

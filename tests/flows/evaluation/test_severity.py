@@ -41,7 +41,6 @@ def found() -> HeldOut:
         rows=rows,
         labels=labels,
         probabilities=np.full(ROWS, 0.2),
-        half_widths=np.full(ROWS, 0.1),
         by_member={},
         rounds=draw_bootstrap_rows(people, 1, 20),
     )

@@ -1,132 +1,170 @@
-"""The conformal interval: it holds what it says it holds, on individuals it was not made of."""
+"""The interval about one person: refits that rise with symptoms, and a margin that holds."""
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from feature_repo.consent_terms import DATA_TYPES
+from flows.models import lightgbm, logistic_regression
 from flows.models.interval import (
     COVERAGE,
-    GROUP_SIZE,
-    NEIGHBOURS,
-    compare_rates,
-    conform_scale,
-    draw_groups,
-    measure_interval,
+    HIGH_RANK,
+    LOW_RANK,
+    Halves,
+    bound_rows,
+    fit_halves,
+    make_interval,
+    measure_coverage,
+    measure_margin,
+    predict_head,
 )
-from mlruns_config.interval import (
-    ConformalInterval,
-    list_missing_choices,
-    measure_spread,
-    name_missing,
+from flows.models.refits import REFITS, draw_counts
+from mlruns_config.manifest import Calibration, Head, Stacker
+from mlruns_config.uncertainty import RefitInterval
+from serving.scoring.estimate import to_log_odds
+from serving.scoring.uncertainty import Bounds, find_bounds
+from tests.fixtures.drawn_rows import draw_fitting_data, draw_rows
+from tests.fixtures.manifests import make_refit_interval
+
+IDENTITY = Calibration(kind="identity", inputs=[0, 1], outputs=[0, 1])
+quick = settings(max_examples=60, deadline=None)
+log_odds = st.floats(-8, 8)
+
+
+def make_head(interval: RefitInterval | None = None, **weights: float) -> Head:
+    return Head(
+        outcome="adverse_course_v1",
+        stacker=Stacker(intercept=0, coefficients=weights or {"lightgbm": 1.0}),
+        calibration=IDENTITY,
+        uncertainty=interval,
+    )
+
+
+def bound(refits: list[float], own: float, margin: float = 0.0) -> Bounds:
+    interval = make_refit_interval(len(refits), margin)
+    probability = 1 / (1 + np.exp(-np.array([own])))
+    return find_bounds(
+        make_head(interval),
+        interval,
+        probability,
+        {"lightgbm": probability},
+        {"lightgbm": np.array([refits])},
+        "none",
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"high_rank": 4}, {"queue_rank": 3, "high_rank": 2}, {"low_rank": 3}, {"widths": [1, 0]}],
 )
-from serving.scoring.estimate import find_interval
-from tests.fixtures.manifests import make_conformal
+def test_ranks_and_widths_out_of_order_are_refused(changes):
+    with pytest.raises(ValidationError):
+        RefitInterval.model_validate(make_refit_interval().model_dump() | changes)
 
 
-def draw(rows: int = 4000, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities that are right, and outcomes drawn by them."""
-    random = np.random.default_rng(seed)
-    truth = random.beta(1, 6, rows)
-    return truth, random.random(rows) < truth
+@quick
+@given(st.lists(log_odds, min_size=4, max_size=20), log_odds, st.floats(-1, 1))
+def test_the_interval_holds_the_estimate_and_stays_between_0_and_1(refits, own, margin):
+    found = bound(refits, own, margin)
+    probability = 1 / (1 + np.exp(-own))
+
+    assert 0 <= found.low[0] <= probability <= found.high[0] <= 1
+    assert probability <= found.contested[0]
 
 
-def cover(interval: ConformalInterval, probabilities: np.ndarray, labels: np.ndarray) -> float:
-    widths = interval.measure_half_width(probabilities, ())
-    return compare_rates(probabilities, widths, labels, seed=2).measure_coverage()
+@quick
+@given(
+    st.lists(st.tuples(log_odds, st.floats(0, 4)), min_size=4, max_size=20),
+    log_odds,
+    st.floats(0, 4),
+)
+def test_where_every_refit_rises_no_end_of_the_interval_falls(steps, own, rise):
+    before = bound([value for value, _ in steps], own, 0.3)
+    after = bound([value + more for value, more in steps], own + rise, 0.3)
+
+    for name in ("low", "high", "contested"):
+        assert getattr(after, name)[0] >= getattr(before, name)[0] - 1e-12, name
 
 
-def test_an_interval_without_a_scale_for_every_choice_is_refused():
-    scales = make_conformal().scales
-    del scales["wearable+emr"]
-    with pytest.raises(ValidationError, match="every set of missing"):
-        ConformalInterval(coverage=0.9, group_size=20, scales=scales, abstain_above=0.35)
+def test_confidence_is_the_share_of_people_whose_interval_is_at_least_as_wide():
+    interval = make_refit_interval()
+
+    assert [interval.measure_confidence(width) for width in (0, 0.5, 1.75, 9)] == [
+        1,
+        0.75,
+        0.125,
+        0,
+    ]
 
 
-def test_an_interval_that_missing_data_narrow_is_refused():
-    scales = make_conformal().scales | {"survey+emr": 1.0}
-    with pytest.raises(ValidationError, match="missing survey"):
-        ConformalInterval(coverage=0.9, group_size=20, scales=scales, abstain_above=0.35)
+def test_a_member_without_refits_says_the_same_in_all_of_them():
+    interval = make_refit_interval()
+    head = make_head(interval, lightgbm=1.0, tft=1.0)
+    said = {"lightgbm": np.array([0.5]), "tft": np.array([0.8])}
+    found = find_bounds(
+        head, interval, np.array([0.8]), said, {"lightgbm": np.array([[-1.0, 0, 0, 1]])}, "none"
+    )
+
+    assert found.width[0] == pytest.approx(2)
+    assert to_log_odds(found.low)[0] == pytest.approx(to_log_odds(np.array([0.8]))[0] - 1)
 
 
-def test_every_choice_of_what_is_missing_has_a_name_of_its_own():
-    choices = list_missing_choices()
-    assert len({name_missing(choice) for choice in choices}) == len(choices) == 8
-    assert (choices[0], choices[-1]) == ((), DATA_TYPES)
-    assert name_missing(["emr", "survey"]) == "survey+emr"
+def test_each_individual_counts_as_often_with_all_their_rows():
+    people = pl.Series([f"person {n // 3}" for n in range(300)])
+    counts = draw_counts(people, 1)
+
+    assert counts.shape == (REFITS, 300)
+    assert (counts.reshape(REFITS, 100, 3) == counts[:, ::3, None]).all()
+    assert (counts[:, ::3].sum(axis=1) == 100).all()
+    assert len(np.unique(counts, axis=0)) == REFITS
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_new_individuals_are_covered_as_often_as_it_says(seed):
-    probabilities, labels = draw(seed=seed)
-    interval = measure_interval(dict.fromkeys(list_missing_choices(), probabilities), labels, 7)
-
-    assert cover(interval, *draw(20_000, seed + 100)) == pytest.approx(COVERAGE, abs=0.02)
-
-
-def test_where_probabilities_are_wrong_the_interval_is_wider_and_still_covers():
-    probabilities, labels = draw(8000)
-    wrong = np.sqrt(probabilities)
-    half = np.arange(8000) % 2 == 0
-    by_missing = dict.fromkeys(list_missing_choices(), wrong[half])
-    interval = measure_interval(by_missing, labels[half], 7)
-
-    assert interval.scales["none"] > 1.5 * conform_scale(probabilities[half], labels[half], 7)
-    assert cover(interval, wrong[~half], labels[~half]) == pytest.approx(COVERAGE, abs=0.03)
+@pytest.fixture(scope="module")
+def learnt():
+    """Two members with their refits and halves, on drawn rows of 400 people."""
+    data = draw_fitting_data(1600)
+    people = pl.Series([f"person {n // 4}" for n in range(1600)])
+    families = {"logistic_regression": logistic_regression, "lightgbm": lightgbm}
+    members = {name: family.fit(data) for name, family in families.items()}
+    counts = draw_counts(people, 7)
+    refits = {n: family.refit(members[n], data, counts) for n, family in families.items()}
+    fits = {name: family.fit for name, family in families.items()}
+    halves = fit_halves(fits, dict.fromkeys(fits) | {name: name for name in fits}, data, people)
+    return members, refits, halves
 
 
-def test_a_data_type_without_which_probabilities_are_wrong_widens_where_it_is_missing():
-    probabilities, labels = draw()
-    by_missing = {
-        choice: np.full_like(probabilities, 0.5) if "survey" in choice else probabilities
-        for choice in list_missing_choices()
-    }
-    scales = measure_interval(by_missing, labels, 7).scales
-
-    assert scales["none"] == scales["wearable"] == scales["emr"] == scales["wearable+emr"]
-    assert scales["survey"] > 2 * scales["none"]
+HEAD = make_head(None, logistic_regression=0.5, lightgbm=0.5)
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 1000))
-def test_scales_never_shrink_with_more_missing(seed):
-    random = np.random.default_rng(seed)
-    _, labels = draw(60, seed)
-    by_missing = {choice: random.random(60) for choice in list_missing_choices()}
-    scales = measure_interval(by_missing, labels, seed).scales
+def test_the_margin_makes_the_interval_hold_its_share_of_other_rows(learnt):
+    members, refits, halves = learnt
+    trial = HEAD.model_copy(update={"uncertainty": make_interval(0.0)})
+    rows, others = draw_rows(600, 21), draw_rows(600, 22)
+    straying = halves.measure_straying(trial, rows)
+    ours = predict_head(members, trial, rows)
+    margin = measure_margin(ours, bound_rows(members, refits, trial, rows), straying)
+    head = HEAD.model_copy(update={"uncertainty": make_interval(margin)})
+    bounds = bound_rows(members, refits, head, others)
+    held = measure_coverage(
+        predict_head(members, head, others), bounds, halves.measure_straying(head, others)
+    )
 
-    for choice in list_missing_choices():
-        for kind in choice:
-            fewer = [other for other in choice if other != kind]
-            assert scales[name_missing(fewer)] <= scales[name_missing(choice)]
-
-
-def test_serving_cuts_to_what_training_measured_by():
-    conformal = make_conformal(1.5)
-    probabilities = np.linspace(0, 1, 21)
-    widths = conformal.measure_half_width(probabilities, ["emr"])
-    for probability, width in zip(probabilities, widths, strict=True):
-        interval = find_interval(conformal, float(probability), ["emr"])
-        assert interval.low == pytest.approx(max(0, probability - width))
-        assert interval.high == pytest.approx(min(1, probability + width))
+    assert held == pytest.approx(COVERAGE, abs=0.05)
 
 
-@given(st.floats(0, 1), st.integers(1, 500))
-def test_the_spread_is_never_nothing_and_widest_in_the_middle(probability, group_size):
-    assert 0 < measure_spread(probability, group_size) <= measure_spread(0.5, group_size)
+def test_halves_that_agree_do_not_stray(learnt):
+    members, _, _ = learnt
+    assert not Halves(members, members).measure_straying(HEAD, draw_rows(20, 1)).any()
 
 
-def test_groups_are_of_neighbours():
-    probabilities = np.random.default_rng(1).permutation(np.linspace(0, 1, 5001))
-    groups = probabilities[draw_groups(probabilities, 3)]
+def test_the_refits_differ_and_lie_about_the_member(learnt):
+    members, refits, _ = learnt
+    rows = draw_rows(300, 23)
+    for name, member in members.items():
+        said = np.sort(refits[name].predict_log_odds(rows), axis=1)
+        own = to_log_odds(member.predict(rows))
 
-    assert groups.shape[1] == GROUP_SIZE
-    assert np.ptp(groups, axis=1).max() <= NEIGHBOURS / 5000
-    assert groups.min() < 0.01
-    assert groups.max() > 0.99
-
-
-def test_few_rows_give_groups_too():
-    assert draw_groups(np.array([0.1, 0.9]), 1).max() <= 1
+        assert (said[:, HIGH_RANK] > said[:, LOW_RANK]).mean() > 0.95, name
+        assert ((own >= said[:, 0]) & (own <= said[:, -1])).mean() > 0.8, name

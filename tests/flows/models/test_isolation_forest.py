@@ -6,11 +6,12 @@ from flows.datasets.rows import ModelRows
 from flows.models import isolation_forest
 from flows.models.isolation_forest import (
     AnomalyForest,
-    fit_rising_logistic,
+    check_forest,
+    find_columns_without_answers,
     lower_to_float32,
     measure_average_path,
 )
-from flows.models.member import GRAPH_INPUT, check_parity
+from flows.models.member import GRAPH_INPUT
 from tests.fixtures.simulated_rows import COLUMNS, simulate_fitting_data, simulate_rows
 
 
@@ -31,7 +32,7 @@ def make_rows(features: np.ndarray) -> ModelRows:
 def test_graph_and_library_agree_on_rows_with_missing_values(forest, graph):
     rows, _, _ = simulate_rows(1500, seed=5)
     assert np.isnan(rows.features).any()
-    assert check_parity(forest, graph, rows) < 1e-5
+    assert check_forest(forest, graph, rows) < 1e-5
 
 
 def test_graph_and_library_agree_on_the_thresholds_themselves(forest, graph):
@@ -39,7 +40,7 @@ def test_graph_and_library_agree_on_the_thresholds_themselves(forest, graph):
     edges = np.unique(thresholds.astype(np.float32))[:1200]
     rows = make_rows(np.repeat(edges[:, None], COLUMNS, axis=1))
     assert len(rows) >= 1000
-    assert check_parity(forest, graph, rows) < 1e-5
+    assert check_forest(forest, graph, rows) < 1e-5
 
 
 def test_the_graph_holds_the_forest_as_one_operator(graph):
@@ -48,35 +49,36 @@ def test_the_graph_holds_the_forest_as_one_operator(graph):
     assert [given.name for given in graph.graph.input] == [GRAPH_INPUT]
 
 
-def test_somebody_of_whom_nothing_is_known_gets_a_finite_probability(forest, graph):
+def test_a_person_of_whom_nothing_is_known_is_not_called_unfamiliar(forest, graph):
     nothing = make_rows(np.full((3, COLUMNS), np.nan))
-    assert np.isfinite(forest.predict(nothing)).all()
-    assert check_parity(forest, graph, nothing) < 1e-5
+    assert (forest.measure(nothing) <= forest.above).all()
+    assert check_forest(forest, graph, nothing) < 1e-5
 
 
 def test_a_column_that_is_never_known_does_not_stop_the_fit():
     data = simulate_fitting_data(200)
     data.rows.features[:, 3] = np.nan
     member = isolation_forest.fit(data)
-    assert np.isfinite(member.predict(data.rows)).all()
+    assert np.isfinite(member.measure(data.rows)).all()
 
 
-def test_the_unusual_are_never_estimated_lower_than_the_usual(forest):
-    usual, unusual = make_rows(np.full((1, COLUMNS), 8.0)), make_rows(np.full((1, COLUMNS), 60.0))
-    assert forest.predict(unusual)[0] >= forest.predict(usual)[0]
+def test_another_population_is_unfamiliar_and_the_own_is_not(forest):
+    rows, _, _ = simulate_rows(800, seed=31)
+    others = make_rows(rows.features * 3 + 20)
+
+    assert (forest.measure(rows) > forest.above).mean() < 0.05
+    assert (forest.measure(others) > forest.above).mean() > 0.5
 
 
-def test_a_falling_logistic_becomes_the_base_rate():
-    scores = np.linspace(0.3, 0.7, 400)
-    slope, intercept = fit_rising_logistic(scores, scores < 0.4)
-    assert slope == 0
-    assert 1 / (1 + np.exp(-intercept)) == pytest.approx((scores < 0.4).mean())
+def test_todays_answers_change_nothing_of_familiarity():
+    names = ("phq9_total", "steps_mean_28", "phq9_item_9", "age", "phq9_change", "phq9_mean_365")
+    assert find_columns_without_answers(names).tolist() == [1, 3, 5]
 
 
 def test_the_same_seed_gives_the_same_forest(forest):
     again = isolation_forest.fit(simulate_fitting_data())
     rows, _, _ = simulate_rows(100, seed=9)
-    assert (again.predict(rows) == forest.predict(rows)).all()
+    assert (again.measure(rows) == forest.measure(rows)).all()
 
 
 def test_lowered_thresholds_never_exceed_the_exact_ones():

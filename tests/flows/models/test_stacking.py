@@ -12,7 +12,7 @@ from flows.models.member import FittingData
 from flows.models.out_of_fold import cross_fit
 from flows.models.stacking import fit_stacker, make_score_map, stack
 from mlruns_config.manifest import Calibration, ReleaseManifest, Stacker
-from serving.scoring.estimate import estimate
+from serving.scoring.doubts import Outputs, estimate
 from tests.fixtures.manifests import PIN, make_manifest
 
 probabilities = st.floats(0, 1, allow_nan=False)
@@ -108,7 +108,7 @@ def test_serving_says_what_training_says(members, intercept, knots):
     stacked = stack(manifest.stacker, {name: np.array([one]) for name, one in said.items()})
     trained = calibrate(manifest.calibration, stacked)
 
-    assert estimate(manifest, said, ()).probability == pytest.approx(trained[0], abs=1e-9)
+    assert estimate(manifest, Outputs(said), ()).probability == pytest.approx(trained[0], abs=1e-9)
 
 
 @quick
@@ -131,7 +131,7 @@ def test_a_higher_probability_never_scores_lower(values, one, other):
 
 
 def score(manifest: ReleaseManifest, probability: float) -> float:
-    return estimate(manifest, {"lightgbm": probability}, ()).score
+    return estimate(manifest, Outputs({"lightgbm": probability}), ()).score
 
 
 def test_the_edges_leave_their_shares_above():

@@ -267,13 +267,12 @@ def test_an_individual_of_whom_nothing_is_known_goes_to_a_person(screen, grant):
     assert "abstention" in [reason["code"] for reason in answer["review_reasons"]]
 
 
-def test_missing_data_lower_the_confidence(screen, grant, reader):
-    known, unknown = grant(), grant()
-    reader.stored[known] = {"steps_mean_28": 6000, "emergency_visits_365": 1}
-    middling = [1, 1, 1, 1, 1, 1, 1, 1, 0]
+def test_every_outcome_comes_with_its_interval_and_a_sentence(screen, grant):
+    (outcome,) = screen(grant(), [1] * 8 + [0]).json()["outcomes"]
 
-    confident, unsure = screen(known, middling).json(), screen(unknown, middling).json()
-    assert confident["confidence"] > unsure["confidence"]
+    assert outcome["outcome"] == "adverse_course_v1"
+    assert outcome["interval"]["low"] <= outcome["probability"] <= outcome["interval"]["high"]
+    assert "chance of PHQ-9 of 15 or more" in outcome["text"]
 
 
 def test_data_without_screening_consent_are_not_used(screen, grant, engine, reader):

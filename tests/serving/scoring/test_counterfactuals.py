@@ -6,9 +6,10 @@ import pytest
 from mlruns_config.missing import NOTHING
 from serving.releases.loading import load_release
 from serving.releases.registry import Registry
-from serving.scoring.assessment import predict_members
+from serving.scoring.assessment import predict_members, predict_refits
 from serving.scoring.counterfactuals import MIN_GAIN, find_counterfactuals, try_settings
-from serving.scoring.estimate import Inputs, assemble_vector, estimate
+from serving.scoring.doubts import Outputs, estimate
+from serving.scoring.estimate import Inputs, assemble_vector
 from tests.fixtures.releases import FEATURES, SLEEP, STEPS
 
 SLEEPLESS = {
@@ -32,7 +33,10 @@ def release(mlflow_url, releases):
 
 def assess(release, **changes):
     inputs = Inputs(assemble_vector(FEATURES, SLEEPLESS | changes))
-    said = estimate(release.manifest, predict_members(release, inputs, release.members), [])
+    outputs = Outputs(
+        predict_members(release, inputs, release.members), predict_refits(release, inputs)
+    )
+    said = estimate(release.manifest, outputs, [])
     return inputs, said, find_counterfactuals(release, inputs, said)
 
 
@@ -65,7 +69,9 @@ def test_a_way_down_is_what_the_release_itself_would_say(release):
         changed = {"daily steps": "steps_mean_28", "sleep a night": "sleep_minutes_mean_28"}
         values = SLEEPLESS | {changed[one.label]: one.value for one in way.changes}
         again = Inputs(assemble_vector(FEATURES, values))
-        outputs = predict_members(release, again, release.members)
+        outputs = Outputs(
+            predict_members(release, again, release.members), predict_refits(release, again)
+        )
         assert estimate(release.manifest, outputs, []).probability == pytest.approx(
             way.probability, abs=2e-3
         )

@@ -16,7 +16,8 @@ from serving.scoring.crisis import (
     read_signal,
     read_stored_signal,
 )
-from serving.scoring.estimate import Band, BandEdges, Estimate, Inputs, Interval
+from serving.scoring.doubts import Estimate, Interval
+from serving.scoring.estimate import Band, BandEdges, Inputs
 from serving.scoring.loaded_release import Release
 from serving.screening.composition import Thresholds, compose_answer
 from tests.fixtures.manifests import make_manifest
@@ -96,7 +97,7 @@ def find_by(phq9):
 
 def make_calm_assessment() -> Assessment:
     interval = Interval(0.0, 0.02)
-    said = Estimate(probability=0.01, score=1.0, interval=interval, confidence=1.0, abstains=False)
+    said = Estimate(0.01, 1.0, interval, confidence=1.0, contested_score=1.0)
     return Assessment(
         release=Release(1, make_manifest(), {}, datetime.now(UTC)),
         features=OnlineFeatures({}),

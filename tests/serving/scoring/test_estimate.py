@@ -3,29 +3,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlruns_config.interval import list_missing_choices
 from mlruns_config.manifest import Calibration, ScoreMap, Stacker
 from serving.scoring.estimate import (
     Band,
     BandEdges,
     assemble_vector,
     calibrate,
-    find_interval,
     list_missing_data,
     map_to_score,
-    measure_confidence,
     stack_log_odds,
     to_log_odds,
     to_probability,
 )
-from tests.fixtures.manifests import make_conformal
 from tests.fixtures.releases import FEATURES
 
 EDGES = BandEdges()
 ORDER = list(Band)
 probabilities = st.floats(0, 1)
-CONFORMAL = make_conformal()
-CHOICES = st.sampled_from(list_missing_choices())
 
 
 @st.composite
@@ -60,24 +54,6 @@ def test_a_higher_probability_never_gets_a_lower_score_or_band(score_map, one, o
 )
 def test_bands_change_just_above_the_guides_edges(score, band):
     assert EDGES.find_band(score) == band
-
-
-@given(probabilities, CHOICES)
-def test_the_interval_holds_the_probability_and_stays_between_0_and_1(probability, missing):
-    interval = find_interval(CONFORMAL, probability, missing)
-
-    assert 0 <= interval.low <= probability <= interval.high <= 1
-
-
-@given(probabilities, CHOICES, CHOICES)
-def test_more_missing_data_never_narrow_the_interval_or_raise_confidence(
-    probability, missing, further
-):
-    fewer = find_interval(CONFORMAL, probability, missing)
-    more = find_interval(CONFORMAL, probability, {*missing, *further})
-
-    assert more.width >= fewer.width
-    assert measure_confidence(CONFORMAL, more) <= measure_confidence(CONFORMAL, fewer)
 
 
 @given(st.floats(-700, 700))

@@ -1,0 +1,91 @@
+"""Whether what a release says of its own certainty holds, on people it has not seen."""
+
+import numpy as np
+import polars as pl
+from scipy.stats import spearmanr
+
+from flows.datasets.rows import Probabilities
+from flows.evaluation.held_out import HeldOut
+from flows.evaluation.releasing import LearntRelease
+from flows.evaluation.severity import SEVERITY_GROUPS, read_totals
+from flows.models.data_types import find_missing
+from flows.models.interval import COVERAGE, bound_rows, measure_coverage
+from mlruns_config.manifest import ReleaseManifest
+from serving.scoring.estimate import BandEdges, map_to_score
+from serving.scoring.uncertainty import Bounds
+
+#: Smaller severity groups are reported and not judged.
+MIN_ROWS = 100
+
+
+def measure_certainty(
+    found: HeldOut, learnt: LearntRelease
+) -> tuple[dict[str, float], pl.DataFrame]:
+    """Return metrics, and the coverage of the interval by severity; empty without an interval.
+
+    `interval_coverage_miss` is the largest distance from nominal of any severity group of
+    MIN_ROWS or more, `confidence_spearman` the rank correlation of confidence and probability,
+    `error_of_abstained` and `error_of_others` mean Brier scores.
+    """
+    interval, halves = learnt.manifest.uncertainty, learnt.priority.halves
+    if interval is None or halves is None:
+        return {}, pl.DataFrame()
+    bounds = bound_rows(
+        learnt.priority.members, learnt.priority.refits, learnt.manifest.priority, found.rows
+    )
+    abstained = find_abstained(found, learnt, bounds)
+    errors = (found.probabilities - found.labels) ** 2
+    confidence = [interval.measure_confidence(width) for width in bounds.width]
+    metrics = {
+        "interval_width": float((bounds.high - bounds.low).mean()),
+        "confidence_spearman": float(spearmanr(confidence, found.probabilities).statistic),
+        "abstained_share": float(abstained.mean()),
+    }
+    for name, chosen in (("abstained", abstained), ("others", ~abstained)):
+        if chosen.any():
+            metrics[f"error_of_{name}"] = float(errors[chosen].mean())
+    straying = halves.measure_straying(learnt.manifest.priority, found.rows)
+    table = compare_coverage(found, bounds, straying)
+    return metrics | summarise_coverage(table), table
+
+
+def compare_coverage(found: HeldOut, bounds: Bounds, straying: Probabilities) -> pl.DataFrame:
+    """Return rows, coverage and mean width of the interval overall and by severity."""
+    totals = read_totals(found)
+    groups = {"all": np.ones(len(totals), bool)} | {
+        name: (totals >= low) & (totals <= high) for name, low, high in SEVERITY_GROUPS
+    }
+    rows = []
+    for name, chosen in groups.items():
+        part = Bounds(*(getattr(bounds, one)[chosen] for one in Bounds.__dataclass_fields__))
+        covered = measure_coverage(found.probabilities[chosen], part, straying[chosen])
+        width = float((part.high - part.low).mean())
+        count = int(chosen.sum())
+        rows.append({"severity": name, "rows": count, "coverage": covered, "width": width})
+    return pl.DataFrame(rows)
+
+
+def summarise_coverage(table: pl.DataFrame) -> dict[str, float]:
+    """Return the overall coverage and the largest distance from nominal of any judged group."""
+    judged = table.filter(pl.col("rows") >= MIN_ROWS) if table["rows"][0] >= MIN_ROWS else table
+    misses = np.abs(judged["coverage"].to_numpy() - COVERAGE)
+    return {
+        "interval_coverage": float(table["coverage"][0]),
+        "interval_coverage_miss": float(misses.max()),
+    }
+
+
+def find_abstained(found: HeldOut, learnt: LearntRelease, bounds: Bounds) -> np.ndarray:
+    """Return which rows the release leaves to a person, as serving does by the default bands."""
+    manifest = learnt.manifest
+    abstained = is_queued(manifest, bounds.contested) & ~is_queued(manifest, found.probabilities)
+    abstained |= find_missing(found.rows).all(axis=1)
+    if learnt.forest is not None:
+        abstained |= learnt.forest.measure(found.rows) > learnt.forest.above
+    return np.asarray(abstained)
+
+
+def is_queued(manifest: ReleaseManifest, probabilities: Probabilities) -> np.ndarray:
+    """Return which probabilities give a score above the default `moderate` band."""
+    scores = [map_to_score(manifest.score_map, one) for one in probabilities.tolist()]
+    return np.array(scores) > BandEdges().moderate

@@ -1,0 +1,160 @@
+"""What the gates judge, as intervals: a bound that chance alone cannot pass or fail.
+
+Intervals are of 95 %, by bootstrap of individuals. A group too small to be judged is listed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from flows.datasets.rows import Labels, Probabilities
+from flows.evaluation.fairness import MIN_GROUP, MIN_OUTCOMES, PROTECTED
+from flows.evaluation.held_out import HeldOut
+from flows.evaluation.metrics import (
+    Interval,
+    auroc,
+    bootstrap_interval,
+    measure_net_benefit,
+    take_interval,
+)
+from flows.evaluation.severity import SEVERITY_GROUPS, read_totals
+from mlruns_config.manifest import ReleaseManifest
+
+#: Observed over expected outcomes that a group's interval must meet.
+TOLERATED_RATIO = (0.8, 1.25)
+#: Fewer expected outcomes than this tell nothing of a ratio: the chance of 20 is a fifth.
+MIN_EXPECTED = 20
+#: Indices of the score map's edges 50 and 75, which put people into the queue.
+QUEUE_EDGES = (2, 3)
+
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Metrics of the gates, and which groups were too few to be judged."""
+
+    metrics: dict[str, float]
+    not_judged: pl.DataFrame
+
+
+def measure_judged(found: HeldOut, groups: pl.DataFrame, manifest: ReleaseManifest) -> Judged:
+    """Return what the gates judge; `groups` are PROTECTED of each held-out row."""
+    severity, few_severe = judge_severity(found)
+    fairness, few_people = judge_groups(found, groups, manifest)
+    low, high = bound_ratio(found, np.ones(len(found.labels), dtype=bool))
+    overall = {"observed_over_expected_low": low, "observed_over_expected_high": high}
+    not_judged = pl.DataFrame(
+        [*few_severe, *few_people],
+        schema={"attribute": pl.String, "group": pl.String, "rows": pl.Int64, "outcomes": pl.Int64},
+    )
+    metrics = overall | severity | fairness | judge_benefit(found, manifest)
+    return Judged(metrics | {"groups_not_judged": float(not_judged.height)}, not_judged)
+
+
+def judge_severity(found: HeldOut) -> tuple[dict[str, float], list[dict[str, object]]]:
+    """Return how far the worst severity group's ratio lies outside of TOLERATED_RATIO.
+
+    `severity_ratio_miss` is 0 where each interval meets it, else a factor's natural logarithm.
+    """
+    totals = read_totals(found)
+    misses, few = [], []
+    for name, least, most in SEVERITY_GROUPS:
+        chosen = (totals >= least) & (totals <= most)
+        if found.probabilities[chosen].sum() < MIN_EXPECTED:
+            few.append(_describe("severity", name, found.labels[chosen]))
+        else:
+            misses.append(measure_miss(bound_ratio(found, chosen)))
+    return ({"severity_ratio_miss": max(misses)} if misses else {}), few
+
+
+def measure_miss(interval: Interval) -> float:
+    """Return how far an interval of a ratio lies outside of TOLERATED_RATIO, as a logarithm."""
+    low, high = (np.log(max(end, 1e-9)) for end in interval)
+    least, most = np.log(TOLERATED_RATIO)
+    return float(max(least - high, low - most, 0.0))
+
+
+def bound_ratio(found: HeldOut, chosen: Mask) -> Interval:
+    """Return the interval of observed over expected outcomes of the chosen rows."""
+    return _bootstrap(found, chosen, lambda labels, said: labels.sum() / max(said.sum(), 1e-9))
+
+
+def judge_groups(
+    found: HeldOut, groups: pl.DataFrame, manifest: ReleaseManifest
+) -> tuple[dict[str, float], list[dict[str, object]]]:
+    """Return the upper ends of the worst group's AUROC and relative recall.
+
+    Relative recall is the share of outcomes at or above the edge 50 in a group, divided by that
+    of all others. The upper end is judged: only a group that is surely worse fails a release.
+    """
+    threshold = manifest.score_map.probabilities[QUEUE_EDGES[0]]
+    recalls, areas, few = [], [], []
+    for attribute in PROTECTED:
+        values = groups[attribute].to_numpy()
+        for group in np.unique(values):
+            inside = values == group
+            labels = found.labels[inside]
+            if len(labels) < MIN_GROUP or labels.sum() < MIN_OUTCOMES:
+                few.append(_describe(attribute, str(group), labels))
+                continue
+            recalls.append(bound_relative_recall(found, inside, threshold)[1])
+            areas.append(_bound_area(found, inside)[1])
+    if not areas:
+        return {}, few
+    return {"worst_group_auroc_high": min(areas), "worst_group_recall_high": min(recalls)}, few
+
+
+def bound_relative_recall(found: HeldOut, inside: Mask, threshold: float) -> Interval:
+    """Return the interval of a group's recall over that of everyone else."""
+    if inside.all():
+        return (1.0, 1.0)
+    flagged = found.probabilities >= threshold
+    drawn = []
+    for rows in found.rounds:
+        occurred = rows[found.labels[rows]]
+        own = flagged[occurred[inside[occurred]]]
+        others = flagged[occurred[~inside[occurred]]]
+        if own.size and others.any():
+            drawn.append(own.mean() / others.mean())
+    return take_interval(drawn)
+
+
+def judge_benefit(found: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
+    """Return the lower end of the least gain in net benefit at the edges that queue.
+
+    The gain is over reviewing everyone and reviewing nobody, whichever does more good.
+    """
+    lows = []
+    for edge in QUEUE_EDGES:
+        threshold = manifest.score_map.probabilities[edge]
+
+        def gain(labels: Labels, said: Probabilities, threshold: float = threshold) -> float:
+            ours = measure_net_benefit(labels, said, threshold)
+            everyone = measure_net_benefit(labels, np.ones_like(said), threshold)
+            return ours - max(everyone, 0.0)
+
+        lows.append(bootstrap_interval(gain, found.labels, found.probabilities, found.rounds)[0])
+    return {"net_benefit_gain_low": min(lows)}
+
+
+def _bound_area(found: HeldOut, inside: Mask) -> Interval:
+    rounds = [rows[inside[rows]] for rows in found.rounds[:100]]
+    return bootstrap_interval(auroc, found.labels, found.probabilities, rounds)
+
+
+def _bootstrap(
+    found: HeldOut, chosen: Mask, ratio: Callable[[Labels, Probabilities], float]
+) -> Interval:
+    rounds = [rows[chosen[rows]] for rows in found.rounds]
+    drawn = [ratio(found.labels[rows], found.probabilities[rows]) for rows in rounds]
+    return take_interval(drawn)
+
+
+def _describe(attribute: str, group: str, labels: Labels) -> dict[str, object]:
+    rows, outcomes = len(labels), int(labels.sum())
+    return {"attribute": attribute, "group": group, "rows": rows, "outcomes": outcomes}

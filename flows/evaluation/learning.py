@@ -1,0 +1,193 @@
+"""Learning one outcome: members fitted, weighed, calibrated, and fitted again on other people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+import mlflow
+import numpy as np
+import polars as pl
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from feature_repo.catalogue import list_model_inputs
+from feature_repo.individual import JOIN_KEY
+from feature_repo.outcomes import Outcome
+from flows.datasets.rows import Labels, Probabilities
+from flows.datasets.training_set import TrainingSet
+from flows.evaluation.selection import Decision, select_members
+from flows.models.assembly import UnseenRows, assemble_head, gather_unseen, predict_all
+from flows.models.families import BASELINE, REFITTED_FAMILIES, load_refits
+from flows.models.interval import (
+    Halves,
+    bound_rows,
+    fit_halves,
+    make_interval,
+    measure_margin,
+    predict_head,
+)
+from flows.models.member import FitMember, FittedMember, FittingData
+from flows.models.out_of_fold import CrossFitted, cross_fit
+from flows.models.refits import Refits, draw_counts
+from flows.models.registration import register_member
+from flows.models.stacking import fit_stacker
+from mlruns_config.manifest import Head, MemberPin
+
+Families = Mapping[str, FitMember]
+
+
+@dataclass(frozen=True)
+class LearntHead:
+    """One outcome's members by name, how they are weighed, and what they say of one person.
+
+    `probabilities` are those of the rows that calibrate, by members that did not see them;
+    `halves` is None where the margin of the interval was not measured anew.
+    """
+
+    head: Head
+    members: dict[str, FittedMember]
+    refits: dict[str, Refits]
+    pins: list[MemberPin]
+    decisions: list[Decision]
+    probabilities: Probabilities
+    halves: Halves | None
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    member: FittedMember
+    cross_fitted: CrossFitted
+    refits: Refits | None
+    pin: MemberPin
+
+
+def learn_outcome(
+    outcome: Outcome,
+    families: Families,
+    training_set: TrainingSet,
+    seed: int,
+    prefix: str = "",
+    margin: float | None = None,
+    step: str = "",
+) -> LearntHead:
+    """Fit every family, weigh those that earn their place out of fold, calibrate the stack.
+
+    `prefix` begins the names of the members, "worsening_" say. With a `margin` that of the
+    interval is taken from an evaluated release instead of being measured. `step` begins the
+    names of the child runs.
+    """
+    data = make_fitting_data(training_set, seed)
+    people = training_set.frame[JOIN_KEY].filter(pl.Series(training_set.split.fitting))
+    fitted = {
+        f"{prefix}{name}": fit_member(f"{prefix}{name}", name, fit, data, people, step)
+        for name, fit in families.items()
+    }
+    members = {name: one.member for name, one in fitted.items()}
+    cross_fitted = {name: one.cross_fitted for name, one in fitted.items()}
+    out_of_fold = predict_all(cross_fitted, data.rows)
+    decisions = _select(out_of_fold, data.labels, people, seed, f"{prefix}{BASELINE}")
+    mlflow.set_tags({f"member.{step}{one.member}": one.describe() for one in decisions})
+    joined = {f"{prefix}{BASELINE}", *(one.member for one in decisions if one.joins)}
+    chosen = {name: said for name, said in out_of_fold.items() if name in joined}
+    unseen = gather_unseen(training_set, members, cross_fitted)
+    stacker = fit_stacker(chosen, data.labels)
+    head = assemble_head(outcome, unseen, stacker)
+    refits = {name: one.refits for name, one in fitted.items() if one.refits is not None}
+    halves = None
+    if margin is None:
+        halves = _fit_halves(families, prefix, members, data, people)
+        margin = _find_margin(head, members, refits, unseen, halves)
+    head = _add_interval(head, members, refits, data, margin)
+    return LearntHead(
+        head=head,
+        members=members,
+        refits=refits,
+        pins=[one.pin for one in fitted.values()],
+        decisions=decisions,
+        probabilities=unseen.predict(head),
+        halves=halves,
+    )
+
+
+def make_fitting_data(training_set: TrainingSet, seed: int) -> FittingData:
+    fitting, stopping = training_set.split.fitting, training_set.split.stopping
+    return FittingData(
+        names=tuple(column.name for column in list_model_inputs()),
+        rows=training_set.rows.select(fitting),
+        labels=training_set.labels[fitting],
+        futures=training_set.futures[fitting],
+        stopping_rows=training_set.rows.select(stopping),
+        stopping_labels=training_set.labels[stopping],
+        stopping_futures=training_set.futures[stopping],
+        seed=seed,
+    )
+
+
+@task(cache_policy=NO_CACHE, task_run_name="fit-{name}")
+def fit_member(
+    name: str, family: str, fit: FitMember, data: FittingData, people: pl.Series, step: str = ""
+) -> _Fitted:
+    """Fit one member in a child run, by fold and on resampled people too, and register it."""
+    with mlflow.start_run(run_name=f"{step}{name}", nested=True) as run:
+        begun = perf_counter()
+        cross_fitted = cross_fit(data, people, fit)
+        member = fit(data)
+        refit = load_refits([family]).get(family)
+        counts = draw_counts(people, data.seed)
+        refits = refit(member, data, counts) if refit is not None else None
+        mlflow.log_metric("fitting_seconds", perf_counter() - begun)
+        pin = register_member(name, family, member, data.rows, run.info.run_id, refits)
+        return _Fitted(member, cross_fitted, refits, pin)
+
+
+def _select(
+    out_of_fold: Mapping[str, Probabilities],
+    labels: Labels,
+    people: pl.Series,
+    seed: int,
+    baseline: str,
+) -> list[Decision]:
+    names = people.to_numpy().astype(np.str_)
+    return select_members(out_of_fold, labels, names, seed, baseline)
+
+
+def _fit_halves(
+    families: Families,
+    prefix: str,
+    members: Mapping[str, FittedMember],
+    data: FittingData,
+    people: pl.Series,
+) -> Halves:
+    """Fit the cheap families on halves of the people; the others are the same in both."""
+    cheap = {name: fit for name, fit in families.items() if name in REFITTED_FAMILIES}
+    names = {family: f"{prefix}{family}" for family in cheap}
+    halves = fit_halves(cheap, names, data, people)
+    return Halves({**members, **halves.first}, {**members, **halves.second})
+
+
+def _find_margin(
+    head: Head,
+    members: Mapping[str, FittedMember],
+    refits: Mapping[str, Refits],
+    unseen: UnseenRows,
+    halves: Halves,
+) -> float:
+    """Measure the margin on the rows of people whom neither refits nor halves have seen."""
+    _, rows = unseen.parts[-1]
+    trial = head.model_copy(update={"uncertainty": make_interval(0.0)})
+    bounds = bound_rows(members, refits, trial, rows)
+    ours = predict_head(members, trial, rows)
+    return measure_margin(ours, bounds, halves.measure_straying(trial, rows))
+
+
+def _add_interval(
+    head: Head,
+    members: Mapping[str, FittedMember],
+    refits: Mapping[str, Refits],
+    data: FittingData,
+    margin: float,
+) -> Head:
+    """Return the head with its interval; the widths are those of the rows it was fitted on."""
+    trial = head.model_copy(update={"uncertainty": make_interval(margin)})
+    widths = bound_rows(members, refits, trial, data.rows).width
+    return head.model_copy(update={"uncertainty": make_interval(margin, widths)})
