@@ -77,6 +77,9 @@ STEADINESS_WORDS = (
         "a less steady estimate.",
     ),
 )
+UNKNOWN_STEADINESS = (
+    "How steady the estimate is cannot be known for this person: rely on your own assessment."
+)
 
 
 @pass_context
@@ -143,7 +146,7 @@ def describe_confidence(confidence: float) -> str:
 def describe_steadiness(confidence: float) -> str:
     """Return what the share of people whose estimate varies at least as much says of this one."""
     if confidence <= 0:
-        return "How steady the estimate is cannot be said for this person: rely on your own assessment."
+        return UNKNOWN_STEADINESS
     return next(words for limit, words in STEADINESS_WORDS if confidence < limit)
 
 
