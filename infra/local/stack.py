@@ -30,6 +30,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 DATABASES = ("mhras", "mlflow", "prefect", "feast")
 USUAL_PORTS = {"postgres": 5432, "mlflow": 5000, "prefect": 4200, "api": 8000}
 WORK_POOL = "local"
+#: Files that tell whose data the lake of a state holds.
+SIMULATED, DROPPED = "holds-simulated-people", "holds-people-of-a-drop"
 #: The API's own login: it may add to records, and neither change nor remove them.
 API_LOGIN = "mhras_api"
 
@@ -246,6 +248,9 @@ def _make_environment(
         **secrets,
         "RELEASE_PUBLIC_KEYS": Signer(secrets["RELEASE_SIGNING_KEY"]).public_key,
         "MHRAS_ENV": "development",
+        # A drop may hold real people; without one everybody is simulated.
+        "MHRAS_SIMULATED_DATA": str(not (state / DROPPED).exists()),
+        "PREFECT_UI_URL": f"http://127.0.0.1:{ports['prefect']}",
         "DATABASE_URL": postgres.url("mhras"),
         "LAKE_URL": str(state / "lake"),
         "AUDIT_CHECKPOINT_URL": str(state / "audit"),

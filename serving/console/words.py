@@ -59,6 +59,29 @@ CONFIDENCE_WORDS = (
 )
 
 
+#: By the share of people whose estimate varies at least as much when the model is fitted again.
+STEADINESS_WORDS = (
+    (
+        0.1,
+        "Fitted on other people, the model would often say something else about this person: few "
+        "people's estimates vary as much.",
+    ),
+    (
+        0.5,
+        "Fitted on other people, the model could say something else: more than half of people "
+        "have a steadier estimate.",
+    ),
+    (
+        1.01,
+        "Fitted on other people, the model would say much the same: at least half of people have "
+        "a less steady estimate.",
+    ),
+)
+UNKNOWN_STEADINESS = (
+    "How steady the estimate is cannot be known for this person: rely on your own assessment."
+)
+
+
 @pass_context
 def show_instant(context: Context, moment: datetime | str | None) -> str:
     """Return "28 Nov 2026, 22:59 UTC" in the zone of the settings; "unknown" for None."""
@@ -120,6 +143,13 @@ def describe_confidence(confidence: float) -> str:
     return next(words for limit, words in CONFIDENCE_WORDS if confidence < limit)
 
 
+def describe_steadiness(confidence: float) -> str:
+    """Return what the share of people whose estimate varies at least as much says of this one."""
+    if confidence <= 0:
+        return UNKNOWN_STEADINESS
+    return next(words for limit, words in STEADINESS_WORDS if confidence < limit)
+
+
 def show_percent(share: float | None) -> str:
     """Return a share as a whole percentage; small ones keep their meaning as "under 1%"."""
     if share is None:
@@ -154,6 +184,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": show_percent,
     "pseudonym": shorten_pseudonym,
     "confidence": describe_confidence,
+    "steadiness": describe_steadiness,
     "band": look_up(BAND_WORDS),
     "band_colour": look_up(BAND_COLOURS),
     "data_type": look_up(DATA_TYPES),

@@ -135,6 +135,31 @@ def get_predictions(
     return PredictionPage(items=items, next_cursor=more)
 
 
+class PredictionsBody(IndividualBody):
+    """A person whose predictions are listed; a body, because addresses end up in logs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"patient_id": "4711"}]})
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+    cursor: Annotated[str, Field(max_length=256)] | None = None
+
+
+@router.post("/individuals/predictions", responses=describe_problems(*GUARDED))
+def find_predictions(
+    body: PredictionsBody,
+    request: Request,
+    trail: Trail,
+    principal: PredictionReader,
+    session: DbSession,
+    services: WorkerServices,
+) -> PredictionPage:
+    """List what was answered about a person, named by your own patient_id or by pseudonym."""
+    anonymized_id = resolve_individual(body, services.settings)
+    return get_predictions(
+        anonymized_id, request, trail, principal, session, body.limit, body.cursor
+    )
+
+
 @router.get(
     "/individuals/{anonymized_id}/export",
     response_model=Export,

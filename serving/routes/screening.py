@@ -10,6 +10,7 @@ from serving.http.problems import describe_problems, read_request_id
 from serving.http.strict_json import StrictJsonRoute
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.batch import BatchAnswer, BatchRequest, screen_batch
+from serving.screening.examples import EXAMPLE_ANSWER
 from serving.screening.records import Caller
 from serving.screening.repetition import screen_once
 from serving.screening.requests import IDEMPOTENCY_KEY, ScreeningRequest
@@ -30,7 +31,10 @@ IdempotencyKey = Annotated[
 @router.post(
     "/screen",
     response_model=ScreeningAnswer,
-    responses=describe_problems(401, 403, 409, 413, 422, 429, 500, 503, 504),
+    responses={
+        **describe_problems(401, 403, 409, 413, 422, 429, 500, 503, 504),
+        200: {"content": {"application/json": {"example": EXAMPLE_ANSWER}}},
+    },
 )
 async def screen_individual(
     body: ScreeningRequest,

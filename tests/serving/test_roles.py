@@ -43,6 +43,9 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("post", "/reviews/{review_id}/decision"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/reviews/{review_id}/notes"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/reviews/{review_id}/contacts"): frozenset({ADMIN, CLINICIAN}),
+    ("post", "/reviews/search"): frozenset({ADMIN, CLINICIAN}),
+    ("post", "/consents/lookup"): frozenset({ADMIN, CLINICIAN}),
+    ("post", "/consents/withdraw"): frozenset({ADMIN, CLINICIAN}),
     ("get", "/consents"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/consents"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/individuals/lookup"): frozenset({ADMIN, CLINICIAN}),
@@ -53,6 +56,7 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("get", "/individuals/{anonymized_id}/predictions"): frozenset(
         {ADMIN, CLINICIAN, DATA_SCIENTIST}
     ),
+    ("post", "/individuals/predictions"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
     ("get", "/predictions/{prediction_id}"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
     ("get", "/predictions/{prediction_id}/passport"): EVERYBODY,
     ("get", "/models"): frozenset({ADMIN, DATA_SCIENTIST}),
