@@ -195,6 +195,7 @@ def log_card(
         not_judged_table=describe_table(evaluation.not_judged, "Every group was judged."),
         groups_table=describe_table(evaluation.groups, "No group is large enough to be judged."),
         decisions=describe_decisions(manifest, decisions),
+        split_in_time=training_set.split.by_time,
         period=(dates.min(), dates.max()),  # type: ignore[arg-type]
         horizon_days=HORIZON_DAYS,
     )
