@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from tests.fixtures.deployments import load_flow
+from tests.fixtures.deployments import DECLARED, load_flow
 
 PROJECT = Path(__file__).parents[1]
 PATTERNS = (
