@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     lake_url: str = ".mhras/lake"
     #: Folders and URL prefixes, comma-separated, in which drops may lie.
     drop_locations: str = "/,s3://"
+    #: Days after which the retention flow removes predictions, and landed rows; kept without.
+    retention_prediction_days: Annotated[int, Field(ge=90)] | None = None
+    retention_lake_days: Annotated[int, Field(ge=90)] | None = None
     #: Where the flows' work by bucket runs: a Dask scheduler (tcp://host:8786), else threads here.
     dask_scheduler_address: str | None = None
     #: Buckets worked on at once by threads; memory grows with each.

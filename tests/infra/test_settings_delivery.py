@@ -47,6 +47,8 @@ OPTIONAL = {
     "DASK_SCHEDULER_ADDRESS": "a site with a Dask cluster sets it",
     "BUCKET_WORKERS": "its default was measured with the pod's resources",
     "DROP_LOCATIONS": "a site that takes drops from fewer places sets it",
+    "RETENTION_PREDICTION_DAYS": "a site that removes predictions by age sets it",
+    "RETENTION_LAKE_DAYS": "a site that removes landed data by age sets it",
     "PUBLIC_URL": "a site that registers EHR clients sets it",
     "EHR_CLIENTS_FILE": "a site that registers EHR clients mounts and sets it",
     "AWS_ENDPOINT_URL": "a site whose object store is not AWS sets it (runbook: deploy)",
