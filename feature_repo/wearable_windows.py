@@ -31,11 +31,21 @@ _WORDS = {
 }
 
 
+def name_window(channel: str, statistic: str, days: int) -> str:
+    """Return the feature of one statistic of a channel over a window."""
+    return f"{channel}_{statistic}_{days}"
+
+
+def name_last(channel: str) -> str:
+    """Return the feature of a channel's last known day."""
+    return f"{channel}_last"
+
+
 def _describe_window(channel: str, days: int, statistic: str) -> Field:
     label, unit = WINDOWED_CHANNELS[channel]
     units = {"slope": f"{unit} per week", "missing": "share"}
     return Field(
-        name=f"{channel}_{statistic}_{days}",
+        name=name_window(channel, statistic, days),
         dtype=Float32,
         tags={"unit": units.get(statistic, unit)},
         description=_WORDS[statistic].format(label=label, days=days),
@@ -56,7 +66,7 @@ wearable_windows = FeatureView(
         ),
         *(
             Field(
-                name=f"{channel}_last",
+                name=name_last(channel),
                 dtype=Float32,
                 tags={"unit": unit},
                 description=f"last {label}",

@@ -10,12 +10,14 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.cohort import DEFAULT_PEOPLE, DEFAULT_YEARS, simulate_cohort, write_drop
 from flows.ingestion import ingest
+from flows.lake.origin import mark_simulated, require_unsimulated
 from flows.materialisation import materialise_features
 from flows.models.families import TABULAR_FAMILIES
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.sequence_scoring import score_sequences
 from flows.training import TrainingReport, train
 from flows.validation import validate_lake
+from serving.settings import get_settings
 
 
 @flow(name="pipeline", timeout_seconds=36 * 3600, **NOTIFICATION_HOOKS)
@@ -27,14 +29,19 @@ def run_pipeline(
 ) -> TrainingReport:
     """Take a drop all the way to a Production release, every step a flow of its own.
 
+    Raises MixedOriginError where real and simulated people would share a lake.
+
     Args:
         drop: Folder or s3:// prefix of data; without one a cohort is simulated.
         people: Individuals to simulate.
         seed: Of the simulation and of the training.
         members: Model families of the release; the sequence networks take minutes longer.
     """
+    lake_url = get_settings().lake_url
     if drop is not None:
+        require_unsimulated(lake_url)
         return _run_steps(drop, seed, members)
+    mark_simulated(lake_url)
     with TemporaryDirectory(prefix="mhras-cohort-") as folder:
         simulate_drop(folder, people, seed)
         return _run_steps(folder, seed, members)

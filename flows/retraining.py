@@ -21,6 +21,9 @@ from serving.predictions.drift_records import list_newest
 ACTOR = "retraining flow"
 #: The newest report must breach, and this many of the last ones: one odd week is no drift.
 REPORTS, BREACHES = 5, 2
+#: Reports that are read to find REPORTS whose windows do not overlap: of a daily drift flow with
+#: windows of 30 days, five such are 150 days.
+REPORTS_READ = 200
 #: A retraining changes what drift is measured against; a second one waits until that shows.
 COOL_DOWN_DAYS = 7
 
@@ -35,8 +38,8 @@ def retrain(
 ) -> TrainingReport | None:
     """Train a challenger if drift calls for it, and let it shadow the Production release.
 
-    Returns None when it does not act; the log says why. The challenger has been compared with
-    Production on the same held-out people; the rollout flow takes it on from shadow, or the
+    Returns None when it does not act; the log gives the reason. The challenger has been compared
+    with Production on the same held-out people; the rollout flow takes it on from shadow, or the
     guardrails stop it.
 
     Args:
@@ -69,7 +72,7 @@ def find_refusal(force: bool, cool_down: timedelta) -> str | None:
         if force:
             return None
         with open_session(registry.engine) as session:
-            reports = list_newest(session, REPORTS)
+            reports = list_newest(session, REPORTS_READ)
         drift = judge_drift(reports, find_production(registry))
         return drift or judge_time(find_last_training(registry), cool_down)
 
@@ -78,16 +81,27 @@ def judge_drift(reports: Sequence[DriftReport], production: int | None) -> str |
     """Return why the reports, newest first, call for no retraining, or None.
 
     Reports against a release that is not in Production any more say nothing about this one.
+    Only windows that do not overlap are counted: of a daily report with windows of 30 days, two
+    breaches in a row would be one and the same.
     """
     breaches = [
         one.release_version == production and one.drift_score >= one.threshold
-        for one in reports[:REPORTS]
+        for one in keep_apart_windows(reports)[:REPORTS]
     ]
     if not breaches or not breaches[0]:
         return "the newest drift report does not breach"
     if sum(breaches) < BREACHES:
         return f"{sum(breaches)} of the last {REPORTS} drift reports breach, {BREACHES} must"
     return None
+
+
+def keep_apart_windows(reports: Sequence[DriftReport]) -> list[DriftReport]:
+    """Return the reports, newest first, without those whose window overlaps a newer kept one's."""
+    kept: list[DriftReport] = []
+    for report in reports:
+        if not kept or report.window_end <= kept[-1].window_begin:
+            kept.append(report)
+    return kept
 
 
 def judge_time(last: datetime | None, cool_down: timedelta) -> str | None:
@@ -98,7 +112,7 @@ def judge_time(last: datetime | None, cool_down: timedelta) -> str | None:
 
 
 def find_last_training(registry: Registry) -> datetime | None:
-    """Return when the newest release was registered, whatever became of it."""
+    """Return when the newest release was registered, regardless of its stage."""
     versions = registry.client.search_model_versions(f"name='{RELEASE_MODEL}'")
     created = max((one.creation_timestamp for one in versions), default=None)
     return None if created is None else datetime.fromtimestamp(created / 1000, UTC)

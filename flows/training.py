@@ -66,7 +66,7 @@ def train(
         seed: The same seed and data give the same release.
         actor: Who is named in the promotion ledger.
         members: Model families to fit; the logistic regression always is.
-        promote_to: How far it goes by itself; in Staging it waits for a gradual rollout.
+        promote_to: The stage it reaches automatically; in Staging it waits for a gradual rollout.
     """
     families = load_families(members)
     with run_alone("training"):

@@ -33,6 +33,8 @@ MANIFEST_FILE = "release.json"
 EVALUATED_FILE = "evaluated.json"
 #: Tag of a release version: SHA-256 of its manifest as it was registered.
 MANIFEST_HASH_TAG = "manifest.sha256"
+#: Tag of a release version: whose data it was trained on, `simulated` or `people`.
+ORIGIN_TAG = "data.origin"
 MANIFEST_SCHEMA_VERSION: Literal[4] = 4
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -276,6 +278,11 @@ class ReleaseManifest(ManifestPart):
     def columns(self) -> dict[str, int]:
         """Position of each feature by name."""
         return {feature.name: n for n, feature in enumerate(self.features)}
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the people it was trained on are simulated."""
+        return bool(self.lineage.get("simulated"))
 
     @cached_property
     def priority(self) -> Head:

@@ -63,7 +63,7 @@ CHECKLIST = (
     ("TRIPOD+AI 25 interpretation", "**open**: no comparison with other models on these data"),
     ("TRIPOD+AI 26 limitations", "see Known failure modes"),
     ("TRIPOD+AI 27 usability and utility in care", "decision curve; prospective study: **open**"),
-    ("PROBAST 1 participants", "low concern for simulated data; to be judged per site: **open**"),
+    ("PROBAST 1 participants", "to be judged per site: **open**"),
     ("PROBAST 2 predictors", "low: known before the outcome, same definition for all"),
     ("PROBAST 3 outcome", "unclear: self-report is part of predictors and of the outcome"),
     (
@@ -104,6 +104,8 @@ class CardFacts:
     #: Member -> its gain in words.
     decisions: Mapping[str, str]
     period: tuple[date, date]
+    #: Whether the held-out index dates are later than all that was learnt from.
+    split_in_time: bool
     horizon_days: int
 
 

@@ -33,15 +33,33 @@ def derive_labels(
 ) -> pl.DataFrame:
     """Return (anonymized_id, index_date, index_time, LABEL, WORSENED), labelled rows only.
 
-    An index is the first complete PHQ-9 of a day. Events of the index day itself count
-    neither way: nobody can tell whether they came before the answers. `known_until` is the
-    last day the data reach: a derived label needs its 90 days to be over, or the last months
-    would hold only early answers.
+    An index is the first complete PHQ-9 of a day, or the end of a day that an adjudicated outcome
+    names and that has no PHQ-9. Events of the index day itself count neither way: nobody can
+    tell whether they came before the answers. `known_until` is the last day the data reach: a
+    derived label needs its 90 days to be over, or the last months would hold only early answers.
     """
-    index = list_totals(surveys).unique(_KEY, keep="first", maintain_order=True)
+    answered = list_totals(surveys).unique(_KEY, keep="first", maintain_order=True)
+    index = pl.concat([answered, _index_outcomes(outcomes, answered)])
     labelled = label_index(index, surveys, events, outcomes, known_until)
     return labelled.select(*_KEY, pl.col("answered_at").alias("index_time"), LABEL, WORSENED).sort(
         _KEY
+    )
+
+
+def _index_outcomes(outcomes: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFrame:
+    """Return an index without a PHQ-9 for each adjudicated outcome of a day that has none.
+
+    It lies at the end of the day: what is known up to and including it counts.
+    """
+    alone = outcomes.select(_KEY).unique().join(answered, on=_KEY, how="anti")
+    end = pl.col(INDEX_DATE).cast(answered.schema["answered_at"]) + pl.duration(
+        hours=23, minutes=59, seconds=59
+    )
+    return alone.select(
+        JOIN_KEY,
+        end.alias("answered_at"),
+        pl.lit(None, dtype=answered.schema["total"]).alias("total"),
+        INDEX_DATE,
     )
 
 

@@ -20,6 +20,7 @@ from mlflow.entities import Run
 from feature_repo.catalogue import STORED_VIEWS
 from feature_repo.screening_v1 import screening_v1
 from flows.features.tables import get_table_version
+from flows.lake.origin import is_simulated
 from flows.lake.tables import TableState, describe_table, locate_table
 from flows.quality.results import VALIDATION_EXPERIMENT
 from flows.runtime.flow_run import describe_flow_run
@@ -34,6 +35,7 @@ def describe_lineage(lake_url: str) -> dict[str, Any]:
     tables = {name: describe_table(lake_url, name) for name in LANDED_TABLES}
     return {
         "tables": {name: asdict(state) for name, state in tables.items()},
+        "simulated": is_simulated(lake_url),
         "validation": find_validation({name: state.version for name, state in tables.items()}),
         "feature_tables": {view.name: get_table_version(view) for view in STORED_VIEWS},
         "feature_service": screening_v1.name,

@@ -17,13 +17,14 @@ from feature_repo.online_store import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.datasets.labels import INDEX_DATE, LABEL, WORSENED, derive_labels, find_last_day
-from flows.datasets.rows import Matrix, concatenate_rows
+from flows.datasets.rows import Labels, Matrix, concatenate_rows
 from flows.datasets.screened_rows import (
     add_screened_rows,
     read_doubted_dates,
     read_screened_rows,
 )
 from flows.datasets.training_set import (
+    Split,
     TrainingSet,
     collect_futures,
     join_features,
@@ -41,6 +42,8 @@ ROWS_PER_JOIN = 25_000
 #: Fewer say nothing: published models with fewer outcomes are the ones that do not replicate.
 MIN_ROWS = 400
 MIN_OUTCOMES = 60
+#: Of either outcome in each part of the split: with fewer a part can be neither learnt nor told.
+MIN_OF_A_PART = 3
 
 
 class NotEnoughLabelsError(RuntimeError):
@@ -58,7 +61,7 @@ def load_training_set(lake_url: str) -> TrainingSet:
         consented = read_consented_types(engine, purposes=["training"])
         found = collect_entities(engine, lake_url, consented)
     entities = found.entities
-    _require_enough(entities)
+    require_enough(entities)
     store = FeatureStore(repo_path=str(REPOSITORY))
     joined = [
         blank_unconsented(join_features(store, part), consented)
@@ -66,7 +69,8 @@ def load_training_set(lake_url: str) -> TrainingSet:
     ]
     frame = pl.concat(part.select(JOIN_KEY, INDEX_DATE, LABEL, WORSENED, "age") for part in joined)
     rows = concatenate_rows([stack_rows(part) for part in joined])
-    split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE])
+    split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE], frame[LABEL].to_numpy())
+    require_both_outcomes(split, frame[LABEL].to_numpy())
     get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
     return TrainingSet(frame, rows, found.futures, split, found.screened, found.doubted)
 
@@ -75,20 +79,22 @@ def load_training_set(lake_url: str) -> TrainingSet:
 class Collected:
     """The entity frame and the futures of its rows, in the order Feast gives back.
 
-    `screened` rows come from screenings alone; `doubted` ones are left out.
+    `screened` rows come from screenings alone; `doubted` ones are left out. `withheld` adjudicated
+    outcomes are of people who let nothing be used for training.
     """
 
     entities: pl.DataFrame
     futures: Matrix
     screened: int
     doubted: int
+    withheld: int
 
 
 def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> Collected:
     """Label the index dates of the lake and of screenings, a bucket at a time."""
     known_until = find_last_day(lake_url)
     frames, futures = [], []
-    screened = doubted = 0
+    screened = doubted = withheld = 0
     for bucket in range(BUCKET_COUNT):
         surveys, events, outcomes = (
             scan_table(lake_url, name, bucket).collect()
@@ -96,7 +102,11 @@ def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> 
         )
         asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
         seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
-        labels = derive_labels(asked, seen, outcomes, known_until)
+        adjudicated = outcomes.join(
+            consented.filter(pl.any_horizontal(DATA_TYPES)), on=JOIN_KEY, how="semi"
+        )
+        withheld += outcomes.height - adjudicated.height
+        labels = derive_labels(asked, seen, adjudicated, known_until)
         landed = make_entity_frame(labels, asked)
         together = add_screened_rows(landed, read_screened_rows(engine, bucket), consented)
         doubts = read_doubted_dates(engine, bucket)
@@ -105,18 +115,33 @@ def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> 
         futures.append(collect_futures(kept, asked))
         screened += together.height - landed.height
         doubted += together.height - kept.height
-    return Collected(pl.concat(frames), np.concatenate(futures), screened, doubted)
+    return Collected(pl.concat(frames), np.concatenate(futures), screened, doubted, withheld)
 
 
-def _require_enough(entities: pl.DataFrame) -> None:
+def require_enough(entities: pl.DataFrame) -> None:
+    """Raise NotEnoughLabelsError where there are too few rows or outcomes to learn from."""
     outcomes = int(entities[LABEL].sum() or 0)
     if entities.height < MIN_ROWS or outcomes < MIN_OUTCOMES:
         raise NotEnoughLabelsError(
             f"{entities.height} labelled index dates of {entities[JOIN_KEY].n_unique()} "
             f"individuals who consent to training, {outcomes} with the outcome; at least "
             f"{MIN_ROWS} and {MIN_OUTCOMES} are needed (a PHQ-9 followed by another within "
-            "90 days each)"
+            "90 days each, or an adjudicated outcome)"
         )
+
+
+def require_both_outcomes(split: Split, labels: Labels) -> None:
+    """Raise NotEnoughLabelsError where a part of the split lacks one of the outcomes."""
+    for name in ("fitting", "stopping", "calibration", "held_out"):
+        chosen = getattr(split, name)
+        occurred = int(labels[chosen].sum())
+        least = min(occurred, int(chosen.sum()) - occurred)
+        if least < MIN_OF_A_PART:
+            raise NotEnoughLabelsError(
+                f"the {name.replace('_', '-')} part of the people has {int(chosen.sum())} labelled "
+                f"index dates, {occurred} with the outcome; at least {MIN_OF_A_PART} with and "
+                "without it are needed in each part"
+            )
 
 
 def blank_unconsented(frame: pl.DataFrame, consented: pl.DataFrame) -> pl.DataFrame:

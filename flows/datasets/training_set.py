@@ -37,6 +37,8 @@ STOPPING_SHARE = 0.08
 #: Quantile of index dates at which the held-out period begins.
 HELD_OUT_FROM = 0.6
 STOPPING_PART = 2
+#: Rows of either outcome that each part of a split in time must have.
+MIN_IN_TIME = 3
 
 
 class LostRowsError(RuntimeError):
@@ -143,6 +145,14 @@ class Split:
     stopping: NDArray[np.bool_]
     calibration: NDArray[np.bool_]
     held_out: NDArray[np.bool_]
+    #: Whether the held-out rows are later than all that is learnt from.
+    by_time: bool = True
+
+    def holds_both(self, labels: Labels, least: int = MIN_IN_TIME) -> bool:
+        """Return True if every part has at least so many rows of either label."""
+        parts = (self.fitting, self.stopping, self.calibration, self.held_out)
+        counts = [(int(labels[part].sum()), int((~labels[part]).sum())) for part in parts]
+        return all(min(count) >= least for count in counts)
 
     def limit(self, kept: NDArray[np.bool_]) -> "Split":
         """Return the split of the kept rows alone."""
@@ -151,6 +161,7 @@ class Split:
             stopping=self.stopping & kept,
             calibration=self.calibration & kept,
             held_out=self.held_out & kept,
+            by_time=self.by_time,
         )
 
 
@@ -166,8 +177,12 @@ def place_individuals(individuals: pl.Series) -> NDArray[np.int64]:
     return np.searchsorted(edges, position, side="right")
 
 
-def split_rows(individuals: pl.Series, index_dates: pl.Series) -> Split:
-    """Split by individual and by time.
+def split_rows(
+    individuals: pl.Series, index_dates: pl.Series, labels: Labels | None = None
+) -> Split:
+    """Split by individual and by time; by individual alone where the span is too short for that.
+
+    It is too short where a part would have fewer than MIN_IN_TIME rows of either of the `labels`.
 
     Held-out individuals are judged on the last part of the period only, the others are
     learnt from only where their 90 days end before it begins, so that nothing of the
@@ -178,11 +193,20 @@ def split_rows(individuals: pl.Series, index_dates: pl.Series) -> Split:
     boundary = find_time_boundary(index_dates)
     late = (index_dates >= boundary).to_numpy()
     learnable = (index_dates < boundary - timedelta(days=HORIZON_DAYS)).to_numpy()
-    return Split(
+    in_time = Split(
         held_out=(part == 0) & late,
         calibration=(part == 1) & learnable,
         stopping=(part == STOPPING_PART) & learnable,
         fitting=(part == 3) & learnable,
+    )
+    if labels is None or in_time.holds_both(labels):
+        return in_time
+    return Split(
+        fitting=part == 3,
+        stopping=part == STOPPING_PART,
+        calibration=part == 1,
+        held_out=part == 0,
+        by_time=False,
     )
 
 
@@ -221,7 +245,8 @@ class TrainingSet:
         """
         stopping = place_individuals(self.frame[JOIN_KEY]) == STOPPING_PART
         nobody = np.zeros(len(stopping), dtype=bool)
-        return replace(self, split=Split(~stopping, stopping, nobody, nobody))
+        everything = Split(~stopping, stopping, nobody, nobody, self.split.by_time)
+        return replace(self, split=everything)
 
     def read_phq9_totals(self) -> Probabilities:
         """Return the PHQ-9 total of each row's index date, NaN where unknown."""

@@ -139,24 +139,28 @@ def draw_figures(
 ) -> dict[str, Figure]:
     """Return every plot of a release by name."""
     figures = plots.draw_all(found.labels, found.probabilities, found.by_member, manifest)
-    trees = members.get("lightgbm")
-    if isinstance(trees, BoostedTrees):
-        words = [column.label for column in list_model_inputs()]
-        explanation = explain_trees(trees, found.rows.features, words, seed)
-        figures |= {
-            "shap_beeswarm": draw_beeswarm(explanation),
-            "shap_bar": draw_bar(explanation),
-        }
-    if "tft" in members:
-        # Imported late: without a TFT nothing here needs torch.
-        from flows.models.tft import draw_attention, draw_variable_importance
-
-        network = cast("ForecastingMember", members["tft"])
-        figures |= {
-            "tft_variable_importance": draw_variable_importance(network, found.rows),
-            "tft_attention": draw_attention(network, found.rows),
-        }
+    for member in members.values():
+        if member.pictures == "attributions":
+            figures |= draw_attributions(cast("BoostedTrees", member), found, seed)
+        elif member.pictures == "attention":
+            figures |= draw_attention_of(cast("ForecastingMember", member), found)
     return figures
+
+
+def draw_attributions(trees: BoostedTrees, found: HeldOut, seed: int) -> dict[str, Figure]:
+    words = [column.label for column in list_model_inputs()]
+    explanation = explain_trees(trees, found.rows.features, words, seed)
+    return {"shap_beeswarm": draw_beeswarm(explanation), "shap_bar": draw_bar(explanation)}
+
+
+def draw_attention_of(network: "ForecastingMember", found: HeldOut) -> dict[str, Figure]:
+    # Imported late: without a transformer nothing here needs torch.
+    from flows.models.tft import draw_attention, draw_variable_importance
+
+    return {
+        "tft_variable_importance": draw_variable_importance(network, found.rows),
+        "tft_attention": draw_attention(network, found.rows),
+    }
 
 
 def log_evaluation(evaluation: Evaluation) -> None:
@@ -195,6 +199,7 @@ def log_card(
         not_judged_table=describe_table(evaluation.not_judged, "Every group was judged."),
         groups_table=describe_table(evaluation.groups, "No group is large enough to be judged."),
         decisions=describe_decisions(manifest, decisions),
+        split_in_time=training_set.split.by_time,
         period=(dates.min(), dates.max()),  # type: ignore[arg-type]
         horizon_days=HORIZON_DAYS,
     )

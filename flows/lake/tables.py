@@ -197,7 +197,7 @@ def _holds_days(table: DeltaTable, column: str) -> bool:
 
 
 def forget_earlier_versions(location: str) -> None:
-    """Remove files that only earlier versions of a table use, and what the log says of them."""
+    """Remove files that only earlier versions of a table use, and their entries in the log."""
     table = DeltaTable(location, storage_options=storage_options())
     table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
     if table.metadata().configuration.get(LOG_RETENTION) != NO_RETENTION:

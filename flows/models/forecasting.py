@@ -31,7 +31,7 @@ from flows.models.forecast_graph import (
     summarise,
 )
 from flows.models.forecast_inputs import Preparation, arrange, draw_targets, make_lengths
-from flows.models.member import SEQUENCE_INPUT, FittingData
+from flows.models.member import SEQUENCE_INPUT, FittingData, Pictures
 
 LARGEST_GRADIENT = 1.0
 WEIGHT_DECAY = 1e-4
@@ -70,6 +70,11 @@ class ForecastingMember:
     @property
     def graph_input(self) -> str:
         return SEQUENCE_INPUT
+
+    @property
+    def pictures(self) -> Pictures:
+        # Only the transformer can be asked what it attends to.
+        return "attention" if hasattr(self.network, "interpret_output") else None
 
     def predict(self, rows: ModelRows) -> Probabilities:
         """Score with the library's own forward pass and its own quantiles."""

@@ -2,7 +2,13 @@
 
 from collections.abc import Iterable
 
-from feature_repo.wearable_windows import CHANGEABLE_CHANNELS, WINDOWED_CHANNELS, WINDOWS_DAYS
+from feature_repo.wearable_windows import (
+    CHANGEABLE_CHANNELS,
+    WINDOWED_CHANNELS,
+    WINDOWS_DAYS,
+    name_last,
+    name_window,
+)
 from mlruns_config.manifest import FeatureDescription, Lever
 
 #: The window whose mean is told and whose usual range is tried.
@@ -15,7 +21,7 @@ def describe_levers(features: Iterable[FeatureDescription]) -> list[Lever]:
     levers = []
     for channel in CHANGEABLE_CHANNELS:
         label, unit = WINDOWED_CHANNELS[channel]
-        told = known[f"{channel}_mean_{TOLD_WINDOW}"]
+        told = known[name_window(channel, "mean", TOLD_WINDOW)]
         if told.usual_low is None or told.usual_high is None:
             continue
         columns = list_columns(channel)
@@ -34,5 +40,5 @@ def describe_levers(features: Iterable[FeatureDescription]) -> list[Lever]:
 def list_columns(channel: str) -> list[str]:
     """Return the columns that tell a channel's level, the one to tell first."""
     others = [days for days in WINDOWS_DAYS if days != TOLD_WINDOW]
-    windows = [f"{channel}_mean_{days}" for days in (TOLD_WINDOW, *others)]
-    return [*windows, f"{channel}_last"]
+    windows = [name_window(channel, "mean", days) for days in (TOLD_WINDOW, *others)]
+    return [*windows, name_last(channel)]

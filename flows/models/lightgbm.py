@@ -22,6 +22,7 @@ from flows.models.member import (
     OPSET,
     FittingData,
     GraphInput,
+    Pictures,
     make_graph_input,
     make_graph_output,
 )
@@ -70,6 +71,10 @@ class BoostedTrees:
     @property
     def parameters(self) -> dict[str, Any]:
         return PARAMETERS | {"trees": self.booster.num_trees()}
+
+    @property
+    def pictures(self) -> Pictures:
+        return "attributions"
 
     @property
     def graph_input(self) -> GraphInput:

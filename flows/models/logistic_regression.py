@@ -31,6 +31,7 @@ from flows.models.member import (
     OPSET,
     FittingData,
     GraphInput,
+    Pictures,
     make_graph_input,
     make_graph_output,
 )
@@ -84,6 +85,10 @@ class FoldedRegression:
     @property
     def parameters(self) -> dict[str, Any]:
         return {"ridge_c": RIDGE_C, "columns": len(self.mean), "ramps": len(self.ramps)}
+
+    @property
+    def pictures(self) -> Pictures:
+        return None
 
     @property
     def graph_input(self) -> GraphInput:

@@ -16,6 +16,7 @@ from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities, Rows
 GRAPH_INPUT: Literal["features"] = "features"
 SEQUENCE_INPUT: Literal["sequence"] = "sequence"
 GraphInput = Literal["features", "sequence"]
+Pictures = Literal["attributions", "attention"] | None
 GRAPH_OUTPUT = "probability"
 OPSET = 17
 ML_OPSET = 3
@@ -67,6 +68,10 @@ class FittedMember(Protocol):
     @property
     def graph_input(self) -> GraphInput:
         """GRAPH_INPUT or SEQUENCE_INPUT: which part of ModelRows the graph takes."""
+
+    @property
+    def pictures(self) -> Pictures:
+        """What a report draws of it: attributions of its trees, its attention, or nothing."""
 
     def predict(self, rows: ModelRows) -> Probabilities:
         """Return the probability of the outcome for each row."""

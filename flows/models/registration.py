@@ -29,6 +29,7 @@ from mlruns_config.manifest import (
     MANIFEST_FILE,
     MANIFEST_HASH_TAG,
     MEMBER_MODELS,
+    ORIGIN_TAG,
     RELEASE_MODEL,
     MemberPin,
     ReleaseManifest,
@@ -134,6 +135,8 @@ def register_release(
     version = create_version(RELEASE_MODEL, f"{info.artifact_uri}/{RELEASE_FOLDER}", run_id)
     description = describe_version(card, manifest, info.experiment_id)
     client.update_model_version(RELEASE_MODEL, str(version), description=description)
+    origin = "simulated" if manifest.is_simulated else "people"
+    client.set_model_version_tag(RELEASE_MODEL, str(version), ORIGIN_TAG, origin)
     digest = hashlib.sha256(text.encode()).hexdigest()
     client.set_model_version_tag(RELEASE_MODEL, str(version), MANIFEST_HASH_TAG, digest)
     if signer is not None:

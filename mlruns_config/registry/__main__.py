@@ -2,4 +2,5 @@
 
 from mlruns_config.registry.commands import app
 
-app()
+if __name__ == "__main__":
+    app()

@@ -18,7 +18,7 @@ ROWS_PER_FETCH = 1_000
 
 @dataclass(frozen=True)
 class TrailFilter:
-    """Which rows a reader asks for; None: any."""
+    """Filter of a search for audit rows; None: any."""
 
     event_type: str | None = None
     action: str | None = None

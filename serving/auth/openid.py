@@ -32,7 +32,7 @@ log = structlog.get_logger("serving.auth")
 CALLBACK_PATH = f"{SIGN_IN_PATH}/callback"
 SCOPES = "openid profile"
 TIMEOUT_SECONDS = 3
-#: The provider's description of itself is read anew after this.
+#: The provider's metadata is read again after this.
 DESCRIPTION_LIVES_SECONDS = 3600
 REQUIRED_CLAIMS = ("exp", "iat", "iss", "aud", "sub", "nonce")
 #: How far the provider's clock may differ.

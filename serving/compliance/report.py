@@ -41,7 +41,7 @@ from serving.reviews.queue import count_open, find_rank
 #: A promotion leads to the first; a rollback takes a release back there from the second.
 PRODUCTION, ARCHIVED = "Production", "Archived"
 
-#: What no record of the past tells: these rows are of the moment of the report.
+#: Rows of the moment of the report; no record holds their past.
 AS_OF_NOW = (
     "consents_expiring_in_7_days",
     "open_reviews_by_priority",

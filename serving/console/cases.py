@@ -150,7 +150,7 @@ def raise_crisis(
     signed_in: CrisisOverrider,
     form: SentForm,
 ) -> Response:
-    """Put a screening into the top band on a clinician's word."""
+    """Put a screening into the top band by a clinician's override."""
     prediction = find_prediction(session, prediction_id)
     body = validate_form(OverrideBody, {"comment": form.get("crisis_comment")})
     if isinstance(body, FieldErrors):
@@ -185,7 +185,7 @@ def explain_decision(values: Mapping[str, Any]) -> dict[str, str]:
             "reason_code": "Choose why the priority is another",
             "comment": "Explain the other priority in a sentence",
         },
-        "refer": {"comment": "Write to whom you refer, and why"},
+        "refer": {"comment": "Name the service you refer to, and the reason"},
     }
     return {name: text for name, text in needed.get(decision, {}).items() if name not in values}
 

@@ -140,7 +140,7 @@ def export_audit(request: Request, services: WorkerServices, _person: AuditReade
 
 
 def read_filter(query: Mapping[str, str], services: Services) -> TrailFilter:
-    """Return what a search form asks for; a person is named by pseudonym or by own id."""
+    """Return the filter of a search form; a person is named by pseudonym or by own id."""
     settings = services.settings
     since, until = read_day(query.get("first")), read_day(query.get("last"))
     for name, day in (("first", since), ("last", until)):
@@ -168,7 +168,7 @@ def show_passport(
     services: WorkerServices,
     person: PassportReader,
 ) -> Response:
-    """Show everything that led to a prediction, and what became of it."""
+    """Show everything that led to a prediction, and its outcome."""
     prediction = find_prediction(session, prediction_id)
     addresses = Addresses.read(services.settings)
     role = person.principal.role

@@ -1,4 +1,4 @@
-"""Values in the words of a page: instants, waiting times, bands, uncertainty, data types."""
+"""Values as text on a page: instants, waiting times, bands, uncertainty, data types."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -64,7 +64,7 @@ def shorten(text: str) -> str:
 
 
 def choose_indicator(answer: Mapping[str, Any]) -> str:
-    """Return `critical` for the crisis rule alone: a score by itself is never critical."""
+    """Return `critical` for the crisis rule only: a score alone is never critical."""
     if answer["decided_by"] == "crisis_rule":
         return "critical"
     return "warning" if is_shown(answer) else "info"

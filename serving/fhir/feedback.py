@@ -133,7 +133,7 @@ def _decide_or_note(
     try:
         actions.decide(session, trail, item.id, principal, make_decision(item, feedback))
     except (ConflictError, RefusedError):
-        # Another clinician has claimed it: what the EHR reports stands beside it as a note.
+        # Another clinician has claimed it: the feedback is kept as a note.
         actions.add_note(session, trail, item.id, principal, describe(feedback))
 
 
@@ -147,14 +147,14 @@ def make_decision(item: ReviewItem, feedback: CardFeedback) -> ReviewDecision:
 
 
 def choose_band(given: str) -> str:
-    """Return the highest band below `given` that no one is queued for; the lowest at last."""
+    """Return the highest band below `given` that is not queued, or else the lowest."""
     order = list(Band)
     below = [band for band in UNQUEUED_BANDS if order.index(band) < order.index(Band(given))]
     return max(below, key=order.index, default=order[0]).value
 
 
 def describe(feedback: CardFeedback) -> str:
-    """Return the words of a feedback: the clinician's own, or the reason's."""
+    """Return the text of a feedback: the clinician's comment, or that of the reason."""
     comment = feedback.overrideReason.userComment if feedback.overrideReason else None
     reason = find_reason(feedback)
     words = comment or (DISPLAYS[reason] if reason else "Suggestion accepted")

@@ -1,4 +1,4 @@
-"""The CDS Hooks service: which data it asks for, and what a call says.
+"""The CDS Hooks service: the data it prefetches, and the fields of a call.
 
 Source: CDS Hooks 2.0, "Discovery" and "Calling a CDS Service"; hook patient-view 1.0.
 """
@@ -15,7 +15,7 @@ from serving.fhir.observations import find_total_code
 
 SERVICE_ID = "mhras-review"
 HOOK = "patient-view"
-#: Entries of a prefetched search that are read; an EHR may send more than was asked for.
+#: Entries of a prefetched search that are read; an EHR may send more than requested.
 MOST_ENTRIES = 200
 PREFETCH = {
     "patient": "Patient/{{context.patientId}}",
@@ -30,7 +30,7 @@ ResourceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9\-.]{1,64}$")
 
 
 class HookPart(BaseModel):
-    """Fields that the specification adds later are passed over, as it asks of services."""
+    """Unknown fields are ignored, as the specification requires of services."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -27,7 +27,7 @@ from feature_repo.instruments import GAD7, INSTRUMENTS, ITEM_COLUMNS, PHQ9
 from feature_repo.outcomes import HORIZON_DAYS
 from serving.fhir.elements import Resource
 
-#: The horizon of an estimate: what was answered before it says nothing of today.
+#: The horizon of an estimate: older answers are not used for today.
 MAX_AGE = timedelta(days=HORIZON_DAYS)
 
 
@@ -49,7 +49,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a list of resources says: surveys, and why the others give none."""
+    """The surveys in a list of resources, and why the others contain none."""
 
     surveys: tuple[Survey, ...]
     problems: tuple[str, ...] = ()

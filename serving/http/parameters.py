@@ -105,7 +105,7 @@ def read_cursor(cursor: str, *readers: Callable[[Any], Any]) -> Sequence[Any]:
             raise ValueError("another number of parts")
         return [read(part) for read, part in zip(readers, parts, strict=True)]
     except (ValueError, TypeError, binascii.Error, RecursionError):
-        raise UnusableError("the cursor is not one of ours") from None
+        raise UnusableError("the cursor is not valid") from None
 
 
 def read_instant(part: Any) -> datetime:

@@ -64,10 +64,10 @@ RenderProblem = Callable[[Request, Problem, Mapping[str, str]], Response]
 class InvalidRequestError(ProblemError):
     status = 422
     kind = "invalid-request"
-    title = "The request is not usable"
+    title = "Invalid request"
 
     def __init__(self, errors: list[FieldProblem]) -> None:
-        super().__init__("it is not usable; errors names each field")
+        super().__init__("see `errors` for each field")
         self.errors = errors
 
 
@@ -78,15 +78,15 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         401: "No valid token.",
         403: "The role, or the individual's consent, does not allow it; audited.",
         404: "There is no such record.",
-        409: "It cannot be done now: somebody else is at it, or was first.",
+        409: "Conflict: another user claimed or changed the record first.",
         412: "Data that the service needs were not sent; `detail` names them.",
         413: "The body is too large.",
         422: "The request is not usable; `errors` names each field.",
-        429: "Too many requests by this caller; `Retry-After` says when there is room.",
+        429: "Too many requests of this caller; `Retry-After` gives the wait in seconds.",
         500: "Nothing was recorded.",
         503: "The database or the release is unavailable, or the service is overloaded; "
         "nothing was recorded.",
-        504: "It took too long; `detail` says whether anything may have been recorded.",
+        504: "Timed out; `detail` states whether anything may have been recorded.",
     }
     # `model` registers the schema; `content` gives the media type that is really sent.
     return {

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
+from serving.database.review_terms import ReviewStatus
 from serving.database.tables import (
     ContactAttempt,
     CrisisOverride,
@@ -16,7 +17,6 @@ from serving.database.tables import (
     ReviewEvent,
     ReviewItem,
 )
-from serving.reviews.queue import OPEN
 
 
 def remove_predictions_before(session: Session, before: datetime, limit: int) -> int:
@@ -24,7 +24,9 @@ def remove_predictions_before(session: Session, before: datetime, limit: int) ->
 
     Labels, shadow scores and idempotency keys go with them by their foreign keys.
     """
-    is_open = exists().where(ReviewItem.prediction_id == Prediction.id, ReviewItem.status.in_(OPEN))
+    is_open = exists().where(
+        ReviewItem.prediction_id == Prediction.id, ReviewItem.status != ReviewStatus.DECIDED
+    )
     statement = (
         select(Prediction.id)
         .where(Prediction.created_at < before, ~is_open)

@@ -1,7 +1,7 @@
-"""The passport of a prediction: everything that led to it, and what became of it, on one page.
+"""The passport of a prediction: everything that led to it and its outcome, on one page.
 
 From a prediction id to release, members, runs, data, checks, code, inputs, consent, review and
-who has looked at it. What the registry says is left out while it is away, and said to be.
+viewings. While the registry is away its part is left out and listed in `missing`.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ Shown = TypeVar("Shown", bound=PassportPart)
 
 
 class MemberOrigin(PassportPart):
-    """One member by version: what it said here, its run, and the hashes it was checked by."""
+    """One member by version: its estimate here, its run, and the hashes it was checked with."""
 
     name: str
     registered_model: str
@@ -112,7 +112,7 @@ class Override(PassportPart):
 
 
 class ShadowWord(PassportPart):
-    """What the other release of a rollout would have said."""
+    """The result of the other release of a rollout."""
 
     release_version: str
     arm: str
@@ -123,7 +123,7 @@ class ShadowWord(PassportPart):
 
 
 class Label(PassportPart):
-    """What became of the prediction (outcome), or what the reviewer found right (review)."""
+    """The outcome of the prediction, or the band that the reviewer found right (review)."""
 
     kind: str
     source: str

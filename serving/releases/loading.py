@@ -218,7 +218,7 @@ def _make_unknown_sequence(release: Release) -> WeeklySequence | None:
 
 
 def check_uncertainty(release: Release, inputs: Inputs) -> None:
-    """Raise ReleaseRejectedError unless the refits are as many as the manifest says.
+    """Raise ReleaseRejectedError unless the number of refits is that of the manifest.
 
     Raises ScoringFailedError where a graph fails.
     """
@@ -228,7 +228,7 @@ def check_uncertainty(release: Release, inputs: Inputs) -> None:
         refits = member.predict_refits(inputs)
         if refits is not None and refits.shape[1] not in counts:
             raise ReleaseRejectedError(
-                f"{member.pin.name} has {refits.shape[1]} refits, the manifest says {counts}"
+                f"{member.pin.name} has {refits.shape[1]} refits, the manifest has {counts}"
             )
 
 

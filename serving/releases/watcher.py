@@ -56,7 +56,7 @@ class Choice:
         return [*views.values(), *scored]
 
     def list_fallbacks(self) -> list["Choice"]:
-        """Return who answers instead where this release cannot score: Production, if anybody."""
+        """Return the release that answers where this one cannot score: Production, or none."""
         if self.arm == "production" or self.shadow is None:
             return []
         return [Choice(self.shadow, "production", shadow=self.release)]
@@ -127,7 +127,7 @@ class ReleaseWatcher:
         if self.problem is None:
             self.candidate_problem = self._attempt(self._refresh_candidate, self.candidate_problem)
         if self.candidate_problem is not None:
-            # Not known to be sound, or not known to be wanted any more: it answers nobody.
+            # Not known to be sound, or no longer a candidate: it answers no request.
             self.candidate = None
 
     def _attempt(
@@ -199,7 +199,7 @@ class ReleaseWatcher:
         while not self._stop.wait(self._poll_seconds):
             try:
                 self.refresh()
-            # The thread must outlive any surprise, or no later release is ever noticed.
+            # The thread must outlive any error, or no later release is ever loaded.
             except Exception as error:
                 log.error("looking for a new release failed", error=describe_error(error))
                 self.problem = ReleaseProblem(None, "looking for a new release failed")

@@ -1,4 +1,4 @@
-"""The review queue: who looks at whom first, who has taken it on, and what was decided.
+"""The review queue: its order, claims and decisions.
 
 Every change is one conditional UPDATE, so of two clinicians who reach for the same item one
 gets it. Open items are pending or claimed; ORDER has the most urgent first.
@@ -323,7 +323,7 @@ def _explain(session: Session, review_id: UUID, principal: Principal, action: st
         return error
     if item.status == ReviewStatus.CLAIMED and item.claimed_by != principal.user_id:
         return ClaimedByAnotherError(
-            "the item is claimed by somebody else", principal, action, item.anonymized_id
+            "the item is claimed by another clinician", principal, action, item.anonymized_id
         )
     if item.status in OPEN and action == "decide_review":
         return SecondPersonNeededError(

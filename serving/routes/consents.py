@@ -123,7 +123,7 @@ def get_consents(
     principal: ConsentManager,
     session: DbSession,
 ) -> ConsentState:
-    """Show what an individual agrees to. Of whom nothing is known, nothing is allowed."""
+    """Show what an individual agrees to. Without a consent record, nothing is permitted."""
     request.state.anonymized_id = anonymized_id
     return view_consents(session, trail, anonymized_id)
 

@@ -200,7 +200,7 @@ async def process_transaction(
 async def screen_entries(
     entries: Sequence[Entry], caller: EhrCaller, services: Services
 ) -> dict[str, Any]:
-    """Return the prediction of the one person whom the resources are about, by column."""
+    """Return the prediction of the one person in the resources, by column."""
     if caller.client is not None:
         services.rates.admit(caller.principal.user_id)
     settings = services.settings

@@ -48,7 +48,7 @@ class PredictionPage(Page):
 
 
 class Access(BaseModel):
-    """Somebody saw or changed something about an individual, or was refused."""
+    """One access to an individual's record, granted or refused."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
@@ -87,7 +87,7 @@ class StorePart(BaseModel):
 
 
 class ErasureAnswer(BaseModel):
-    """How far an erasure is, and the receipt that anybody with the public key can check."""
+    """The progress of an erasure, and its receipt, which the public key verifies."""
 
     erasure_id: UUID
     anonymized_id: str = Field(examples=[EXAMPLE_ID])
@@ -176,7 +176,7 @@ def export_individual(
     session: DbSession,
     form: Annotated[
         Literal["json", "fhir"] | None,
-        Query(alias="format", description="By default what the Accept header asks for."),
+        Query(alias="format", description="By default the type of the Accept header."),
     ] = None,
     accept: Annotated[str, Header(max_length=1000, include_in_schema=False)] = "",
 ) -> JSONResponse:

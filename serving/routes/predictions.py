@@ -28,7 +28,7 @@ class KnownPrediction(BaseModel):
     """An answer as it was given, and the band it stands in now."""
 
     answer: ScreeningAnswer
-    risk_band: Band = Field(description="The top band where a clinician's word put it there.")
+    risk_band: Band = Field(description="The top band after a clinician's override.")
     crisis_override: bool
     requested_by: str
 
@@ -58,7 +58,7 @@ def get_passport(
     session: DbSession,
     services: WorkerServices,
 ) -> Passport:
-    """Return what led to a prediction and what became of it, so far as the role may see it."""
+    """Return what led to a prediction and its outcome, so far as the role may see it."""
     prediction = find_prediction(session, prediction_id)
     addresses = Addresses.read(services.settings)
     return view_passport(session, trail, prediction, services.manifests, addresses, reader.role)

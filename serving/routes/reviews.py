@@ -106,7 +106,7 @@ def find_reviews(
 def get_review(
     review_id: UUID, trail: Trail, principal: Reviewer, session: DbSession
 ) -> ReviewDetail:
-    """Show one item with what the screening said and what happened to it since."""
+    """Show one item with its screening and its history."""
     return describe_item(session, actions.view_item(session, trail, review_id))
 
 
@@ -137,7 +137,7 @@ def decide_review(
     principal: Reviewer,
     session: DbSession,
 ) -> ReviewDetail:
-    """Agree, override, or refer. An item that somebody else has claimed is theirs to decide."""
+    """Agree, override, or refer. An item claimed by another clinician returns 409."""
     item = actions.decide(session, trail, review_id, principal, body.to_decision())
     return show_change(request, session, item)
 

@@ -22,8 +22,8 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         pattern=IDEMPOTENCY_KEY,
-        description="A name of your own for this request: sent again within 24 hours with the "
-        "same body, it gets the same answer and screens nobody twice.",
+        description="Your own name for this request. Repeating the request within 24 hours "
+        "returns the original result.",
     ),
 ]
 
@@ -66,7 +66,7 @@ async def screen_individual(
 async def screen_individuals(
     body: BatchRequest, request: Request, principal: Screener, services: WorkerServices
 ) -> Response:
-    """Screen up to 1,000 individuals; each item is answered or refused by itself."""
+    """Screen up to 1,000 individuals; each item has its own result or problem."""
     answer = await screen_batch(body.items, principal, read_request_id(request), services.screening)
     return Response(answer.model_dump_json(), media_type="application/json")
 

@@ -106,6 +106,9 @@ class ReleasePart(AnswerPart):
     name: str
     version: int
     feature_service: str
+    simulated_data: bool = Field(
+        default=False, description="Whether the release was trained on simulated people."
+    )
     members: list[MemberPart]
 
 

@@ -293,5 +293,6 @@ def describe_release(assessment: Assessment) -> ReleasePart:
         name=RELEASE_MODEL,
         version=release.version,
         feature_service=release.manifest.feature_service,
+        simulated_data=release.manifest.is_simulated,
         members=members,
     )

@@ -67,12 +67,22 @@ def make_report(score: float, version: int = PRODUCTION, days_ago: int = 0) -> D
     ],
 )
 def test_the_newest_and_two_of_five_reports_must_breach(scores, reason):
-    assert judge_drift([make_report(score) for score in scores], PRODUCTION) == reason
+    reports = [make_report(score, days_ago=30 * n) for n, score in enumerate(scores)]
+    assert judge_drift(reports, PRODUCTION) == reason
+
+
+def test_breaches_in_windows_that_overlap_count_once():
+    daily = [make_report(0.9, days_ago=n) for n in range(30)]
+    assert "1 of the last 5" in str(judge_drift(daily, PRODUCTION))
+    assert judge_drift([*daily, make_report(0.9, days_ago=30)], PRODUCTION) is None
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=8))
 def test_reports_against_an_earlier_release_call_for_nothing(found):
-    reports = [make_report(score, PRODUCTION if own else 3) for score, own in found]
+    reports = [
+        make_report(score, PRODUCTION if own else 3, days_ago=30 * n)
+        for n, (score, own) in enumerate(found)
+    ]
     acts = judge_drift(reports, PRODUCTION) is None
     breaches = [own and score >= 0.3 for score, own in found[:5]]
 
@@ -106,7 +116,7 @@ def emitted(monkeypatch) -> list[tuple[str, dict]]:
 def test_drift_that_has_lasted_waits_for_the_cool_down(world, caplog):
     version = world.report.release_version
     with Session(world.engine) as session, session.begin():
-        session.add_all([make_report(0.9, version, days_ago) for days_ago in (0, 1)])
+        session.add_all([make_report(0.9, version, days_ago) for days_ago in (0, 30)])
 
     assert retrain() is None
     assert "less than 7 days ago" in caplog.text

@@ -46,6 +46,7 @@ FACTS = CardFacts(
     coverage_table="| severity | rows |\n|---|---|\n| 20-27 | 90 |",
     groups_table="| group | rows |\n|---|---|\n| women | 900 |",
     decisions={"lightgbm": "+0.021 AUROC"},
+    split_in_time=True,
     period=(date(2023, 1, 1), date(2025, 6, 30)),
     horizon_days=90,
 )
@@ -111,6 +112,15 @@ REQUIRED = {
     "TRIPOD+AI": "| TRIPOD+AI 27 usability and utility in care | ",
     "PROBAST": "| PROBAST 4 analysis | ",
 }
+
+
+def test_a_card_of_simulated_data_has_it_in_title_and_first_line():
+    simulated = render_card(make_release(lineage=LINEAGE | {"simulated": True}), FACTS)
+    title, _, first = simulated.splitlines()[:3]
+
+    assert title == "# Model card (simulated data): mhras-risk"
+    assert first.startswith("**Trained and evaluated on simulated people.")
+    assert "imulated" not in render_card(make_release(), FACTS).split("## TRIPOD")[0]
 
 
 @pytest.mark.parametrize("item", REQUIRED)

@@ -187,10 +187,6 @@ def test_an_adjudicated_outcome_needs_no_follow_up_and_no_waiting():
     assert found == {INDEX: True}
 
 
-def test_an_outcome_of_a_day_without_questionnaire_is_no_row():
-    assert label(phq9(INDEX, 5), outcomes=[outcome(after(1), True)]) == {}
-
-
 def test_an_index_carries_the_time_of_its_answers():
     surveys = pl.DataFrame([phq9(INDEX, 5, hour=17), phq9(after(9), 5)], dict(SURVEYS.schema))
     empty = [pl.DataFrame(schema=dict(table.schema)) for table in (EMR_EVENTS, OUTCOMES)]
@@ -213,4 +209,27 @@ def test_a_label_tells_where_it_comes_from():
     assert found.select("index_date", LABEL, "source").rows() == [
         (INDEX, False, "adjudicated"),
         (after(10), True, "observed"),
+    ]
+
+
+def test_an_adjudicated_outcome_makes_an_index_date_without_any_phq9():
+    assert label(outcomes=[outcome(INDEX, True)], of=LABEL) == {INDEX: True}
+    assert label(outcomes=[outcome(INDEX, False)], of=WORSENED) == {INDEX: False}
+
+
+def test_an_outcome_of_a_day_with_a_phq9_makes_no_second_index_date():
+    found = label(phq9(INDEX, 5), phq9(after(30), 20), outcomes=[outcome(INDEX, False)], of=LABEL)
+    assert found[INDEX] is False
+    assert list(found) == [INDEX]
+
+
+def test_what_is_known_of_the_day_of_an_outcome_counts():
+    labels = derive_labels(
+        pl.DataFrame(schema=dict(SURVEYS.schema)),
+        pl.DataFrame(schema=dict(EMR_EVENTS.schema)),
+        pl.DataFrame([outcome(INDEX, True)], schema=dict(OUTCOMES.schema)),
+        LONG_AFTER,
+    )
+    assert labels["index_time"].to_list() == [
+        datetime(INDEX.year, INDEX.month, INDEX.day, 23, 59, 59, tzinfo=UTC)
     ]

@@ -14,6 +14,8 @@ from feature_repo.online_store import REPOSITORY
 from feature_repo.outcomes import HORIZON_DAYS
 from feature_repo.pseudonyms import pseudonymise
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
+from flows.datasets.labels import LABEL
+from flows.datasets.loading import NotEnoughLabelsError, require_both_outcomes, require_enough
 from flows.datasets.training_set import (
     FUTURE_WEEKS,
     collect_futures,
@@ -261,3 +263,44 @@ def restore_bucket(view, bucket: int) -> None:
         predicate=f"bucket = {bucket}",
     )
     assert 99 not in read_bucket(view, bucket)["stored_phq9_total"].to_list()
+
+
+def test_one_date_of_many_people_is_split_by_individual_alone():
+    names = [pseudonymise(f"p{number}", SALT) for number in range(600)]
+    individuals, dates = pl.Series(names), pl.Series([START] * 600, dtype=pl.Date)
+    labels = np.arange(600) % 4 == 0
+    split = split_rows(individuals, dates, labels)
+
+    assert not split.by_time
+    assert split.holds_both(labels)
+    parts = [getattr(split, part).astype(int) for part in PARTS]
+    assert (np.sum(parts, axis=0) == 1).all()  # every row is in one part
+
+
+def test_years_of_data_are_split_in_time_where_both_outcomes_occur():
+    individuals, dates = draw_index_rows(500)
+    labels = np.arange(len(dates)) % 5 == 0
+
+    assert split_rows(individuals, dates, labels).by_time
+    assert not split_rows(individuals, dates, np.zeros(len(dates), bool)).by_time
+
+
+def test_a_part_without_one_of_the_outcomes_is_named_with_its_numbers():
+    people = [pseudonymise(f"p{number}", SALT) for number in range(55)]
+    individuals, dates = pl.Series(people), pl.Series([START] * 55, dtype=pl.Date)
+    labels = np.arange(55) % 2 == 0
+    split = split_rows(individuals, dates, labels)
+
+    with pytest.raises(NotEnoughLabelsError, match=r"part of the people has \d+ labelled index"):
+        require_both_outcomes(split, labels)
+
+
+def test_a_study_of_fifty_five_people_is_refused_in_one_sentence():
+    entities = pl.DataFrame(
+        {"anonymized_id": [f"p{n}" for n in range(55)], LABEL: [n % 2 == 0 for n in range(55)]}
+    )
+    with pytest.raises(NotEnoughLabelsError) as shortage:
+        require_enough(entities)
+
+    assert str(shortage.value).startswith("55 labelled index dates of 55 individuals")
+    assert "at least 400 and 60 are needed" in str(shortage.value)

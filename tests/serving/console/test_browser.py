@@ -70,7 +70,7 @@ def test_a_crisis_goes_from_the_queue_to_a_decision(person, crisis, engine):
 def test_a_person_is_screened_once_consent_is_recorded_and_not_after_its_withdrawal(person):
     dr, own_id = person(), f"clinic-{uuid.uuid4().hex[:8]}"
     answer_form(dr.open("/console/screen"), own_id, HIGH_ANSWERS)
-    assert "no consent in force" in dr.text
+    assert "no active consent" in dr.text
     dr.page.click("text=Record what the person agrees to")
     assert f"Consent of {own_id}" in dr.text
     dr.page.check("input[name=data_types][value=survey]")
@@ -83,7 +83,7 @@ def test_a_person_is_screened_once_consent_is_recorded_and_not_after_its_withdra
     dr.open(f"/console/individuals/{pseudonymise(own_id, SALT)}/consents")
     dr.page.click("button:has-text('Withdraw')")
     answer_form(dr.open("/console/screen"), own_id, HIGH_ANSWERS)
-    assert "no consent in force" in dr.text
+    assert "no active consent" in dr.text
 
 
 def test_a_reviewer_reads_and_takes_the_quarter(person, crisis):
