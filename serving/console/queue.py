@@ -48,7 +48,7 @@ POSITIONS: dict[QueueOrder, tuple[Any, ...]] = {
     QueueOrder.URGENCY: (read_number, read_real, read_real, read_instant, UUID),
     QueueOrder.DUE: (read_instant, UUID),
     QueueOrder.WAITING: (read_instant, UUID),
-    QueueOrder.NEWEST: (read_real, UUID),
+    QueueOrder.NEWEST: (read_instant, UUID),
 }
 
 

@@ -168,6 +168,9 @@ def _find_due_time(context: Any) -> datetime:
     return find_due_time(values["created_at"], values["priority"])
 
 
+OPEN_ITEMS = text("status IN ('pending', 'claimed')")
+
+
 class ReviewItem(Base):
     """A prediction waiting for, or decided by, a person."""
 
@@ -176,12 +179,13 @@ class ReviewItem(Base):
         Index("idx_review_items_status", "status", "created_at"),
         Index("idx_review_items_anonymized_id", "anonymized_id"),
         Index("idx_review_items_prediction_id", "prediction_id"),
+        Index("idx_review_items_due", "due_at", "id", postgresql_where=OPEN_ITEMS),
+        Index("idx_review_items_waiting", "created_at", "id", postgresql_where=OPEN_ITEMS),
+        Index("idx_review_items_claimed_by", "claimed_by", postgresql_where=OPEN_ITEMS),
         Index(
-            "idx_review_items_due",
-            "due_at",
-            "id",
-            postgresql_where=text("status IN ('pending', 'claimed')"),
+            "idx_review_items_counts", "priority", "status", "due_at", postgresql_where=OPEN_ITEMS
         ),
+        # The index over the expressions of the queue's order is in migration 0016 alone.
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)

@@ -77,12 +77,12 @@ class QueueOrder(StrEnum):
     NEWEST = "newest"
 
 
-#: Columns of each order; the last one settles ties. NEWEST counts back from 1970.
+#: Columns of each order; the last one settles ties. NEWEST runs backward through WAITING's.
 ORDERS: dict[QueueOrder, tuple[Any, ...]] = {
     QueueOrder.URGENCY: ORDER,
     QueueOrder.DUE: (ReviewItem.due_at, ReviewItem.id),
     QueueOrder.WAITING: (ReviewItem.created_at, ReviewItem.id),
-    QueueOrder.NEWEST: (-func.extract("epoch", ReviewItem.created_at), ReviewItem.id),
+    QueueOrder.NEWEST: (ReviewItem.created_at, ReviewItem.id),
 }
 
 
@@ -116,11 +116,13 @@ def list_items(
     order: QueueOrder = QueueOrder.URGENCY,
 ) -> Sequence[ReviewItem]:
     """Return up to `limit` items after a position (`find_position`), in an order."""
-    columns = ORDERS[order]
+    columns, backward = ORDERS[order], order is QueueOrder.NEWEST
     statement = select(ReviewItem).where(*_make_conditions(wanted, datetime.now(UTC)))
     if after is not None:
-        statement = statement.where(tuple_(*columns) > after)
-    return session.scalars(statement.order_by(*columns).limit(limit)).all()
+        place = tuple_(*columns)
+        statement = statement.where(place < after if backward else place > after)
+    ordered = [column.desc() for column in columns] if backward else columns
+    return session.scalars(statement.order_by(*ordered).limit(limit)).all()
 
 
 def _make_conditions(wanted: QueueFilter, now: datetime) -> Iterator[ColumnElement[bool]]:
@@ -149,7 +151,7 @@ def find_position(item: ReviewItem, order: QueueOrder = QueueOrder.URGENCY) -> t
         rank = find_rank(item.priority)
         return rank, -item.crisis_level, -item.risk_score, item.created_at, item.id
     moment = item.due_at if order is QueueOrder.DUE else item.created_at
-    return -moment.timestamp() if order is QueueOrder.NEWEST else moment, item.id
+    return moment, item.id
 
 
 def find_rank(priority: str) -> int:

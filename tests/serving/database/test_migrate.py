@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import Engine, create_engine, event, inspect, select, text
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.orm import Session
 
 from infra.local.postgres import PostgresServer
 from mlruns_config.ledger import LedgerEntry, append_to_ledger, ledger_metadata
@@ -20,13 +21,14 @@ from serving.database.migrate import (
     upgrade,
     wait_for_revision,
 )
-from serving.database.tables import Base
+from serving.database.tables import Base, ReviewItem
+from serving.reviews.queue import OPEN, ORDER
 
 APPEND_ONLY_TABLES = (
     *("audit_log", "audit_chain", "audit_checkpoints", "promotion_ledger"),
     *("erasures", "token_revocations"),
 )
-HEAD = "0015"
+HEAD = "0016"
 
 
 #: Rows as releases before outcomes had names left them.
@@ -190,11 +192,28 @@ def test_pods_that_migrate_at_once_do_not_race(empty_database_url):
 def test_the_migrated_database_equals_the_models(engine):
     with engine.connect() as connection:
         context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True}
+            connection,
+            opts={
+                "compare_type": True,
+                "compare_server_default": True,
+                # Alembic compares expressions by their text, which PostgreSQL writes otherwise.
+                "include_object": lambda _, name, *__: name != "idx_review_items_urgency",
+            },
         )
         differences = compare_metadata(context, [Base.metadata, ledger_metadata])
 
     assert differences == []
+
+
+def test_the_queue_is_listed_by_an_index_and_not_sorted(engine):
+    listed = select(ReviewItem).where(ReviewItem.status.in_(OPEN)).order_by(*ORDER).limit(20)
+    with Session(engine) as session:
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+        session.execute(text("SET LOCAL enable_sort = off"))
+        compiled = listed.compile(engine, compile_kwargs={"literal_binds": True})
+        plan = "\n".join(session.scalars(text(f"EXPLAIN {compiled}")))
+
+    assert "idx_review_items_urgency" in plan
 
 
 @pytest.mark.parametrize("table", APPEND_ONLY_TABLES)
