@@ -5,9 +5,12 @@ BIN := $(VENV)/bin
 DROP ?=
 STATE ?= .mhras
 PEOPLE ?= 3000
+ROLE ?= clinician
+CONSOLE_USER ?= $(ROLE).example
+API ?= http://127.0.0.1:8000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run story quarantine test test-nightly lint types bench lock clean
+.PHONY: help install run start console shell story quarantine test test-nightly lint types bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +27,15 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 run: install ## start everything, train a release on DROP=folder (default: a simulated cohort), screen one individual
 	@$(BIN)/python -m infra.local $(if $(DROP),--drop "$(DROP)") --people $(PEOPLE) --state "$(STATE)" $(if $(ALL),--all-members) $(if $(ONCE),--once)
+
+start: install ## start what STATE holds and nothing else: no pipeline, no screening
+	@$(BIN)/python -m infra.local --state "$(STATE)" --start-only
+
+console: install ## print a link into the running console that works once; ROLE=clinician, auditor, data_scientist, admin
+	@set -a; . "$(STATE)/env"; set +a; $(BIN)/python -m serving.tokens link --user "$(CONSOLE_USER)" --role "$(ROLE)" --base "$(API)"
+
+shell: install ## open a shell with the virtual environment and the variables of STATE
+	@set -a; test ! -f "$(STATE)/env" || . "$(STATE)/env"; set +a; . $(BIN)/activate; exec "$${SHELL:-bash}"
 
 story: install ## drift, a challenger, its way to Production and back, an erasure: told and checked in minutes
 	@$(BIN)/python -m infra.local.story $(if $(ONCE),--once)

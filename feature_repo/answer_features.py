@@ -93,7 +93,7 @@ def compute_answer_features(inputs: Mapping[str, Any]) -> dict[str, Numbers]:
 
 
 def _together(inputs: Mapping[str, Any], names: Sequence[str]) -> Numbers:
-    # NumPy reads None as NaN where it is told to expect numbers.
+    # NumPy reads None as NaN where the type is a number.
     return np.array([inputs.get(name) for name in names], dtype=np.float64)
 
 

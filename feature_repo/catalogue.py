@@ -24,7 +24,7 @@ STORED_VIEWS: tuple[FeatureView, ...] = (
     weekly_sequence,
 )
 
-#: Every view with a table of its own; what the sequence members said is no input of a model.
+#: Every view with a table of its own; outputs of sequence members are no model inputs.
 TABLED_VIEWS = (*STORED_VIEWS, sequence_outputs)
 
 #: Stored only so that request_answers can compare with them.

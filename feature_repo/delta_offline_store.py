@@ -1,6 +1,6 @@
 """Feast's DuckDB offline store, reading Delta tables through `deltalake`.
 
-The stock store asks DuckDB for its `delta` extension, which DuckDB downloads at run time:
+The stock store needs DuckDB's `delta` extension, which DuckDB downloads at run time:
 that fails in a cluster without outbound network. Everything else is Feast's own.
 """
 

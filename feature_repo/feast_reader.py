@@ -15,7 +15,7 @@ from feature_repo.stored_views import StoredRow, StoredView
 
 
 class FeastReader:
-    """Opens the store when first needed, and anew after a failure.
+    """Opens the store when first needed, and again after a failure.
 
     Feast's stores keep a connection and do not replace a broken one: without a new store, a
     restart of the database would degrade every later screening.
@@ -35,7 +35,7 @@ class FeastReader:
             response = store.get_online_features(
                 features=references, entity_rows=[{JOIN_KEY: one} for one in individuals]
             )
-        # Feast lets through whatever its configuration and the store's driver raise.
+        # Feast lets errors of its configuration and of the store's driver through.
         except Exception as error:
             self._store = None
             raise FeatureStoreUnavailableError(type(error).__name__) from error

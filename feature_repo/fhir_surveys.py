@@ -45,7 +45,7 @@ JOIN_WINDOW = timedelta(minutes=10)
 SURVEY_ITEM = "item"
 
 LOINC = re.compile(r"\d{4,6}-\d")
-#: What a response to one of these questionnaires says even where no item can be told.
+#: Signs of one of these questionnaires in a response without a recognisable item.
 TELLTALE = re.compile(r"PHQ-?[0-9]|GAD-?[0-9]|\bLA65(?:68-5|69-3|70-1|71-9)\b", re.IGNORECASE)
 
 COMPLETE_STATUSES = ("completed", "amended")
@@ -95,7 +95,7 @@ def _make_row(family: str, answered: _Answered) -> Resource:
 
 
 def _agree(number: int, points: list[Points]) -> Points:
-    """Return the one answer to an item; a blank says nothing beside an answer."""
+    """Return the one answer to an item; a blank beside an answer is ignored."""
     given = {one for one in points if one is not None}
     if len(given) > 1:
         raise RejectedResourceError(f"item_{number}: has two different answers in one response")
@@ -103,7 +103,7 @@ def _agree(number: int, points: list[Points]) -> Points:
 
 
 def name_form(family: str, panels: set[str], asked: set[int]) -> str:
-    """Return which of a family's instruments was asked, by its panels and its items.
+    """Return which of a family's instruments was used, by its panels and its items.
 
     `asked` holds the numbers of all items that were there, blank ones too: a longer form whose
     items were skipped is not a short one.
@@ -138,7 +138,7 @@ def _find_form(resource: Resource, context: Context) -> Form:
 
 
 def read_form(resource: Resource) -> Form:
-    """Return what a Questionnaire says of its items: by their code, else by their number.
+    """Return the items of a Questionnaire: by their code, else by their number.
 
     Numbers count only where the Questionnaire's own code names the instrument and its items are
     numbered through, as WHO-5's are, which have no codes of their own.

@@ -63,7 +63,7 @@ UNUSED_STATUSES = (
 )
 
 
-#: Statuses by which a resource says that it is, or is again, no fact; the others leave it open.
+#: Statuses of a resource that is no fact, or no longer one; the others leave it open.
 RETRACTING_STATUSES = (
     *("entered-in-error", "cancelled", "not-done", "not-taken", "declined", "draft"),
     *("registered", "preliminary", "in-progress", "planned"),
@@ -71,13 +71,13 @@ RETRACTING_STATUSES = (
 
 
 class RejectedResourceError(ValueError):
-    """A resource that the contract wants but that cannot become a row; says why."""
+    """A resource of the contract that cannot become a row; the message gives the reason."""
 
 
 class IgnoredResourceError(Exception):
     """A resource that the contract has no use for; its text is the kind it is counted under.
 
-    `retracts`: the resource says that it is no fact, so an earlier version of it is none either.
+    `retracts`: the resource is marked as no fact, so an earlier version of it is none either.
     """
 
     def __init__(self, kind: str, retracts: bool = False) -> None:
@@ -87,7 +87,7 @@ class IgnoredResourceError(Exception):
 
 @dataclass(frozen=True)
 class Form:
-    """What a Questionnaire says: its instrument, and which item each linkId asks."""
+    """A Questionnaire: its instrument, and the item of each linkId."""
 
     instrument: str | None
     items: dict[str, tuple[str, int]]
@@ -216,7 +216,7 @@ def read_quantity(quantity: Any, factors: dict[str, float]) -> float:
         raise RejectedResourceError("valueQuantity.value: is missing or not a number")
     for unit in (content.get("code"), content.get("unit")):
         written = str(unit).strip().lower()
-        # An annotation says what is counted and changes no value: {steps}/d is 1/d, {#} is 1.
+        # An annotation names what is counted and changes no value: {steps}/d is 1/d, {#} is 1.
         plain = re.sub(r"^(?=/|$)", "1", ANNOTATION.sub("", written))
         for form in (written, plain) if written else ():
             if form in factors:
@@ -248,7 +248,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def refuse_status(resource: Resource, *allowed: str) -> None:
-    """Ignore a resource whose status says that it is not, or not yet, a fact."""
+    """Ignore a resource whose status marks it as not, or not yet, a fact."""
     status = read_word(resource.get("status"))
     if status not in allowed:
         # A status that FHIR does not define may be any text, even a name.

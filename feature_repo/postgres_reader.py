@@ -171,7 +171,7 @@ def make_value_type() -> Any:
 def erase_online_rows(views: Sequence[str], *individuals: str) -> dict[str, int]:
     """Remove individuals from views of the online store; return the rows of each view.
 
-    A view that nobody has served yet has no table, and nobody in it. Feast has no deletion of an
+    A view that was never served has no table and no rows. Feast has no deletion of an
     entity. Raises FeatureStoreUnavailableError for a store other than PostgreSQL, which has to be
     emptied by its own means.
     """

@@ -1,4 +1,4 @@
-"""What a session of PostgreSQL begins with, and what it is told once instead of at every call.
+"""Settings at the start of a PostgreSQL session, and statements prepared once per session.
 
 What a screening reads and writes is asked in the same words each time, and planning the words
 costs PostgreSQL as much as following them. psycopg2 leaves that to PREPARE and EXECUTE.

@@ -2,7 +2,7 @@
 
 A pseudonym is HMAC-SHA-256 of the person's identifier under `ANONYMIZATION_SALT`.
 It is keyed because a plain salted hash of a seven-digit identifier is enumerated in
-seconds by whoever knows the salt. The result is still personal data.
+seconds by anyone who has the salt. The result is still personal data.
 """
 
 import hmac
@@ -12,7 +12,7 @@ import unicodedata
 PSEUDONYM_LENGTH = 32
 PSEUDONYM_PATTERN = re.compile(r"[0-9a-f]{32}")
 
-#: The deployment guide asks for 256 bit.
+#: The deployment guide requires 256 bit.
 MINIMUM_SALT_BYTES = 32
 
 #: How many hash buckets the lake and the flows divide individuals into.

@@ -33,7 +33,7 @@ class StoredView:
     features: tuple[StoredFeature, ...]
 
     def is_fresh(self, moment: datetime, now: datetime) -> bool:
-        """Tell whether a row of `moment` still speaks; the online store itself never forgets."""
+        """Return True if a row of `moment` is still valid; the online store never expires rows."""
         return self.ttl is None or now - moment <= self.ttl
 
 

@@ -42,7 +42,7 @@ def _describe_burden(instrument: Instrument) -> list[Field]:
 survey_history = FeatureView(
     name="survey_history",
     entities=[individual],
-    # A questionnaire of more than a year ago says little about the next 90 days.
+    # A questionnaire of more than a year ago is weak evidence about the next 90 days.
     ttl=timedelta(days=400),
     tags={"data_type": "survey"},
     schema=[

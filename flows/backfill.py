@@ -1,6 +1,6 @@
 """The backfill flow: what the nightly flows would have made of past days, made now.
 
-Features of days on which nobody computed them (history that was ingested late), the sequence
+Features of days that were never computed (history that was ingested late), the sequence
 members' outputs of those days, and drift reports of past windows. The online store is left alone:
 it serves today. Done days are kept in the lake, so a run that was cut off does what is left.
 """
@@ -73,8 +73,8 @@ def backfill(
         end: Last day, at the latest yesterday.
         steps: What is made of each day, in this order.
         every_days: Fill every so many days only, from the first on; drift windows of 30 days
-            overlap, and 7 tells as much.
-        again: Fill days, too, that were filled before: data of theirs came in since.
+            overlap, and 7 is as informative.
+        again: Recompute days already filled, to include late data.
     """
     days = list_days(begin, end, every_days)
     release = find_release()
@@ -146,7 +146,7 @@ def fill_sequences(day: date) -> int | None:
 def fill_drift(day: date) -> int | None:
     """Report on the window that ended with a day; None where too little was screened in it.
 
-    The report is kept as the drift flow keeps its own, and told to nobody: it is over.
+    The report is stored like those of the drift flow, without a notification.
     """
     reference = load_reference()
     if reference is None:

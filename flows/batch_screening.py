@@ -1,4 +1,4 @@
-"""The batch screening flow: everybody who consents, screened once a batch on what is stored.
+"""The batch screening flow: everyone who consents, screened once a batch on stored data.
 
 An answer is what POST /screen would give without new questionnaires: serving's own assessment,
 composition and record. A batch has a name, and the database holds one answer of it about each
@@ -41,6 +41,7 @@ from serving.database.tables import Prediction
 from serving.errors import FlowActor, ScoringFailedError
 from serving.releases.loading import load_release
 from serving.releases.registry import Registry
+from serving.releases.signatures import make_release_keys
 from serving.releases.watcher import Choice
 from serving.reviews.admission import drop_waiting_items
 from serving.scoring.assessment import (
@@ -80,7 +81,7 @@ class BatchIncompleteError(RuntimeError):
 
 @dataclass(frozen=True)
 class BatchCounts(Counts):
-    """What became of the individuals a run came to; `waiting_already` is a part of `screened`."""
+    """Results of a run by individual; `waiting_already` is a part of `screened`."""
 
     screened: int = 0
     screened_before: int = 0
@@ -100,7 +101,7 @@ class BatchContext:
     release: Release
     reader: OnlineReader
     engine: Engine
-    #: Commits each statement by itself.
+    #: Commits each statement separately.
     writer: Engine
     thresholds: Thresholds
     explanations: ExplanationOptions
@@ -110,8 +111,8 @@ class BatchContext:
 def screen_everybody(batch: str | None = None) -> BatchCounts:
     """Screen every individual with a consent in force on what is stored of them.
 
-    Starting the same batch again screens whoever has no answer in it yet. Raises
-    BatchIncompleteError, after trying all, when somebody could not be scored.
+    Starting the same batch again screens the individuals without an answer in it. Raises
+    BatchIncompleteError, after trying all, when an individual could not be scored.
 
     Args:
         batch: Name of the batch, by default today's date (UTC). One answer about each individual
@@ -160,7 +161,7 @@ def find_release() -> int:
 def load_verified(version: int) -> Release:
     """Return a release, verified as serving verifies it; a process loads a version once."""
     with _open_registry() as registry:
-        return load_release(registry, version)
+        return load_release(registry, version, make_release_keys(get_settings()))
 
 
 @contextmanager

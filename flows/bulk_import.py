@@ -1,6 +1,6 @@
 """The bulk import flow: pulls what changed from a FHIR server, and ingests it.
 
-The server is asked for what changed since its own `transactionTime` of the last import that was
+The request covers what changed since the server's `transactionTime` of the last import that was
 ingested. The files hold people's data as they are: they lie in a folder of the lake's machine that
 only this user reads, and go when they have been ingested.
 """
@@ -47,12 +47,12 @@ def import_from_server(
 ) -> IngestionReport:
     """Pull a Bulk Data export and ingest it; a run after a cut goes on where it was.
 
-    Raises BulkServerError when the server does not give what is asked for, and what ingestion
-    raises; the next run then asks for the same again.
+    Raises BulkServerError when the server does not deliver the export, and what ingestion
+    raises; the next run then requests the same again.
 
     Args:
         server: Base URL of the FHIR server.
-        client_id: Id under which the server knows this client (SMART Backend Services).
+        client_id: Id of this client at the server (SMART Backend Services).
         key_file: Path of the client's private key in PEM; its public half is with the server.
         key_id: `kid` of that key.
         level: Nothing for the whole server, `Patient`, or `Group/<id>`.
@@ -77,7 +77,7 @@ def import_from_server(
 
 
 def ingest_files(folder: Path, max_quarantined_share: float) -> IngestionReport:
-    """Ingest an export; one that fails is not kept, and the next run asks for the same anew."""
+    """Ingest an export; one that fails is deleted, and the next run requests the same again."""
     try:
         report: Any = ingest(str(folder), max_quarantined_share=max_quarantined_share)
     except IngestionFailedError:

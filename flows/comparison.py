@@ -1,6 +1,6 @@
 """The comparison flow: a release beside the one in Production, on the same held-out people.
 
-Training asks it of what it has just registered; by hand it is asked again where another release
+Training runs it for the release it has just registered; it can be run by hand where another release
 has become Production since, because the gates take no comparison with an earlier one.
 """
 
@@ -54,7 +54,7 @@ def compare_with_production(training_set: TrainingSet, version: int) -> Comparis
     """Compare a registered release with Production on the held-out rows and log what is found.
 
     A Production release that cannot score these rows leaves the comparison missing: the gates
-    fail then, and somebody has to look.
+    fail then, and a person has to look.
     """
     engine = create_database_engine(get_settings().database_url.get_secret_value())
     try:

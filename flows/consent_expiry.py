@@ -1,6 +1,6 @@
 """The consent flow: warns a week before a consent ends, and clears away when it has.
 
-Use stops at the instant itself: whatever screens or trains asks for consents in force. This flow
+Use stops at that instant: screening and training read the consents in force. This flow
 makes it known, once, and takes what is no longer allowed out of the online store.
 """
 
@@ -32,20 +32,20 @@ from serving.database.tables import Consent
 from serving.errors import FlowActor
 
 ACTOR = FlowActor("consent expiry flow")
-#: Consents noticed in one transaction.
+#: Consents handled in one transaction.
 PAGE_SIZE = 200
 
 
 @dataclass(frozen=True)
 class ExpiryCounts:
-    """Notices given by this run, and individuals of whom something left the online store."""
+    """Notices of this run, and individuals with rows removed from the online store."""
 
     expiring: int
     expired: int
     cleared: int
 
     def __bool__(self) -> bool:
-        """Whether there was anything to do: nobody needs to hear of every quiet hour."""
+        """Whether there was anything to do: quiet hours send no notification."""
         return bool(self.expiring or self.expired or self.cleared)
 
 
@@ -53,8 +53,8 @@ class ExpiryCounts:
 def watch_consents() -> ExpiryCounts:
     """Warn of consents that end within seven days; record and clear away those that have ended.
 
-    Every consent is warned of once and ended once, whenever the flow runs. What people are told
-    holds counts alone; whom to ask again is in GET /consents.
+    Each consent has one warning and one end, however often the flow runs. Notifications contain
+    counts only; GET /consents lists the individuals to contact.
     """
     expiring = warn()
     expired, cleared = end()
@@ -64,7 +64,7 @@ def watch_consents() -> ExpiryCounts:
     if counts:
         notify(
             f"{expiring} consents end within 7 days, {expired} have ended; "
-            "GET /consents names whom to ask again"
+            "GET /consents lists the individuals to contact"
         )
     return counts
 
@@ -79,7 +79,7 @@ def warn() -> int:
 def end() -> tuple[int, int]:
     """Clear away what ended consents allowed, then give notice; return notices and individuals.
 
-    In this order: what is noticed has been cleared away, also when a run is cut off.
+    In this order: a consent with a notice has been cleared away, also when a run is cut off.
     """
     cleared: set[str] = set()
 
@@ -110,7 +110,7 @@ def _notice_all(kind: str, before: Callable[[Session, Sequence[Consent]], None])
 def clear_online(
     lost: Mapping[str, frozenset[str]], left: Mapping[str, frozenset[str]]
 ) -> dict[str, int]:
-    """Take views of lost data types offline; of whom no type is left, every view.
+    """Take views of lost data types offline, or every view where no data type is left.
 
     The weekly sequence is of several types: serving blanks the channels without consent, and the
     next features leave them out.

@@ -1,4 +1,4 @@
-"""The drift flow: what was screened lately against what the Production release learnt from."""
+"""The drift flow: recent screenings against the training data of the Production release."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -48,7 +48,7 @@ def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
     """Compare the screenings of the last days with the Production release's training.
 
     Returns the drift score, None when there was nothing to compare. From DRIFT_THRESHOLD on it
-    emits `drift.detected`, which the retraining automation hears, and tells people. So it does
+    emits `drift.detected`, which starts the retraining automation, and notifies people. So it does
     (`performance.degraded`) when outcomes show that the release has lost what it could.
 
     Args:
@@ -81,7 +81,7 @@ def examine(window: Window, reference: DriftReference) -> tuple[ScreenedSample, 
 
 
 def report_drift(window: Window, sample: ScreenedSample, found: Found, threshold: float) -> None:
-    """Keep the report, then act on it: what is told must be there to be looked up."""
+    """Store the report, then act on it: a notification must find its report."""
     run_id = log_report(window, sample, found, threshold)
     store_summary(make_summary(window, sample, found, threshold, run_id))
     create_markdown_artifact(found.describe(), key="drift")
@@ -143,7 +143,7 @@ def judge_outcomes(
 
 
 def find_people(lake_url: str, individuals: set[str]) -> pl.DataFrame:
-    """Return (anonymized_id, sex, ethnicity) of the individuals that the lake knows."""
+    """Return (anonymized_id, sex, ethnicity) of the individuals in the lake."""
     people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity")
     return people.filter(pl.col(JOIN_KEY).is_in(sorted(individuals))).collect(engine="streaming")
 
@@ -196,7 +196,7 @@ def store_summary(summary: DriftReport) -> None:
 
 
 def announce_degradation(window: Window, outcomes: OutcomeDrift, run_id: str) -> None:
-    """Emit the event, and tell people; whether to train anew is theirs to say."""
+    """Emit the event, and notify people, who decide about retraining."""
     emit_event(
         PERFORMANCE_DEGRADED,
         resource={
@@ -209,7 +209,7 @@ def announce_degradation(window: Window, outcomes: OutcomeDrift, run_id: str) ->
 
 
 def announce_drift(window: Window, result: DriftResult, run_id: str) -> None:
-    """Emit the event that automations hear, and tell people."""
+    """Emit the event for automations, and notify people."""
     emit_event(
         DRIFT_DETECTED,
         resource={

@@ -1,7 +1,7 @@
-"""The erasure flow: whoever was erased from the database leaves every other store too.
+"""The erasure flow: removes individuals erased from the database from every other store.
 
 Its work is what the API has queued (`serving/individuals/erasure.py`). Each store is emptied and
-reported by itself; a run that is cut off, or is asked for again, does what is left.
+reported separately; a run after a cut does what is left.
 """
 
 from collections.abc import Callable
@@ -32,12 +32,12 @@ from serving.individuals.erasure import DONE, list_queued, remove_again, report_
 from serving.settings import get_settings
 
 FAILED = "failed"
-#: Tag of a release version: how many individuals whom its training had seen were erased since.
+#: Tag of a release version: number of individuals in its training data who were erased since.
 ERASED_SINCE_TAG = "erasures.since_training"
 
 
 class ErasureIncompleteError(RuntimeError):
-    """A store could not be emptied; it stays queued. Says which store and why, never whose."""
+    """A store could not be emptied; it stays queued. The message names the store and the cause."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def find_queued(engine: Engine) -> list[tuple[UUID, str]]:
 
 
 def _erase_everywhere(engine: Engine, erasure_id: UUID, person: str) -> list[StoreReport]:
-    # First of all what tells which releases had seen the individual: it is about to go.
+    # First the time that identifies the releases with this individual: its rows are about to go.
     seen_since = find_first_seen(get_settings().lake_url, person)
     with open_session(engine) as session:
         # A screening that was committed in the moment of the erasure.
@@ -96,7 +96,7 @@ def _empty_store(
 ) -> StoreReport:
     try:
         state, details = DONE, erase()
-    # Whatever it is, the other stores are still to be emptied, and this one stays queued.
+    # After any error the other stores are emptied, and this one stays queued.
     except Exception as error:
         get_run_logger().error("%s not emptied: %s", store, type(error).__name__)
         state, details = FAILED, {"cause": type(error).__name__}
@@ -124,9 +124,9 @@ def find_first_seen(lake_url: str, person: str) -> datetime | None:
 def mark_releases(erasure_id: UUID, seen_since: datetime | None) -> dict[str, Any]:
     """Count the erasure on every release whose training may have seen the individual.
 
-    MLflow holds no rows of individuals: nothing is removed there. What a model has learnt from
-    somebody goes with the next training, whose data no longer have them; until then the tag
-    tells a reviewer. A version is marked once for each erasure.
+    MLflow holds no rows of individuals: nothing is removed there. A model's knowledge of
+    an individual ends with the next training, whose data no longer include them; until then the
+    tag informs a reviewer. A version is marked once for each erasure.
     """
     client = MlflowClient(get_settings().mlflow_tracking_uri)
     marked = []

@@ -1,7 +1,7 @@
 """The guardrail flow: stops what does harm in use, without waiting for a person.
 
 A candidate that breaches a guardrail is no longer rolled out. A release that has become Production
-is watched on for as long as `mlruns_config/rollout.toml` says; a breach puts its predecessor back.
+is watched for the time in `mlruns_config/rollout.toml`; a breach puts its predecessor back.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def watch_releases() -> list[str]:
     """Stop a candidate, or roll a new Production release back, on a breach; return the breaches.
 
     Empty where nothing is watched, or nothing is wrong. What is done is in the promotion ledger,
-    and people are told.
+    and people are notified.
     """
     return watch_candidate() + watch_production()
 
@@ -156,7 +156,7 @@ def put_back(version: int, reason: str) -> int | None:
     """Roll Production back from `version`; None when that is no longer Production.
 
     Raises PromotionRefusedError where the predecessor is not what was registered any more: the
-    run fails then, and people are told.
+    run fails then, and people are notified.
     """
     with hold_registry() as registry:
         if find_production(registry) != version:
@@ -172,7 +172,7 @@ def describe(
         f"{title}: {observed.screenings:,} screenings, "
         + ("; ".join(breaches) or "within its guardrails"),
         "",
-        "| measure | value | at most | judged after |",
+        "| measure | value | at most | assessed after |",
         "|---|---:|---:|---:|",
     ]
     for guardrail in guardrails:

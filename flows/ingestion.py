@@ -249,7 +249,7 @@ def _describe_unknown_columns(file: SourceFile, report: IngestionReport) -> list
 def _describe_strangers(
     file: SourceFile, people: list[pl.DataFrame], consented: pl.DataFrame
 ) -> list[str]:
-    """Return a note where nearly nobody in a file has any consent: their ids may differ."""
+    """Return a note where almost no person in a file has a consent: their ids may differ."""
     if not people or consented.is_empty():
         return []
     everyone = pl.concat(people).unique()

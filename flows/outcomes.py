@@ -1,4 +1,4 @@
-"""The outcome flow: what became of the individuals whom a release has screened.
+"""The outcome flow: outcomes of the individuals that a release has screened.
 
 Two kinds of label are joined to the predictions they belong to. An outcome is observed in data
 that landed since, by the definition that training uses, or adjudicated elsewhere; it is learnt

@@ -1,6 +1,6 @@
 """The reconciliation flow: what a killed worker left "running" is marked for what it is.
 
-A process that is killed tells nobody. Prefect goes on showing its runs as Running, MLflow its runs
+A killed process reports nothing. Prefect goes on showing its runs as Running, MLflow its runs
 too, and a version that was being registered stays half registered. ADR 27.
 """
 
@@ -29,7 +29,7 @@ SILENCE_MINUTES = 15
 
 @flow(name="reconciliation", timeout_seconds=600, **NOTIFICATION_HOOKS)
 def reconcile_runs(silence_minutes: int = SILENCE_MINUTES) -> list[str]:
-    """Mark what nobody works on any more; return what was found, in words.
+    """Mark abandoned runs and versions; return what was found.
 
     Flow and task runs become Crashed, MLflow runs KILLED, half-registered versions are tagged in
     MLflow; each is told once. Nothing is started again: that is a schedule's, or a person's, to do.
@@ -41,8 +41,8 @@ def reconcile_runs(silence_minutes: int = SILENCE_MINUTES) -> list[str]:
     found = mark_crashed(silence) + mark_killed(silence) + mark_half_registered()
     if found:
         create_table_artifact([{"found": one} for one in found], key="reconciliation")
-        notify(f"left behind by a killed worker: {'; '.join(found)}")
-    get_run_logger().info("%d things were left behind", len(found))
+        notify(f"abandoned by a killed worker: {'; '.join(found)}")
+    get_run_logger().info("%d abandoned runs and versions", len(found))
     return found
 
 
@@ -74,7 +74,7 @@ def mark_killed(silence: timedelta) -> list[str]:
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def mark_half_registered() -> list[str]:
-    """Tag versions whose registration broke off; tell where Production is in doubt."""
+    """Tag versions with an interrupted registration; report where Production is in doubt."""
     with hold_registry() as registry:
         broken = list_broken(registry.client)
         for version in broken:
@@ -82,11 +82,11 @@ def mark_half_registered() -> list[str]:
         productions = compare_productions(registry)
     found = [f"{one.model} {one.version} is half registered: {one.why}" for one in broken]
     if not productions.agree:
-        # Of a person's making as well: told until somebody has run `registry reconcile`.
+        # A person may cause it as well: reported until `registry reconcile` has been run.
         found.append(f"{RELEASE_MODEL}: Production is in doubt: {productions.describe()}")
     return found
 
 
 if __name__ == "__main__":
-    # Asked where nobody is at work: at the start of a stack, before its worker.
+    # Run while no flow is running: at the start of a stack, before its worker.
     reconcile_runs(silence_minutes=0)

@@ -38,8 +38,8 @@ def retrain(
 ) -> TrainingReport | None:
     """Train a challenger if drift calls for it, and let it shadow the Production release.
 
-    Returns None when it does not act; the log says why. The challenger has been compared with
-    Production on the same held-out people; the rollout flow takes it on from shadow, or the
+    Returns None when it does not act; the log gives the reason. The challenger has been compared
+    with Production on the same held-out people; the rollout flow takes it on from shadow, or the
     guardrails stop it.
 
     Args:
@@ -112,7 +112,7 @@ def judge_time(last: datetime | None, cool_down: timedelta) -> str | None:
 
 
 def find_last_training(registry: Registry) -> datetime | None:
-    """Return when the newest release was registered, whatever became of it."""
+    """Return when the newest release was registered, regardless of its stage."""
     versions = registry.client.search_model_versions(f"name='{RELEASE_MODEL}'")
     created = max((one.creation_timestamp for one in versions), default=None)
     return None if created is None else datetime.fromtimestamp(created / 1000, UTC)

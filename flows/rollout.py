@@ -77,9 +77,9 @@ def advance_rollout(approval: ApprovedSteps = "none", rehearsal: bool = False) -
     RehearsalRefusedError.
 
     Args:
-        approval: Steps that wait for a person: the run is suspended until somebody resumes it
-            with who approves and why, and looks at everything anew then.
-        rehearsal: Do not wait for the plan's hours; never in production, and the ledger says so.
+        approval: Steps that wait for a person: the run is suspended until a person resumes it
+            with a name and a reason, and then reads everything again.
+        rehearsal: Do not wait for the plan's hours; never in production, and the ledger records it.
     """
     if rehearsal and get_settings().env == "production":
         raise RehearsalRefusedError("MHRAS_ENV is production: the plan's hours are waited for")
@@ -206,7 +206,7 @@ def _has_taken(registry: Registry, position: Position) -> bool:
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def stop_candidate(rollout: Rollout, actor: str, reason: str) -> bool:
-    """End a rollout; False when it is no longer the one that is under way."""
+    """End a rollout; False when it is no longer the running one."""
     with hold_registry() as registry:
         if find_rollout(registry) != rollout:
             return False

@@ -82,7 +82,7 @@ def score_bucket(
 ) -> int:
     """Score one bucket of individuals; return the number of sequences.
 
-    Outputs of a past day are kept and not served: the online store speaks of today.
+    Outputs of a past day are kept and not served: the online store holds today's.
     """
     consented = read_consents(bucket)
     store = FeatureStore(repo_path=str(REPOSITORY))

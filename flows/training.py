@@ -27,6 +27,7 @@ from flows.runtime.locks import run_alone
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from mlruns_config.registry.transitions import PromotionRefusedError, open_registry, promote
 from serving.database.sessions import create_database_engine
+from serving.releases.signatures import make_release_signer
 from serving.settings import get_settings
 
 EXPERIMENT = "mhras-training"
@@ -65,7 +66,7 @@ def train(
         seed: The same seed and data give the same release.
         actor: Who is named in the promotion ledger.
         members: Model families to fit; the logistic regression always is.
-        promote_to: How far it goes by itself; in Staging it waits for a gradual rollout.
+        promote_to: The stage it reaches automatically; in Staging it waits for a gradual rollout.
     """
     families = load_families(members)
     with run_alone("training"):
@@ -117,7 +118,8 @@ def _make_release(
     manifest = learnt.manifest
     log_drift_reference(summarise_training(everything, people, learnt.priority, manifest))
     card = log_card(manifest, evaluation, evaluated.list_decisions(), everything)
-    return register_release(manifest, run_id, card, evaluated.manifest), evaluation
+    signer = make_release_signer(get_settings())
+    return register_release(manifest, run_id, card, evaluated.manifest, signer), evaluation
 
 
 @task(cache_policy=NO_CACHE)

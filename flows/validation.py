@@ -1,8 +1,8 @@
 """The validation flow: Great Expectations checkpoints over every landed table.
 
 Rows that break an expectation are set aside (kept, but out of the lake's way); a table
-that breaks one beyond its tolerance stops the run in the expectation's own words, and stays
-as it is until it is ingested anew.
+that breaks one beyond its tolerance stops the run with the expectation's description, and stays
+as it is until it is ingested again.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ ROWS_PER_CHECKPOINT = 1_000_000
 
 
 class ValidationFailedError(RuntimeError):
-    """A table breaks an expectation beyond its tolerance; the message says which."""
+    """A table breaks an expectation beyond its tolerance; the message names it."""
 
 
 @flow(name="validation", timeout_seconds=6 * 3600, **NOTIFICATION_HOOKS)

@@ -1,4 +1,4 @@
-"""The two arms of a gradual rollout: which release answers for whom.
+"""The two arms of a gradual rollout: which release answers for which individual.
 
 Read from the tags of the registered version; needs no MLflow, so that serving can ask it for
 every screening. Who sees the candidate is decided by a hash of the pseudonym: the same
@@ -22,7 +22,7 @@ Arm = Literal["production", "candidate"]
 
 @dataclass(frozen=True)
 class Rollout:
-    """A candidate under way: `share` is 0 in shadow."""
+    """A candidate in a rollout: `share` is 0 in shadow."""
 
     version: int
     mode: Mode
@@ -41,7 +41,7 @@ class Rollout:
 def read_tags(version: int, tags: Mapping[str, str]) -> Rollout:
     """Return the rollout that a candidate version's tags describe.
 
-    Anything but a complete `traffic` state is read as shadow, which answers nobody. Raises
+    Anything but a complete `traffic` state is read as shadow, which answers no request. Raises
     ValueError when the share is not a number from 0 to 1.
     """
     if tags.get(MODE_TAG) != "traffic":

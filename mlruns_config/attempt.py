@@ -1,4 +1,4 @@
-"""One attempt to change what the registry says, and the ledger row it always leaves."""
+"""One attempt to change the registry, and the ledger row that it always leaves."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from mlruns_config.manifest import RELEASE_MODEL
 
 
 class PromotionRefusedError(RuntimeError):
-    """A version may not be changed so; the message says why, the ledger keeps it."""
+    """A change of a version was refused; the message gives the reason, the ledger keeps it."""
 
 
 class PromotionFailedError(RuntimeError):
@@ -21,7 +21,7 @@ class PromotionFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Attempt:
-    """A change that somebody wants; `gates` are the values it was judged by."""
+    """A requested change; `gates` are the values it was checked with."""
 
     engine: Engine
     #: 0 where no version could be named.
@@ -38,7 +38,7 @@ class Attempt:
         raise PromotionRefusedError(why)
 
     def carry_out(self, change: Callable[[], None], note: str = "") -> None:
-        """Make the change in MLflow and leave the ledger row that says so.
+        """Make the change in MLflow and write its ledger row.
 
         The row is written first and committed last: without a ledger that takes it nothing
         moves, and a change that MLflow refuses leaves no row that says it happened.

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlruns_config.arms import CANDIDATE_ALIAS, MODE_TAG, SHARE_TAG, Rollout, read_tags
 from mlruns_config.manifest import RELEASE_MODEL
 
-#: How MLflow says that a model or version (the first) or an alias (the second) is not there.
+#: MLflow's error codes for a missing model or version (the first) or alias (the second).
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -25,7 +25,7 @@ def find_by_alias(client: MlflowClient, model: str, alias: str) -> ModelVersion 
 
 
 def read_candidate(client: MlflowClient) -> Rollout | None:
-    """Return the rollout that is under way, or None.
+    """Return the running rollout, or None.
 
     Raises ValueError when the share is not a number from 0 to 1.
     """
@@ -42,7 +42,7 @@ def write_candidate(client: MlflowClient, rollout: Rollout) -> None:
 
 
 def clear_candidate(client: MlflowClient, version: int) -> None:
-    """Remove what says that a version is rolled out.
+    """Remove the marks of a version's rollout.
 
     The mode goes first (the candidate then answers nobody), the alias last: broken off in
     between, a second attempt still finds what to remove.

@@ -1,4 +1,4 @@
-"""Guardrails: what stops a candidate in use, and rolls a new Production release back, by itself.
+"""Guardrails: limits that stop a candidate, or roll a new Production release back, automatically.
 
 The numbers are `guardrails.toml`; what is measured comes from the predictions themselves.
 """

@@ -1,6 +1,6 @@
 """Whether a release is still what was registered: manifest, pinned members, every artifact.
 
-Hashes are taken anew of what the artifact store gives back now, which is what would be loaded.
+Hashes are computed of what the artifact store returns now, which is what would be loaded.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from mlruns_config.manifest import (
     hash_file,
 )
 
-#: How MLflow points from a registered version to a model that was logged by itself.
+#: Prefix of MLflow's reference from a registered version to a logged model.
 LOGGED_MODEL = "models:/"
 
 
@@ -64,7 +64,7 @@ def _locate_member(client: MlflowClient, member: MemberPin) -> str:
 def _compare_with_tag(client: MlflowClient, version: int, text: str) -> list[str]:
     registered = client.get_model_version(RELEASE_MODEL, str(version)).tags.get(MANIFEST_HASH_TAG)
     if registered is None:
-        return [f"its tag {MANIFEST_HASH_TAG} is missing: nothing says what was registered"]
+        return [f"its tag {MANIFEST_HASH_TAG} is missing: what was registered is unknown"]
     if registered != hashlib.sha256(text.encode()).hexdigest():
         return ["its manifest is not the one that was registered"]
     return []

@@ -1,7 +1,7 @@
 """Gate overrides: a named decision to let one release pass one gate until a date.
 
 An override is a ledger row (result `overridden`), so it cannot be taken out of the record. It
-speaks of one version and one metric that was measured; a missing one stays a failure.
+covers one version and one metric that was measured; a missing one stays a failure.
 """
 
 import math

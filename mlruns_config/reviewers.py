@@ -26,7 +26,7 @@ Name = Annotated[str, typer.Argument(help="The reviewer's login.")]
 
 
 class LoginError(RuntimeError):
-    """The server did not take a change of logins; the message says why."""
+    """The server refused a change of logins; the message gives the reason."""
 
 
 def add_reviewer(url: str, admin: tuple[str, str], name: str, password: str) -> bool:
@@ -71,7 +71,7 @@ def _ask(method: str, url: str, admin: tuple[str, str], body: dict[str, str]) ->
         with httpx.Client(auth=admin, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
             return client.request(method, url, json=body)
     except httpx.TransportError as error:
-        raise LoginError(f"the MLflow server does not answer: {error}") from error
+        raise LoginError(f"the MLflow server is unreachable: {error}") from error
 
 
 def _describe(answer: httpx.Response) -> str:

@@ -1,7 +1,7 @@
 """How the MLflow server is started, locally and in a cluster: ``python -m mlruns_config.server``.
 
 Everything comes from the environment (`ServerSettings`); nothing secret stands on a command
-line. Whoever is no administrator may look and not touch (`server_login.py`).
+line. Users other than administrators may only read (`server_login.py`).
 """
 
 import configparser

@@ -1,4 +1,4 @@
-"""Who may do what at the MLflow server: administrators all, everybody else may look.
+"""Permissions at the MLflow server: administrators may do everything, others read.
 
 MLflow's own READ permission still lets anyone create experiments and models; here a request
 that would change something is refused before MLflow sees it. Moving a version between stages and

@@ -24,7 +24,7 @@ HALF, QUARTER, HEIGHT = 12, 6, 8
 
 @dataclass(frozen=True)
 class Chart:
-    """One panel: what it asks, in which unit, with what words. `now` shows one number."""
+    """One panel: query, unit and description. `now` shows one number."""
 
     title: str
     queries: Sequence[tuple[str, str]]
@@ -191,7 +191,7 @@ ML = {
                 )
             ],
             "short",
-            "How clinicians judged what the release said: its performance in use.",
+            "Clinicians' decisions on the release's screenings: its performance in use.",
         ),
     ],
 }
@@ -237,7 +237,7 @@ CLINICAL = {
         ),
         Chart(
             "Crisis override usage",
-            [("sum(increase(mhras_crisis_overrides_total[1d]))", "by a clinician's word")],
+            [("sum(increase(mhras_crisis_overrides_total[1d]))", "by a clinician's override")],
         ),
         Chart(
             "Screenings by band",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SAMPLE_ROWS = 5_000
 #: Fewer known values of a column say nothing about how they are distributed.
 MIN_KNOWN = 100
-#: From here on a p-value finds differences that matter to nobody; distances are used instead.
+#: From here on a p-value detects irrelevant differences; distances are used instead.
 LARGE_SAMPLE = 1_000
 #: A share of missing values has drifted by at least this, and beyond chance.
 MISSING_CHANGE = 0.1
@@ -51,7 +51,7 @@ class ColumnDrift:
     missing_reference: float
     missing_current: float
     missing_drifted: bool
-    #: Values that are no numbers to compute with: a fault of whatever feeds them.
+    #: Values that are not numbers: a fault of their source.
     infinite: int
 
     @property

@@ -2,7 +2,7 @@
 
 A summary is shares of missing values, and either the values a column takes with their shares or
 evenly spaced quantiles. Drift tests look at one column at a time, so nothing is lost to them
-that rows would hold, and nobody can be found in it.
+that rows would hold, and no person can be identified in it.
 """
 
 from collections.abc import Mapping
@@ -98,7 +98,7 @@ def make_reference(
 
 
 def draw(summary: ColumnSummary, rows: int) -> NDArray[np.float64]:
-    """Return a column of `rows` values distributed as the summary says, missing ones last."""
+    """Return a column of `rows` values distributed as in the summary, missing ones last."""
     drawn = np.full(rows, np.nan)
     known = round(rows * (1 - summary.missing)) if summary.is_known else 0
     ranks = (np.arange(known) + 0.5) / max(known, 1)

@@ -46,7 +46,7 @@ def configure_logging(level: str, log_format: Literal["json", "text"]) -> None:
 
 
 class NamedLogger(structlog.PrintLogger):
-    """Writes whole lines to stdout, under the name it was asked for."""
+    """Writes whole lines to stdout, under the requested name."""
 
     def __init__(self, name: str = "") -> None:
         super().__init__(sys.stdout)

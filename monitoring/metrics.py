@@ -95,11 +95,11 @@ DEGRADED_SCREENINGS = Counter(
 )
 SHADOW_SCORINGS = Counter(
     "mhras_shadow_scorings_total",
-    "Scorings by the release of a rollout that does not answer, by what came of them.",
+    "Scorings by the shadow release of a rollout, by result.",
     ["outcome"],
 )
 SHED_SCREENINGS = Counter(
-    "mhras_screenings_shed_total", "Screenings turned away because too many were under way."
+    "mhras_screenings_shed_total", "Screenings refused because too many were running."
 )
 REVIEW_QUEUE_SIZE = Gauge(
     "mhras_review_queue_size",
@@ -113,8 +113,21 @@ REVIEW_QUEUE_OVERDUE = Gauge(
     ["priority"],
     multiprocess_mode="mostrecent",
 )
+CRISES_UNCLAIMED_OVERDUE = Gauge(
+    "mhras_crises_unclaimed_overdue",
+    "Crises that were not claimed by their due time, of the whole queue.",
+    multiprocess_mode="mostrecent",
+)
+CRISIS_NOTICES = Counter(
+    "mhras_crisis_notices_total", "Crisis notices by result of the attempt.", ["outcome"]
+)
+CRISIS_NOTICES_WAITING = Gauge(
+    "mhras_crisis_notices_waiting",
+    "Crisis notices that are not delivered yet, of the whole outbox.",
+    multiprocess_mode="mostrecent",
+)
 CRISIS_OVERRIDES = Counter(
-    "mhras_crisis_overrides_total", "Predictions put into the top band by a clinician's word."
+    "mhras_crisis_overrides_total", "Predictions put into the top band by a clinician's override."
 )
 REVIEW_DECISIONS = Counter(
     "mhras_review_decisions_total", "Decided review items.", ["decision", "priority"]

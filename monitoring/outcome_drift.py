@@ -1,8 +1,8 @@
-"""Whether a release still tells people apart, and still means what its probabilities say.
+"""Discrimination and calibration of a release by delayed outcomes.
 
 Once outcomes are there, discrimination and calibration in use are compared with what the release
 showed at training, overall and by group, and the groups themselves with those of the training.
-Nothing is said of fewer labels than make it meaningful. ADR 0025.
+With too few labels nothing is reported. ADR 0025.
 """
 
 import math

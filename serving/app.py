@@ -13,26 +13,35 @@ from feature_repo.online import open_reader
 from feature_repo.online_store import OnlineReader
 from monitoring.logging import configure_logging
 from serving.accountability import Accountability
-from serving.console import assets, cases, persons, queue, sign_in
+from serving.console import assets, cases, persons, queue, reviewer, sign_in
 from serving.console import consents as consent_pages
+from serving.console import models as model_pages
 from serving.console import screening as screening_form
 from serving.console.problems import render_problem
 from serving.database.sessions import create_database_engine, create_single_engine
+from serving.fhir.client_tokens import ClientVerifier
+from serving.fhir.clients import EhrClient, load_clients
+from serving.fhir.operation_outcomes import PREFIXES as EHR_PREFIXES
+from serving.fhir.operation_outcomes import render_outcome
 from serving.http.load import LoadLimit
 from serving.http.middleware import RequestContext
-from serving.http.problems import install_problem_handlers
+from serving.http.origins import CrossOrigin
+from serving.http.problems import PAGES, install_problem_handlers
 from serving.http.rate_limit import BURST, Allowance, open_rate_limiter
 from serving.releases.lineage import ManifestReader
 from serving.releases.registry import Registry
+from serving.releases.signatures import make_release_keys
 from serving.releases.watcher import ReleaseWatcher
 from serving.routes import (
     audit_trail,
+    cds_services,
     compliance,
     configuration,
     consents,
     crisis_overrides,
     docs,
     drift,
+    fhir,
     health,
     individuals,
     metrics,
@@ -64,11 +73,12 @@ OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAPI:
     """Return the application; without a `reader` it reads Feast's online store."""
+    clients = load_clients(settings.ehr_clients_file)
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[None]:
         opened = reader or open_reader(FEATURE_SHARE * settings.screening_timeout)
-        services = make_services(settings, opened)
+        services = make_services(settings, opened, clients)
         app.state.services = services
         await run_in_threadpool(start_services, services)
         yield
@@ -83,15 +93,22 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
         docs_url=None,
         redoc_url=None,
     )
+    origins = sorted({origin for client in clients for origin in client.origins})
+    app.add_middleware(CrossOrigin, prefix=cds_services.router.prefix, origins=origins)
     app.add_middleware(RequestContext, timeout_seconds=settings.request_timeout)
-    install_problem_handlers(app, render_problem)
+    install_problem_handlers(
+        app, {PAGES: render_problem, **dict.fromkeys(EHR_PREFIXES, render_outcome)}
+    )
     for routes in (
         *(screening, predictions, crisis_overrides, reviews, consents, individuals),
         *(audit_trail, compliance, tokens, models, drift, configuration),
-        *(health, metrics, root, docs),
+        *(cds_services, fhir, health, metrics, root, docs),
     ):
         app.include_router(routes.router)
-    for pages in (sign_in, queue, cases, screening_form, persons, consent_pages, assets):
+    for pages in (
+        *(sign_in, queue, cases, screening_form, persons, consent_pages),
+        *(reviewer, model_pages, assets),
+    ):
         app.include_router(pages.router)
     return app
 
@@ -103,7 +120,9 @@ def start_worker() -> FastAPI:
     return create_app(settings)
 
 
-def make_services(settings: Settings, reader: OnlineReader) -> Services:
+def make_services(
+    settings: Settings, reader: OnlineReader, clients: tuple[EhrClient, ...]
+) -> Services:
     database_url = settings.database_url.get_secret_value()
     engine = create_database_engine(database_url, settings.screening_timeout)
     thresholds = read_thresholds(settings)
@@ -117,7 +136,10 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
             engine=engine,
             consents=accountability.consents,
             releases=ReleaseWatcher(
-                registry, settings.release_poll_seconds, settings.model_cache_size
+                registry,
+                settings.release_poll_seconds,
+                settings.model_cache_size,
+                make_release_keys(settings),
             ),
             features=FeatureGateway(reader, FEATURE_SHARE * settings.screening_timeout),
             recorder=Recorder(
@@ -133,6 +155,7 @@ def make_services(settings: Settings, reader: OnlineReader) -> Services:
         manifests=ManifestReader(registry),
         rates=open_rate_limiter(read_allowance(settings)),
         accountability=accountability,
+        ehr_clients=ClientVerifier(clients),
     )
 
 

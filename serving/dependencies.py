@@ -7,12 +7,22 @@ import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from serving.audit import Event, record
 from serving.database.sessions import open_session
-from serving.errors import Principal, RoleRefusedError, UnauthenticatedError
+from serving.errors import (
+    NotFoundError,
+    Principal,
+    RoleRefusedError,
+    ScopeMissingError,
+    UnauthenticatedError,
+)
+from serving.fhir.client_tokens import is_client_token, take_token
+from serving.fhir.clients import CDS_SCOPE, CREATE_RESPONSES, READ_ASSESSMENTS, EhrClient
+from serving.fhir.screening import EhrCaller
 from serving.http.problems import read_request_id
-from serving.roles import PERMISSIONS, Permission
+from serving.roles import PERMISSIONS, Permission, Role
 from serving.services import Services
 
 
@@ -92,6 +102,50 @@ class PermissionCheck(HTTPBearer):
         return principal
 
 
+class EhrCheck(PermissionCheck):
+    """Lets registered EHR clients with `scope` pass and, with `permission`, people's own tokens.
+
+    A client acts in the role clinician, under its own name. Each of its tokens counts once and
+    for the URL called.
+    """
+
+    def __init__(self, scope: str, permission: Permission | None = None) -> None:
+        super().__init__(permission or Permission.SCREEN)
+        self._scope = scope
+        self._admits_people = permission is not None
+
+    async def __call__(self, request: Request) -> EhrCaller:  # type: ignore[override]
+        services = await get_services(request)
+        credentials = await HTTPBearer.__call__(self, request)
+        token = credentials.credentials if credentials else ""
+        if self._admits_people and not is_client_token(token):
+            principal = await PermissionCheck.__call__(self, request)
+            return EhrCaller(principal, read_request_id(request))
+        if not services.ehr_clients.clients:
+            raise NotFoundError("EHR clients are switched off: EHR_CLIENTS_FILE is not set")
+        audience = f"{services.settings.public_url}{request.url.path}"
+        client = await run_in_threadpool(admit_client, services, token, audience)
+        principal = Principal(client.user_id, Role.CLINICIAN)
+        structlog.contextvars.bind_contextvars(user_id=principal.user_id)
+        if self._scope not in client.scopes:
+            raise ScopeMissingError(f"it lacks the scope {self._scope}", principal, self._scope)
+        request.state.principal = principal
+        return EhrCaller(principal, read_request_id(request), client)
+
+
+def admit_client(services: Services, token: str, audience: str) -> EhrClient:
+    """Return the client of a token that was never used before, or raise UnauthenticatedError."""
+    verified = services.ehr_clients.verify(token, audience)
+    with open_session(services.engine) as session:
+        take_token(session, verified)
+    return verified.client
+
+
+HookCaller = Annotated[EhrCaller, Depends(EhrCheck(CDS_SCOPE))]
+AssessmentReader = Annotated[
+    EhrCaller, Depends(EhrCheck(READ_ASSESSMENTS, Permission.VIEW_PREDICTIONS))
+]
+ResponseSender = Annotated[EhrCaller, Depends(EhrCheck(CREATE_RESPONSES, Permission.SCREEN))]
 ServiceReader = Annotated[Principal, Depends(PermissionCheck(Permission.READ_SERVICE_INFO))]
 Screener = Annotated[Principal, Depends(PermissionCheck(Permission.SCREEN))]
 CrisisOverrider = Annotated[Principal, Depends(PermissionCheck(Permission.OVERRIDE_CRISIS))]

@@ -11,7 +11,7 @@ from serving.roles import Role
 
 
 class Actor(Protocol):
-    """Whoever does something that is recorded: a caller, or a flow."""
+    """The actor of a recorded event: a caller, or a flow."""
 
     @property
     def user_id(self) -> str: ...
@@ -75,7 +75,7 @@ class UnusableError(ProblemError):
 
     status = 422
     kind = "unusable-request"
-    title = "The request is not usable"
+    title = "Invalid request"
 
 
 class RefusedError(ProblemError):
@@ -101,15 +101,20 @@ class RoleRefusedError(RefusedError):
 
 class ConsentMissingError(RefusedError):
     kind = "consent-missing"
-    title = "There is no consent in force for this screening"
+    title = "This person has no active consent for screening"
 
 
 class ClaimedByAnotherError(RefusedError):
-    """Answered as a conflict, and audited: somebody tried to decide another's item."""
+    """Returned as a conflict and audited: the item belongs to another clinician."""
 
     status = 409
     kind = "claimed-by-another"
-    title = "Somebody else works on this item"
+    title = "Another clinician has claimed this item"
+
+
+class ScopeMissingError(RefusedError):
+    kind = "scope-missing"
+    title = "The client is not registered for this"
 
 
 class SecondPersonNeededError(RefusedError):

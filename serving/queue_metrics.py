@@ -15,6 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from monitoring.metrics import (
     CALIBRATION_RATIO,
     CONSENTS_EXPIRING,
+    CRISES_UNCLAIMED_OVERDUE,
+    CRISIS_NOTICES_WAITING,
     DRIFT_SCORE,
     OUTCOME_AUROC,
     REVIEW_QUEUE_OVERDUE,
@@ -24,7 +26,8 @@ from serving.consent.changes import count_expiring
 from serving.database.sessions import open_session
 from serving.database.tables import DriftReport
 from serving.predictions.drift_records import SCREENINGS, find_newest
-from serving.reviews.queue import OPEN, PRIORITIES, QueueCount, count_open
+from serving.reviews.crisis_notices import count_waiting_notices
+from serving.reviews.queue import OPEN, PRIORITIES, QueueCount, count_crises_left, count_open
 
 log = structlog.get_logger("serving.metrics")
 
@@ -50,6 +53,7 @@ class QueueMetrics:
             try:
                 with open_session(self._engine) as session:
                     counts, expiring = count_open(session), float(count_expiring(session))
+                    crises, notices = count_crises_left(session), count_waiting_notices(session)
                     report = find_newest(session) if self._watches_drift else None
             except SQLAlchemyError as error:
                 log.warning("queue not counted", cause=type(error).__name__)
@@ -57,6 +61,8 @@ class QueueMetrics:
             else:
                 show_queue(counts)
                 CONSENTS_EXPIRING.set(expiring)
+                CRISES_UNCLAIMED_OVERDUE.set(crises)
+                CRISIS_NOTICES_WAITING.set(notices)
                 if report is not None:
                     show_drift(report)
             self._refreshed_at = time.monotonic()
@@ -83,4 +89,5 @@ def show_unknown() -> None:
         REVIEW_QUEUE_SIZE.labels(priority, status).set(UNKNOWN)
     for priority in PRIORITIES:
         REVIEW_QUEUE_OVERDUE.labels(priority).set(UNKNOWN)
-    CONSENTS_EXPIRING.set(UNKNOWN)
+    for gauge in (CONSENTS_EXPIRING, CRISES_UNCLAIMED_OVERDUE, CRISIS_NOTICES_WAITING):
+        gauge.set(UNKNOWN)

@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     audit_retired_keys: str = ""
     #: Folder or s3:// prefix, outside the database, of the audit chain's checkpoints.
     audit_checkpoint_url: str = ".mhras/audit"
+    #: Ed25519 seed in base64 that signs releases: the flows that register them hold it, no other.
+    release_signing_key: SecretStr | None = None
+    #: Public keys (base64, comma-separated) whose releases are served.
+    release_public_keys: str = ""
     audit_seal_seconds: Annotated[float, Field(gt=0, le=60)] = 1
     audit_checkpoint_seconds: Annotated[float, Field(gt=0)] = 300
 
@@ -107,6 +111,11 @@ class Settings(BaseSettings):
     enable_crisis_override: bool = True
 
     mlflow_tracking_uri: str = "http://127.0.0.1:5000"
+    #: Addresses under which people open MLflow (by default the tracking address), Prefect, and
+    #: the source repository: the links of a passport.
+    mlflow_ui_url: str | None = None
+    prefect_ui_url: str | None = None
+    source_url: str | None = None
     #: A login that may read, where the MLflow server asks for one.
     mlflow_tracking_username: str | None = None
     mlflow_tracking_password: SecretStr | None = None
@@ -117,6 +126,9 @@ class Settings(BaseSettings):
     lake_url: str = ".mhras/lake"
     #: Folders and URL prefixes, comma-separated, in which drops may lie.
     drop_locations: str = "/,s3://"
+    #: Days after which the retention flow removes predictions, and landed rows; kept without.
+    retention_prediction_days: Annotated[int, Field(ge=90)] | None = None
+    retention_lake_days: Annotated[int, Field(ge=90)] | None = None
     #: Where the flows' work by bucket runs: a Dask scheduler (tcp://host:8786), else threads here.
     dask_scheduler_address: str | None = None
     #: Buckets worked on at once by threads; memory grows with each.
@@ -145,7 +157,7 @@ class Settings(BaseSettings):
     drift_threshold: Annotated[float, Field(gt=0, le=1)] = 0.3
     #: Whether the drift flow compares, and /metrics tells what it found.
     enable_drift_monitoring: bool = True
-    #: Where flows tell people what they did; nothing is sent without it.
+    #: Where flows report to people, and the API sends notices of crises; nothing without it.
     alert_webhook_url: SecretStr | None = None
 
     enable_shap_explanations: bool = True
@@ -199,13 +211,14 @@ class Settings(BaseSettings):
             raise ValueError("must be an https:// URL (http:// to this machine only)")
         return url
 
-    @field_validator("audit_signing_key")
+    @field_validator("audit_signing_key", "release_signing_key")
     @classmethod
-    def _validate_signing_key(cls, seed: SecretStr) -> SecretStr:
-        decode_key(seed.get_secret_value())
+    def _validate_signing_key(cls, seed: SecretStr | None) -> SecretStr | None:
+        if seed is not None:
+            decode_key(seed.get_secret_value())
         return seed
 
-    @field_validator("audit_retired_keys")
+    @field_validator("audit_retired_keys", "release_public_keys")
     @classmethod
     def _validate_public_keys(cls, keys: str) -> str:
         for key in split_keys(keys):

@@ -23,7 +23,7 @@ SERVING_PACKAGES: dict[str, set[str]] = {
     "database": set(),
     "audit": {"database"},
     "scoring": set(),
-    "releases": {"scoring", "database"},
+    "releases": {"scoring", "database", "audit"},
     "auth": {"database", "audit", "http"},
     "consent": {"database", "audit"},
     "http": {"audit"},

@@ -1,6 +1,6 @@
 """Rows of feature tables into Feast's online store, bucket by bucket, of who consents now.
 
-Feast's own materialisation takes all individuals of a view into memory, and knows no consents.
+Feast's own materialisation takes all individuals of a view into memory, and ignores consents.
 """
 
 import polars as pl
@@ -24,7 +24,7 @@ def read_consents(bucket: int) -> pl.DataFrame:
 def write_online(store: FeatureStore, view: FeatureView, rows: pl.DataFrame) -> int:
     """Put the rows of a view that hold a value online, one an individual; return how many."""
     names = [feature.name for feature in view.features]
-    # A row without a value says nothing, and Feast refuses to write nothing but such rows.
+    # A row without a value is empty, and Feast refuses to write only such rows.
     told = rows.filter(pl.any_horizontal(pl.col(names).is_not_null()))
     if told.height:
         columns = [JOIN_KEY, EVENT_TIMESTAMP, CREATED_TIMESTAMP, *names]

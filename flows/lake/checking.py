@@ -48,7 +48,7 @@ def iterate_checked(
 ) -> Iterator[tuple[Table, Checked]]:
     """Yield checked rows by table; count records, quarantine bad ones, note a bad file.
 
-    Whatever is wrong with one file ends that file alone.
+    An error in one file ends that file alone.
     """
     try:
         for batch in _read_file(run, file, consents):

@@ -132,7 +132,7 @@ def write_list(name: str) -> pl.Expr:
 
 @dataclass
 class Applied:
-    """What became of table rows and of statements.
+    """Results by table rows and by statements.
 
     `superseded` and `duplicate` are by kind; `ended` holds whose consents were ended or narrowed.
     """

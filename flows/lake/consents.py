@@ -71,7 +71,7 @@ def page_consenting(
 ) -> Iterator[tuple[str, ...]]:
     """Yield pages of at most `size` individuals of a bucket with a consent in force, in order.
 
-    Each page is asked for when it is wanted, so a consent that ended meanwhile is not in it, and
+    Each page is read when it is needed, so a consent that ended meanwhile is not in it, and
     memory holds one page.
     """
     after = ""

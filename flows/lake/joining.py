@@ -9,7 +9,7 @@ from flows.sources.contract import SURVEYS, WEARABLE_DAYS, Table
 
 
 def join_records(table: Table, records: pl.DataFrame) -> Joined:
-    """Return the rows that records of a table make; the same, in whatever order they came.
+    """Return the rows that records of a table make; the same for any order of arrival.
 
     `records` have the columns of the table, PART_COLUMNS, key_id, bucket, available_at and
     `pid`, a number of their own.

@@ -1,4 +1,4 @@
-"""Surveys from whole questionnaires, panels and single items, in whatever pieces they came.
+"""Surveys from whole questionnaires, panels and single items.
 
 Records belong together that say so: an item to the response or panel it was derived from or is a
 member of. Items that name nothing belong to the questionnaire within JOIN_WINDOW of them, else to

@@ -24,7 +24,7 @@ NO_LONGER = "no record stands behind it: retracted, replaced, or joined with ano
 
 @dataclass
 class Landing:
-    """What became of staged records, and of rows that had landed before.
+    """Results of staged records, and of rows that had landed before.
 
     `combined`: records that are part of another's row; `duplicate`: repetitions; `superseded`:
     older or retracted versions. `rejected`: records with source, row_number and reason.

@@ -14,12 +14,12 @@ from flows.sources.contract import TABLES, Table
 
 
 class DuplicateKeyError(ValueError):
-    """Rows to merge hold a key twice; says how many, never whose."""
+    """Rows to merge hold a key twice; the message gives their number only."""
 
 
 @dataclass(frozen=True)
 class MergeCounts(Counts):
-    """What became of merged rows."""
+    """Results of merged rows."""
 
     inserted: int = 0
     corrected: int = 0

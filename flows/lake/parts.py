@@ -60,7 +60,7 @@ def schema_of_parts(table: Table) -> ColumnTypes:
 def read_parts(
     lake_url: str, table: Table, bucket: int, people: pl.Series, retracted: pl.Series
 ) -> pl.DataFrame:
-    """Return the records of `people`, and of everyone of whom a resource was retracted."""
+    """Return the records of `people`, and of everyone with a retracted resource."""
     schema = schema_of_parts(table)
     known = scan_records(lake_url, name_parts(table.name), schema, bucket)
     hit = known.filter(pl.col("source_id").is_in(retracted.implode()))
@@ -107,7 +107,7 @@ def read_retractions(lake_url: str) -> pl.DataFrame:
 
 
 def date_retractions(lake_url: str, met: list[dict[str, Any]], now: datetime) -> pl.Series:
-    """Remember the retractions that a drop holds; return the source_ids of all of them.
+    """Store the retractions of a drop; return the source_ids of all of them.
 
     One without a version takes back every version up to now: the moment it was first met stays.
     """

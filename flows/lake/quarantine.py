@@ -70,7 +70,7 @@ def _describe_withheld(table: str, withheld: int) -> dict[str, Any]:
 
 
 def describe_report(report: IngestionReport, failures: list[str]) -> str:
-    """Return the report in words (Markdown); it holds counts and file labels only."""
+    """Return the report as Markdown; it holds counts and file labels only."""
     states = [
         f"{state.name}: version {state.version}, {state.rows} rows, digest {state.digest[:12]}"
         for state in report.states.values()

@@ -1,4 +1,4 @@
-"""What an ingestion did: counts per table that add up, and what went wrong in words."""
+"""Report of an ingestion: counts per table that add up, and its errors as sentences."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -29,7 +29,7 @@ class IngestionFailedError(RuntimeError):
 
 @dataclass
 class TableCounts:
-    """Records of a drop that belong to one table, by what became of them.
+    """Records of a drop that belong to one table, by result.
 
     `inserted`, `corrected` and `unchanged` are rows of the lake (of PostgreSQL for consents).
     `combined`: records that are part of another's row, such as single answers of a survey.
@@ -151,7 +151,7 @@ class IngestionReport:
             if counts.withheld
         ]
         return (
-            f"withheld for want of a consent in force: {', '.join(tables)}; put the consents into "
+            f"withheld without an active consent: {', '.join(tables)}; put the consents into "
             "the drop (flows/sources/README.md) or record them, and ingest it again"
         )
 

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
@@ -180,8 +181,23 @@ def erase_matching(location: str, column: str, values: list[str]) -> int:
     return int(removed or 0)
 
 
+def erase_before(location: str, column: str, before: datetime) -> int:
+    """Remove rows whose `column`, a day or an instant, lies before; also from earlier versions."""
+    table = DeltaTable(location, storage_options=storage_options())
+    moment = before.date().isoformat() if _holds_days(table, column) else before.isoformat()
+    removed = table.delete(f"{column} < '{moment}'")["num_deleted_rows"]
+    if removed:
+        forget_earlier_versions(location)
+    return int(removed or 0)
+
+
+def _holds_days(table: DeltaTable, column: str) -> bool:
+    fields = {field.name: str(field.type) for field in table.schema().fields}
+    return "date" in fields[column]
+
+
 def forget_earlier_versions(location: str) -> None:
-    """Remove files that only earlier versions of a table use, and what the log says of them."""
+    """Remove files that only earlier versions of a table use, and their entries in the log."""
     table = DeltaTable(location, storage_options=storage_options())
     table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
     if table.metadata().configuration.get(LOG_RETENTION) != NO_RETENTION:

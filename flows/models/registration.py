@@ -36,6 +36,8 @@ from mlruns_config.manifest import (
     hash_file,
 )
 from mlruns_config.uncertainty import REFITS_FILE
+from serving.audit.signing import Signer
+from serving.releases.signatures import SIGNATURE_TAG, sign_release
 
 GRAPH_FILE = "model.onnx"
 #: Folder of a release run that the registered version points at.
@@ -110,6 +112,7 @@ def register_release(
     run_id: str,
     card: str,
     evaluated: ReleaseManifest | None = None,
+    signer: Signer | None = None,
 ) -> int:
     """Log the manifest to the release's run and register it; return the numeric version.
 
@@ -117,7 +120,8 @@ def register_release(
     kept beside the manifest, because later releases are compared with it on these individuals.
 
     The version carries the head of the model card and links to all it was made of as its
-    description, and the manifest's hash as a tag: a manifest changed afterwards is told by it.
+    description, and as tags the manifest's hash and, with a `signer`, its signature: the API
+    serves only a manifest that both fit.
     """
     client = MlflowClient()
     text = manifest.model_dump_json(indent=2)
@@ -135,6 +139,9 @@ def register_release(
     client.set_model_version_tag(RELEASE_MODEL, str(version), ORIGIN_TAG, origin)
     digest = hashlib.sha256(text.encode()).hexdigest()
     client.set_model_version_tag(RELEASE_MODEL, str(version), MANIFEST_HASH_TAG, digest)
+    if signer is not None:
+        signature = sign_release(version, digest, signer)
+        client.set_model_version_tag(RELEASE_MODEL, str(version), SIGNATURE_TAG, signature)
     return version
 
 

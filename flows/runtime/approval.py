@@ -1,4 +1,4 @@
-"""A person's word on a step of a rollout: the run is suspended until somebody resumes it.
+"""A person's approval of a step of a rollout: the run is suspended until it is resumed.
 
 In Prefect's UI a suspended run has a button Resume with a form; `prefect flow-run resume` does not
 ask for input. While it is suspended no process runs, and the schedule's next runs find it waiting.
@@ -24,14 +24,14 @@ from pydantic import Field, StringConstraints
 
 from flows.runtime.notifications import notify
 
-#: After this many seconds a suspended run fails, which people are told; the next one asks again.
+#: After this many seconds a suspended run fails with a notification; the next run suspends again.
 PATIENCE_SECONDS = 7 * 24 * 3600
 
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
 class Approval(RunInput):
-    """What a person decides on a step; both words go into the promotion ledger."""
+    """A person's decision on a step; name and reason go into the promotion ledger."""
 
     approve: Annotated[bool, Field(description="Take the step; otherwise the rollout is stopped.")]
     approver: Annotated[Words, Field(description="Who decides.")]
@@ -41,13 +41,13 @@ class Approval(RunInput):
 def ask_for_approval(version: int, step: str) -> Approval:
     """Suspend the run until a person has decided, and return what they decided.
 
-    The flow begins anew when it is resumed and comes here again; a decision is on this release
+    The flow begins again when it is resumed and comes here again; a decision is on this release
     and step only. Needs a deployment: raises RuntimeError where the run has none.
     """
     # Of letters and digits: Prefect keeps the input under this name.
     key = f"release-{version}-{step.replace(' ', '-').replace('.', '-').lower()}"
     if not has_asked(key):
-        notify(f"release {version} waits for a person's approval of {step}; the flow run asks")
+        notify(f"release {version} waits for a person's approval of {step}: resume the flow run")
     get_run_logger().info("release %d: %s needs a person's approval", version, step)
     decision = suspend_flow_run(wait_for_input=Approval, key=key, timeout=PATIENCE_SECONDS)
     assert isinstance(decision, Approval)  # None only where no input is waited for

@@ -11,7 +11,7 @@ from serving.settings import get_settings
 
 @contextmanager
 def open_database() -> Iterator[Engine]:
-    """Open an engine of DATABASE_URL, and dispose of it at the end, whatever happens."""
+    """Open an engine of DATABASE_URL, and dispose of it at the end, also after an error."""
     engine = create_database_engine(get_settings().database_url.get_secret_value())
     try:
         yield engine

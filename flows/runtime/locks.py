@@ -21,7 +21,7 @@ def hold_lock(name: str) -> Iterator[Engine]:
 
 @contextmanager
 def run_alone(name: str) -> Iterator[None]:
-    """Hold a lock, or raise AlreadyRunningError where somebody else does."""
+    """Hold a lock, or raise AlreadyRunningError where another process holds it."""
     with _connect(f"SELECT pg_try_advisory_lock({_NUMBER})", name) as (_, taken):
         if not taken:
             raise AlreadyRunningError(f"another {name} is running against this database")

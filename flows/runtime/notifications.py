@@ -21,11 +21,11 @@ SECONDS_TO_ANSWER = 10
 
 
 class WebhookRefusedError(RuntimeError):
-    """The webhook did not take a message; says why without its address, which is a secret."""
+    """The webhook refused a message; the reason leaves out its address, which is a secret."""
 
 
 def notify(message: str) -> bool:
-    """Tell people `message` from within a flow; return whether anybody was told.
+    """Send `message` to people from within a flow; return True if it was delivered.
 
     A message is about releases and runs, never about an individual. A webhook that does not take
     it is asked again twice, then it is logged.
@@ -33,7 +33,7 @@ def notify(message: str) -> bool:
     try:
         return deliver(message)
     except WebhookRefusedError as error:
-        get_run_logger().error("nobody was told %r: %s", message, error)
+        get_run_logger().error("notification %r not delivered: %s", message, error)
         return False
 
 
@@ -42,7 +42,7 @@ def deliver(message: str) -> bool:
     """Post to the webhook; raises WebhookRefusedError."""
     posted = post(message)
     if not posted:
-        get_run_logger().warning("no ALERT_WEBHOOK_URL, nobody was told: %s", message)
+        get_run_logger().warning("no ALERT_WEBHOOK_URL, notification not sent: %s", message)
     return posted
 
 
@@ -75,9 +75,9 @@ def tell_end(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
         return
     try:
         if not post(describe_end(flow.name, run, state)):
-            logger.debug("no ALERT_WEBHOOK_URL, nobody was told how this run ended")
+            logger.debug("no ALERT_WEBHOOK_URL, no notification of the end of this run")
     except WebhookRefusedError as error:
-        logger.error("nobody was told how this run ended: %s", error)
+        logger.error("notification of the end of this run not delivered: %s", error)
 
 
 def describe_end(flow_name: str, run: FlowRun, state: State[Any]) -> str:
@@ -104,7 +104,7 @@ def _did_nothing(state: State[Any]) -> bool:
     return state.is_completed() and not state.result(raise_on_failure=False)
 
 
-#: What every deployed flow is declared with, so that people hear how its runs end.
+#: Hooks of every deployed flow, which notify people of the end of its runs.
 NOTIFICATION_HOOKS: dict[str, Any] = {
     "on_completion": [tell_end],
     "on_failure": [tell_end],

@@ -1,4 +1,4 @@
-"""Flow runs that nobody works on any more, as Prefect's server knows them."""
+"""Abandoned flow runs on Prefect's server."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ PAGE = 100
 
 
 def list_unfinished() -> list[FlowRun]:
-    """Return every flow run that is said to be at work or about to begin."""
+    """Return every flow run in a running or pending state."""
     wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED)))
     with get_client(sync_client=True) as client:
         return list(_page(client, wanted))

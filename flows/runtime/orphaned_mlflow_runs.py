@@ -15,7 +15,7 @@ MAX_RUNS = 1000
 
 
 def find_dead_runs(client: MlflowClient, silent_since: datetime) -> list[Run]:
-    """Return the runs left RUNNING that nobody works on, parents before their children.
+    """Return abandoned runs in state RUNNING, parents before their children.
 
     A run names its flow run, or its parent does. One that names nobody is dead if it began before
     `silent_since` and no flow run that was there then is still at work.
@@ -57,7 +57,7 @@ def _is_dead(
 ) -> bool:
     parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     if parent is not None:
-        # A child outlives no parent: of one that has ended, it is a leftover.
+        # A child outlives no parent: of one that has ended, it is abandoned.
         return parent not in running or _is_dead(running[parent], running, silent_since, earliest)
     named = run.data.tags.get(FLOW_RUN_TAG)
     if named:

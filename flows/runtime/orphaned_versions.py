@@ -11,13 +11,13 @@ from flows.runtime.orphaned_flow_runs import has_ended
 from flows.runtime.orphaned_mlflow_runs import list_children, list_runs
 from mlruns_config.manifest import MANIFEST_HASH_TAG, MEMBER_MODELS, RELEASE_MODEL
 
-#: Tag of a version whose registration broke off: why it is no release, or belongs to none.
+#: Tag of a version with an interrupted registration: why it is no release, or belongs to none.
 BROKEN_TAG = "registration.broken_off"
 
 
 @dataclass(frozen=True)
 class BrokenVersion:
-    """A version that nobody must use, and why."""
+    """A version that must not be used, and the reason."""
 
     model: str
     version: int
@@ -51,7 +51,7 @@ def _judge_release(client: MlflowClient, version: ModelVersion, dead: list[Run])
     if not ended and not _has_ended(client, version):
         return None  # its training is still at it
     if not is_whole:
-        return "nothing says what its manifest was"
+        return "its manifest is unknown"
     return "its training ended before it came to Staging"
 
 

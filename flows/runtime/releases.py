@@ -1,4 +1,4 @@
-"""What flows that move releases share: the registry, one at a time, and how moves are told."""
+"""Shared by flows that move releases: the registry, one move at a time, and notifications."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ def hold_registry() -> Iterator[Registry]:
 
 
 def announce(event: str, version: int, message: str, **facts: Any) -> None:
-    """Emit an event about a release, which automations hear, and tell people."""
+    """Emit an event about a release for automations, and notify people."""
     emit_event(
         event,
         resource={

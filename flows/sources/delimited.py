@@ -49,7 +49,7 @@ def read_delimited(file: SourceFile, key: PersonKey) -> Iterator[Batch]:
 
 
 def list_unknown_columns(file: SourceFile) -> list[str]:
-    """Return the columns of a file which the contract does not know and nobody reads."""
+    """Return the columns of a file that the contract does not contain."""
     return list_unknown(file, _read_columns(file))
 
 

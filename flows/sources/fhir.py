@@ -76,7 +76,7 @@ TYPED: dict[str, Any] = {
 #: Columns that name another resource or a device, and land as keyed hashes.
 REFERENCES = ("source_id", "link", "device")
 UNKNOWN_CLASS = "Encounter of a class that is not known: its setting stays open"
-DECEASED = "people who have died: nobody screens them"
+DECEASED = "people who have died: they are not screened"
 #: Names the statement that a Patient is dead, apart from the Patient itself.
 DEATH = "death of "
 

@@ -72,7 +72,7 @@ def _read_lines(
 
 
 def _decode_lines(file: SourceFile, stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield lines in UTF-8, whatever the file is in."""
+    """Yield lines in UTF-8, for any encoding of the file."""
     lines = iter(stream)
     first = next(lines, b"")
     encoding = UTF16_STARTS.get(first[:2])

@@ -111,7 +111,7 @@ def map_medication(resource: Resource, context: Context) -> Resource:
     status = read_word(resource.get("status"))
     kind = str(resource["resourceType"])
     if resource.get("doNotPerform") is True:
-        raise IgnoredResourceError(f"{kind} that says do not give", retracts=True)
+        raise IgnoredResourceError(f"{kind} with doNotPerform", retracts=True)
     if read_word(resource.get("intent")) in NOT_ORDERS:
         raise IgnoredResourceError(f"{kind} that is a {resource['intent']}", retracts=True)
     if resource.get("taken") in ("n", "unk", "na"):

@@ -113,6 +113,6 @@ def list_columns(table: Table) -> tuple[str, ...]:
 
 
 def list_unknown(file: SourceFile, present: list[str]) -> list[str]:
-    """Return the columns of a file which the contract does not know and nobody reads."""
+    """Return the columns of a file that the contract does not contain."""
     known = list_columns(TABLES[str(file.table)])
     return sorted(name for name in set(present) - set(known) if not name.startswith("(column "))

@@ -1,6 +1,6 @@
 """Where drops may lie: the folders and object-store prefixes that a site allows.
 
-A flow's parameter comes from whoever may start a run, so without a list a drop could be any URL
+Anyone who may start a run sets its parameters, so without a list a drop could be any URL
 that fsspec opens: an internal web server, for example.
 """
 

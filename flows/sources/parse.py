@@ -66,7 +66,7 @@ def parse_text(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
 
 
 def one_of(allowed: tuple[str, ...], default: str | None = None) -> Parser:
-    """Read one of `allowed`, whatever its case; an empty cell is `default`."""
+    """Read one of `allowed` in upper or lower case; an empty cell is `default`."""
 
     def parse(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
         value = _text(name, dtype).str.to_lowercase().fill_null(pl.lit(default, dtype=pl.String))

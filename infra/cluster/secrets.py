@@ -24,6 +24,7 @@ from infra.backup.encryption import EncryptionError
 from infra.cluster.databases import OWNERS, READERS
 from infra.cluster.escrow import keep_escrow
 from infra.cluster.hosts import HOSTS, Environment, Hosts, make_managed_hosts
+from serving.audit.signing import Signer
 
 ROLES = (*OWNERS, *READERS)
 API_LOGIN = "mhras_api"
@@ -96,7 +97,8 @@ def _make_application_secrets(
     hosts: Hosts,
 ) -> list[Secret]:
     owner = _make_url("mhras", passwords, hosts)
-    keys = {name: make_key() for name in ("jwt", "salt", "audit")}
+    keys = {name: make_key() for name in ("jwt", "salt", "audit", "release")}
+    release_key = Signer(keys["release"]).public_key
     application = {
         "app_database_url": (
             f"postgresql://{API_LOGIN}:{passwords[API_LOGIN]}@{hosts.api}:{hosts.port}/mhras{hosts.query}"
@@ -104,6 +106,7 @@ def _make_application_secrets(
         "jwt_secret_key": keys["jwt"],
         "anonymization_salt": keys["salt"],
         "audit_signing_key": keys["audit"],
+        "release_public_keys": release_key,
         "audit_storage_key_id": external["AUDIT_STORAGE_KEY_ID"],
         "audit_storage_key": external["AUDIT_STORAGE_KEY"],
         "alert_webhook_url": external["ALERT_WEBHOOK_URL"],
@@ -119,6 +122,8 @@ def _make_application_secrets(
         "JWT_SECRET_KEY": keys["jwt"],
         "ANONYMIZATION_SALT": keys["salt"],
         "AUDIT_SIGNING_KEY": keys["audit"],
+        "RELEASE_SIGNING_KEY": keys["release"],
+        "RELEASE_PUBLIC_KEYS": release_key,
         "ALERT_WEBHOOK_URL": external["ALERT_WEBHOOK_URL"],
         "MLFLOW_TRACKING_USERNAME": MLFLOW_ADMIN,
         "MLFLOW_TRACKING_PASSWORD": mlflow["admin"],

@@ -59,6 +59,7 @@ start_api() {
     --env JWT_SECRET_KEY="$(head -c 32 /dev/urandom | base64 -w0)" \
     --env ANONYMIZATION_SALT="$(head -c 32 /dev/urandom | base64 -w0)" \
     --env AUDIT_SIGNING_KEY="$(head -c 32 /dev/urandom | base64 -w0)" \
+    --env RELEASE_PUBLIC_KEYS="$(head -c 32 /dev/urandom | base64 -w0)" \
     mhras-api:proof --host 127.0.0.1 --port "$port"
 }
 

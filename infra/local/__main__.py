@@ -8,8 +8,9 @@ import typer
 from rich.markup import escape
 
 from flows.models.families import FAMILIES, TABULAR_FAMILIES
+from infra.local.links import print_links, record_example_consent
 from infra.local.postgres import remove_root_state
-from infra.local.stack import MLFLOW_REVIEWER, PROJECT, LocalStack
+from infra.local.stack import DROPPED, PROJECT, SIMULATED, LocalStack
 from infra.local.terminal import console, fail, open_stack, watch_until_ctrl_c
 from infra.local.tour import (
     PipelineFailedError,
@@ -19,9 +20,10 @@ from infra.local.tour import (
     screen_example,
     write_curl_line,
 )
+from serving.screening.requests import EXAMPLE_PATIENT_ID
 
-#: Files that tell whose data the lake of a state holds.
-SIMULATED, DROPPED = "holds-simulated-people", "holds-people-of-a-drop"
+#: What a first run takes on two cores, the environment included; see the README.
+FIRST_RUN = "the first run takes about 10 minutes and 5 GB of disk; the next start, seconds"
 
 
 def run(
@@ -32,6 +34,9 @@ def run(
         bool, typer.Option("--all-members", help="Train the sequence networks too.")
     ] = False,
     once: Annotated[bool, typer.Option("--once", help="Stop after the screening.")] = False,
+    start_only: Annotated[
+        bool, typer.Option("--start-only", help="Start what is there, and run nothing.")
+    ] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Remove all state, and stop.")] = False,
 ) -> None:
     """Start everything, make a release if there is none, screen one individual, wait."""
@@ -42,7 +47,13 @@ def run(
         return
     if drop is not None:
         keep_apart(state, DROPPED, SIMULATED)
+    if not (state / "postgres").exists():
+        console.print(f"[dim]{FIRST_RUN}[/]")
     with open_stack(state) as stack:
+        if start_only:
+            _print_way_on(stack)
+            watch_until_ctrl_c(stack)
+            return
         try:
             _show_around(stack, drop, people, all_members, once)
         except PipelineFailedError as error:
@@ -80,29 +91,19 @@ def _show_around(
             if not released:
                 # Everything stays up, so that the links above and below lead to the cause.
                 console.print("  there is no release yet; mend the drop and run it again")
-                _print_links(stack)
+                _print_way_on(stack)
                 return
             console.print("  the release that was there before goes on answering")
     screen_example(stack, console)
     if not before:
         fill_queue(stack, console)
-    _print_links(stack)
+    _print_way_on(stack)
 
 
-def _print_links(stack: LocalStack) -> None:
-    links = {
-        "API and its documentation": f"{stack.url('api')}/docs",
-        "flow runs (Prefect)": f"{stack.url('prefect')}/runs",
-        "  login there": stack.environment["PREFECT_API_AUTH_STRING"],
-        "models and lineage (MLflow)": f"{stack.url('mlflow')}/#/models",
-        "  reviewer's login there": (
-            f"{MLFLOW_REVIEWER} {stack.mlflow_reviewer['MLFLOW_TRACKING_PASSWORD']}"
-        ),
-        "variables for a shell": f"set -a; . {stack.state / 'env'}; set +a",
-    }
-    console.print()
-    for what, where in links.items():
-        console.print(f"  {what:28} [cyan]{where}[/]", soft_wrap=True)
+def _print_way_on(stack: LocalStack) -> None:
+    if (stack.state / SIMULATED).exists():
+        record_example_consent(stack, EXAMPLE_PATIENT_ID)
+    print_links(stack, console)
     if (line := write_curl_line(stack)) is not None:
         console.print("\n  screen a person (the token works for an hour):")
         console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)

@@ -24,11 +24,14 @@ from infra.local.processes import (
 )
 from infra.local.secrets import load_or_make_secrets, write_env_file
 from mlruns_config.reviewers import add_reviewer
+from serving.audit.signing import Signer
 
 PROJECT = Path(__file__).resolve().parents[2]
 DATABASES = ("mhras", "mlflow", "prefect", "feast")
 USUAL_PORTS = {"postgres": 5432, "mlflow": 5000, "prefect": 4200, "api": 8000}
 WORK_POOL = "local"
+#: Files that tell whose data the lake of a state holds.
+SIMULATED, DROPPED = "holds-simulated-people", "holds-people-of-a-drop"
 #: The API's own login: it may add to records, and neither change nor remove them.
 API_LOGIN = "mhras_api"
 
@@ -73,6 +76,8 @@ class LocalStack:
         return {
             "DATABASE_URL": self.api_database_url,
             **self.mlflow_reviewer,
+            # The API verifies releases; it cannot sign one.
+            "RELEASE_SIGNING_KEY": "",
             "MLFLOW_PROMOTER_USERNAME": admin["MLFLOW_TRACKING_USERNAME"],
             "MLFLOW_PROMOTER_PASSWORD": admin["MLFLOW_TRACKING_PASSWORD"],
         }
@@ -241,7 +246,11 @@ def _make_environment(
     login = f"{PREFECT_USER}:{secrets.pop('PREFECT_PASSWORD')}"
     variables = {
         **secrets,
+        "RELEASE_PUBLIC_KEYS": Signer(secrets["RELEASE_SIGNING_KEY"]).public_key,
         "MHRAS_ENV": "development",
+        # A drop may hold real people; without one everybody is simulated.
+        "MHRAS_SIMULATED_DATA": str(not (state / DROPPED).exists()),
+        "PREFECT_UI_URL": f"http://127.0.0.1:{ports['prefect']}",
         "DATABASE_URL": postgres.url("mhras"),
         "LAKE_URL": str(state / "lake"),
         "AUDIT_CHECKPOINT_URL": str(state / "audit"),

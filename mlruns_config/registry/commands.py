@@ -139,7 +139,7 @@ def roll_release_back(actor: Actor, reason: Reason) -> None:
 
 @app.command("reconcile")
 def reconcile_production(actor: Actor, reason: Reason) -> None:
-    """Mend a disagreement about Production that a broken transition left behind."""
+    """Repair a disagreement about Production after an interrupted transition."""
     registry = connect(os.environ)
     _require_words(actor=actor, reason=reason)
     with _stop_when_refused():
@@ -216,8 +216,8 @@ def _warn_of_disagreement(registry: Registry) -> None:
     found = compare_productions(registry)
     if not found.agree:
         typer.echo(
-            f"Production is in doubt: {found.describe()}. A transition broke off; "
-            "`reconcile` mends it.",
+            f"Production is in doubt: {found.describe()}. A transition was interrupted; "
+            "`reconcile` repairs it.",
             err=True,
         )
 

@@ -1,4 +1,4 @@
-"""Where MLflow and the promotion ledger disagree about Production, and how that is mended.
+"""Finds and repairs disagreements of MLflow and the promotion ledger about Production.
 
 A transition moves MLflow first and commits its ledger row last. If PostgreSQL goes away in
 between, MLflow has a Production version that the ledger does not know; if MLflow goes away,
@@ -37,11 +37,11 @@ class Productions:
             "its alias": self.aliased,
             "the ledger": self.recorded,
         }
-        return ", ".join(f"{who} says {version or 'none'}" for who, version in said.items())
+        return ", ".join(f"{who}: {version or 'none'}" for who, version in said.items())
 
 
 def compare_productions(registry: Registry) -> Productions:
-    """Return who says which version is in Production."""
+    """Return the Production version by source: stage, alias, ledger."""
     found = registry.client.search_model_versions(f"name='{RELEASE_MODEL}'")
     staged = [int(known.version) for known in found if known.current_stage == "Production"]
     recorded = replay_productions(registry)
@@ -54,7 +54,7 @@ def compare_productions(registry: Registry) -> Productions:
 
 
 def reconcile(registry: Registry, actor: str, reason: str) -> str:
-    """Make alias and ledger say what MLflow's stage says; return what was mended in words.
+    """Set alias and ledger to MLflow's stage; return a description of what was changed.
 
     Nothing happens where they agree. A version that came to Production without a ledger row
     must pass the gates now; raises PromotionRefusedError, after writing the ledger, if it

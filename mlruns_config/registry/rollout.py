@@ -15,7 +15,7 @@ from mlruns_config.registry.transitions import Registry, begin_attempt, require_
 
 
 def find_rollout(registry: Registry) -> Rollout | None:
-    """Return the rollout that is under way, or None."""
+    """Return the running rollout, or None."""
     return read_candidate(registry.client)
 
 

@@ -42,9 +42,15 @@ def verify() -> None:
 
 
 @app.command("public-key")
-def print_public_key() -> None:
-    """Print the public key that checkpoints and receipts are signed with (Ed25519, base64)."""
-    sys.stdout.write(Signer(_load().audit_signing_key.get_secret_value()).public_key + "\n")
+def print_public_key(
+    release: Annotated[bool, typer.Option("--release", help="The key of releases.")] = False,
+) -> None:
+    """Print the public key of checkpoints and receipts, or of releases (Ed25519, base64)."""
+    settings = _load()
+    seed = settings.release_signing_key if release else settings.audit_signing_key
+    if seed is None:
+        _fail("RELEASE_SIGNING_KEY is not set; only the flows that register releases hold it")
+    sys.stdout.write(Signer(seed.get_secret_value()).public_key + "\n")
 
 
 @app.command("receipt")

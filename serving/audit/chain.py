@@ -37,5 +37,5 @@ def canonicalise_row(row: Row) -> bytes:
 
 
 def _settle(value: Any) -> Any:
-    # The instant, whatever time zone the session that read it was in.
+    # The instant in UTC: sessions read it in their own time zones.
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value

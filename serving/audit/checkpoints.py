@@ -75,6 +75,6 @@ def _name_failures() -> Iterator[None]:
     """Turn what a file system or an object store raises into CheckpointStoreError."""
     try:
         yield
-    # fsspec raises OSError, its S3 backend whatever botocore raises: no narrower base is shared.
+    # fsspec raises OSError and its S3 backend botocore's errors; they share no narrower base.
     except Exception as error:
         raise CheckpointStoreError(type(error).__name__) from error

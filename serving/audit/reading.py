@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Engine, select
 from sqlalchemy.orm import Session
 
 from serving.audit.chain import COLUMNS
+from serving.audit.trail import AUDIT_ACCESS, Event, EventTrail
 from serving.database.tables import AuditRow, AuditSeal
 
 ROWS_PER_FETCH = 1_000
@@ -17,7 +18,7 @@ ROWS_PER_FETCH = 1_000
 
 @dataclass(frozen=True)
 class TrailFilter:
-    """Which rows a reader asks for; None: any."""
+    """Filter of a search for audit rows; None: any."""
 
     event_type: str | None = None
     action: str | None = None
@@ -46,6 +47,19 @@ def list_rows(
     if before is not None:
         statement = statement.where(AuditRow.id < before)
     return session.scalars(statement.order_by(AuditRow.id.desc()).limit(limit)).all()
+
+
+def view_rows(
+    session: Session, trail: EventTrail, wanted: TrailFilter, before: int | None, limit: int
+) -> tuple[list[AuditRow], bool]:
+    """Return a page of rows, latest first, and whether there is more; the viewing is a row too."""
+    found = list(list_rows(session, wanted, before, limit + 1))
+    record_access(trail, "list_audit_rows", wanted.anonymized_id)
+    return found[:limit], len(found) > limit
+
+
+def record_access(trail: EventTrail, action: str, anonymized_id: str | None = None) -> None:
+    trail.record(Event(AUDIT_ACCESS, action, anonymized_id, ["audit"]))
 
 
 def stream_lines(engine: Engine, wanted: TrailFilter) -> Iterator[bytes]:

@@ -31,7 +31,7 @@ CHECKPOINT_KIND = "mhras-audit-checkpoint"
 
 
 class ChainTamperedError(Exception):
-    """The chain is not the one that the newest checkpoint of the store speaks of."""
+    """The chain contradicts the newest checkpoint of the store."""
 
 
 def seal_rows(engine: Engine) -> int:
@@ -90,7 +90,7 @@ def _keep(connection: Connection, position: int, document: dict[str, Any]) -> No
 
 
 def describe_head(head: Row, previous_position: int | None, signed_at: datetime) -> dict[str, Any]:
-    """Return what a checkpoint says: the chain had this head at this time."""
+    """Return the contents of a checkpoint: the head of the chain at this time."""
     return {
         "kind": CHECKPOINT_KIND,
         "position": head["position"],

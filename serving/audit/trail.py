@@ -44,7 +44,7 @@ MODEL_VIEW = "model_view"
 MODEL_CHANGE = "model_change"
 CONFIGURATION_VIEW = "configuration_view"
 
-#: Stands for a caller whom no valid token names.
+#: User id of a caller without a valid token.
 NOBODY = "anonymous"
 
 #: Rows of callers without a valid token, per worker: a flood of them must not fill the trail.
@@ -53,7 +53,7 @@ UNAUTHENTICATED_ROWS_PER_SECOND = 5
 
 @dataclass(frozen=True)
 class Event:
-    """What happened, in the trail's words; `details` holds nothing personal."""
+    """One event as the trail records it; `details` holds nothing personal."""
 
     event_type: str
     action: str

@@ -95,7 +95,7 @@ def _verify_links(
 
 
 def _is_backdated(row: RowMapping, covered_until: datetime | None) -> bool:
-    """Tell whether a row claims a time by which, says a checkpoint, all rows were sealed."""
+    """Return True if a row claims a time before a checkpoint that sealed all rows of that time."""
     if covered_until is None or row["created_at"] is None:
         return False
     return bool(row["created_at"] < covered_until - TOLERANCE)

@@ -51,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class SignedIn:
-    """A person with a live session; `form_token` belongs into every form of theirs."""
+    """A person with a live session; every form contains `form_token`."""
 
     principal: Principal
     form_token: str

@@ -1,4 +1,4 @@
-"""The one way in which a token may be written: compact JWS, as RFC 7515 and RFC 7519 state it.
+"""The canonical form of a token: compact JWS, as RFC 7515 and RFC 7519 define it.
 
 JSON and base64 readers forgive much (repeated names, byte order marks, padding, spare bits), so
 two readers can take one token for two. Whatever is not canonical is refused before its signature
@@ -15,7 +15,7 @@ from serving.errors import UnauthenticatedError
 from serving.http.strict_json import read_strictly
 
 COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-#: No token of ours or of a provider is near it.
+#: Far above the length of any real token.
 MAX_LENGTH = 16_384
 TIMES = ("exp", "nbf", "iat")
 

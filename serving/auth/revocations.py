@@ -60,7 +60,7 @@ class RevocationList:
         )
 
     def revokes(self, token_id: str, user_id: str, issued_at: float) -> bool:
-        """Tell whether a token is revoked; the later of the user's and everybody's limit binds.
+        """Return True if a token is revoked; the later of the user's and the general limit binds.
 
         Tokens carry whole seconds, so one issued in the very second of the limit is revoked too.
         """
@@ -69,7 +69,7 @@ class RevocationList:
 
 
 class Revocations:
-    """The list as this worker knows it, read anew when the database tells of a change."""
+    """A worker's copy of the list, read again after a notification of the database."""
 
     def __init__(self, engine: Engine, listener: ChangeListener) -> None:
         self._engine, self._listener = engine, listener
@@ -83,7 +83,7 @@ class Revocations:
         return known if self._listener.is_fresh else None
 
     def read(self) -> RevocationList:
-        """Return the list from the database; raises SQLAlchemyError when it cannot be asked."""
+        """Return the list from the database; raises SQLAlchemyError when it cannot be read."""
         with self._lock, open_session(self._engine) as session:
             self._known = RevocationList.read(session)
             return self._known
@@ -95,7 +95,7 @@ class Revocations:
         try:
             self.read()
         except SQLAlchemyError as error:
-            # `_known` stays None: each request asks the database itself.
+            # `_known` stays None: each request reads the database.
             log.warning("revocations not read", cause=type(error).__name__)
 
 
@@ -106,7 +106,7 @@ def revoke(
     token_id: str | None = None,
     user_id: str | None = None,
 ) -> TokenRevocation:
-    """Revoke one token, or with `user_id` all of a user's, or with neither everybody's.
+    """Revoke one token, or with `user_id` all of a user's, or with neither all tokens.
 
     All of a user's are the browser sessions too.
     """

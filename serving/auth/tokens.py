@@ -25,14 +25,14 @@ TOKEN_TYPE = "mhras+jwt"
 MAX_LIFETIME = timedelta(minutes=60)
 REQUIRED_CLAIMS = ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")
 
-#: User ids reach logs and audit rows, so they are one plain word.
+#: User ids reach logs and audit rows, so they contain no space and no markup.
 USER_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}")
 TOKEN_ID_PATTERN = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @dataclass(frozen=True)
 class TokenRules:
-    """What a token must say to be taken for one of ours."""
+    """What a valid token must contain."""
 
     audience: str = AUDIENCE
     issuer: str = ISSUER
@@ -72,12 +72,12 @@ def issue_token(
 
 
 def read_token(token: str, secret: str) -> Principal:
-    """Return who a token of the embedded default speaks for, or raise UnauthenticatedError."""
+    """Return the caller of a token of the embedded default, or raise UnauthenticatedError."""
     return check_token(token, secret, ALGORITHM, TokenRules()).principal
 
 
 def check_token(token: str, key: Any, algorithm: str, rules: TokenRules) -> VerifiedToken:
-    """Return what a token says, or raise UnauthenticatedError saying what is wrong with it.
+    """Return the verified contents of a token, or raise UnauthenticatedError with the reason.
 
     Exactly one algorithm counts, the key's own: what the token's header claims chooses nothing.
     """
@@ -103,7 +103,7 @@ def _check_header(header: dict[str, Any], rules: TokenRules) -> None:
     if header.get("typ") not in rules.token_types:
         raise UnauthenticatedError(f"the token is not of type {rules.token_types[0]}")
     if "crit" in header:
-        raise UnauthenticatedError("the token asks for extensions that are unknown here")
+        raise UnauthenticatedError("the token requires extensions that are not supported")
 
 
 def _read_claims(claims: dict[str, Any], rules: TokenRules) -> VerifiedToken:

@@ -1,4 +1,4 @@
-"""Verifies a caller's token: signature, claims, revocation; and remembers what it verified.
+"""Verifies a caller's token (signature, claims, revocation) and caches the result.
 
 Two kinds of keys, never both at once: the shared secret of the embedded default (HS256), or
 the public keys an identity provider publishes at JWT_JWKS_URL (RSA: RS256, P-256: ES256).
@@ -36,7 +36,7 @@ from serving.settings import Settings
 
 log = structlog.get_logger("serving.auth")
 
-#: Verified tokens a worker remembers; at the limit it forgets them all.
+#: Verified tokens that a worker caches; at the limit it clears the cache.
 REMEMBERED_TOKENS = 10_000
 #: RFC 9068 access tokens; ID tokens and others of the same provider are not for us.
 PROVIDER_TOKEN_TYPES = ("at+jwt", "application/at+jwt")
@@ -114,7 +114,7 @@ class ProviderKeys:
         try:
             keys = self._client.get_signing_keys(refresh=True)
             found = {str(key.key_id): (key.key, self._choose(key.key)) for key in keys}
-        # PyJWT passes on whatever HTML, bad encoding or a malformed key set raises.
+        # PyJWT lets the errors of HTML, bad encoding and malformed key sets through.
         except Exception as error:
             log.error("keys of the identity provider not read", cause=type(error).__name__)
             return
@@ -164,7 +164,7 @@ class TokenVerifier:
     async def verify(self, token: str) -> Principal:
         """Return the principal, or raise UnauthenticatedError.
 
-        Raises DatabaseUnavailableError when revocations cannot be told: a token that may be
+        Raises DatabaseUnavailableError when revocations cannot be read: a token that may be
         revoked opens nothing.
         """
         verified = self._remembered.get(token)

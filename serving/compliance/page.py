@@ -1,40 +1,40 @@
 """The compliance report as one self-contained page, to print or to keep."""
 
+from collections.abc import Iterator
 from html import escape
-from typing import Any
+from itertools import groupby
 
 from serving.compliance.report import ComplianceReport
+from serving.compliance.rows import ReportRow, list_rows
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;color:#1b1b1b}"
     "table{border-collapse:collapse;width:100%}"
     "th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #ddd;vertical-align:top}"
-    "td{font-variant-numeric:tabular-nums}h1{font-size:1.4rem}"
+    "td{font-variant-numeric:tabular-nums}h1{font-size:1.4rem}h2{font-size:1.1rem}"
 )
 
 
 def render_page(report: ComplianceReport) -> str:
     """Return the page; it loads nothing and runs nothing."""
-    values = report.model_dump(mode="json")
-    period = f"{escape(values.pop('since'))} until {escape(values.pop('until'))}"
-    rows = "".join(_render_row(name, value) for name, value in values.items())
+    period = f"{escape(report.since.isoformat())} until {escape(report.until.isoformat())}"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>MHRAS compliance report</title><style>{STYLE}</style></head><body>"
         f"<h1>MHRAS compliance report</h1><p>{period}</p>"
-        f"<table>{rows}</table>"
-        "<p>Counts from the record: they support a review of compliance and certify nothing.</p>"
+        + "".join(_render_sections(list_rows(report)))
+        + "<p>Counts from the record: they support a review of compliance and certify nothing.</p>"
         "</body></html>"
     )
 
 
-def _render_row(name: str, value: Any) -> str:
-    title = escape(name.replace("_", " ").capitalize())
-    return f'<tr><th scope="row">{title}</th><td>{_render_value(value)}</td></tr>'
+def _render_sections(rows: list[ReportRow]) -> Iterator[str]:
+    for section, members in groupby(rows, key=lambda row: row.section):
+        yield f"<h2>{escape(section)}</h2><table>{''.join(map(_render_row, members))}</table>"
 
 
-def _render_value(value: Any) -> str:
-    if not isinstance(value, dict):
-        return escape("–" if value is None else str(value))
-    lines = [f"{escape(str(name))}: {_render_value(part)}" for name, part in value.items()]
-    return "<br>".join(lines) or "none"
+def _render_row(row: ReportRow) -> str:
+    moment = " (as of now)" if row.as_of_now else ""
+    item = f": {escape(row.item)}" if row.item else ""
+    name = f"{escape(row.label)}{item}{moment}"
+    return f'<tr><th scope="row">{name}</th><td>{escape(row.value)}</td></tr>'

@@ -4,25 +4,73 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
-from sqlalchemy import func, select
+from sqlalchemy import Text, func, select, type_coerce
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from serving.audit.trail import ACCESS_REFUSED, SCREENING_REQUEST, UNAUTHENTICATED
+from mlruns_config.ledger import promotion_ledger
+from serving.audit.trail import (
+    ACCESS_REFUSED,
+    COMPLIANCE_ACCESS,
+    SCREENING_REQUEST,
+    UNAUTHENTICATED,
+    Event,
+    EventTrail,
+)
 from serving.audit.verification import count_unsealed
 from serving.consent.changes import count_expiring
+from serving.database.review_terms import CRISIS_REASONS
 from serving.database.tables import (
     AuditCheckpoint,
     AuditRow,
     AuditSeal,
     ConsentChange,
+    ContactAttempt,
+    CrisisNotice,
     CrisisOverride,
+    DriftReport,
     Erasure,
     ErasureStore,
     Prediction,
     ReviewItem,
     TokenRevocation,
 )
-from serving.reviews.queue import count_open
+from serving.errors import UnusableError
+from serving.reviews.queue import count_open, find_rank
+
+#: A promotion leads to the first; a rollback takes a release back there from the second.
+PRODUCTION, ARCHIVED = "Production", "Archived"
+
+#: Rows of the moment of the report; no record holds their past.
+AS_OF_NOW = (
+    "consents_expiring_in_7_days",
+    "open_reviews_by_priority",
+    "overdue_reviews",
+    "erasures_waiting_by_store",
+    "audit_trail",
+)
+
+
+class ReviewTimes(BaseModel):
+    """How long items of a band, queued in the period, waited; hours, medians over items."""
+
+    queued: int
+    claimed: int
+    decided: int
+    decided_late: int = Field(description="After their due time.")
+    hours_to_claim: float | None
+    hours_to_decide: float | None
+
+
+class GovernanceCounts(BaseModel):
+    """What happened to releases, by the promotion ledger and the drift reports."""
+
+    promotions: int
+    refused_promotions: int
+    gate_overrides: int
+    rollbacks: int
+    drift_reports: int
+    drift_alarms: int = Field(description="Reports whose score reached its threshold.")
 
 
 class AuditState(BaseModel):
@@ -57,8 +105,18 @@ class ComplianceReport(BaseModel):
     erasures: int
     erasures_waiting_by_store: dict[str, int]
     token_revocations: int
+    crises: int = Field(description="Crises queued, by a questionnaire or a clinician.")
+    crisis_notices: dict[str, int] = Field(description="Notices of crises by state.")
+    contact_attempts: dict[str, int] = Field(description="By outcome.")
+    override_reasons: dict[str, int]
+    review_times: dict[str, ReviewTimes] = Field(description="By priority.")
+    governance: GovernanceCounts
     releases_in_use: dict[str, int] = Field(description="Screenings by release version.")
     audit_trail: AuditState
+    as_of_now: list[str] = Field(
+        default=list(AS_OF_NOW),
+        description="Fields that describe the moment of the report, not its period.",
+    )
 
 
 def make_report(session: Session, since: datetime, until: datetime) -> ComplianceReport:
@@ -88,10 +146,116 @@ def make_report(session: Session, since: datetime, until: datetime) -> Complianc
         erasures=_count_all(session, Erasure.requested_at, since, until),
         erasures_waiting_by_store=count_waiting(session),
         token_revocations=_count_all(session, TokenRevocation.created_at, since, until),
+        crises=count_crises(session, since, until),
+        crisis_notices=_count(session, CrisisNotice.state, CrisisNotice, since, until),
+        contact_attempts=_count(session, ContactAttempt.outcome, ContactAttempt, since, until),
+        override_reasons=count_override_reasons(session, since, until),
+        review_times=measure_reviews(session, since, until),
+        governance=count_governance(session, since, until),
         releases_in_use=_count(
             session, func.coalesce(Prediction.release_version, "none"), Prediction, since, until
         ),
         audit_trail=read_audit_state(session),
+    )
+
+
+def view_report(
+    session: Session, trail: EventTrail, since: datetime, until: datetime
+) -> ComplianceReport:
+    """Return the report of a period, and record that it was opened.
+
+    Raises UnusableError for a period that ends before it begins.
+    """
+    if since >= until:
+        raise UnusableError("since must lie before until")
+    trail.record(Event(COMPLIANCE_ACCESS, "view_compliance_report", data_types=["audit"]))
+    return make_report(session, since, until)
+
+
+def count_crises(session: Session, since: datetime, until: datetime) -> int:
+    is_crisis = type_coerce(ReviewItem.reasons, ARRAY(Text)).overlap(list(CRISIS_REASONS))
+    statement = select(func.count()).where(
+        is_crisis, ReviewItem.created_at >= since, ReviewItem.created_at < until
+    )
+    return session.scalar(statement) or 0
+
+
+def count_override_reasons(session: Session, since: datetime, until: datetime) -> dict[str, int]:
+    statement = (
+        select(ReviewItem.reason_code, func.count())
+        .where(
+            ReviewItem.reason_code.is_not(None),
+            ReviewItem.decided_at >= since,
+            ReviewItem.decided_at < until,
+        )
+        .group_by(ReviewItem.reason_code)
+    )
+    return _add_up(session.execute(statement).all())
+
+
+def measure_reviews(session: Session, since: datetime, until: datetime) -> dict[str, ReviewTimes]:
+    """Return how long the items queued in a period waited, by priority; one query."""
+    item = ReviewItem
+
+    def median_hours(end: Any) -> Any:
+        hours = func.extract("epoch", end - item.created_at) / 3600
+        return func.percentile_cont(0.5).within_group(hours)
+
+    statement = (
+        select(
+            item.priority,
+            func.count(),
+            func.count(item.claimed_at),
+            func.count(item.decided_at),
+            func.count().filter(item.decided_at > item.due_at),
+            median_hours(item.claimed_at),
+            median_hours(item.decided_at),
+        )
+        .where(item.created_at >= since, item.created_at < until)
+        .group_by(item.priority)
+    )
+    found = {priority: values for priority, *values in session.execute(statement)}
+    return {
+        priority: ReviewTimes(
+            queued=values[0],
+            claimed=values[1],
+            decided=values[2],
+            decided_late=values[3],
+            hours_to_claim=_round(values[4]),
+            hours_to_decide=_round(values[5]),
+        )
+        for priority, values in sorted(found.items(), key=lambda one: find_rank(one[0]))
+    }
+
+
+def _round(hours: Any) -> float | None:
+    return None if hours is None else round(float(hours), 2)
+
+
+def count_governance(session: Session, since: datetime, until: datetime) -> GovernanceCounts:
+    ledger = promotion_ledger.c
+    of_period = (ledger.created_at >= since, ledger.created_at < until)
+    moved = (*of_period, ledger.result == "promoted", ledger.to_stage == PRODUCTION)
+    by_result = _add_up(
+        session.execute(
+            select(ledger.result, func.count()).where(*of_period).group_by(ledger.result)
+        )
+    )
+    by_origin = _add_up(
+        session.execute(
+            select(ledger.from_stage, func.count()).where(*moved).group_by(ledger.from_stage)
+        )
+    )
+    drift = (DriftReport.created_at >= since, DriftReport.created_at < until)
+    reports = select(func.count()).where(*drift)
+    return GovernanceCounts(
+        promotions=sum(by_origin.values()) - by_origin.get(ARCHIVED, 0),
+        refused_promotions=by_result.get("refused", 0),
+        gate_overrides=by_result.get("overridden", 0),
+        rollbacks=by_origin.get(ARCHIVED, 0),
+        drift_reports=session.scalar(reports) or 0,
+        drift_alarms=session.scalar(reports.where(DriftReport.drift_score >= DriftReport.threshold))
+        or 0,
     )
 
 

@@ -10,7 +10,7 @@ from serving.consent.state import ConsentState, describe_consents
 
 
 def view_consents(session: Session, trail: EventTrail, anonymized_id: str) -> ConsentState:
-    """Return what an individual agrees to. Of whom nothing is known, nothing is allowed."""
+    """Return what an individual agrees to. Without a consent record, nothing is permitted."""
     trail.record(Event(CONSENT_VIEW, "view_consents", anonymized_id, ["consent"]))
     return describe_consents(session, anonymized_id)
 

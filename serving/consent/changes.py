@@ -2,7 +2,7 @@
 
 A grant is data types times purposes until an instant. Recording replaces what was in force;
 withdrawing takes away all of it, or one data type, or one purpose. Rows are never rewritten:
-what was in force is withdrawn, and what remains of it is granted anew.
+what was in force is withdrawn, and what remains of it is granted again.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def subtract(grant: Grant, data_types: frozenset[str], purposes: frozenset[str])
 def record_grants(
     session: Session, anonymized_id: str, grants: Sequence[Grant], key_id: str, user_id: str
 ) -> None:
-    """Put `grants` in the place of whatever was in force."""
+    """Replace the consents in force by `grants`."""
     _name_the_writer(session, user_id)
     _end_current(session, anonymized_id, read_database_time(session))
     _add(session, anonymized_id, grants, key_id)

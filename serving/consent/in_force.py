@@ -23,7 +23,7 @@ CACHE_SECONDS = 60
 
 
 class ConsentTerms(Protocol):
-    """What a consent says, as a row or as a copy of one."""
+    """The terms of a consent, as a row or as a copy of one."""
 
     @property
     def granted_at(self) -> datetime: ...
@@ -84,7 +84,7 @@ def read_allowed(
 def is_in_force(consent: ConsentTerms, at: datetime) -> bool:
     """Return True if a consent has begun and has neither expired nor been withdrawn.
 
-    A recorded withdrawal binds whatever the clocks say: `withdrawn_at` is not compared. The SQL
+    A recorded withdrawal binds regardless of clocks: `withdrawn_at` is not compared. The SQL
     form is `select_in_force`; a property test proves both equal.
     """
     return _covers(consent, at) and consent.withdrawn_at is None
@@ -111,10 +111,10 @@ def select_in_force(at: datetime | ColumnElement[datetime]) -> ColumnElement[boo
 
 
 class ConsentCache:
-    """Consents by individual, forgotten when the database tells of a change.
+    """Consents by individual, removed from memory when the database notifies of a change.
 
-    Rows are kept, not verdicts: an expiry needs no notice. While the listener is not fresh,
-    the database is asked every time.
+    Rows are cached, not decisions: an expiry needs no notification. While the listener is not
+    fresh, the database is read every time.
     """
 
     def __init__(self, listener: ChangeListener) -> None:
@@ -133,21 +133,21 @@ class ConsentCache:
     def get_known(self, anonymized_id: str) -> tuple[KnownConsent, ...] | None:
         """Return every consent of an individual as of less than a second ago, without waiting.
 
-        None when the database must be asked.
+        None when the database must be read.
         """
         with self._lock:
             known = self._known.get(anonymized_id)
         return known if self._listener.is_fresh else None
 
     def read(self, session: Session, anonymized_id: str) -> tuple[KnownConsent, ...]:
-        """Return every consent of an individual from the database, and remember them."""
+        """Return every consent of an individual from the database, and cache them."""
         with self._lock:
             changes = self._changes
         found = read_consents(session, anonymized_id)
         if not self._listener.is_fresh:
             self._listener.clock.measure(session)
         with self._lock:
-            # A change that was told while we read may not be in what we read.
+            # A change that was notified during the query may be missing from its result.
             if changes == self._changes:
                 self._known[anonymized_id] = found
         return found

@@ -1,7 +1,7 @@
-"""Consents that end: who is to be asked again in time, and whose data are no longer used.
+"""Consents that end: which to renew in time, and whose data are no longer used.
 
-Use stops by itself at the instant a consent expires, because every screening, training and batch
-asks for consents in force. A notice makes it known: once a week ahead, once when it has ended.
+Use stops at the instant a consent expires, because every screening, training and batch reads the
+consents in force. A notice is recorded twice: a week ahead, and when the consent has ended.
 """
 
 from collections.abc import Sequence

@@ -137,7 +137,7 @@ def decide_case(
     if isinstance(body, FieldErrors):
         return show_again(request, session, services, signed_in, review_id, form, body)
     actions.decide(session, trail, review_id, signed_in.principal, body.to_decision())
-    return redirect_to(f"{CASE}/{review_id}#decision")
+    return redirect_to(f"{CASE}/{review_id}#standing")
 
 
 @router.post(PREDICTION + "/{prediction_id}/crisis")
@@ -150,7 +150,7 @@ def raise_crisis(
     signed_in: CrisisOverrider,
     form: SentForm,
 ) -> Response:
-    """Put a screening into the top band on a clinician's word."""
+    """Put a screening into the top band by a clinician's override."""
     prediction = find_prediction(session, prediction_id)
     body = validate_form(OverrideBody, {"comment": form.get("crisis_comment")})
     if isinstance(body, FieldErrors):
@@ -185,7 +185,7 @@ def explain_decision(values: Mapping[str, Any]) -> dict[str, str]:
             "reason_code": "Choose why the priority is another",
             "comment": "Explain the other priority in a sentence",
         },
-        "refer": {"comment": "Write to whom you refer, and why"},
+        "refer": {"comment": "Name the service you refer to, and the reason"},
     }
     return {name: text for name, text in needed.get(decision, {}).items() if name not in values}
 
@@ -259,6 +259,7 @@ def describe_case(
     reviews = list_of_individual(session, person)
     past = list_predictions(session, person, None, COURSE_LENGTH)
     course = make_course(past)
+    shows_answers = prediction is not None and may(request, Permission.VIEW_ANSWERS)
     return {
         "item": item,
         "review": item
@@ -268,7 +269,8 @@ def describe_case(
         "prediction": prediction,
         "answer": prediction.answer if prediction else {},
         "override": find_override(session, prediction.id) if prediction else None,
-        "questionnaires": list_answered(prediction) if prediction else [],
+        "questionnaires": list_answered(prediction) if prediction and shows_answers else [],
+        "shows_answers": shows_answers,
         "course": course,
         "chart": draw_chart(course),
         "reviews": reviews,

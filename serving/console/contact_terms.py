@@ -1,4 +1,4 @@
-"""The terms of a contact attempt in the words of its form."""
+"""Labels of the terms of a contact attempt."""
 
 from serving.database.review_terms import ContactChannel, ContactOutcome
 

@@ -62,7 +62,7 @@ class Owner(StrEnum):
 
 @dataclass(frozen=True)
 class QueueView:
-    """What the address of a queue page asks for."""
+    """The parameters of a queue page's address."""
 
     band: Band | None = None
     owner: Owner = Owner.ANYONE
@@ -102,7 +102,7 @@ Term = TypeVar("Term", bound=StrEnum)
 
 
 def read_view(query: Mapping[str, str]) -> QueueView:
-    """Return the view of an address; raises UnusableError for what no form of ours sends."""
+    """Return the view of an address; raises UnusableError for parameters that no form sends."""
     band = read_term(Band, query.get("band"))
     return QueueView(
         band=band,
@@ -119,7 +119,7 @@ def read_term(terms: type[Term], given: str | None) -> Term | None:
     try:
         return terms(given)
     except ValueError:
-        raise UnusableError("the address asks for a list that does not exist") from None
+        raise UnusableError("the address names a list that does not exist") from None
 
 
 def sum_by_band(counts: list[QueueCount]) -> list[BandCount]:

@@ -26,7 +26,7 @@ router = APIRouter(include_in_schema=False)
 
 SCREEN = "/console/screen"
 Individual = Annotated[str | None, Query(max_length=64)]
-#: Said of an item that the person did not answer; the crisis rule counts it as present for item 9.
+#: Value of an item that was not answered; for item 9 the crisis rule counts it as present.
 NOT_ANSWERED = "none"
 KEY_FIELD = "request_key"
 POINTS = {str(points): points for points in range(len(ANSWERS))}
@@ -36,7 +36,7 @@ POINTS = {str(points): points for points in range(len(ANSWERS))}
 def show_form(
     request: Request, services: WorkerServices, _person: Screener, person: Individual = None
 ) -> Response:
-    """Show the form, with the clinic's id where this browser knows it for the person."""
+    """Show the form, with the clinic's id where this browser holds it for the person."""
     own_id = read_known_ids(request, services.settings).get(person or "")
     return render_page(request, "screen.html", describe_form() | {"own_id": own_id})
 
@@ -47,7 +47,7 @@ async def screen_person(
 ) -> Response:
     """Screen the person, and lead to the answer; a form that is sent twice screens once.
 
-    A refusal for want of consent is audited, and its page leads to the consent of the person.
+    A refusal without consent is audited, and its page links to the consent of the person.
     """
     values, errors = read_answers(form)
     if errors:
@@ -78,7 +78,7 @@ def describe_form() -> dict[str, Any]:
 
 
 def read_key(form: Form) -> str:
-    """Return the form's own key; raises UnusableError for one that no page of ours has."""
+    """Return the form's own key; raises UnusableError for one that no page contains."""
     key = form.get(KEY_FIELD) or ""
     if not re.fullmatch(IDEMPOTENCY_KEY, key):
         raise UnusableError("open the form again and send it from there")

@@ -1,16 +1,25 @@
 """Signing in and out: by the identity provider, or in development by a local one-time link."""
 
+import hmac
 import re
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse, Response
 
 from serving import audit
 from serving.audit.trail import SIGN_IN, SIGN_OUT
 from serving.auth.browser_sessions import Limits, end_browser_session, open_browser_session
-from serving.auth.sign_in_tickets import SIGN_IN_PATH, redeem_link
+from serving.auth.openid import CALLBACK_PATH, OpenIdProvider
+from serving.auth.sign_in_tickets import (
+    SIGN_IN_PATH,
+    VISIT_LIVES,
+    begin_visit,
+    end_visit,
+    redeem_link,
+)
 from serving.console.access import (
     Anyone,
     drop_cookie,
@@ -21,16 +30,27 @@ from serving.console.access import (
 from serving.console.forms import SentForm
 from serving.console.known_ids import KNOWN_IDS
 from serving.console.pages import list_menu, redirect_to, render_page
+from serving.database.sessions import open_session
 from serving.dependencies import DbSession, Trail, WorkerServices
-from serving.errors import Principal, UnauthenticatedError
+from serving.errors import NotFoundError, Principal, UnauthenticatedError
 from serving.http.problems import read_request_id
 from serving.services import Services
+from serving.settings import Settings
 
 router = APIRouter(include_in_schema=False)
 
 HOME = "/console"
 #: Where a sign-in may lead: pages of the console, nothing elsewhere.
 OWN_PAGE = re.compile(r"/console(?:/[A-Za-z0-9_/-]*)?(?:\?[A-Za-z0-9_=&%.:+~-]*)?")
+
+
+class ProviderAnswer(BaseModel):
+    """What the provider's redirect carries back; one that failed carries an error instead."""
+
+    state: Annotated[str | None, Field(max_length=200)] = None
+    code: Annotated[str | None, Field(max_length=4000)] = None
+    iss: Annotated[str | None, Field(max_length=1000)] = None
+
 
 Link = Annotated[str | None, Query(max_length=100)]
 Next = Annotated[str | None, Query(max_length=1000)]
@@ -75,6 +95,73 @@ def sign_in_by_link(
     response = redirect_to(choose_destination(form.get("next")))
     start_session(request, session, services, principal, "link", response)
     return response
+
+
+@router.get(f"{SIGN_IN_PATH}/provider")
+def visit_provider(
+    session: DbSession,
+    services: WorkerServices,
+    destination: Annotated[Next, Query(alias="next")] = None,
+) -> Response:
+    """Send a person to the identity provider; the browser keeps the state until they return."""
+    provider = require_provider(services)
+    state, visit = begin_visit(session, choose_destination(destination))
+    response = redirect_to(provider.make_address(state, visit))
+    set_visit_cookie(response, state, services.settings)
+    return response
+
+
+@router.get(CALLBACK_PATH)
+def return_from_provider(
+    request: Request,
+    session: DbSession,
+    services: WorkerServices,
+    answer: Annotated[ProviderAnswer, Query()],
+) -> Response:
+    """Open a session for who comes back with a code that the provider gave for this browser.
+
+    The page that follows opens itself: the new cookie is not sent along a redirect that began on
+    the provider's site.
+    """
+    provider = require_provider(services)
+    kept = request.cookies.get(name_visit_cookie(services.settings), "")
+    if answer.state is None or not hmac.compare_digest(kept.encode(), answer.state.encode()):
+        raise UnauthenticatedError("this answer belongs to another browser")
+    # By itself: a visit that fails is over too.
+    with open_session(services.engine) as own:
+        visit = end_visit(own, answer.state)
+    if visit is None:
+        raise UnauthenticatedError("this sign-in was used before, or took too long")
+    if answer.code is None or not provider.is_issuer(answer.iss):
+        raise UnauthenticatedError("the identity provider did not sign you in")
+    principal = provider.identify(answer.code, visit)
+    response = render_page(request, "reload.html", {"address": visit.destination})
+    start_session(request, session, services, principal, "openid", response)
+    response.delete_cookie(name_visit_cookie(services.settings), httponly=True, samesite="lax")
+    return response
+
+
+def require_provider(services: Services) -> OpenIdProvider:
+    provider = services.accountability.provider
+    if provider is None:
+        raise NotFoundError("no identity provider is set here")
+    return provider
+
+
+def name_visit_cookie(settings: Settings) -> str:
+    return f"{name_cookie(settings)}-visit"
+
+
+def set_visit_cookie(response: Response, state: str, settings: Settings) -> None:
+    """Keep the state in the browser; lax, for the provider's redirect has to send it back."""
+    response.set_cookie(
+        name_visit_cookie(settings),
+        state,
+        max_age=int(VISIT_LIVES.total_seconds()),
+        secure=not settings.is_development,
+        httponly=True,
+        samesite="lax",
+    )
 
 
 @router.post("/console/sign-out")

@@ -1,4 +1,4 @@
-"""Values in the words of a page: instants, waiting times, bands, uncertainty, data types."""
+"""Values as text on a page: instants, waiting times, bands, uncertainty, data types."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -56,6 +56,29 @@ CONFIDENCE_WORDS = (
     (0.7, "The estimate is rather uncertain: this case resembles few that the model has seen."),
     (0.85, "The estimate is moderately certain."),
     (1.01, "The estimate is as certain as this model's estimates get."),
+)
+
+
+#: By the share of people whose estimate varies at least as much when the model is fitted again.
+STEADINESS_WORDS = (
+    (
+        0.1,
+        "Fitted on other people, the model would often say something else about this person: few "
+        "people's estimates vary as much.",
+    ),
+    (
+        0.5,
+        "Fitted on other people, the model could say something else: more than half of people "
+        "have a steadier estimate.",
+    ),
+    (
+        1.01,
+        "Fitted on other people, the model would say much the same: at least half of people have "
+        "a less steady estimate.",
+    ),
+)
+UNKNOWN_STEADINESS = (
+    "How steady the estimate is cannot be known for this person: rely on your own assessment."
 )
 
 
@@ -120,6 +143,13 @@ def describe_confidence(confidence: float) -> str:
     return next(words for limit, words in CONFIDENCE_WORDS if confidence < limit)
 
 
+def describe_steadiness(confidence: float) -> str:
+    """Return what the share of people whose estimate varies at least as much says of this one."""
+    if confidence <= 0:
+        return UNKNOWN_STEADINESS
+    return next(words for limit, words in STEADINESS_WORDS if confidence < limit)
+
+
 def show_percent(share: float | None) -> str:
     """Return a share as a whole percentage; small ones keep their meaning as "under 1%"."""
     if share is None:
@@ -154,6 +184,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": show_percent,
     "pseudonym": shorten_pseudonym,
     "confidence": describe_confidence,
+    "steadiness": describe_steadiness,
     "band": look_up(BAND_WORDS),
     "band_colour": look_up(BAND_COLOURS),
     "data_type": look_up(DATA_TYPES),

@@ -12,7 +12,7 @@ from serving.database.privileges import APPLICATION_ROLE
 
 
 class UnusableLoginError(ValueError):
-    """APP_DATABASE_URL does not name a login of its own; the message says what is missing."""
+    """APP_DATABASE_URL does not name a login of its own; the message names what is missing."""
 
 
 def ensure_application_login(owner_url: str, application_url: str) -> str:

@@ -1,6 +1,6 @@
-"""Tells a worker what other processes changed: consents and revocations of tokens.
+"""Notifies a worker of what other processes changed: consents and revocations of tokens.
 
-PostgreSQL notifies on commit, so a cache hears of a withdrawal within milliseconds. Because a
+PostgreSQL notifies on commit, so a withdrawal reaches a cache within milliseconds. Because a
 broken connection is silent, what was cached counts only while the listener's lease is fresh: a
 round trip on the listening connection renews it, and without one it ends within a second.
 Decision: infra/adr/0010-caches-live-on-a-lease.md.
@@ -50,7 +50,7 @@ class ChangeListener:
             isolation_level="AUTOCOMMIT",
             connect_args={
                 "connect_timeout": 2,
-                # A peer that vanished is given up, so that listening begins anew.
+                # A peer that vanished is given up, so that listening begins again.
                 "tcp_user_timeout": 5_000,
                 "keepalives_idle": 5,
             },
@@ -132,4 +132,4 @@ class ChangeListener:
 
 
 class ListenerDeafError(Exception):
-    """The connection does not deliver notices; a transaction pooler stands in between."""
+    """The connection does not deliver notices; a transaction pooler is in between."""

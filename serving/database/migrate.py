@@ -113,7 +113,7 @@ def run(
         str | None, typer.Argument(help="Target; by default head, or base with --down.")
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Migrate nothing; end when somebody else has.")
+        bool, typer.Option("--wait", help="Migrate nothing; wait until another process has.")
     ] = False,
     patience: Annotated[float, typer.Option(help="Seconds that --wait waits.", min=0)] = 900,
 ) -> None:

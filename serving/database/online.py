@@ -6,9 +6,9 @@ from contextlib import nullcontext
 from alembic import op
 from sqlalchemy import text
 
-#: Rows of one statement; each is committed by itself, so others wait for none of it.
+#: Rows of one statement; each is its own transaction, so no other statement waits for it.
 BATCH = 5_000
-#: How long a short change of the table waits for its lock, with everybody else behind it.
+#: How long a short change of the table waits for its lock, while others queue behind it.
 LOCK_TIMEOUT = "5s"
 SUFFIX = "_changed"
 
@@ -77,7 +77,7 @@ def _check_filled(table: str, columns: Sequence[str]) -> None:
 
 
 def _exchange(table: str, columns: Sequence[str]) -> None:
-    """Put the new columns in the place of the old ones: a moment, whatever the table's size."""
+    """Replace the old columns by the new ones; the time does not depend on the table's size."""
     op.execute(f"DROP TRIGGER {table}{SUFFIX} ON {table}")
     op.execute(f"DROP FUNCTION {table}{SUFFIX}()")
     for one in columns:

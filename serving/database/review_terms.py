@@ -1,4 +1,4 @@
-"""The words of the review queue: states, decisions, reasons, and how soon a person must look."""
+"""Terms of the review queue: states, decisions, reasons, and the time until a review is due."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -19,7 +19,7 @@ class Decision(StrEnum):
 
 
 class OverrideReason(StrEnum):
-    """Why a clinician puts somebody into another band than the release did."""
+    """Why a clinician puts a person into another band than the release did."""
 
     CLINICAL_ASSESSMENT = "clinical_assessment"
     DATA_WRONG_OR_OLD = "data_wrong_or_old"
@@ -40,7 +40,7 @@ class ContactChannel(StrEnum):
 
 
 class ContactOutcome(StrEnum):
-    """How an attempt to reach somebody went; the first three: the person was reached."""
+    """Result of a contact attempt; with the first three the person was reached."""
 
     SPOKE = "spoke"
     APPOINTMENT_MADE = "appointment_made"

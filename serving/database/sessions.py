@@ -30,7 +30,7 @@ def create_database_engine(database_url: str, deadline_seconds: float | None = N
 
 
 def _limit_connecting(deadline_seconds: float) -> dict[str, Any]:
-    """Return libpq's options by which a peer that is gone is noticed within the deadline."""
+    """Return libpq's options by which a lost peer is detected within the deadline."""
     whole_seconds = max(1, int(deadline_seconds))
     return {
         # libpq counts whole seconds and reads 1 as 2.
@@ -47,7 +47,7 @@ def _limit_statements(engine: Engine, deadline_seconds: float) -> Engine:
 
 
 def create_single_engine(database_url: str, deadline_seconds: float) -> Engine:
-    """Return an engine of one connection for statements that are transactions by themselves.
+    """Return an engine of one connection for statements that are transactions of their own.
 
     It is not asked whether it lives before each of them, which would double their time: who
     uses it repeats a statement whose connection turns out to have died.

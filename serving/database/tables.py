@@ -45,7 +45,7 @@ class Consent(Base):
     """What one individual agreed to, for which data types and purposes, and until when.
 
     Triggers keep every change in `consent_changes`, tell the workers of it, and see that a
-    consent from before an erasure stays withdrawn, whoever writes it.
+    consent from before an erasure stays withdrawn, regardless of its writer.
     """
 
     __tablename__ = "consent"
@@ -62,7 +62,7 @@ class Consent(Base):
 
 
 class Prediction(Base):
-    """One answered screening: what was said, and by which versions."""
+    """One answered screening: its result, and the versions that gave it."""
 
     __tablename__ = "predictions"
     __table_args__ = (
@@ -92,7 +92,7 @@ class Prediction(Base):
     release_version: Mapped[str | None] = mapped_column(String(32))
     #: Which side of a gradual rollout answered: production or candidate.
     arm: Mapped[str] = mapped_column(String(16))
-    #: Name of the batch that asked, which holds one answer about each individual; else None.
+    #: Name of the batch, which holds one answer about each individual; else None.
     batch: Mapped[str | None] = mapped_column(String(64))
     # Text, not JSONB: nearly all of the write was PostgreSQL taking numbers apart that nobody
     # searches, and the rows took 1.8 times the room.
@@ -103,10 +103,10 @@ class Prediction(Base):
 
 
 class PredictionLabel(Base):
-    """What became of a prediction, or what a reviewer found right: one row of each kind at most.
+    """Outcome of a prediction, or the band a reviewer found right: one row of each kind at most.
 
-    An outcome, by its name, is learnt from and measured by; a `review` is a clinician's decision
-    on the inputs and the band, and no outcome.
+    An outcome, by its name, is used for training and measurement; a `review` is a clinician's
+    decision on the inputs and the band, and no outcome.
     """
 
     __tablename__ = "prediction_labels"
@@ -129,7 +129,7 @@ class PredictionLabel(Base):
 
 
 class ShadowPrediction(Base):
-    """What the release that did not answer would have said, for the comparison of a rollout."""
+    """Result of the release that did not answer, for the comparison of a rollout."""
 
     __tablename__ = "shadow_predictions"
 
@@ -156,7 +156,7 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(Text, primary_key=True)
     body_hash: Mapped[str] = mapped_column(String(64))
     claimed_at: Mapped[datetime]
-    #: None while the first request is under way.
+    #: None while the first request is running.
     prediction_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("predictions.id", ondelete="CASCADE")
     )
@@ -273,7 +273,7 @@ class CrisisNotice(Base):
 
 
 class CrisisOverride(Base):
-    """A clinician's word that puts a prediction into the top band, whatever it said."""
+    """A clinician's override that puts a prediction into the top band, regardless of its score."""
 
     __tablename__ = "crisis_overrides"
     __table_args__ = (
@@ -291,7 +291,7 @@ class CrisisOverride(Base):
 
 
 class ConsentChange(Base):
-    """One change of a consent and who made it; written by a trigger, whoever wrote the consent."""
+    """One change of a consent and its author; written by a trigger for every writer."""
 
     __tablename__ = "consent_changes"
     __table_args__ = (Index("idx_consent_changes_anonymized_id", "anonymized_id", "id"),)
@@ -309,7 +309,7 @@ class ConsentChange(Base):
 
 
 class ConsentNotice(Base):
-    """That a consent is about to end (`expiring`) or has ended (`expired`): said once."""
+    """A notice that a consent is about to end (`expiring`) or has ended (`expired`), once each."""
 
     __tablename__ = "consent_notices"
     __table_args__ = (Index("idx_consent_notices_noticed_at", "noticed_at"),)
@@ -324,7 +324,7 @@ class ConsentNotice(Base):
 
 
 class Erasure(Base):
-    """That an individual was erased, when and by whom, with the signed receipt; append-only."""
+    """The erasure of an individual: time, requester and signed receipt; append-only."""
 
     __tablename__ = "erasures"
     __table_args__ = (Index("idx_erasures_anonymized_id", "anonymized_id", "requested_at"),)

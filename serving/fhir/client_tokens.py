@@ -56,6 +56,14 @@ def list_algorithms(key: Any) -> tuple[str, ...]:
     return ()
 
 
+def is_client_token(token: str) -> bool:
+    """Return True if a token claims to be a client's: of type JWT, which people's are not."""
+    try:
+        return jwt.get_unverified_header(token).get("typ") == TOKEN_TYPE
+    except jwt.InvalidTokenError:
+        return False
+
+
 class RegisteredKeys:
     """The keys of one client as they stand in its registration."""
 
@@ -87,7 +95,7 @@ class ClientVerifier:
         return tuple(self._clients.values())
 
     def verify(self, token: str, audience: str) -> ClientToken:
-        """Return what a token for `audience`, the URL called, says.
+        """Return the verified contents of a token for `audience`, the URL called.
 
         Raises UnauthenticatedError; the message holds nothing of the token.
         """
@@ -114,7 +122,7 @@ def _check_header(header: dict[str, Any], client: EhrClient) -> None:
     if header.get("typ") != TOKEN_TYPE:
         raise UnauthenticatedError("the token is not of type JWT")
     if "crit" in header or "jwk" in header or "x5u" in header or "x5c" in header:
-        raise UnauthenticatedError("the token asks for extensions or keys of its own")
+        raise UnauthenticatedError("the token brings extensions or keys of its own")
     if "jku" in header and header["jku"] != client.jwks_url:
         raise UnauthenticatedError("the token names keys that are not registered")
     if not isinstance(header.get("kid"), str):
@@ -147,7 +155,7 @@ def _decode(
 def take_token(session: Session, token: ClientToken) -> None:
     """Accept a token once, in every worker; raises UnauthenticatedError for one that was used.
 
-    Tokens are remembered by their hash until they would be refused for their time.
+    Hashes of tokens are kept until the tokens have expired.
     """
     session.execute(delete(ClientTokenUse).where(ClientTokenUse.expires_at < _forget_before()))
     taken = (

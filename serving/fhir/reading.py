@@ -5,7 +5,7 @@ read alike. Of each instrument the newest answers count; older ones than `MAX_AG
 of today.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -27,7 +27,7 @@ from feature_repo.instruments import GAD7, INSTRUMENTS, ITEM_COLUMNS, PHQ9
 from feature_repo.outcomes import HORIZON_DAYS
 from serving.fhir.elements import Resource
 
-#: The horizon of an estimate: what was answered before it says nothing of today.
+#: The horizon of an estimate: older answers are not used for today.
 MAX_AGE = timedelta(days=HORIZON_DAYS)
 
 
@@ -35,6 +35,7 @@ MAX_AGE = timedelta(days=HORIZON_DAYS)
 class Survey:
     """One answered questionnaire; `answers` by item, None where an item was not answered."""
 
+    person_id: str
     instrument: str
     answered_at: datetime
     answers: tuple[int | None, ...]
@@ -48,23 +49,28 @@ class Survey:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a list of resources says: surveys, and why the others give none."""
+    """The surveys in a list of resources, and why the others contain none."""
 
     surveys: tuple[Survey, ...]
     problems: tuple[str, ...] = ()
 
 
-def read_surveys(resources: Iterable[Resource], zone: ZoneInfo) -> Findings:
-    """Return the surveys of QuestionnaireResponses and Observations; `zone` dates days.
+def read_surveys(
+    resources: Iterable[Resource], zone: ZoneInfo, full_urls: Mapping[str, str] | None = None
+) -> Findings:
+    """Return the surveys of QuestionnaireResponses and Observations.
+
+    `zone` dates days; `full_urls` leads from an entry's fullUrl in a Bundle to `Type/id`.
 
     Resources of other kinds and without an instrument are passed over; a resource of an instrument
     that cannot be read is a problem that names the element and repeats no value.
     """
+    context = Context(dict(full_urls or {}))
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for resource in resources:
         try:
-            rows.extend(_map_resource(resource))
+            rows.extend(_map_resource(resource, context))
         except RejectedResourceError as error:
             problems.append(f"{resource.get('resourceType')}.{error}")
         except IgnoredResourceError:
@@ -78,8 +84,8 @@ def read_surveys(resources: Iterable[Resource], zone: ZoneInfo) -> Findings:
     return Findings(tuple(surveys), tuple(problems))
 
 
-def _map_resource(resource: Resource) -> Iterator[dict[str, Any]]:
-    kind, context = resource.get("resourceType"), Context()
+def _map_resource(resource: Resource, context: Context) -> Iterator[dict[str, Any]]:
+    kind = resource.get("resourceType")
     if kind == "QuestionnaireResponse":
         found = map_questionnaire_response(resource, context)
     elif kind == "Observation" and is_survey_observation(find_loincs(resource.get("code"))):
@@ -95,13 +101,13 @@ def _join_parts(rows: Sequence[dict[str, Any]], zone: ZoneInfo) -> list[list[dic
     """Return the rows of each questionnaire; parts of one instrument are joined by their time."""
     dated = [row | {"answered_at": read_instant(row["answered_at"], zone)} for row in rows]
     units: list[list[dict[str, Any]]] = []
-    for row in sorted(dated, key=lambda row: (row["instrument"], row["answered_at"])):
+    for row in sorted(dated, key=_order_parts):
         last = units[-1][-1] if units else None
         joins = (
             last is not None
             and "part" in row
             and "part" in last
-            and last["instrument"] == row["instrument"]
+            and all(last[name] == row[name] for name in ("instrument", "person_id"))
             and row["answered_at"] - last["answered_at"] <= JOIN_WINDOW
         )
         if joins:
@@ -109,6 +115,10 @@ def _join_parts(rows: Sequence[dict[str, Any]], zone: ZoneInfo) -> list[list[dic
         else:
             units.append([row])
     return units
+
+
+def _order_parts(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["person_id"], row["instrument"], row["answered_at"]
 
 
 def read_instant(text: str, zone: ZoneInfo) -> datetime:
@@ -125,6 +135,7 @@ def _make_survey(unit: Sequence[dict[str, Any]]) -> Survey:
     answers = tuple(_agree(unit, name) for name in columns)
     instrument.check_answers(answers)
     return Survey(
+        person_id=unit[0]["person_id"],
         instrument=instrument.name,
         answered_at=max(row["answered_at"] for row in unit),
         answers=answers,
@@ -153,7 +164,7 @@ def choose_current(surveys: Sequence[Survey], now: datetime) -> dict[str, Survey
     return {one.instrument: one for one in ordered}
 
 
-def make_survey_data(current: dict[str, Survey]) -> dict[str, Any]:
+def make_survey_data(current: Mapping[str, Survey]) -> dict[str, Any]:
     """Return the body of a screening's `survey_data`; empty without PHQ-9 and GAD-7."""
     phq9, gad7 = current.get(PHQ9.name), current.get(GAD7.name)
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What to do when a person may be in danger, whatever this system answers."""
+"""What to do when a person may be in danger, regardless of this system's answer."""
 
 from serving.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Whom a request is about: a pseudonym, or the clinic's own identifier, hashed on arrival."""
+"""The person of a request: a pseudonym, or the clinic's own identifier, hashed on arrival."""
 
 from typing import Annotated, Self
 
@@ -18,7 +18,7 @@ class IndividualBody(StrictBody):
         Annotated[str, StringConstraints(pattern=f"^{PSEUDONYM_PATTERN.pattern}$")] | None
     ) = None
     patient_id: PatientId | None = Field(
-        default=None, description="Hashed on arrival, then forgotten: neither stored nor logged."
+        default=None, description="Hashed on arrival; neither stored nor logged."
     )
 
     @model_validator(mode="after")

@@ -9,9 +9,9 @@ from serving.errors import OverloadedError
 
 
 class LoadLimit:
-    """Counts the screenings under way; beyond `most` only urgent ones are admitted.
+    """Counts the running screenings; beyond `most` only urgent ones are admitted.
 
-    Answering late helps nobody: a caller who is told at once can try another worker.
+    A late answer is useless; after an immediate refusal the caller can try another worker.
     """
 
     def __init__(self, most: int) -> None:
@@ -25,7 +25,7 @@ class LoadLimit:
         with self._lock:
             if self.under_way >= self._most and not urgent:
                 SHED_SCREENINGS.inc()
-                raise OverloadedError("too many screenings are under way; send it again shortly")
+                raise OverloadedError("too many screenings are running; send it again shortly")
             self.under_way += 1
         try:
             yield

@@ -5,7 +5,7 @@ import binascii
 import json
 import math
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Any
 
 from fastapi import Path, Query
@@ -31,11 +31,22 @@ Cursor = Annotated[
 ]
 
 
-def _lie_in_our_time(moment: datetime) -> datetime:
+def _lie_in_our_years(moment: datetime) -> datetime:
     # Far from it, a change of time zone leaves the calendar.
     if not 2000 <= moment.year < 2200:
         raise ValueError("must lie in the years 2000 to 2199")
-    return in_utc(moment)
+    return moment
+
+
+def _lie_in_our_time(moment: datetime) -> datetime:
+    return in_utc(_lie_in_our_years(moment))
+
+
+def place_in_zone(moment: datetime | None, zone: tzinfo) -> datetime | None:
+    """Return a moment in UTC; one without a zone is a moment of `zone`."""
+    if moment is None:
+        return None
+    return in_utc(moment if moment.tzinfo else moment.replace(tzinfo=zone))
 
 
 def in_utc(moment: datetime) -> datetime:
@@ -44,8 +55,11 @@ def in_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_lie_in_our_time)]
-Since = Annotated[Moment | None, Query(description="Instants from this one on.")]
-Until = Annotated[Moment | None, Query(description="Instants before this one.")]
+#: With or without a zone; `place_in_zone` settles the latter.
+DayOrMoment = Annotated[datetime, AfterValidator(_lie_in_our_years)]
+IN_ZONE = "A date or time without a zone is one of MHRAS_TIMEZONE: 2026-01-01 is its midnight."
+Since = Annotated[DayOrMoment | None, Query(description=f"Instants from this one on. {IN_ZONE}")]
+Until = Annotated[DayOrMoment | None, Query(description=f"Instants before this one. {IN_ZONE}")]
 Word = Annotated[str | None, Query(pattern=r"^[\x21-\x7e]{1,128}$")]
 
 
@@ -91,7 +105,7 @@ def read_cursor(cursor: str, *readers: Callable[[Any], Any]) -> Sequence[Any]:
             raise ValueError("another number of parts")
         return [read(part) for read, part in zip(readers, parts, strict=True)]
     except (ValueError, TypeError, binascii.Error, RecursionError):
-        raise UnusableError("the cursor is not one of ours") from None
+        raise UnusableError("the cursor is not valid") from None
 
 
 def read_instant(part: Any) -> datetime:

@@ -36,7 +36,7 @@ _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 #: Where people look at pages: problems are pages too.
 PAGES = "/console"
 #: Paths of screenings, whose callers are left without an answer by a problem.
-SCREENINGS = ("/screen", f"{PAGES}/screen")
+SCREENINGS = ("/screen", f"{PAGES}/screen", "/cds-services/", "/fhir/QuestionnaireResponse")
 
 
 class FieldProblem(BaseModel):
@@ -64,10 +64,10 @@ RenderProblem = Callable[[Request, Problem, Mapping[str, str]], Response]
 class InvalidRequestError(ProblemError):
     status = 422
     kind = "invalid-request"
-    title = "The request is not usable"
+    title = "Invalid request"
 
     def __init__(self, errors: list[FieldProblem]) -> None:
-        super().__init__("it is not usable; errors names each field")
+        super().__init__("see `errors` for each field")
         self.errors = errors
 
 
@@ -78,14 +78,15 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         401: "No valid token.",
         403: "The role, or the individual's consent, does not allow it; audited.",
         404: "There is no such record.",
-        409: "It cannot be done now: somebody else is at it, or was first.",
+        409: "Conflict: another user claimed or changed the record first.",
+        412: "Data that the service needs were not sent; `detail` names them.",
         413: "The body is too large.",
         422: "The request is not usable; `errors` names each field.",
-        429: "Too many requests by this caller; `Retry-After` says when there is room.",
+        429: "Too many requests of this caller; `Retry-After` gives the wait in seconds.",
         500: "Nothing was recorded.",
         503: "The database or the release is unavailable, or the service is overloaded; "
         "nothing was recorded.",
-        504: "It took too long; `detail` says whether anything may have been recorded.",
+        504: "Timed out; `detail` states whether anything may have been recorded.",
     }
     # `model` registers the schema; `content` gives the media type that is really sent.
     return {
@@ -94,9 +95,9 @@ def describe_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def install_problem_handlers(app: FastAPI, pages: RenderProblem) -> None:
-    """Answer every error as a problem: in JSON, under PAGES with what `pages` makes of it."""
-    app.state.render_problem = pages
+def install_problem_handlers(app: FastAPI, renderers: Mapping[str, RenderProblem]) -> None:
+    """Answer every error as a problem in JSON, or as the renderer of its path's prefix does."""
+    app.state.problem_renderers = renderers
     app.add_exception_handler(RefusedError, answer_refusal)
     app.add_exception_handler(UnauthenticatedError, answer_unauthenticated)
     app.add_exception_handler(ProblemError, answer_problem)
@@ -176,9 +177,9 @@ def make_response(
     text = choose_guidance(request.app.state.services.settings) if guidance else None
     problem = describe_problem(error, read_request_id(request), text)
     sent = {**error.headers, **(headers or {})}
-    if is_page(request):
-        page: Response = request.app.state.render_problem(request, problem, sent)
-        return page
+    render = find_renderer(request)
+    if render is not None:
+        return render(request, problem, sent)
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=error.status,
@@ -204,9 +205,14 @@ def needs_guidance(request: Request, status: int) -> bool:
     return request.url.path.startswith(SCREENINGS) and leaves_unanswered(status)
 
 
-def is_page(request: Request) -> bool:
-    path = request.url.path
-    return path == PAGES or path.startswith(f"{PAGES}/")
+def find_renderer(request: Request) -> RenderProblem | None:
+    path, renderers = request.url.path, request.app.state.problem_renderers
+    found: list[RenderProblem] = [
+        render
+        for prefix, render in renderers.items()
+        if path == prefix or path.startswith(f"{prefix}/")
+    ]
+    return found[0] if found else None
 
 
 def leaves_unanswered(status: int) -> bool:

@@ -21,11 +21,11 @@ import numpy as np
 from monitoring.metrics import RATE_LIMITED_REQUESTS
 from serving.errors import RateLimitedError
 
-#: Names the file that the workers of a pod share; without it a worker counts by itself.
+#: Names the file that the workers of a pod share; without it each worker counts alone.
 SHARED_FILE = "MHRAS_RATE_LIMIT_FILE"
-#: Callers whose requests are remembered; beyond them the longest silent one is forgotten.
+#: Callers whose requests are counted; beyond them the longest silent one is dropped.
 SLOTS = 4096
-#: Slots looked at for one caller before another is forgotten.
+#: Slots read for one caller before another is dropped.
 PROBES = 8
 MINUTE = 60.0
 SECOND = 1.0
@@ -46,7 +46,7 @@ class RateLimiter:
 
     def __init__(self, allowance: Allowance, path: str | None = None) -> None:
         self._allowance = allowance
-        # A ring of the last requests: as many as the minute allows are enough to judge by.
+        # A ring of the last requests: as many as the minute allows suffice.
         kind = np.dtype(
             [("caller", "S16"), ("next", "u4"), ("times", "f8", (allowance.per_minute,))]
         )
@@ -54,7 +54,7 @@ class RateLimiter:
         self._file = Path(path).open("r+b") if path else TemporaryFile()  # noqa: SIM115
         if self._file.seek(0, os.SEEK_END) < SLOTS * kind.itemsize:
             self._file.truncate(SLOTS * kind.itemsize)
-        # Plain arrays over the same memory: a memmap is made anew by every look into it.
+        # Plain arrays over the same memory: each access to a memmap makes a new object.
         slots = np.asarray(np.memmap(self._file, kind, "r+", shape=(SLOTS,)))
         self._callers, self._next, self._times = slots["caller"], slots["next"], slots["times"]
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 
-#: No field of ours has more; Python refuses to convert above 4,300.
+#: No field has more; Python refuses to convert above 4,300.
 MAX_DIGITS = 100
 
 
@@ -39,7 +39,7 @@ class StrictJsonRoute(APIRoute):
 
 
 def read_strictly(body: bytes) -> Any:
-    """Return what a JSON text says; raises json.JSONDecodeError, never quoting the text."""
+    """Return the value of a JSON text; raises json.JSONDecodeError, never quoting the text."""
     return json.loads(
         body.decode(),
         object_pairs_hook=_refuse_repeated_names,

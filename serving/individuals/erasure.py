@@ -59,7 +59,7 @@ def erase_individual(
 ) -> ErasureState:
     """Remove an individual from the database and queue the rest; return the signed receipt.
 
-    Again for somebody of whom nothing came in since, it returns the earlier erasure.
+    Repeated without new data since, it returns the earlier erasure.
     """
     _take_turns(session, anonymized_id)
     known = find_latest(session, anonymized_id)
@@ -118,7 +118,7 @@ def remove_again(session: Session, anonymized_id: str) -> int:
     """Remove what came in since an erasure without a new consent; return the rows.
 
     A screening that was being answered when the individual was erased may have been recorded
-    just afterwards. With a consent since then, what came in is wanted.
+    just afterwards. With a consent since then, the new rows stay.
     """
     _take_turns(session, anonymized_id)
     latest = find_latest(session, anonymized_id)

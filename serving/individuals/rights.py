@@ -42,7 +42,7 @@ def list_predictions(
 
 
 def list_overridden(session: Session, predictions: Sequence[Prediction]) -> set[UUID]:
-    """Return which of the predictions a clinician's word put into the top band."""
+    """Return which of the predictions a clinician's override put into the top band."""
     wanted = [prediction.id for prediction in predictions]
     statement = select(CrisisOverride.prediction_id).where(CrisisOverride.prediction_id.in_(wanted))
     return set(session.scalars(statement))
@@ -98,7 +98,7 @@ def _settle(value: Any) -> Any:
 
 
 def describe_export(anonymized_id: str, held: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an export as JSON holds it: what is held, of whom, when, and what is elsewhere."""
+    """Return an export as JSON: the person, the time, what is held, and what is elsewhere."""
     now = datetime.now(UTC).isoformat()
     head = {"anonymized_id": anonymized_id, "exported_at": now, "not_included": ELSEWHERE}
     return head | dict(held)

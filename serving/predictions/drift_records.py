@@ -25,13 +25,13 @@ class ScreenedSample:
     screened: int
     features: list[dict[str, Any]]
     scores: list[float]
-    #: Whom each of `features` is about.
+    #: The individual of each row of `features`.
     individuals: list[str]
 
 
 @dataclass(frozen=True)
 class LabelledSample:
-    """Screenings of a release with an outcome: of whom, at which age, how likely, and whether."""
+    """Screenings of a release with an outcome: person, age, estimate, and whether it occurred."""
 
     individuals: list[str]
     ages: list[float | None]

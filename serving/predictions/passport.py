@@ -1,12 +1,13 @@
-"""The passport of a prediction: everything that led to it, and what became of it, on one page.
+"""The passport of a prediction: everything that led to it and its outcome, on one page.
 
 From a prediction id to release, members, runs, data, checks, code, inputs, consent, review and
-who has looked at it. What the registry says is left out while it is away, and said to be.
+viewings. While the registry is away its part is left out and listed in `missing`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +27,21 @@ from serving.database.tables import (
     ShadowPrediction,
 )
 from serving.releases.lineage import RegisteredManifest
+from serving.settings import Settings
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where people open MLflow, Prefect and the source; None: no link is made."""
+
+    mlflow: str
+    prefect: str | None = None
+    source: str | None = None
+
+    @classmethod
+    def read(cls, settings: Settings) -> Self:
+        mlflow = settings.mlflow_ui_url or settings.mlflow_tracking_uri
+        return cls(mlflow.rstrip("/"), settings.prefect_ui_url, settings.source_url)
 
 
 class PassportPart(BaseModel):
@@ -36,7 +52,7 @@ Shown = TypeVar("Shown", bound=PassportPart)
 
 
 class MemberOrigin(PassportPart):
-    """One member by version: what it said here, its run, and the hashes it was checked by."""
+    """One member by version: its estimate here, its run, and the hashes it was checked with."""
 
     name: str
     registered_model: str
@@ -96,7 +112,7 @@ class Override(PassportPart):
 
 
 class ShadowWord(PassportPart):
-    """What the other release of a rollout would have said."""
+    """The result of the other release of a rollout."""
 
     release_version: str
     arm: str
@@ -107,7 +123,7 @@ class ShadowWord(PassportPart):
 
 
 class Label(PassportPart):
-    """What became of the prediction (outcome), or what the reviewer found right (review)."""
+    """The outcome of the prediction, or the band that the reviewer found right (review)."""
 
     kind: str
     source: str
@@ -150,9 +166,12 @@ class Passport(PassportPart):
 
 
 def issue_passport(
-    session: Session, prediction: Prediction, registered: RegisteredManifest | None, ui: str
+    session: Session,
+    prediction: Prediction,
+    registered: RegisteredManifest | None,
+    addresses: Addresses,
 ) -> Passport:
-    """Collect the passport of a prediction; `ui` is the address of MLflow's pages."""
+    """Collect the passport of a prediction."""
     number = prediction.id
     missing = prediction.release_version is not None and registered is None
     return Passport(
@@ -162,7 +181,7 @@ def issue_passport(
         requested_by=prediction.user_id,
         answer=prediction.answer,
         inputs=prediction.inputs,
-        release=trace_release(prediction, registered, ui) if registered else None,
+        release=trace_release(prediction, registered, addresses) if registered else None,
         missing=["release: the registry is away or no longer has it"] if missing else [],
         consents=list(map(_show_consent, find_consents(session, prediction))),
         review=_find_one(session, ReviewOutcome, ReviewItem, number),
@@ -173,7 +192,9 @@ def issue_passport(
     )
 
 
-def trace_release(prediction: Prediction, registered: RegisteredManifest, ui: str) -> ReleaseOrigin:
+def trace_release(
+    prediction: Prediction, registered: RegisteredManifest, addresses: Addresses
+) -> ReleaseOrigin:
     manifest = registered.manifest
     said = {part["name"]: part for part in prediction.answer["release"]["members"]}
     lineage = manifest.lineage
@@ -184,7 +205,9 @@ def trace_release(prediction: Prediction, registered: RegisteredManifest, ui: st
         manifest_sha256=registered.sha256,
         manifest_is_as_registered=registered.is_as_registered,
         training_run_id=manifest.training_run_id,
-        members=[trace_member(pin, said.get(pin.name, {}), ui) for pin in manifest.members],
+        members=[
+            trace_member(pin, said.get(pin.name, {}), addresses.mlflow) for pin in manifest.members
+        ],
         data=lineage.get("tables", {}),
         validation=lineage.get("validation", {}),
         feature_service=manifest.feature_service,
@@ -192,7 +215,7 @@ def trace_release(prediction: Prediction, registered: RegisteredManifest, ui: st
         feature_tables=lineage.get("feature_tables", {}),
         git_commit=str(lineage.get("git_commit", "")),
         flow_run_id=str(lineage.get("flow_run_id", "")),
-        links=list_links(registered, ui),
+        links=list_links(registered, addresses),
     )
 
 
@@ -209,15 +232,23 @@ def trace_member(pin: MemberPin, said: dict[str, Any], ui: str) -> MemberOrigin:
     )
 
 
-def list_links(registered: RegisteredManifest, ui: str) -> dict[str, str]:
-    """Return the pages of MLflow that show the release, its training and its validation."""
-    manifest = registered.manifest
+def list_links(registered: RegisteredManifest, addresses: Addresses) -> dict[str, str]:
+    """Return the pages that show the release, its training, validation, flow run and commit."""
+    manifest, ui = registered.manifest, addresses.mlflow
+    lineage = manifest.lineage
     runs = {
         "training": manifest.training_run_id,
-        "validation": manifest.lineage.get("validation", {}).get("run_id"),
+        "validation": lineage.get("validation", {}).get("run_id"),
     }
-    pages = {f"{name}_run": f"{ui}/#/runs/{run}" for name, run in runs.items() if run}
-    return {"release": f"{ui}/#/models/mhras-risk/versions/{registered.version}", **pages}
+    links = {
+        "release": f"{ui}/#/models/mhras-risk/versions/{registered.version}",
+        **{f"{name}_run": f"{ui}/#/runs/{run}" for name, run in runs.items() if run},
+    }
+    if addresses.prefect and (run := lineage.get("flow_run_id")):
+        links["flow_run"] = f"{addresses.prefect.rstrip('/')}/runs/flow-run/{run}"
+    if addresses.source and (commit := lineage.get("git_commit")):
+        links["commit"] = f"{addresses.source.rstrip('/')}/commit/{commit}"
+    return links
 
 
 def find_consents(session: Session, prediction: Prediction) -> Sequence[KnownConsent]:

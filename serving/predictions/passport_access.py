@@ -6,8 +6,20 @@ passport names what was withheld and by which permission.
 
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from feature_repo.answer_features import ITEM_ANSWERS
-from serving.predictions.passport import MemberOrigin, Passport, ReleaseOrigin
+from serving.audit.trail import EventTrail
+from serving.database.tables import Prediction
+from serving.predictions.passport import (
+    Addresses,
+    MemberOrigin,
+    Passport,
+    ReleaseOrigin,
+    issue_passport,
+)
+from serving.predictions.viewing import record_viewing
+from serving.releases.lineage import ManifestReader
 from serving.roles import PERMISSIONS, Permission, Role
 
 #: Fields of an answer that state how it came about and nothing about the person's health.
@@ -15,6 +27,25 @@ ACCOUNTABLE_FIELDS = (
     *("prediction_id", "anonymized_id", "created_at", "outcome", "rules_version", "needs_review"),
     *("degraded", "missing_data", "data_as_of", "intended_use"),
 )
+
+
+def view_passport(
+    session: Session,
+    trail: EventTrail,
+    prediction: Prediction,
+    manifests: ManifestReader,
+    addresses: Addresses,
+    role: Role,
+) -> Passport:
+    """Return the passport that a person opens, as far as the role may read it.
+
+    The viewing is recorded; the passport does not hold it yet.
+    """
+    version = prediction.release_version
+    registered = None if version is None else manifests.read(int(version))
+    passport = issue_passport(session, prediction, registered, addresses)
+    record_viewing(trail, prediction, "view_passport")
+    return restrict_passport(passport, role)
 
 
 def restrict_passport(passport: Passport, role: Role) -> Passport:

@@ -1,4 +1,4 @@
-"""Where a release came from, as its registered manifest says: read once, kept in memory."""
+"""The origin of a release from its registered manifest: read once, kept in memory."""
 
 import hashlib
 import threading

@@ -21,8 +21,10 @@ from mlruns_config.manifest import (
     hash_file,
 )
 from mlruns_config.uncertainty import REFITS_FILE, REFITS_OUTPUT, UNFAMILIARITY_OUTPUT
+from serving.audit.signing import KeyRing
 from serving.errors import ScoringFailedError
 from serving.releases.registry import Registry
+from serving.releases.signatures import SIGNATURE_TAG, is_signed
 from serving.scoring.estimate import (
     Inputs,
     WeeklySequence,
@@ -47,14 +49,15 @@ class ReleaseRejectedError(Exception):
     """A release that must not be served; the message names the part and the reason."""
 
 
-def load_release(registry: Registry, version: int) -> Release:
+def load_release(registry: Registry, version: int, keys: KeyRing | None = None) -> Release:
     """Download, verify and warm up one version of the release.
 
-    Raises ReleaseRejectedError when any part is not what the manifest pins, and
-    RegistryUnavailableError when MLflow does not deliver it.
+    With `keys` its manifest must be signed by one of them; that is verified first. Raises
+    ReleaseRejectedError when any part is not what the manifest pins, and RegistryUnavailableError
+    when MLflow does not deliver it.
     """
     with TemporaryDirectory(prefix="mhras-release-") as folder:
-        manifest = _fetch_manifest(registry, version, Path(folder))
+        manifest = _fetch_manifest(registry, version, Path(folder), keys)
         watcher = manifest.familiarity.member if manifest.familiarity else None
         place = Path(folder) / "members"
         members = {
@@ -80,11 +83,18 @@ def _load_forest(
     return _open_session(pin, graph, shape, UNFAMILIARITY_OUTPUT)
 
 
-def _fetch_manifest(registry: Registry, version: int, folder: Path) -> ReleaseManifest:
+def _fetch_manifest(
+    registry: Registry, version: int, folder: Path, keys: KeyRing | None
+) -> ReleaseManifest:
     path = folder / MANIFEST_FILE
     registry.download(RELEASE_MODEL, version, MANIFEST_FILE, path)
-    if hash_file(path) != registry.read_tag(RELEASE_MODEL, version, MANIFEST_HASH_TAG):
+    digest = hash_file(path)
+    if digest != registry.read_tag(RELEASE_MODEL, version, MANIFEST_HASH_TAG):
         raise ReleaseRejectedError(f"{MANIFEST_FILE} is not the one that was registered")
+    if keys is not None:
+        signature = registry.read_tag(RELEASE_MODEL, version, SIGNATURE_TAG)
+        if not is_signed(version, digest, signature, keys):
+            raise ReleaseRejectedError(f"{MANIFEST_FILE} is not signed by a key of releases")
     try:
         return ReleaseManifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -208,7 +218,7 @@ def _make_unknown_sequence(release: Release) -> WeeklySequence | None:
 
 
 def check_uncertainty(release: Release, inputs: Inputs) -> None:
-    """Raise ReleaseRejectedError unless the refits are as many as the manifest says.
+    """Raise ReleaseRejectedError unless the number of refits is that of the manifest.
 
     Raises ScoringFailedError where a graph fails.
     """
@@ -218,7 +228,7 @@ def check_uncertainty(release: Release, inputs: Inputs) -> None:
         refits = member.predict_refits(inputs)
         if refits is not None and refits.shape[1] not in counts:
             raise ReleaseRejectedError(
-                f"{member.pin.name} has {refits.shape[1]} refits, the manifest says {counts}"
+                f"{member.pin.name} has {refits.shape[1]} refits, the manifest has {counts}"
             )
 
 

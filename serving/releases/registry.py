@@ -41,7 +41,7 @@ class Registry:
         """Return the numeric Production version of `model`.
 
         Stage and alias are set one after the other; while they differ, a transition is
-        under way or was cut off, and neither is trusted.
+        running or was cut off, and neither is trusted.
         """
         staged = self._find_staged_version(model)
         found = self._find_by_alias(model, PRODUCTION_ALIAS)
@@ -56,7 +56,7 @@ class Registry:
         return staged
 
     def find_rollout(self, model: str) -> Rollout | None:
-        """Return the rollout of a candidate that is under way, or None.
+        """Return the running rollout of a candidate, or None.
 
         Raises ValueError when its traffic share is no share.
         """
@@ -72,6 +72,12 @@ class Registry:
         self._require_success(response, f"{model} version {version} {path}")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(response.content)
+
+    def read_run_text(self, run_id: str, path: str) -> str:
+        """Return a text that a run logged; raises RegistryUnavailableError without one."""
+        response = self._request("GET", "/get-artifact", params={"run_id": run_id, "path": path})
+        self._require_success(response, f"{path} of a run")
+        return response.content.decode("utf-8", "replace")
 
     def read_tag(self, model: str, version: int, tag: str) -> str | None:
         """Return a tag of a model version, None when the version has no such tag."""
@@ -127,7 +133,7 @@ def _read_tags(version: dict[str, Any]) -> dict[str, str]:
 
 
 def _is_absent(response: httpx.Response) -> bool:
-    """Tell whether MLflow says that the model or the alias does not exist.
+    """Return True if MLflow's answer is that the model or the alias does not exist.
 
     A missing model is 404; a missing alias 400 with INVALID_PARAMETER_VALUE.
     """

@@ -27,7 +27,7 @@ class Change:
 
 
 def change_registry(settings: Settings, change: Change) -> str:
-    """Carry a change out; return what the registry says.
+    """Carry a change out; return the registry's answer.
 
     Raises RegistryRefusedError with its reason; the promotion ledger keeps both outcomes.
     """
@@ -60,7 +60,7 @@ def refuse(change: Change, detail: str) -> RegistryRefusedError:
 def make_environment(settings: Settings) -> dict[str, str] | None:
     """Return the command's environment: like ours, but logged in as who may change things.
 
-    None where MLflow asks for a login and we only have a reader's.
+    None where MLflow requires a login and only a reader's is set.
     """
     promoter = settings.mlflow_promoter_username, settings.mlflow_promoter_password
     if settings.mlflow_login is not None and None in promoter:
@@ -73,7 +73,7 @@ def make_environment(settings: Settings) -> dict[str, str] | None:
     return os.environ | {
         "DATABASE_URL": settings.database_url.get_secret_value(),
         "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
-        # Somebody waits for the answer: MLflow's client would go on trying for minutes.
+        # A person waits for the answer: MLflow's client would retry for minutes.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         **{name: value for name, value in login.items() if value},

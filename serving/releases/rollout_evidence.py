@@ -1,6 +1,6 @@
 """What is seen of a candidate, and of a release new in Production: what guardrails limit.
 
-Every screening during a rollout leaves two words, one that answered and one in shadow; a
+Every screening during a rollout leaves two results, one that answered and one in shadow; a
 measure compares them on the same individuals. Once the candidate is Production there is nobody
 beside it: it is compared with what its predecessor answered before. Definitions:
 mlruns_config/guardrails.toml.
@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from mlruns_config.guardrails import Observed
 
-# One row per screening that the candidate scored, or tried to, with both releases' words. The
-# crisis rule's 100 is nobody's word: the release's own score is compared.
+# One row per screening that the candidate scored, or tried to, with both releases' results. The
+# crisis rule's 100 is no estimate: the release's own score is compared.
 PAIRS = """
 WITH pairs AS (
     SELECT p.created_at, p.arm = 'candidate' AS answered, s.error IS NOT NULL
@@ -57,7 +57,7 @@ WHERE r.decision IS NOT NULL AND p.created_at >= (SELECT min(created_at) FROM pa
 )
 #: What a predecessor answered within this time before is what its successor is compared with.
 BEFORE = timedelta(days=30)
-# Answered on request: batches are of everybody and without answers, not alike.
+# Answered on request: batches cover all people and have no answers, so they differ.
 ANSWERED = """
 WITH answered AS (
     SELECT p.created_at >= :since AS after, p.release_version IS NULL AS unscored,

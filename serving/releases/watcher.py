@@ -16,6 +16,7 @@ from mlruns_config.arms import Arm, Rollout
 from mlruns_config.manifest import RELEASE_MODEL
 from monitoring.logging import describe_error
 from monitoring.metrics import RELEASE_LOAD_FAILURES, show_release
+from serving.audit.signing import KeyRing
 from serving.releases.loading import ReleaseRejectedError, load_release
 from serving.releases.registry import NoProductionVersionError, Registry, RegistryUnavailableError
 from serving.scoring.loaded_release import Release
@@ -55,7 +56,7 @@ class Choice:
         return [*views.values(), *scored]
 
     def list_fallbacks(self) -> list["Choice"]:
-        """Return who answers instead where this release cannot score: Production, if anybody."""
+        """Return the release that answers where this one cannot score: Production, or none."""
         if self.arm == "production" or self.shadow is None:
             return []
         return [Choice(self.shadow, "production", shadow=self.release)]
@@ -64,11 +65,19 @@ class Choice:
 class ReleaseWatcher:
     """Looks at the registry every `poll_seconds` from its own thread.
 
-    `cache_size` releases stay in memory, so that a rollback needs no download.
+    `cache_size` releases stay in memory, so that a rollback needs no download. With `keys`, only
+    releases signed by one of them are loaded.
     """
 
-    def __init__(self, registry: Registry, poll_seconds: float, cache_size: int = 5) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        poll_seconds: float,
+        cache_size: int = 5,
+        keys: KeyRing | None = None,
+    ) -> None:
         self._registry = registry
+        self._keys = keys
         self._poll_seconds = poll_seconds
         self._cache_size = cache_size
         self._loaded: OrderedDict[int, Release] = OrderedDict()
@@ -118,7 +127,7 @@ class ReleaseWatcher:
         if self.problem is None:
             self.candidate_problem = self._attempt(self._refresh_candidate, self.candidate_problem)
         if self.candidate_problem is not None:
-            # Not known to be sound, or not known to be wanted any more: it answers nobody.
+            # Not known to be sound, or no longer a candidate: it answers no request.
             self.candidate = None
 
     def _attempt(
@@ -161,7 +170,7 @@ class ReleaseWatcher:
 
     def _download(self, version: int) -> Release:
         try:
-            release = load_release(self._registry, version)
+            release = load_release(self._registry, version, self._keys)
         except ReleaseRejectedError as error:
             self._rejected[version] = str(error)
             raise _LoadError(version, str(error)) from error
@@ -190,7 +199,7 @@ class ReleaseWatcher:
         while not self._stop.wait(self._poll_seconds):
             try:
                 self.refresh()
-            # The thread must outlive any surprise, or no later release is ever noticed.
+            # The thread must outlive any error, or no later release is ever loaded.
             except Exception as error:
                 log.error("looking for a new release failed", error=describe_error(error))
                 self.problem = ReleaseProblem(None, "looking for a new release failed")

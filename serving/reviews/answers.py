@@ -66,7 +66,7 @@ class ListedReview(ReviewEntry):
     """An item of a list, with what a clinician needs to choose among them."""
 
     summary: str | None = Field(description="Null where the screening has been erased.")
-    why: list[str] = Field(description="Review reasons in words.")
+    why: list[str] = Field(description="Review reasons as sentences.")
     probability: float | None
     data_as_of: dict[str, datetime | None]
     trend: list[TrendPart] = Field(description="Up to ten answers about the person, oldest first.")
@@ -92,12 +92,12 @@ class ReviewPage(Page):
 
 
 class PredictionSummary(ReviewPart):
-    """What the screening said, for whoever reviews it."""
+    """The result of the screening, for its reviewer."""
 
     prediction_id: UUID
     created_at: datetime
     risk_score: float
-    risk_band: Band = Field(description="The top band where a clinician's word put it there.")
+    risk_band: Band = Field(description="The top band after a clinician's override.")
     crisis_override: bool
     probability: float | None
     confidence: float
@@ -194,7 +194,7 @@ class DecisionBody(StrictBody):
         elif any(given):
             raise ValueError("new_band and reason_code belong to an override")
         if self.decision is Decision.REFER and self.comment is None:
-            raise ValueError("a referral needs a comment: to whom, and why")
+            raise ValueError("a referral needs a comment: the service, and why")
         return self
 
     def to_decision(self) -> ReviewDecision:

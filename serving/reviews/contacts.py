@@ -1,4 +1,4 @@
-"""Attempts to reach the person of a review item: when, by whom, how, and what is next."""
+"""Attempts to reach the person of a review item: time, clinician, channel, and what is next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A clinician's word: it puts a prediction into the top band and before a person, at once.
+"""A clinician's override: it puts a prediction into the top band and the queue at once.
 
 It needs the database alone: no model, no registry, no feature store, and no consent, for it
 uses no data of the individual beyond the prediction it points at. It never lowers anything.
@@ -57,7 +57,7 @@ def find_override(session: Session, prediction_id: UUID) -> CrisisOverride | Non
 
 
 def _find_open_item(session: Session, prediction_id: UUID) -> ReviewItem | None:
-    # Locked: a decision under way is finished first, and then a new item is needed.
+    # Locked: a running decision is finished first, and then a new item is needed.
     statement = (
         select(ReviewItem)
         .where(ReviewItem.prediction_id == prediction_id, ReviewItem.status.in_(OPEN))

@@ -1,7 +1,7 @@
 """Decisions of clinicians as labels: what the outcome flow reads to learn from reviews.
 
-A label says what a person who looked found right, not what became of the individual; whoever
-trains on it must keep the two apart. Referred items say nothing yet and are left out.
+A label is what a reviewer found right, not the outcome of the individual; training must keep the
+two apart. Referred items say nothing yet and are left out.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The review queue: who looks at whom first, who has taken it on, and what was decided.
+"""The review queue: its order, claims and decisions.
 
 Every change is one conditional UPDATE, so of two clinicians who reach for the same item one
 gets it. Open items are pending or claimed; ORDER has the most urgent first.
@@ -11,11 +11,26 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, any_, case, exists, func, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    and_,
+    any_,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from serving.database.review_terms import (
     CLAIM_LAPSES_AFTER,
+    CRISIS_REASONS,
     REVIEW_WITHIN,
     Decision,
     OverrideReason,
@@ -306,7 +321,7 @@ def _explain(session: Session, review_id: UUID, principal: Principal, action: st
         return error
     if item.status == ReviewStatus.CLAIMED and item.claimed_by != principal.user_id:
         return ClaimedByAnotherError(
-            "the item is claimed by somebody else", principal, action, item.anonymized_id
+            "the item is claimed by another clinician", principal, action, item.anonymized_id
         )
     if item.status in OPEN and action == "decide_review":
         return SecondPersonNeededError(
@@ -335,3 +350,14 @@ def count_open(session: Session) -> list[QueueCount]:
         .group_by(ReviewItem.priority, ReviewItem.status)
     )
     return [QueueCount(*row) for row in session.execute(statement).all()]
+
+
+def count_crises_left(session: Session) -> int:
+    """Return how many crises no clinician has claimed although their due time is over."""
+    is_crisis = type_coerce(ReviewItem.reasons, ARRAY(Text)).overlap(list(CRISIS_REASONS))
+    statement = select(func.count()).where(
+        ReviewItem.status == ReviewStatus.PENDING,
+        ReviewItem.due_at < datetime.now(UTC),
+        is_crisis,
+    )
+    return session.scalar(statement) or 0

@@ -7,9 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving import audit
-from serving.audit.reading import TrailFilter, list_rows, stream_lines
-from serving.audit.trail import AUDIT_ACCESS
+from serving.audit.reading import TrailFilter, record_access, stream_lines, view_rows
 from serving.audit.verification import Verification, verify_trail
 from serving.database.sessions import open_session
 from serving.dependencies import AuditReader, DbSession, RequestTrail, Trail, WorkerServices
@@ -20,6 +18,7 @@ from serving.http.parameters import (
     Since,
     Until,
     Word,
+    place_in_zone,
     read_cursor,
     read_number,
     write_cursor,
@@ -82,6 +81,7 @@ def list_audit_rows(
     trail: Trail,
     _reader: AuditReader,
     session: DbSession,
+    services: WorkerServices,
     event_type: Word = None,
     action: Annotated[str | None, Query(max_length=128, pattern=r"^[\x20-\x7e]+$")] = None,
     result: Result | None = None,
@@ -93,12 +93,12 @@ def list_audit_rows(
     cursor: Cursor = None,
 ) -> AuditPage:
     """List rows of the trail, latest first."""
-    wanted = TrailFilter(event_type, action, result, user_id, anonymized_id, since, until)
+    zone = services.settings.zone
+    period = place_in_zone(since, zone), place_in_zone(until, zone)
+    wanted = TrailFilter(event_type, action, result, user_id, anonymized_id, *period)
     before = read_cursor(cursor, read_number)[0] if cursor else None
-    found = list(list_rows(session, wanted, before, limit + 1))
-    shown = found[:limit]
-    record_access(trail, "list_audit_rows", anonymized_id)
-    more = write_cursor(shown[-1].id) if len(found) > limit else None
+    shown, has_more = view_rows(session, trail, wanted, before, limit)
+    more = write_cursor(shown[-1].id) if has_more else None
     return AuditPage(items=[AuditEntry.model_validate(row) for row in shown], next_cursor=more)
 
 
@@ -131,13 +131,10 @@ def export_audit_trail(
     """Stream the trail, a JSON object a line with its link of the chain; the last line counts."""
     with open_session(services.engine) as session:
         record_access(RequestTrail(request, session), "export_audit_trail")
-    lines = stream_lines(services.engine, TrailFilter(since=since, until=until))
+    zone = services.settings.zone
+    period = TrailFilter(since=place_in_zone(since, zone), until=place_in_zone(until, zone))
+    lines = stream_lines(services.engine, period)
     return StreamingResponse(lines, media_type=NDJSON)
-
-
-def record_access(trail: RequestTrail, action: str, anonymized_id: str | None = None) -> None:
-    event = audit.Event(AUDIT_ACCESS, action, anonymized_id, ["audit"])
-    trail.record(event)
 
 
 def describe_verification(found: Verification, public_key: str) -> VerificationAnswer:

@@ -6,13 +6,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from serving import audit
-from serving.audit.trail import COMPLIANCE_ACCESS
 from serving.compliance.page import render_page
-from serving.compliance.report import ComplianceReport, make_report
-from serving.dependencies import ComplianceReader, DbSession, Trail
-from serving.errors import UnusableError
-from serving.http.parameters import Since, Until
+from serving.compliance.report import ComplianceReport, view_report
+from serving.dependencies import ComplianceReader, DbSession, Trail, WorkerServices
+from serving.http.parameters import Since, Until, place_in_zone
 from serving.http.problems import GUARDED, describe_problems
 
 router = APIRouter(tags=["audit"])
@@ -34,18 +31,16 @@ def get_compliance_report(
     trail: Trail,
     principal: ComplianceReader,
     session: DbSession,
+    services: WorkerServices,
     since: Since = None,
     until: Until = None,
     form: Annotated[Literal["json", "html"], Query(alias="format")] = "json",
 ) -> Response:
     """Count a period's screenings, refusals, decisions, erasures; by default the last 30 days."""
-    end = until or datetime.now(UTC)
-    begin = since or end - USUAL_PERIOD
-    if begin >= end:
-        raise UnusableError("since must lie before until")
-    report = make_report(session, begin, end)
-    event = audit.Event(COMPLIANCE_ACCESS, "view_compliance_report", data_types=["audit"])
-    trail.record(event)
+    zone = services.settings.zone
+    end = place_in_zone(until, zone) or datetime.now(UTC)
+    begin = place_in_zone(since, zone) or end - USUAL_PERIOD
+    report = view_report(session, trail, begin, end)
     if form == "html":
         return HTMLResponse(render_page(report), headers={"Content-Security-Policy": PAGE_POLICY})
     return JSONResponse(report.model_dump(mode="json"))

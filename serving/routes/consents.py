@@ -123,7 +123,7 @@ def get_consents(
     principal: ConsentManager,
     session: DbSession,
 ) -> ConsentState:
-    """Show what an individual agrees to. Of whom nothing is known, nothing is allowed."""
+    """Show what an individual agrees to. Without a consent record, nothing is permitted."""
     request.state.anonymized_id = anonymized_id
     return view_consents(session, trail, anonymized_id)
 
@@ -177,3 +177,49 @@ def delete_consents(
     request.state.anonymized_id = anonymized_id
     withdraw_consents(session, trail, anonymized_id, data_type, purpose, principal.user_id)
     return describe_consents(session, anonymized_id)
+
+
+class ConsentLookupBody(IndividualBody):
+    """A person whose consent is shown; a body, because addresses end up in logs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"patient_id": "4711"}]})
+
+
+class WithdrawalBody(IndividualBody):
+    """What a person withdraws: a data type, a purpose, or with neither everything."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"patient_id": "4711", "data_type": "wearable"}]}
+    )
+
+    data_type: DataType | None = None
+    purpose: Purpose | None = None
+
+
+@router.post("/consents/lookup", responses=describe_problems(*GUARDED))
+def look_up_consents(
+    body: ConsentLookupBody,
+    request: Request,
+    trail: Trail,
+    principal: ConsentManager,
+    session: DbSession,
+    services: WorkerServices,
+) -> ConsentState:
+    """Show what a person agrees to, named by your own patient_id or by pseudonym."""
+    anonymized_id = resolve_individual(body, services.settings)
+    return get_consents(anonymized_id, request, trail, principal, session)
+
+
+@router.post("/consents/withdraw", responses=describe_problems(*GUARDED))
+def withdraw_consents_of(
+    body: WithdrawalBody,
+    request: Request,
+    trail: Trail,
+    principal: ConsentManager,
+    session: DbSession,
+    services: WorkerServices,
+) -> ConsentState:
+    """Withdraw consent of a person named by your own patient_id or by pseudonym."""
+    anonymized_id = resolve_individual(body, services.settings)
+    named = (body.data_type, body.purpose)
+    return delete_consents(anonymized_id, request, trail, principal, session, *named)

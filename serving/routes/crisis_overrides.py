@@ -25,7 +25,7 @@ def override_crisis(
     session: DbSession,
     services: WorkerServices,
 ) -> OverrideAnswer:
-    """Put a screening into the top band and before a person, whatever the models said."""
+    """Put a screening into the top band and the review queue, regardless of its score."""
     prediction = find_prediction(session, prediction_id)
     request.state.anonymized_id = prediction.anonymized_id
     enabled = services.settings.enable_crisis_override

@@ -78,7 +78,7 @@ def list_degraded(services: Services) -> list[str]:
         and releases.problem is not None,
         "candidate: it could not be taken up": releases.candidate_problem is not None,
         "feature store: the last read got no answer": services.screening.features.is_away,
-        "caches: changes are not heard of, the database is asked each time": not (
+        "caches: no notifications of changes, the database is read each time": not (
             services.accountability.changes.is_fresh
         ),
     }

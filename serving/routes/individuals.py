@@ -48,7 +48,7 @@ class PredictionPage(Page):
 
 
 class Access(BaseModel):
-    """Somebody saw or changed something about an individual, or was refused."""
+    """One access to an individual's record, granted or refused."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
@@ -87,7 +87,7 @@ class StorePart(BaseModel):
 
 
 class ErasureAnswer(BaseModel):
-    """How far an erasure is, and the receipt that anybody with the public key can check."""
+    """The progress of an erasure, and its receipt, which the public key verifies."""
 
     erasure_id: UUID
     anonymized_id: str = Field(examples=[EXAMPLE_ID])
@@ -135,6 +135,31 @@ def get_predictions(
     return PredictionPage(items=items, next_cursor=more)
 
 
+class PredictionsBody(IndividualBody):
+    """A person whose predictions are listed; a body, because addresses end up in logs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"patient_id": "4711"}]})
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+    cursor: Annotated[str, Field(max_length=256)] | None = None
+
+
+@router.post("/individuals/predictions", responses=describe_problems(*GUARDED))
+def find_predictions(
+    body: PredictionsBody,
+    request: Request,
+    trail: Trail,
+    principal: PredictionReader,
+    session: DbSession,
+    services: WorkerServices,
+) -> PredictionPage:
+    """List what was answered about a person, named by your own patient_id or by pseudonym."""
+    anonymized_id = resolve_individual(body, services.settings)
+    return get_predictions(
+        anonymized_id, request, trail, principal, session, body.limit, body.cursor
+    )
+
+
 @router.get(
     "/individuals/{anonymized_id}/export",
     response_model=Export,
@@ -151,7 +176,7 @@ def export_individual(
     session: DbSession,
     form: Annotated[
         Literal["json", "fhir"] | None,
-        Query(alias="format", description="By default what the Accept header asks for."),
+        Query(alias="format", description="By default the type of the Accept header."),
     ] = None,
     accept: Annotated[str, Header(max_length=1000, include_in_schema=False)] = "",
 ) -> JSONResponse:

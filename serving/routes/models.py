@@ -1,16 +1,11 @@
 """Which releases answer, and how an admin changes that."""
 
-from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, model_validator
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from mlruns_config.guardrails import find_breaches, load_guardrails
-from mlruns_config.ledger import promotion_ledger
 from serving import audit
 from serving.audit.trail import MODEL_CHANGE, MODEL_VIEW
 from serving.database.sessions import open_session
@@ -28,74 +23,13 @@ from serving.http.parameters import FreeText
 from serving.http.problems import GUARDED, describe_problems
 from serving.http.strict_json import StrictBody, StrictJsonRoute
 from serving.releases.registry_commands import PATIENCE_SECONDS, Change, change_registry
-from serving.releases.rollout_evidence import observe_candidate
-from serving.releases.watcher import Candidate
-from serving.scoring.loaded_release import Release
+from serving.releases.state import ModelsAnswer, describe_models
 from serving.services import Services
 
 router = APIRouter(tags=["models"], route_class=StrictJsonRoute)
 
 #: Entries of the promotion ledger that are shown.
 LEDGER_LENGTH = 20
-
-
-class MemberState(BaseModel):
-    name: str
-    registered_model: str
-    version: int
-    weight: float
-
-
-class LoadedRelease(BaseModel):
-    version: int
-    loaded_at: datetime
-    trained_by: str = Field(description="MLflow run.")
-    members: list[MemberState]
-
-    @classmethod
-    def make(cls, release: Release) -> Self:
-        members = [
-            MemberState(
-                name=name,
-                registered_model=member.pin.registered_model,
-                version=member.pin.version,
-                weight=release.manifest.find_weight(name),
-            )
-            for name, member in release.members.items()
-        ]
-        return cls(
-            version=release.version,
-            loaded_at=release.loaded_at,
-            trained_by=release.manifest.training_run_id,
-            members=members,
-        )
-
-
-class CandidateState(BaseModel):
-    release: LoadedRelease
-    mode: Literal["shadow", "traffic"]
-    share: float
-    screenings: int = Field(description="That it scored, answering or in shadow.")
-    measures: dict[str, float]
-    breaches: list[str] = Field(description="Guardrails that would stop it now.")
-
-
-class LedgerEntryPart(BaseModel):
-    created_at: datetime
-    version: int
-    from_stage: str
-    to_stage: str
-    actor: str
-    reason: str
-    result: str
-
-
-class ModelsAnswer(BaseModel):
-    production: LoadedRelease | None
-    candidate: CandidateState | None
-    problems: list[str] = Field(description="Why what the registry names is not in use.")
-    cached_versions: list[int] = Field(description="Releases this worker keeps in memory.")
-    ledger: list[LedgerEntryPart] = Field(description="Latest changes, newest first.")
 
 
 class RolloutRequest(StrictBody):
@@ -131,16 +65,8 @@ def get_models(
     trail: Trail, _reader: ModelReader, session: DbSession, services: WorkerServices
 ) -> ModelsAnswer:
     """Tell which releases this worker answers with, and what is seen of a candidate."""
-    releases = services.screening.releases
-    found = (releases.problem, releases.candidate_problem)
     trail.record(audit.Event(MODEL_VIEW, "view_models"))
-    return ModelsAnswer(
-        production=LoadedRelease.make(releases.current) if releases.current else None,
-        candidate=describe_candidate(session, releases.candidate),
-        problems=[problem.reason for problem in found if problem is not None],
-        cached_versions=releases.cached_versions,
-        ledger=list_ledger(session),
-    )
+    return describe_models(session, services.screening.releases)
 
 
 @router.post("/models/rollout", responses=describe_problems(*GUARDED, 409))
@@ -175,23 +101,3 @@ def record_change(services: Services, request: Request, change: Change) -> None:
         details = {"command": change.command}
         event = audit.Event(MODEL_CHANGE, change.command[0], details=details)
         RequestTrail(request, session).record(event)
-
-
-def describe_candidate(session: Session, candidate: Candidate | None) -> CandidateState | None:
-    if candidate is None:
-        return None
-    observed = observe_candidate(session, candidate.release.version)
-    return CandidateState(
-        release=LoadedRelease.make(candidate.release),
-        mode=candidate.rollout.mode,
-        share=candidate.rollout.share,
-        screenings=observed.screenings,
-        measures=observed.measures,
-        breaches=find_breaches(load_guardrails(), observed),
-    )
-
-
-def list_ledger(session: Session) -> list[LedgerEntryPart]:
-    table = promotion_ledger
-    rows = session.execute(select(table).order_by(table.c.id.desc()).limit(LEDGER_LENGTH))
-    return [LedgerEntryPart.model_validate(row, from_attributes=True) for row in rows]

@@ -5,7 +5,6 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from serving.database.tables import Prediction
 from serving.dependencies import (
     DbSession,
     PassportReader,
@@ -14,15 +13,13 @@ from serving.dependencies import (
     WorkerServices,
 )
 from serving.http.problems import GUARDED, describe_problems
-from serving.predictions.passport import Passport, issue_passport
-from serving.predictions.passport_access import restrict_passport
+from serving.predictions.passport import Addresses, Passport
+from serving.predictions.passport_access import view_passport
 from serving.predictions.viewing import record_viewing
-from serving.releases.lineage import RegisteredManifest
 from serving.reviews.crisis_overrides import find_override
 from serving.reviews.queue import find_prediction
 from serving.scoring.estimate import Band
 from serving.screening.answers import ScreeningAnswer
-from serving.services import Services
 
 router = APIRouter(tags=["prediction"])
 
@@ -31,7 +28,7 @@ class KnownPrediction(BaseModel):
     """An answer as it was given, and the band it stands in now."""
 
     answer: ScreeningAnswer
-    risk_band: Band = Field(description="The top band where a clinician's word put it there.")
+    risk_band: Band = Field(description="The top band after a clinician's override.")
     crisis_override: bool
     requested_by: str
 
@@ -61,17 +58,7 @@ def get_passport(
     session: DbSession,
     services: WorkerServices,
 ) -> Passport:
-    """Return what led to a prediction and what became of it, so far as the role may see it."""
+    """Return what led to a prediction and its outcome, so far as the role may see it."""
     prediction = find_prediction(session, prediction_id)
-    passport = issue_passport(session, prediction, *find_origin(services, prediction))
-    record_viewing(trail, prediction, "view_passport")
-    return restrict_passport(passport, reader.role)
-
-
-def find_origin(
-    services: Services, prediction: Prediction
-) -> tuple[RegisteredManifest | None, str]:
-    ui = services.settings.mlflow_tracking_uri
-    if prediction.release_version is None:
-        return None, ui
-    return services.manifests.read(int(prediction.release_version)), ui
+    addresses = Addresses.read(services.settings)
+    return view_passport(session, trail, prediction, services.manifests, addresses, reader.role)

@@ -4,11 +4,13 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
+from pydantic import ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from serving.database.review_terms import ReviewStatus
 from serving.database.tables import Prediction, ReviewItem
-from serving.dependencies import DbSession, Reviewer, Trail
+from serving.dependencies import DbSession, Reviewer, Trail, WorkerServices
+from serving.http.individual import IndividualBody, resolve_individual
 from serving.http.parameters import (
     Cursor,
     PageSize,
@@ -22,6 +24,7 @@ from serving.http.parameters import (
 from serving.http.problems import GUARDED, describe_problems
 from serving.http.strict_json import StrictJsonRoute
 from serving.reviews import actions
+from serving.reviews.actions import ListedQueue
 from serving.reviews.answers import (
     ContactBody,
     DecisionBody,
@@ -40,6 +43,9 @@ router = APIRouter(tags=["review"], route_class=StrictJsonRoute)
 
 #: Readers of a cursor: the parts of a position in the queue.
 QUEUE_POSITION = (read_number, read_real, read_real, read_instant, UUID)
+
+#: Review items of one person that a search returns.
+MOST_OF_ONE_PERSON = 100
 
 ONE_ITEM = describe_problems(*GUARDED, 404)
 ONE_CHANGE = describe_problems(*GUARDED, 404, 409)
@@ -61,7 +67,10 @@ def list_reviews(
     """List review items: by band, crises by item 9, then by score, then by waiting time."""
     wanted = QueueFilter(status, priority, reason, claimed_by, overdue)
     after = read_cursor(cursor, *QUEUE_POSITION) if cursor else None
-    page = actions.list_queue(session, trail, wanted, after, limit)
+    return show_page(actions.list_queue(session, trail, wanted, after, limit))
+
+
+def show_page(page: ListedQueue) -> ReviewPage:
     more = write_cursor(*page.next_position) if page.next_position else None
     items = [
         ListedReview.make_listed(one, page.screenings.get(one.prediction_id)) for one in page.items
@@ -69,11 +78,35 @@ def list_reviews(
     return ReviewPage(items=items, next_cursor=more)
 
 
+class ReviewsOfBody(IndividualBody):
+    """A person whose review items are listed; a body, because addresses end up in logs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"patient_id": "4711"}]})
+
+    status: Annotated[ReviewStatus, Field(strict=False)] | None = Field(
+        default=None, description="By default all open ones."
+    )
+
+
+@router.post("/reviews/search", responses=describe_problems(*GUARDED))
+def find_reviews(
+    body: ReviewsOfBody,
+    trail: Trail,
+    principal: Reviewer,
+    session: DbSession,
+    services: WorkerServices,
+) -> ReviewPage:
+    """List the review items of a person, named by your own patient_id or by pseudonym."""
+    anonymized_id = resolve_individual(body, services.settings)
+    wanted = QueueFilter(status=body.status, anonymized_id=anonymized_id)
+    return show_page(actions.list_queue(session, trail, wanted, None, MOST_OF_ONE_PERSON))
+
+
 @router.get("/reviews/{review_id}", responses=ONE_ITEM)
 def get_review(
     review_id: UUID, trail: Trail, principal: Reviewer, session: DbSession
 ) -> ReviewDetail:
-    """Show one item with what the screening said and what happened to it since."""
+    """Show one item with its screening and its history."""
     return describe_item(session, actions.view_item(session, trail, review_id))
 
 
@@ -104,7 +137,7 @@ def decide_review(
     principal: Reviewer,
     session: DbSession,
 ) -> ReviewDetail:
-    """Agree, override, or refer. An item that somebody else has claimed is theirs to decide."""
+    """Agree, override, or refer. An item claimed by another clinician returns 409."""
     item = actions.decide(session, trail, review_id, principal, body.to_decision())
     return show_change(request, session, item)
 

@@ -10,6 +10,7 @@ from serving.http.problems import describe_problems, read_request_id
 from serving.http.strict_json import StrictJsonRoute
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.batch import BatchAnswer, BatchRequest, screen_batch
+from serving.screening.examples import EXAMPLE_ANSWER
 from serving.screening.records import Caller
 from serving.screening.repetition import screen_once
 from serving.screening.requests import IDEMPOTENCY_KEY, ScreeningRequest
@@ -21,8 +22,8 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         pattern=IDEMPOTENCY_KEY,
-        description="A name of your own for this request: sent again within 24 hours with the "
-        "same body, it gets the same answer and screens nobody twice.",
+        description="Your own name for this request. Repeating the request within 24 hours "
+        "returns the original result.",
     ),
 ]
 
@@ -30,7 +31,10 @@ IdempotencyKey = Annotated[
 @router.post(
     "/screen",
     response_model=ScreeningAnswer,
-    responses=describe_problems(401, 403, 409, 413, 422, 429, 500, 503, 504),
+    responses={
+        **describe_problems(401, 403, 409, 413, 422, 429, 500, 503, 504),
+        200: {"content": {"application/json": {"example": EXAMPLE_ANSWER}}},
+    },
 )
 async def screen_individual(
     body: ScreeningRequest,
@@ -62,7 +66,7 @@ async def screen_individual(
 async def screen_individuals(
     body: BatchRequest, request: Request, principal: Screener, services: WorkerServices
 ) -> Response:
-    """Screen up to 1,000 individuals; each item is answered or refused by itself."""
+    """Screen up to 1,000 individuals; each item has its own result or problem."""
     answer = await screen_batch(body.items, principal, read_request_id(request), services.screening)
     return Response(answer.model_dump_json(), media_type="application/json")
 

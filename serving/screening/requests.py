@@ -1,5 +1,6 @@
 """What callers may send. Unknown fields and lenient types are refused."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
 
@@ -12,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from feature_repo.instruments import GAD7, PHQ9, PHQ9_SELF_HARM_ITEM
+from feature_repo.instruments import FREQUENCY_LABELS, GAD7, PHQ9, PHQ9_SELF_HARM_ITEM
 from serving.http.individual import IndividualBody
 from serving.http.strict_json import StrictBody
 
@@ -25,8 +26,10 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 #: Earlier instants are slips: both questionnaires are younger (2001 and 2006).
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
+#: A person whose consent `make run` records, so that the example of /docs gets an answer there.
+EXAMPLE_PATIENT_ID = "4711"
 EXAMPLE: dict[str, Any] = {
-    "anonymized_id": "5f0c1d7e2a9b4c3d8e6f7a1b2c3d4e5f",
+    "patient_id": EXAMPLE_PATIENT_ID,
     "survey_data": {"phq9": [2, 2, 1, 2, 1, 2, 1, 1, 0], "gad7": [1, 2, 1, 1, 0, 1, 2]},
 }
 
@@ -62,6 +65,25 @@ def _blank_unreadable_item_9(answers: Any) -> Any:
     return [*answers[: PHQ9_SELF_HARM_ITEM - 1], None, *answers[PHQ9_SELF_HARM_ITEM:]]
 
 
+#: What each item asks about, in order.
+PHQ9_TOPICS = (
+    *("little interest or pleasure", "feeling down", "sleep", "tiredness", "appetite"),
+    *("feeling bad about oneself", "concentration", "slowness or restlessness"),
+    "thoughts of death or self-harm",
+)
+GAD7_TOPICS = (
+    *("nervousness", "uncontrolled worry", "worry about many things", "trouble relaxing"),
+    *("restlessness", "irritability", "fear that something awful happens"),
+)
+
+
+def describe_items(topics: Sequence[str]) -> str:
+    """Return the order and the meaning of a questionnaire's answers."""
+    numbered = ", ".join(f"{number} {topic}" for number, topic in enumerate(topics, 1))
+    words = ", ".join(f"{points} {text}" for text, points in FREQUENCY_LABELS.items())
+    return f"In the order of the items: {numbered}. Each is {words}; null: not answered."
+
+
 Phq9Answer = Annotated[int, Field(ge=0, le=PHQ9.max_answer)]
 Gad7Answer = Annotated[int, Field(ge=0, le=GAD7.max_answer)]
 Instant = Annotated[
@@ -75,12 +97,18 @@ Phq9Items = Annotated[
     Field(
         min_length=PHQ9.item_count,
         max_length=PHQ9.item_count,
-        description="Items 1 to 9, each 0 to 3. An item 9 that is none of these counts as present.",
+        description=describe_items(PHQ9_TOPICS)
+        + " An item 9 that is none of these counts as present.",
     ),
     BeforeValidator(_blank_unreadable_item_9),
 ]
 Gad7Items = Annotated[
-    list[Gad7Answer | None], Field(min_length=GAD7.item_count, max_length=GAD7.item_count)
+    list[Gad7Answer | None],
+    Field(
+        min_length=GAD7.item_count,
+        max_length=GAD7.item_count,
+        description=describe_items(GAD7_TOPICS),
+    ),
 ]
 
 

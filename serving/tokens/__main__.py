@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False, help="Tokens of the embedded default.")
 
 
 class UnusableTargetError(ValueError):
-    """What to revoke is not said, or not said once; or the database cannot be reached."""
+    """The choice of what to revoke is missing or ambiguous, or the database is unreachable."""
 
 
 def revoke_by_command(
@@ -34,7 +34,7 @@ def revoke_by_command(
     user: str | None,
     everyone: bool,
 ) -> str:
-    """Revoke, audit, and return one line that says what was done."""
+    """Revoke, audit, and return one line with the result."""
     if [token_id is not None, user is not None, everyone].count(True) != 1:
         raise UnusableTargetError("name one of --token-id, --user, --everyone")
     for value, pattern in ((token_id, TOKEN_ID_PATTERN), (user, USER_PATTERN), (by, USER_PATTERN)):
@@ -59,7 +59,7 @@ def _name(token_id: str | None, user: str | None) -> str:
 
 @app.command()
 def issue(
-    user: Annotated[str, typer.Option(help="Who the token speaks for.")],
+    user: Annotated[str, typer.Option(help="User id of the token.")],
     role: Annotated[Role, typer.Option(help="What the bearer may do.")],
     minutes: Annotated[int, typer.Option(min=1, max=60, help="Until it expires.")] = 30,
 ) -> None:
@@ -108,7 +108,7 @@ def revoke(
     by: Annotated[str, typer.Option(help="Who revokes.")],
     token_id: Annotated[str | None, typer.Option(help="The jti of one token.")] = None,
     user: Annotated[str | None, typer.Option(help="Every token of a user until now.")] = None,
-    everyone: Annotated[bool, typer.Option(help="Every token of everybody until now.")] = False,
+    everyone: Annotated[bool, typer.Option(help="Every token issued until now.")] = False,
 ) -> None:
     """Make tokens invalid in every worker within a second."""
     try:

@@ -70,7 +70,8 @@ def test_a_form_explains_every_parameter_and_asks_for_no_more_than_it_must(
         assert len(field.get("description", "")) > 10, name
         assert {"type", "anyOf", "enum", "$ref"} & set(field), name
     # What the run is about, and nothing that has a sensible default.
-    about = {"drop", "version", "begin", "end", "server", "client_id", "key_file", "key_id"}
+    about = {"drop", "target", "version", "begin", "end"}
+    about |= {"server", "client_id", "key_file", "key_id"}
     assert set(schema.required) <= about
 
 

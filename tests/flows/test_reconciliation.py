@@ -166,7 +166,7 @@ def test_versions_whose_registration_broke_off_are_tagged_and_told_once(
     assert [one for one in reconcile_runs(silence_minutes=15) if "half" in one] == []
     found = [one for one in reconcile_runs(silence_minutes=0) if "half" in one]
     assert sorted(found) == [
-        f"{RELEASE_MODEL} {no_manifest} is half registered: nothing says what its manifest was",
+        f"{RELEASE_MODEL} {no_manifest} is half registered: its manifest is unknown",
         f"{RELEASE_MODEL} {unstaged} is half registered: its training ended before it came to "
         "Staging",
     ]

@@ -27,6 +27,9 @@ OPTIONAL = {
     "JWT_ROLE_CLAIM": "goes with JWT_JWKS_URL",
     "CONSOLE_IDLE_MINUTES": "its default is what the security policy names",
     "CONSOLE_SESSION_HOURS": "its default is what the security policy names",
+    "MLFLOW_UI_URL": "a site names the addresses that its people open",
+    "PREFECT_UI_URL": "a site names the addresses that its people open",
+    "SOURCE_URL": "a site names the addresses that its people open",
     "CONSOLE_URL": "goes with OIDC_ISSUER",
     "OIDC_ISSUER": "a site whose people use the console sets it",
     "OIDC_CLIENT_ID": "goes with OIDC_ISSUER",
@@ -44,6 +47,8 @@ OPTIONAL = {
     "DASK_SCHEDULER_ADDRESS": "a site with a Dask cluster sets it",
     "BUCKET_WORKERS": "its default was measured with the pod's resources",
     "DROP_LOCATIONS": "a site that takes drops from fewer places sets it",
+    "RETENTION_PREDICTION_DAYS": "a site that removes predictions by age sets it",
+    "RETENTION_LAKE_DAYS": "a site that removes landed data by age sets it",
     "PUBLIC_URL": "a site that registers EHR clients sets it",
     "EHR_CLIENTS_FILE": "a site that registers EHR clients mounts and sets it",
     "AWS_ENDPOINT_URL": "a site whose object store is not AWS sets it (runbook: deploy)",
@@ -53,10 +58,11 @@ OPTIONAL = {
 }
 #: Read by every process, and only these pods act on it.
 ONLY_IN = {
-    "ALERT_WEBHOOK_URL": {"flow"},
     "MLFLOW_PROMOTER_USERNAME": {"api"},
     "MLFLOW_PROMOTER_PASSWORD": {"api"},
     "FEAST_REGISTRY_URL": {"flow"},
+    # The API must not be able to sign a release.
+    "RELEASE_SIGNING_KEY": {"flow"},
 }
 
 

@@ -5,9 +5,16 @@ All but the training at 2,000 and 20,000 individuals, which takes half an hour:
 minutes: ``python -m tests.load.bench_backup``.
 """
 
-from tests.load import bench_drift, bench_features, bench_ingestion, bench_scoring, bench_serving
+from tests.load import (
+    bench_drift,
+    bench_ehr,
+    bench_features,
+    bench_ingestion,
+    bench_scoring,
+    bench_serving,
+)
 
-BENCHMARKS = (bench_scoring, bench_features, bench_ingestion, bench_drift, bench_serving)
+BENCHMARKS = (bench_scoring, bench_features, bench_ingestion, bench_drift, bench_serving, bench_ehr)
 
 
 def main() -> None:

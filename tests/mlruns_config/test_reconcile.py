@@ -66,8 +66,8 @@ def test_a_lost_ledger_row_is_told_and_written_again(registry, monkeypatch):  # 
     assert (entry.version, entry.to_stage, entry.result) == (second, "Production", "promoted")
     assert entry.gates == {"auroc": 0.8}
     assert entry.reason == (
-        f"the database died (reconciled: MLflow's stage says {second}, its alias says {second}, "
-        f"the ledger says {first})"
+        f"the database died (reconciled: MLflow's stage: {second}, its alias: {second}, "
+        f"the ledger: {first})"
     )
     assert roll_back(registry, "bob", "bad") == first
 
@@ -123,8 +123,8 @@ def test_list_and_show_name_it_and_the_command_mends_it(registry, run, monkeypat
     for command in (["list"], ["show", str(version)]):
         code, output = run(*command)
         assert code == 0
-        assert f"MLflow's stage says {version}" in output
-        assert "`reconcile` mends it" in output
+        assert f"MLflow's stage: {version}" in output
+        assert "`reconcile` repairs it" in output
 
     monkeypatch.setattr("mlruns_config.registry.transitions.load_gates", lambda: registry.gates)
     code, output = run("reconcile", "--actor", "ada", "--reason", "the database died")

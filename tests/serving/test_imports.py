@@ -18,6 +18,8 @@ FORBIDDEN = (
     "polars",
     "feast",
     "flows",
+    # Where no identity provider is set.
+    "authlib",
 )
 PROBE = """
 import json, sys

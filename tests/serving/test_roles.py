@@ -12,6 +12,8 @@ DATA_SCIENTIST, AUDITOR = Role.DATA_SCIENTIST, Role.AUDITOR
 EVERYBODY = frozenset(Role)
 #: Anybody, without a token.
 PUBLIC = frozenset[Role]()
+#: Registered EHR clients alone, whose tokens have tests of their own; off without any.
+CLIENTS = frozenset[Role]()
 
 #: Who may do what; the deployment guide's table, one line for each operation.
 ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
@@ -20,6 +22,16 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("get", "/health/ready"): PUBLIC,
     ("get", "/metrics"): PUBLIC,
     ("get", "/intended-use"): PUBLIC,
+    ("get", "/cds-services"): PUBLIC,
+    ("get", "/fhir/metadata"): PUBLIC,
+    ("post", "/cds-services/mhras-review"): CLIENTS,
+    ("post", "/cds-services/mhras-review/feedback"): CLIENTS,
+    ("post", "/fhir"): frozenset({ADMIN, CLINICIAN}),
+    ("post", "/fhir/QuestionnaireResponse"): frozenset({ADMIN, CLINICIAN}),
+    ("get", "/fhir/RiskAssessment"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
+    ("post", "/fhir/RiskAssessment/_search"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
+    ("get", "/fhir/RiskAssessment/{prediction_id}"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
+    ("get", "/fhir/AuditEvent"): frozenset({ADMIN, AUDITOR}),
     # clinician: "Screen individuals, view risk scores, access review queue"
     ("post", "/screen"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/screen/batch"): frozenset({ADMIN, CLINICIAN}),
@@ -31,6 +43,9 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("post", "/reviews/{review_id}/decision"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/reviews/{review_id}/notes"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/reviews/{review_id}/contacts"): frozenset({ADMIN, CLINICIAN}),
+    ("post", "/reviews/search"): frozenset({ADMIN, CLINICIAN}),
+    ("post", "/consents/lookup"): frozenset({ADMIN, CLINICIAN}),
+    ("post", "/consents/withdraw"): frozenset({ADMIN, CLINICIAN}),
     ("get", "/consents"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/consents"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/individuals/lookup"): frozenset({ADMIN, CLINICIAN}),
@@ -41,6 +56,7 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("get", "/individuals/{anonymized_id}/predictions"): frozenset(
         {ADMIN, CLINICIAN, DATA_SCIENTIST}
     ),
+    ("post", "/individuals/predictions"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
     ("get", "/predictions/{prediction_id}"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
     ("get", "/predictions/{prediction_id}/passport"): EVERYBODY,
     ("get", "/models"): frozenset({ADMIN, DATA_SCIENTIST}),
@@ -78,6 +94,8 @@ def call(client, method, path, role):
 
 
 def is_refused_for_its_role(response):
+    if response.headers["Content-Type"] == "application/fhir+json":
+        return response.status_code == 403 and "Your role" in response.text
     is_problem = response.headers["Content-Type"] == "application/problem+json"
     return is_problem and response.json()["type"] == "urn:mhras:problem:role-not-allowed"
 

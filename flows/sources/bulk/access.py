@@ -21,7 +21,7 @@ import jwt
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 #: An assertion lives for at most five minutes.
 ASSERTION_SECONDS = 240
-#: A token is asked for anew so long before it ends.
+#: A new token is requested this long before the old one ends.
 TOKEN_MARGIN_SECONDS = 30
 
 #: Attempts at one request that meets 5xx or a cut connection, and the longest wait between them.
@@ -31,12 +31,12 @@ TIMEOUT = httpx.Timeout(60.0, read=300.0)
 
 
 class BulkServerError(RuntimeError):
-    """The server did not give what was asked for; says what and the status, never a token."""
+    """The server did not deliver a resource; the message names it and the status, never a token."""
 
 
 @dataclass(frozen=True)
 class Client:
-    """Who asks: the id the server knows, the private key (PEM), its key id and algorithm."""
+    """The client at the server: its id, private key (PEM), key id and algorithm."""
 
     client_id: str
     private_key: str
@@ -97,7 +97,7 @@ class Access:
             yield response
 
     def back_off(self, attempt: int, response: httpx.Response | None = None) -> None:
-        """Wait before another attempt: as long as the server asks, else longer each time."""
+        """Wait before another attempt: as long as the server requires, else longer each time."""
         asked = read_retry_after(response) if response is not None else None
         backoff = min(LONGEST_BACKOFF_SECONDS, 2.0**attempt) * random.uniform(0.5, 1.0)
         self.wait(backoff if asked is None else asked)
@@ -171,7 +171,7 @@ def _sign(client: Client, endpoint: str) -> str:
 
 
 def read_retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds that a response asks to wait: a number, or until an HTTP date."""
+    """Return the seconds of a response's Retry-After: a number, or until an HTTP date."""
     text = response.headers.get("Retry-After", "").strip()
     if not text:
         return None

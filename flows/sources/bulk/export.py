@@ -207,7 +207,7 @@ def _download(access: Access, path: Path, file: dict[str, Any], with_token: bool
             partial.replace(path)
             return
         access.back_off(attempt)
-    raise BulkServerError(f"a file of {path.name} holds fewer resources than the manifest says")
+    raise BulkServerError(f"a file of {path.name} holds fewer resources than the manifest states")
 
 
 def _write_lines(access: Access, path: Path, url: str, with_token: bool) -> int:

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from infra.local.links import print_links
 from infra.local.postgres import remove_root_state
 from infra.local.processes import ServiceFailedError
 from infra.local.stack import PROJECT, LocalStack
@@ -73,6 +74,7 @@ def _tell_acts(stack: LocalStack, state: Path, begun: float) -> None:
     stage.show("flow runs", f"{stack.url('prefect')}/runs")
     stage.show("events", f"{stack.url('prefect')}/events")
     stage.show("models and lineage", f"{stack.url('mlflow')}/#/models/mhras-risk")
+    print_links(stack, console)
 
 
 def _name_act(title: str) -> None:

@@ -139,7 +139,7 @@ def test_a_webhook_that_is_down_fails_nothing_and_is_logged_without_its_address(
         return "told" if notify("a release was stopped") else "nobody was told"
 
     assert watch() == "nobody was told"
-    assert "nobody was told how this run ended: the webhook" in caplog.text
+    assert "notification of the end of this run not delivered: the webhook" in caplog.text
     assert "a-secret-path" not in caplog.text
     assert "/hook" not in caplog.text
 

@@ -140,7 +140,7 @@ def test_of_two_clinicians_who_claim_at_once_one_wins_and_both_are_audited(visit
     rows = [row for row in read_audit(engine, person) if row.action == "claim_review"]
 
     assert sorted(one.status_code for one in statuses.values()) == [303, 409]
-    assert "claimed by somebody else" in read_text(loser)
+    assert "claimed by another clinician" in read_text(loser)
     assert sorted(row.result for row in rows) == ["failure", "success"]
     assert len({row.user_id for row in rows}) == 2
 

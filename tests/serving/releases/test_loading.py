@@ -1,13 +1,18 @@
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mlruns_config.manifest import MEMBER_MODELS, Stacker
+from serving.audit.signing import KeyRing, Signer
 from serving.releases.loading import ReleaseRejectedError, check_member, load_release
 from serving.releases.registry import Registry
+from serving.releases.signatures import make_release_keys
 from serving.scoring.estimate import Inputs, assemble_vector
-from tests.fixtures.releases import FEATURES, draw_training_data
+from serving.settings import MissingSettingError
+from tests.fixtures.api import make_settings
+from tests.fixtures.releases import FEATURES, RELEASE_KEY, draw_training_data
 
 
 @pytest.fixture
@@ -37,6 +42,63 @@ def test_a_manifest_that_was_changed_after_registration_is_refused(registry, rel
 
     with pytest.raises(ReleaseRejectedError, match=r"release\.json is not the one"):
         load_release(registry, version)
+
+
+OTHER_KEY = "b3RoZXIta2V5LW9mLXRlc3RzLTMyLWJ5dGVzISEhISE="
+
+
+@pytest.fixture
+def keys():
+    return KeyRing([Signer(RELEASE_KEY).public_key])
+
+
+def sign_as(seed, **changes):
+    """Return a signature by a key, of a document whose parts `changes` replace."""
+    return lambda version, digest: json.dumps(
+        Signer(seed).sign(
+            {
+                "kind": "mhras-release",
+                "name": "mhras-risk",
+                "version": version,
+                "manifest_sha256": digest,
+            }
+            | changes
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        lambda version, digest: "",
+        lambda version, digest: "no JSON",
+        lambda version, digest: "[]",
+        sign_as(OTHER_KEY),
+        sign_as(RELEASE_KEY, version=1),
+        sign_as(RELEASE_KEY, manifest_sha256="0" * 64),
+        sign_as(RELEASE_KEY, kind="mhras-erasure-receipt"),
+    ],
+    ids=["none", "text", "list", "key", "version", "manifest", "kind"],
+)
+def test_a_manifest_that_is_not_signed_for_this_version_is_refused(registry, releases, keys, sign):
+    version = releases.publish(promote=False)
+    releases.tag_signature(version, sign(version, releases.read_digest(version)))
+
+    with pytest.raises(ReleaseRejectedError, match="not signed by a key of releases"):
+        load_release(registry, version, keys)
+
+
+def test_a_signed_release_is_loaded_and_its_signature_verified(registry, releases, keys):
+    version = releases.publish(promote=False)
+
+    assert load_release(registry, version, keys).version == version
+
+
+def test_without_keys_only_development_serves_releases():
+    with pytest.raises(MissingSettingError, match="RELEASE_PUBLIC_KEYS"):
+        make_release_keys(make_settings("postgresql://x/y", "http://x", release_public_keys=""))
+    developed = make_settings("postgresql://x/y", "http://x", release_public_keys="")
+    assert make_release_keys(developed.model_copy(update={"env": "development"})) is None
 
 
 def test_a_member_without_a_graph_is_refused(registry, releases):

@@ -46,7 +46,7 @@ def wait_until_sealed(engine):
         {"limit": 0},
         {"limit": 101},
         {"since": "yesterday"},
-        {"since": "2026-01-01T00:00:00"},
+        {"since": "2026-13-01"},
         {"since": "0001-01-01T00:00:00+14:00"},
         {"until": "9999-12-31T23:59:59-14:00"},
         {"anonymized_id": "P-1"},
@@ -212,3 +212,25 @@ def test_the_report_as_a_page_loads_nothing(client):
     assert not any(
         word in response.text for word in ("http:", "https:", "<script", "<link", "src=")
     )
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_a_date_without_a_zone_is_a_day_of_the_configured_zone(application_url, mlflow_url, zone):
+    settings = make_settings(application_url, mlflow_url, MHRAS_TIMEZONE=zone)
+    query = {"since": "2026-01-01", "until": "2026-04-01T00:00:00"}
+    with run_app(settings, None) as client:
+        report = client.get("/compliance/report", headers=AUDITOR, params=query).json()
+    begin, end = ("05", "04") if zone != "UTC" else ("00", "00")
+
+    assert report["since"] == f"2026-01-01T{begin}:00:00Z"
+    assert report["until"] == f"2026-04-01T{end}:00:00Z"
+
+
+def test_rows_of_the_present_moment_are_marked(client):
+    report = client.get("/compliance/report", headers=AUDITOR).json()
+    page = client.get("/compliance/report?format=html", headers=AUDITOR).text
+
+    assert "overdue_reviews" in report["as_of_now"]
+    assert set(report["as_of_now"]) < set(report)
+    assert "Open items past their due time (as of now)" in page
+    assert "Crises queued (as of now)" not in page

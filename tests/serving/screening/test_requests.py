@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from serving.screening.requests import EXAMPLE, ScreeningRequest, SurveyData
+from serving.screening.answers import ScreeningAnswer
+from serving.screening.examples import EXAMPLE_ANSWER
+from serving.screening.requests import (
+    EXAMPLE,
+    GAD7_TOPICS,
+    PHQ9_TOPICS,
+    ScreeningRequest,
+    SurveyData,
+)
+from tests.fixtures.api import CLINICIAN
 
 SAMPLE = Path(__file__).parents[2] / "fixtures" / "sample_screening_request.json"
 possible_answers = st.none() | st.integers(0, 3)
@@ -69,3 +78,27 @@ def test_an_index_time_before_the_questionnaires_is_refused(moment):
     body = {"anonymized_id": "a" * 32, "index_time": moment}
     with pytest.raises(ValidationError, match="must not lie before 2000-01-01"):
         ScreeningRequest.model_validate(body)
+
+
+def test_the_documented_answer_is_an_answer():
+    assert ScreeningAnswer.model_validate(EXAMPLE_ANSWER).needs_review
+
+
+def test_the_documentation_gives_order_and_meaning_of_every_item():
+    described = SurveyData.model_json_schema()["properties"]
+
+    assert "9 thoughts of death or self-harm. Each is 0 not at all" in str(described["phq9"])
+    assert "7 fear that something awful happens" in str(described["gad7"])
+    assert (len(PHQ9_TOPICS), len(GAD7_TOPICS)) == (9, 7)
+
+
+def test_the_documented_example_is_answered_once_its_person_consents(client):
+    grant = {
+        "data_types": ["survey"],
+        "purposes": ["screening"],
+        "expires_at": "2099-01-01T00:00:00Z",
+    }
+    body = {"patient_id": EXAMPLE["patient_id"], "grants": [grant]}
+    client.post("/consents", json=body, headers=CLINICIAN()).raise_for_status()
+
+    assert client.post("/screen", json=EXAMPLE, headers=CLINICIAN()).status_code == 200

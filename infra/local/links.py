@@ -1,0 +1,68 @@
+"""Where to look once the stack is up: addresses, the login that each needs, the console's links."""
+
+import subprocess
+import sys
+from datetime import timedelta
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+
+from infra.local.stack import MLFLOW_REVIEWER, LocalStack
+from serving.auth.tokens import issue_token
+from serving.roles import Role
+
+#: Who signs in by the links of a first run; each link works once, within an hour.
+FIRST_USERS = {Role.CLINICIAN: "dr.example", Role.AUDITOR: "reviewer.example"}
+CONSENT_YEARS = "2099-01-01T00:00:00Z"
+
+
+def print_links(stack: LocalStack, console: Console) -> None:
+    """Print where API, console, Prefect and MLflow are, with the logins that they need."""
+    links = {
+        **{
+            f"console, as a {role.value}": make_console_link(stack, role, user)
+            for role, user in FIRST_USERS.items()
+        },
+        "  one more link": "make console ROLE=clinician",
+        "API and its documentation": f"{stack.url('api')}/docs",
+        "flow runs (Prefect)": f"{stack.url('prefect')}/runs",
+        "  login there": stack.environment["PREFECT_API_AUTH_STRING"],
+        "models and lineage (MLflow)": f"{stack.url('mlflow')}/#/models",
+        "  reviewer's login there": (
+            f"{MLFLOW_REVIEWER} {stack.mlflow_reviewer['MLFLOW_TRACKING_PASSWORD']}"
+        ),
+        "a shell with everything set": "make shell",
+    }
+    console.print()
+    for what, where in links.items():
+        console.print(f"  {what:28} [cyan]{escape(where)}[/]", soft_wrap=True)
+    console.print("  [dim]a console link works once, within an hour[/]")
+
+
+def make_console_link(stack: LocalStack, role: Role, user: str) -> str:
+    """Return a one-time link into the console, made as an operator makes one."""
+    command = [sys.executable, "-m", "serving.tokens", "link", "--user", user, "--role", role.value]
+    made = subprocess.run(
+        [*command, "--base", stack.url("api")],
+        env=stack.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return made.stdout.strip()
+
+
+def record_example_consent(stack: LocalStack, patient_id: str) -> None:
+    """Record the consent of the person whom /docs takes as its example."""
+    secret = stack.environment["JWT_SECRET_KEY"]
+    token = issue_token(secret, "example", Role.CLINICIAN, timedelta(minutes=5))
+    grant = {"data_types": ["survey"], "purposes": ["screening"], "expires_at": CONSENT_YEARS}
+    response = httpx.post(
+        f"{stack.url('api')}/consents",
+        json={"patient_id": patient_id, "grants": [grant]},
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+        trust_env=False,
+    )
+    response.raise_for_status()
