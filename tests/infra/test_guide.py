@@ -49,6 +49,7 @@ SECRETS = {
     "JWT_SECRET_KEY": "jwt_secret_key",
     "ANONYMIZATION_SALT": "anonymization_salt",
     "AUDIT_SIGNING_KEY": "audit_signing_key",
+    "RELEASE_PUBLIC_KEYS": "release_public_keys",
     "MLFLOW_TRACKING_PASSWORD": "mlflow_reader_password",
     "MLFLOW_PROMOTER_PASSWORD": "mlflow_promoter_password",
 }

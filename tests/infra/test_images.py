@@ -16,7 +16,9 @@ import yaml
 from infra.cluster.compose_variables import list_variables, make_value
 from infra.docker.select_locked import select_locked
 from infra.local.ports import choose_port
+from serving.audit.signing import Signer
 from tests.fixtures.api import JWT_SECRET, SALT, SIGNING_KEY
+from tests.fixtures.releases import RELEASE_KEY
 from tests.infra.cluster_objects import PROJECT, find, get_containers
 
 DOCKERFILE = (PROJECT / "infra" / "docker" / "Dockerfile").read_text()
@@ -111,6 +113,7 @@ def test_as_process_1_the_entry_point_stops_when_it_is_asked_to(database_url: st
             "JWT_SECRET_KEY": JWT_SECRET,
             "ANONYMIZATION_SALT": SALT,
             "AUDIT_SIGNING_KEY": SIGNING_KEY,
+            "RELEASE_PUBLIC_KEYS": Signer(RELEASE_KEY).public_key,
             "AUDIT_CHECKPOINT_URL": "memory://audit",
             "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         },

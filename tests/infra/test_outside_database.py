@@ -168,6 +168,7 @@ def test_the_api_starts_and_answers_on_it(
         "JWT_SECRET_KEY": get_value(secrets, "mhras-secrets", "jwt_secret_key"),
         "ANONYMIZATION_SALT": get_value(secrets, "mhras-secrets", "anonymization_salt"),
         "AUDIT_SIGNING_KEY": get_value(secrets, "mhras-secrets", "audit_signing_key"),
+        "RELEASE_PUBLIC_KEYS": get_value(secrets, "mhras-secrets", "release_public_keys"),
         "AUDIT_CHECKPOINT_URL": "memory://audit",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
     }

@@ -16,6 +16,7 @@ import yaml
 from infra.backup.__main__ import write_metric
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer
+from serving.audit.signing import Signer
 from tests.fixtures.api import JWT_SECRET, SALT, SIGNING_KEY
 from tests.fixtures.server_process import make_environment
 from tests.infra.cluster_objects import PROJECT
@@ -98,6 +99,7 @@ def test_high_drift_fires_while_the_api_is_up_and_api_down_when_it_is_gone(
         "JWT_SECRET_KEY": JWT_SECRET,
         "ANONYMIZATION_SALT": SALT,
         "AUDIT_SIGNING_KEY": SIGNING_KEY,
+        "RELEASE_PUBLIC_KEYS": Signer(SIGNING_KEY).public_key,
         "AUDIT_CHECKPOINT_URL": "memory://audit",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
     }
