@@ -37,7 +37,7 @@ console: install ## print a link into the running console that works once; ROLE=
 shell: install ## open a shell with the virtual environment and the variables of STATE
 	@set -a; test ! -f "$(STATE)/env" || . "$(STATE)/env"; set +a; . $(BIN)/activate; exec "$${SHELL:-bash}"
 
-story: install ## drift, a challenger, its way to Production and back, an erasure: told and checked in minutes
+story: install ## drift, a challenger, its way to Production and back, an erasure: shown and checked in minutes
 	@$(BIN)/python -m infra.local.story $(if $(ONCE),--once)
 
 quarantine: install ## list the records that ingestion left out: file, row and reason; ARGS="--last 200" for more
@@ -59,7 +59,7 @@ bench: install ## print the benchmarks (tests/load)
 	@$(BIN)/python -m tests.load
 
 # With UV_TORCH_BACKEND=cpu (or UV_FIND_LINKS=folder of wheels) torch comes without CUDA packages.
-lock: install ## resolve pyproject.toml anew into requirements.lock
+lock: install ## resolve pyproject.toml again into requirements.lock
 	@rm -f requirements.lock
 	@$(BIN)/uv pip compile --quiet --all-extras --python-version 3.11 --no-annotate --no-header pyproject.toml -o requirements.lock
 	@# The local label of a CPU build names no release of the public index.

@@ -32,7 +32,7 @@ def reconcile_runs(silence_minutes: int = SILENCE_MINUTES) -> list[str]:
     """Mark abandoned runs and versions; return what was found.
 
     Flow and task runs become Crashed, MLflow runs KILLED, half-registered versions are tagged in
-    MLflow; each is told once. Nothing is started again: that is a schedule's, or a person's, to do.
+    MLflow; each is reported once. Nothing is started again: a schedule or a person does that.
 
     Args:
         silence_minutes: A run that gave no sign of life for so long is taken for dead.

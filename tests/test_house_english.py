@@ -44,7 +44,7 @@ BANNED: dict[str, tuple[str, str]] = {
         "deletes, keeps, stores",
     ),
     r"knows": ("software knows nothing", "maps, holds, recognises, supports"),
-    r"(?<!crisis )(?<!consent )notices|noticed": ("people notice; software does not", "detects"),
+    r"(?<!crisis\s)(?<!consent\s)notices|noticed": ("people notice; software does not", "detects"),
     r"anew": ("an archaism", "again"),
     r"of (?:before|theirs|ours)": ("a noun is missing", "earlier, its, our"),
     r"for want of|heeds?": ("an archaism", "because ... is missing; considers"),

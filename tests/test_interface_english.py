@@ -27,8 +27,10 @@ COMMANDS = (
     *("serving.tokens.__main__", "serving.audit.__main__", "serving.database.migrate"),
     *("mlruns_config.registry.commands", "infra.cluster.secrets"),
 )
-#: Item 9's own wording and units of the questionnaires are quotations.
-QUOTED = re.compile(r"PHQ-9 item 9|thoughts of death")
+#: A clinician's own judgement, names of fields, and the questionnaires' own wording.
+QUOTED = re.compile(
+    r"own judgement|^Noticed At$|^Notices$|for whom a release|than you know|if you know"
+)
 
 
 def walk_texts(node: Any) -> Iterator[str]:
@@ -98,7 +100,7 @@ def list_pages() -> Iterator[str]:
 SOURCES = {
     "OpenAPI": list_openapi,
     "metrics": list_metrics,
-    "alerts": lambda: list_yaml("monitoring/prometheus/*.yaml", "monitoring/prometheus/*.yml"),
+    "alerts": lambda: list_yaml("monitoring/prometheus/**/*.yaml"),
     "dashboards": list_dashboards,
     "flows": list_flows,
     "help": list_helps,

@@ -106,7 +106,7 @@ class ComplianceReport(BaseModel):
     erasures_waiting_by_store: dict[str, int]
     token_revocations: int
     crises: int = Field(description="Crises queued, by a questionnaire or a clinician.")
-    crisis_notices: dict[str, int] = Field(description="Notices of crises by state.")
+    crisis_notices: dict[str, int] = Field(description="Crisis notices by state.")
     contact_attempts: dict[str, int] = Field(description="By outcome.")
     override_reasons: dict[str, int]
     review_times: dict[str, ReviewTimes] = Field(description="By priority.")

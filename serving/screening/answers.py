@@ -76,7 +76,7 @@ class IntervalPart(AnswerPart):
 
 
 class OutcomePart(AnswerPart):
-    """The probability of one outcome in words of its own."""
+    """The probability of one outcome with a sentence of its own."""
 
     outcome: str = Field(description="Key of the outcome: its name with its version.")
     probability: float | None = Field(description="Null where the release estimates none.")
@@ -98,7 +98,7 @@ class MemberPart(AnswerPart):
     )
     registered_model: str
     version: int
-    probability: float = Field(description="What this member says by itself, not calibrated.")
+    probability: float = Field(description="The estimate of this member alone, not calibrated.")
     weight: float = Field(description="Its weight in the release; 0: it only watches.")
 
 
@@ -138,8 +138,8 @@ class ScreeningAnswer(AnswerPart):
     model_score: float | None = Field(description="The release's own score; null without one.")
     outcome: str = Field(
         default=WORSENING.key,
-        description="What the probability is of, with its version; answers of before outcomes "
-        "had names are of worsening.",
+        description="Outcome of the probability, with its version; earlier answers without it "
+        "estimate worsening.",
     )
     probability: float | None = Field(description="Calibrated probability of the outcome.")
     interval: IntervalPart | None
@@ -151,9 +151,9 @@ class ScreeningAnswer(AnswerPart):
         le=1,
         description="Share of the training population whose estimate varies at least as much when "
         "the release is fitted again on other people; 0 without a release, where the feature store "
-        "could not be asked, where the case is unlike the training data, and where nothing is "
-        "known. Records of before `outcomes` "
-        "were given keep their meaning: 0.5 is where their release began to abstain.",
+        "could not be read, where the case is unlike the training data, and where nothing is "
+        "known. Earlier records without `outcomes` keep their meaning: 0.5 is where their release "
+        "began to abstain.",
     )
     reasons: list[ReasonPart] = Field(
         description="Strongest first; up to five that raise the priority, five that lower it."
@@ -172,7 +172,7 @@ class ScreeningAnswer(AnswerPart):
     )
     degraded: list[str] = Field(description="Dependencies that were down for this answer.")
     known_individual: bool | None = Field(
-        description="False when no data are stored; null when the store could not be asked."
+        description="False when no data are stored; null when the store could not be read."
     )
     release: ReleasePart | None
     intended_use: IntendedUsePart = IntendedUsePart()

@@ -46,7 +46,7 @@ class BatchRequest(StrictBody):
     items: list[JsonValue] = Field(
         min_length=1,
         max_length=MAX_ITEMS,
-        description="Each as the body of POST /screen; judged one by one.",
+        description="Each as the body of POST /screen; each has its own result.",
         examples=[[EXAMPLE]],
     )
 
