@@ -1,12 +1,13 @@
 """Errors as FHIR answers them: OperationOutcome, one issue for each thing that is wrong."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from serving.fhir.elements import FHIR_JSON, Resource
-from serving.http.problems import Problem
+from serving.http.problems import Problem, describe_problems
 
 #: Where answers are FHIR or CDS Hooks, whose errors are OperationOutcomes.
 PREFIXES = ("/fhir", "/cds-services")
@@ -27,14 +28,25 @@ ISSUE_TYPES = {
 }
 
 
+class FhirResponse(JSONResponse):
+    """A resource as FHIR JSON."""
+
+    media_type = FHIR_JSON
+
+
+def describe_outcomes(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI entries of the OperationOutcomes a route returns."""
+    described = describe_problems(*statuses)
+    content = {FHIR_JSON: {"schema": {"type": "object"}}}
+    return {
+        status: {"description": one["description"], "content": content}
+        for status, one in described.items()
+    }
+
+
 def render_outcome(_request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
     """Return a problem as an OperationOutcome under the same status and headers."""
-    return JSONResponse(
-        make_outcome(problem),
-        status_code=problem.status,
-        headers=dict(headers),
-        media_type=FHIR_JSON,
-    )
+    return FhirResponse(make_outcome(problem), problem.status, dict(headers))
 
 
 def make_outcome(problem: Problem) -> Resource:

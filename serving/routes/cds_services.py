@@ -11,9 +11,9 @@ from serving.dependencies import DbSession, HookCaller, WorkerServices
 from serving.errors import NotFoundError
 from serving.fhir.feedback import FeedbackRequest, apply_feedback
 from serving.fhir.hooks import SERVICE_ID, HookRequest, describe_services
+from serving.fhir.operation_outcomes import describe_outcomes
 from serving.fhir.patient_view import answer_hook
 from serving.fhir.screening import EhrCaller
-from serving.http.problems import describe_problems
 from serving.http.strict_json import StrictJsonRoute
 
 router = APIRouter(tags=["EHR: CDS Hooks"], prefix="/cds-services", route_class=StrictJsonRoute)
@@ -40,7 +40,7 @@ class CallerTrail:
         record(self._session, self._caller.principal, self._caller.request_id, event)
 
 
-@router.get("", responses=describe_problems(404))
+@router.get("", responses=describe_outcomes(404))
 def discover_services(services: WorkerServices) -> dict[str, Any]:
     """List the CDS services with the data they ask EHRs to prefetch."""
     if not services.ehr_clients.clients:
@@ -51,7 +51,7 @@ def discover_services(services: WorkerServices) -> dict[str, Any]:
 @router.post(
     f"/{SERVICE_ID}",
     response_model=CardsAnswer,
-    responses=describe_problems(401, 403, 404, 409, 412, 422, 429, 500, 503, 504),
+    responses=describe_outcomes(401, 403, 404, 409, 412, 422, 429, 500, 503, 504),
 )
 async def review_patient(
     body: HookRequest, request: Request, caller: HookCaller, services: WorkerServices
@@ -64,7 +64,7 @@ async def review_patient(
 
 @router.post(
     f"/{SERVICE_ID}/feedback",
-    responses=describe_problems(401, 403, 404, 422, 429, 500, 503, 504),
+    responses=describe_outcomes(401, 403, 404, 422, 429, 500, 503, 504),
 )
 def receive_feedback(
     body: FeedbackRequest, caller: HookCaller, session: DbSession

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from serving.audit import Event, record
 from serving.audit.trail import AUDIT_ACCESS, PREDICTION_VIEW
@@ -28,7 +28,8 @@ from serving.errors import NotFoundError, UnusableError
 from serving.fhir.audit_events import make_audit_event
 from serving.fhir.bundles import Entry, answer_transaction, read_entries
 from serving.fhir.capability import make_capability_statement
-from serving.fhir.elements import FHIR_JSON, Resource, make_search_set, make_subject
+from serving.fhir.elements import Resource, make_search_set, make_subject
+from serving.fhir.operation_outcomes import FhirResponse, describe_outcomes
 from serving.fhir.reading import choose_current, read_surveys
 from serving.fhir.risk_assessments import make_risk_assessment, read_columns
 from serving.fhir.screening import (
@@ -45,17 +46,21 @@ from serving.fhir.searching import (
     search_predictions,
 )
 from serving.http.parameters import AnonymizedId
-from serving.http.problems import describe_problems
 from serving.http.strict_json import StrictJsonRoute
 from serving.individuals.rights import list_accesses
 from serving.reviews.queue import find_prediction
 from serving.services import Services
 from serving.settings import Settings
 
-router = APIRouter(tags=["EHR: FHIR R4"], prefix="/fhir", route_class=StrictJsonRoute)
+router = APIRouter(
+    tags=["EHR: FHIR R4"],
+    prefix="/fhir",
+    route_class=StrictJsonRoute,
+    default_response_class=FhirResponse,
+)
 
-READ_PROBLEMS = describe_problems(401, 403, 404, 422, 429, 500, 503, 504)
-SENT_PROBLEMS = describe_problems(401, 403, 404, 409, 413, 422, 429, 500, 503, 504)
+READ_PROBLEMS = describe_outcomes(401, 403, 404, 422, 429, 500, 503, 504)
+SENT_PROBLEMS = describe_outcomes(401, 403, 404, 409, 413, 422, 429, 500, 503, 504)
 MOST_RESULTS = 100
 FORM = "application/x-www-form-urlencoded"
 
@@ -66,7 +71,7 @@ Dates = Annotated[list[str], Query(max_length=2)]
 def answer(
     resource: Resource, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    return JSONResponse(resource, status, headers, media_type=FHIR_JSON)
+    return FhirResponse(resource, status, headers)
 
 
 @router.get("/metadata")

@@ -2,7 +2,12 @@
 
 import pytest
 
-PUBLIC = {"/health", "/health/ready", "/metrics", "/intended-use"}
+PUBLIC = {"/health", "/health/ready", "/metrics", "/intended-use", "/fhir/metadata"}
+#: Registered EHR clients alone; off without any, and then not found (tests/serving/fhir).
+EHR = {
+    *("/cds-services", "/cds-services/mhras-review"),
+    "/cds-services/mhras-review/feedback",
+}
 
 
 def list_operations(client):
@@ -11,11 +16,19 @@ def list_operations(client):
 
 
 def test_every_route_that_is_not_public_refuses_anonymous_callers(client):
-    private = {(path, method) for path, method in list_operations(client) if path not in PUBLIC}
+    listed = list_operations(client)
+    private = {(path, method) for path, method in listed if path not in PUBLIC | EHR}
 
     assert ("/screen", "post") in private
     for path, method in private:
         assert client.request(method, path).status_code == 401, (method, path)
+
+
+def test_the_routes_of_ehr_clients_are_off_without_a_client(client):
+    for path, method in list_operations(client):
+        if path in EHR:
+            response = client.request(method, path, json={})
+            assert response.status_code in (404, 422), (method, path)
 
 
 def test_every_public_route_exists(client):
