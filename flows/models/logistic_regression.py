@@ -9,6 +9,7 @@ which is what is exported.
 
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -37,7 +38,7 @@ from flows.models.member import (
 )
 from flows.models.missing import find_medians
 from flows.models.monotone import MONOTONE_COLUMNS
-from flows.models.refits import Counts, make_refits_output
+from flows.models.refits import REFITS_AT_ONCE, Counts, make_refits_output
 
 #: Inverse strength of the ridge. With some 120 correlated columns and a few thousand rows,
 #: the weaker penalties tried (0.1, 1) gave the same AUROC and wilder coefficients.
@@ -277,19 +278,16 @@ def refit(member: FoldedRegression, data: FittingData, counts: Counts) -> "Refit
             member.intercept,
         ]
     )
-    found = []
-    for one in np.hstack([counts, counts]):  # rows, then their copies
-        drawn = one > 0
-        weights, intercept = fit_ridge(
-            given.columns[drawn],
-            given.labels[drawn],
-            given.rising,
-            one[drawn],
-            start,
-            REFIT_TOLERANCE,
-        )
-        found.append(given.fold(weights, intercept))
-    return RefittedRegression(found)
+
+    def fit_drawn(often: Numbers) -> FoldedRegression:
+        drawn = often > 0
+        columns, labels = given.columns[drawn], given.labels[drawn]
+        found = fit_ridge(columns, labels, given.rising, often[drawn], start, REFIT_TOLERANCE)
+        return given.fold(*found)
+
+    # Rows, then their copies. The time goes into products of matrices, so two go together.
+    with ThreadPoolExecutor(REFITS_AT_ONCE) as pool:
+        return RefittedRegression(list(pool.map(fit_drawn, np.hstack([counts, counts]))))
 
 
 @dataclass(frozen=True)
