@@ -1,1 +1,1 @@
-"""Encrypted backups of all that cannot be made again, and the way back."""
+"""Encrypted backups of all that cannot be made again, and their restore."""

@@ -42,7 +42,7 @@ REFUSALS = (
 AGE_METRIC = "mhras_backup_last_success_timestamp_seconds"
 
 app = typer.Typer(
-    help="Encrypted backups, and the way back.",
+    help="Encrypted backups and their restore.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,

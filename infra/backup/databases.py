@@ -26,7 +26,7 @@ class DatabaseError(RuntimeError):
 
 @dataclass(frozen=True)
 class TableDigest:
-    """Rows of a table and a hash of their text, in whatever order they lie."""
+    """Number of rows of a table and a hash of their text, independent of their order."""
 
     rows: int
     digest: str
@@ -105,7 +105,7 @@ def list_tables(url: str) -> list[str]:
 def digest_tables(connection: extensions.connection) -> dict[str, TableDigest]:
     """Return rows and hash of every table, as the connection's snapshot sees them."""
     with connection.cursor() as cursor:
-        # The same text whoever asks.
+        # The same text for every session.
         cursor.execute("SET LOCAL TimeZone = 'UTC'; SET LOCAL extra_float_digits = 1")
         return {name: _digest_table(cursor, name) for name in _list_tables(cursor)}
 
@@ -148,11 +148,11 @@ def _run(program: str, options: Sequence[str], url: str, bin_dir: Path | None) -
     parts = _make_dsn(url)
     if bin_dir is None and parts.query.get("sslmode", "prefer") not in WITHOUT_TLS:
         raise DatabaseError(
-            f"{program} of {parts.database}: the wheel's programs speak no TLS, which the URL asks"
+            f"{program} of {parts.database}: the wheel's programs have no TLS; the URL requires it"
             " for: set BACKUP_POSTGRES_BIN to the folder of a PostgreSQL client's"
         )
     query = {f"PG{name.upper()}": str(value) for name, value in parts.query.items()}
-    # The password goes by environment: command lines are everybody's to read.
+    # The password goes by environment: every user can read command lines.
     environment = os.environ | query | {"PGPASSWORD": str(parts.password or "")}
     where = [f"--host={parts.host}", f"--port={parts.port or 5432}", f"--username={parts.username}"]
     database = [f"--dbname={parts.database}"] if program == "pg_dump" else []

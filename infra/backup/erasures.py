@@ -23,7 +23,7 @@ Receipt = Mapping[str, Any]
 
 
 class ForgedReceiptError(ValueError):
-    """A receipt is not signed by a key of ours; the message says which by its place."""
+    """A receipt is not signed by a known key; the message gives its place."""
 
 
 def reapply_erasures(engine: Engine, receipts: Iterable[Receipt], keys: KeyRing) -> tuple[int, int]:
@@ -36,7 +36,9 @@ def reapply_erasures(engine: Engine, receipts: Iterable[Receipt], keys: KeyRing)
     checked = list(receipts)
     for place, receipt in enumerate(checked, 1):
         if receipt.get("kind") != RECEIPT_KIND or not keys.holds(dict(receipt)):
-            raise ForgedReceiptError(f"receipt {place} is not one of ours, or was changed")
+            raise ForgedReceiptError(
+                f"receipt {place} is not signed by a known key, or was changed"
+            )
     with open_session(engine) as session:
         new = 0
         for receipt in checked:

@@ -40,7 +40,7 @@ Announce = Callable[[str], None]
 
 
 class VerificationError(RuntimeError):
-    """A backup did not bring back what was backed up; the message says what differs."""
+    """A restore differs from the backup; the message names the difference."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class OpenedBackup:
 
     @contextmanager
     def open_file(self, kept: dict[str, Any]) -> Iterator[Path]:
-        """Give the decrypted file; raises when its hash or its encryption says it was changed."""
+        """Return the decrypted file; raises when its hash or its encryption shows a change."""
         identity = read_identity(self.settings.backup_identity_file)
         with TemporaryDirectory(prefix="mhras-restore-") as folder:
             encrypted, plain = Path(folder) / "encrypted.age", Path(folder) / "plain"

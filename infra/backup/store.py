@@ -20,7 +20,7 @@ _NAME = re.compile(r"\d{8}T\d{6}Z")
 
 
 class BackupStoreError(RuntimeError):
-    """The store cannot be read or written, or a file is not what its manifest says."""
+    """The store cannot be read or written, or a file differs from its manifest."""
 
 
 class BackupStore:
@@ -56,7 +56,7 @@ class BackupStore:
         with _name_failures(name):
             self._fs.get_file(self._locate(moment, name), str(file))
         if hash_file(file) != sha256:
-            raise BackupStoreError(f"{name} is not what the manifest says: it was changed")
+            raise BackupStoreError(f"{name} differs from the manifest: it was changed")
 
     def write_manifest(self, moment: datetime, manifest: dict[str, Any]) -> None:
         with _name_failures(MANIFEST):

@@ -24,7 +24,7 @@ from infra.backup.trees import TreeError, keep_tree, write_index
 FORMAT = "mhras-backup-2"
 
 Announce = Callable[[str], None]
-#: Encrypts a file and stores it in the backup under a name; returns what the manifest says of it.
+#: Encrypts a file and stores it in the backup under a name; returns its entry of the manifest.
 Keep = Callable[[Path, str], dict[str, Any]]
 
 

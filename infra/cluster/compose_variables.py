@@ -12,7 +12,7 @@ COMPOSE = Path(__file__).resolve().parents[1] / "compose.yaml"
 
 
 def list_variables() -> list[str]:
-    """Return the names that the file asks for."""
+    """Return the names that the file requires."""
     return sorted(set(re.findall(r"\$\{(\w+):\?\}", COMPOSE.read_text())))
 
 

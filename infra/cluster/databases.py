@@ -34,7 +34,7 @@ OLDEST_SERVER = 140000
 
 
 class SetUpError(RuntimeError):
-    """The server cannot be set up; the message says what it or its administrator lacks."""
+    """The server cannot be set up; the message names what it or its administrator lacks."""
 
 
 def set_up_server(admin_url: str, passwords: Mapping[str, str]) -> list[str]:
@@ -75,7 +75,7 @@ def _ensure_database(cursor: extensions.cursor, name: str) -> str:
     cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
     if cursor.fetchone():
         return ""
-    # Whoever is no superuser gives away only to a role it is a member of.
+    # A login that is no superuser transfers only to a role it is a member of.
     cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(name)))
     cursor.execute(
         sql.SQL("CREATE DATABASE {} OWNER {} ENCODING 'UTF8' TEMPLATE template0").format(

@@ -4,7 +4,7 @@
     BACKUP_IDENTITY_FILE=key.txt python -m infra.cluster.escrow open | kubectl apply -f -
 
 They lie beside the backups, in BACKUP_URL/escrow, encrypted to the backups' public key
-(BACKUP_RECIPIENTS): whoever can read a backup can read what it takes to use it, and nobody else.
+(BACKUP_RECIPIENTS): the keys that read a backup read its secrets, and no other key does.
 """
 
 import base64

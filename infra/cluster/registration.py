@@ -1,4 +1,4 @@
-"""What the servers of a cluster must be told: ``python -m infra.cluster.registration``.
+"""Settings of the servers of a cluster: ``python -m infra.cluster.registration``.
 
 Prefect: the work pool whose runs become Kubernetes Jobs, and every deployment of prefect.yaml.
 MLflow: the login with which the API reads. PostgreSQL: that the API may read the feature store.
@@ -135,7 +135,7 @@ def grant_reading(registry_url: str, reader: str) -> None:
 
 
 def wait_for(url: str, patience: float = PATIENCE_SECONDS) -> None:
-    """Wait until `url` answers 200; raises RegistrationError when it does not in time."""
+    """Wait until `url` returns 200; raises RegistrationError after a time."""
     until = time.monotonic() + patience
     while not answers(url):
         if time.monotonic() > until:
@@ -144,7 +144,7 @@ def wait_for(url: str, patience: float = PATIENCE_SECONDS) -> None:
 
 
 def open_prefect(environment: Mapping[str, str]) -> httpx.Client:
-    """Return a client of Prefect's API, logged in where it asks for that."""
+    """Return a client of Prefect's API, logged in where it requires that."""
     user, _, password = environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
     return httpx.Client(
         base_url=environment["PREFECT_API_URL"],

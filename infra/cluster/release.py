@@ -27,7 +27,7 @@ app = typer.Typer(
 
 
 class ReleaseError(RuntimeError):
-    """A version or an image cannot be used; the message says which and why."""
+    """A version or an image cannot be used; the message names it and the reason."""
 
 
 def set_release(component: Path, version: str, registry: str | None = None) -> None:

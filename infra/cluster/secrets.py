@@ -50,7 +50,7 @@ EXTERNAL = {
     "OIDC_CLIENT_ID": "client id at the identity provider, for the sign-in at Prefect",
     "OIDC_CLIENT_SECRET": "its secret",
 }
-#: A cluster on one machine alerts nobody and has no object store.
+#: A cluster on one machine sends no alerts and has no object store.
 IN_DEVELOPMENT = dict.fromkeys(EXTERNAL, "unset") | {
     "ALERT_WEBHOOK_URL": "http://localhost:9/",
     "DEADMAN_URL": "http://localhost:9/",
@@ -135,7 +135,7 @@ def _make_application_secrets(
     }
     return [
         _make_secret("mhras-secrets", application),
-        # Apart, so that whoever may read the API's Secret does not own the tables.
+        # Apart, so that a reader of the API's Secret does not own the tables.
         _make_secret("mhras-owner-secrets", {"database_url": owner}),
         _make_secret("mhras-flow-secrets", flows),
     ]

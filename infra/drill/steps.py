@@ -30,7 +30,7 @@ from serving.settings import normalise_database_url
 
 
 class DrillFailedError(RuntimeError):
-    """A step did not bring back what it must; the message says what."""
+    """A step did not restore what it must; the message names it."""
 
 
 def make_databases(places: Places, secrets: Sequence[Secret]) -> None:
@@ -157,7 +157,7 @@ def make_common(places: Places) -> dict[str, str]:
 
 
 def run_erasure_flow(places: Places, secrets: Sequence[Secret], store: Mapping[str, str]) -> None:
-    """Empty lake, feature store and artifacts of everybody who was ever erased."""
+    """Empty lake, feature store and artifacts of everyone who was ever erased."""
     flow_run = yaml.safe_load((K8S / "registration" / "flow-run.yaml").read_text())
     (container,) = flow_run["spec"]["template"]["spec"]["containers"]
     owner = get_value(secrets, "mhras-flow-secrets", "DATABASE_URL")

@@ -90,7 +90,7 @@ def _show_around(
             console.print(f"[yellow]![/] {escape(str(error))}", soft_wrap=True)
             if not released:
                 # Everything stays up, so that the links above and below lead to the cause.
-                console.print("  there is no release yet; mend the drop and run it again")
+                console.print("  there is no release yet; correct the drop and run it again")
                 _print_way_on(stack)
                 return
             console.print("  the release that was there before goes on answering")

@@ -54,7 +54,7 @@ def make_console_link(stack: LocalStack, role: Role, user: str) -> str:
 
 
 def record_example_consent(stack: LocalStack, patient_id: str) -> None:
-    """Record the consent of the person whom /docs takes as its example."""
+    """Record the consent of the example person of /docs."""
     secret = stack.environment["JWT_SECRET_KEY"]
     token = issue_token(secret, "example", Role.CLINICIAN, timedelta(minutes=5))
     grant = {"data_types": ["survey"], "purposes": ["screening"], "expires_at": CONSENT_YEARS}

@@ -140,7 +140,7 @@ def _copy_installation(install: Path, site: Path) -> Path:
 def _claim_root_directory(state: Path) -> Path:
     """Return the folder outside `state`, emptied if the state it belonged to is gone.
 
-    A state that was deleted took its password with it, so nobody could open the old data.
+    A state that was deleted took its password with it, so the old data could not be opened.
     """
     home, claim = _root_directory(state), state / "kept-elsewhere"
     if home.exists() and not claim.exists():
@@ -229,7 +229,7 @@ def _run(command: Sequence[str | Path], data_dir: Path) -> None:
 
 
 def _check_identity(server: PostgresServer) -> None:
-    """Refuse to go on if the port is answered by somebody else's server."""
+    """Raise an error if another server answers at the port."""
     try:
         connection = psycopg2.connect(server.url("postgres", driver="postgresql"))
         with connection.cursor() as cursor:
@@ -237,6 +237,8 @@ def _check_identity(server: PostgresServer) -> None:
             answered = Path(cursor.fetchall()[0][0])
         connection.close()
     except psycopg2.OperationalError as error:
-        raise PostgresStartError(f"port {server.port} does not answer as ours: {error}") from error
+        raise PostgresStartError(
+            f"another server answers at port {server.port}: {error}"
+        ) from error
     if answered.resolve() != server.data_dir.resolve():
         raise PostgresStartError(f"port {server.port} belongs to the server of {answered}")

@@ -44,7 +44,7 @@ def make_server_settings(auth_string: str, url: str) -> dict[str, str]:
 def request_prefect(
     environment: Mapping[str, str], method: str, path: str, body: Any = None
 ) -> httpx.Response:
-    """Send one request with login and CSRF token; return the response, whatever its status."""
+    """Send one request with login and CSRF token; return the response with any status."""
     user, _, password = environment["PREFECT_API_AUTH_STRING"].partition(":")
     with httpx.Client(
         base_url=environment["PREFECT_API_URL"],

@@ -68,7 +68,7 @@ def start_process(
 
 
 def wait_until_healthy(service: ManagedProcess, url: str, timeout: float = 180) -> float:
-    """Wait until `url` answers 200; return the seconds since the process started.
+    """Wait until `url` returns 200; return the seconds since the process started.
 
     Raises ServiceFailedError if the process ends or the time is up.
     """

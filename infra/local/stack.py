@@ -159,7 +159,7 @@ def _register_deployments(stack: LocalStack) -> None:
 
 
 def _reconcile(stack: LocalStack, announce: Announce) -> None:
-    """Mark the runs that the last worker left behind; before the next one nobody is at work."""
+    """Mark runs abandoned by the last worker, before the next one starts."""
     unfinished = {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}
     body = {"flow_runs": {"state": unfinished}}
     response = request_prefect(stack.environment, "POST", "flow_runs/count", body)
@@ -180,7 +180,7 @@ def _take_mlflow_secrets(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Move MLflow's secrets out of what every process gets.
 
-    Return the variables of its server, and those of whoever only reads.
+    Return the variables of its server, and those of readers.
     """
     server = {
         "MLFLOW_BACKEND_STORE_URI": database_url,
@@ -209,7 +209,7 @@ def _start_prefect(stack: LocalStack) -> ManagedProcess:
 
 
 def _create_work_pool(stack: LocalStack) -> None:
-    """Create the pool, or give one of before the template that takes no commands."""
+    """Create the pool, or give an earlier one the template that takes no commands."""
     pool = {"name": WORK_POOL, "type": "process", "base_job_template": POOL_TEMPLATE}
     response = request_prefect(stack.environment, "POST", "work_pools/", pool)
     if response.status_code == httpx.codes.CONFLICT:
@@ -248,7 +248,7 @@ def _make_environment(
         **secrets,
         "RELEASE_PUBLIC_KEYS": Signer(secrets["RELEASE_SIGNING_KEY"]).public_key,
         "MHRAS_ENV": "development",
-        # A drop may hold real people; without one everybody is simulated.
+        # A drop may hold real people; without one all people are simulated.
         "MHRAS_SIMULATED_DATA": str(not (state / DROPPED).exists()),
         "PREFECT_UI_URL": f"http://127.0.0.1:{ports['prefect']}",
         "DATABASE_URL": postgres.url("mhras"),

@@ -38,7 +38,7 @@ RELEASE_PATIENCE_SECONDS = 60
 
 
 class PipelineFailedError(RuntimeError):
-    """The pipeline did not end well; the message says where to look."""
+    """The pipeline failed; the message names the place to look."""
 
 
 def has_release(stack: LocalStack) -> bool:
@@ -71,7 +71,7 @@ def _print_left_out(stack: LocalStack, run_id: str, console: Console) -> None:
 
 
 def _print_promotion(stack: LocalStack, console: Console) -> None:
-    """Print what became of the release that the pipeline made, as the ledger keeps it."""
+    """Print the ledger's entry of the release that the pipeline made."""
     row = _fetch_row(
         stack, "SELECT version, to_stage, result, reason FROM promotion_ledger ORDER BY id DESC"
     )
@@ -192,4 +192,6 @@ def _print_answer(answer: dict[str, Any], console: Console) -> None:
     console.print(f"  {escape(answer['summary'])}", soft_wrap=True)
     for reason in answer["reasons"][:5]:
         console.print(f"  · {escape(reason['text'])}", soft_wrap=True)
-    console.print("  [dim]It orders human review; it is no diagnosis and replaces nobody.[/]")
+    console.print(
+        "  [dim]It orders human review; it is not a diagnosis and replaces no clinician.[/]"
+    )

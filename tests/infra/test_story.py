@@ -17,7 +17,7 @@ ACTS = (
     "release 1 is Production and answers",
     "drift score",
     "the retraining trains a challenger",
-    "it scores in shadow, answering nobody",
+    "it scores in shadow, answering no request",
     "rollout flow: shadow to traffic 0.1",
     "rollout flow: traffic 0.1 to traffic 0.5",
     "story operator: Staging to Production",

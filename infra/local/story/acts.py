@@ -40,7 +40,7 @@ def pause_schedules(stage: Stage) -> None:
     changed = retraining["parameters"] | {"members": MEMBERS, "cool_down_days": 0}
     stage.ask("PATCH", f"deployments/{retraining['id']}", {"parameters": changed})
     stage.tell("Schedules are paused, and the retraining's cool-down of a week is set to nothing:")
-    stage.tell("a month is told in minutes. Everything else is as it is.")
+    stage.tell("a month passes in minutes. Everything else is real.")
 
 
 def make_first_release(stage: Stage, folder: Path) -> Population:
@@ -76,7 +76,7 @@ def override_failing_gates(stage: Stage, version: int) -> None:
         failures, _ = apply_overrides([gate], metrics, find_overrides(stage.registry, version))
         if failures:
             today = datetime.now(UTC).date()
-            reason = "a small simulated cohort; nobody is treated by it"
+            reason = "a small simulated cohort; no person is treated by it"
             override_gate(stage.registry, version, gate.metric, today, OPERATOR, reason)
             stage.tell(f"Gate failed and overridden by name until tonight: {failures[0]}")
 
@@ -160,7 +160,7 @@ def show_challenger(stage: Stage, version: int) -> None:
     rollout = find_rollout(stage.registry)
     stage.check(
         rollout is not None and rollout.describe() == "shadow",
-        "it scores in shadow, answering nobody",
+        "it scores in shadow, answering no request",
     )
 
 
@@ -170,7 +170,7 @@ def was_emitted(stage: Stage, event: str) -> bool:
 
 
 def roll_out(stage: Stage, version: int, newcomers: Population) -> None:
-    """Shadow, a tenth, a half, Production: each after its evidence, the last by a person's word."""
+    """Shadow, a tenth, a half, Production: each on evidence, the last with a person's approval."""
     override_failing_gates(stage, version)
     for number, (screenings, step) in enumerate(
         ((500, "traffic 0.1"), (500, "traffic 0.5"), (1000, "Production"))
@@ -208,7 +208,7 @@ def approve(stage: Stage, run_id: str) -> None:
 
 
 def let_data_go_bad(stage: Stage, version: int, newcomers: Population) -> None:
-    """A broken app answers for everybody; the guardrails put the predecessor back."""
+    """A broken release answers every request; the guardrails restore its predecessor."""
     stage.tell(
         "A questionnaire app breaks: it sends the highest answer to every item but the last."
     )
@@ -224,6 +224,6 @@ def let_data_go_bad(stage: Stage, version: int, newcomers: Population) -> None:
 
 
 def start_nothing_else(stage: Stage) -> None:
-    """The rollout flow finds nothing under way any more."""
+    """The rollout flow finds no running rollout."""
     run_id = create_flow_run(stage.stack, "rollout/rollout", {})
     stage.watch(run_id, "rollout, with nothing to do")

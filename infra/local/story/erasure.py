@@ -29,7 +29,7 @@ def erase_somebody(stage: Stage, population: Population, versions: list[int]) ->
     person = choose_screened(stage, population)
     held = count_everywhere(stage, person)
     stage.tell("Before: " + ", ".join(f"{count} rows in {store}" for store, count in held.items()))
-    stage.check(all(held.values()), "every store knows the individual")
+    stage.check(all(held.values()), "every store holds the individual")
     answer = request_erasure(stage, person)
     stage.run("erasure/erasure")
     left = count_everywhere(stage, person)
@@ -52,7 +52,7 @@ def choose_screened(stage: Stage, population: Population) -> str:
     for person in sorted(screened & set(population.answers)):
         if all(count_lake(stage, person).values()):
             return person
-    raise StoryFailedError("nobody who was screened is in every table of the lake")
+    raise StoryFailedError("no screened person is in every table of the lake")
 
 
 def request_erasure(stage: Stage, person: str) -> dict[str, Any]:

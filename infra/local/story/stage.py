@@ -20,12 +20,12 @@ OPERATOR = "story operator"
 
 
 class StoryFailedError(RuntimeError):
-    """Something did not come as it is told; the message says what, and where to look."""
+    """A step had another result than expected; the message names it, and where to look."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The running stack and who tells of it."""
+    """The running stack and its narrator."""
 
     stack: LocalStack
     console: Console
