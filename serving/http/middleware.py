@@ -31,7 +31,7 @@ ANSWER_HEADERS = {
     "X-Frame-Options": "DENY",
     "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
 }
-ANSWER_POLICY = "default-src 'none'; frame-ancestors 'none'"
+ANSWER_POLICY = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 #: What a route may set otherwise. A page may load what its own policy names; answers are no
 #: pages, and load nothing.
 USUAL_HEADERS = {
@@ -42,7 +42,8 @@ USUAL_HEADERS = {
 #: Swagger UI styles its own elements.
 DOCUMENTATION_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
+    "img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
 )
 
 #: 1,000 screenings take a quarter of it.

@@ -15,7 +15,9 @@ from serving.http.problems import GUARDED, describe_problems
 router = APIRouter(tags=["audit"])
 
 #: The page styles itself and loads nothing.
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+)
 USUAL_PERIOD = timedelta(days=30)
 
 

@@ -42,6 +42,17 @@ def test_a_line_has_the_guides_fields_in_their_order(capsys):
     assert line["timestamp"].endswith("Z")
 
 
+@pytest.mark.parametrize("broken", ["a\nb", "a\r\n{}", 'a"}\n{"level": "ERROR"', "a\u2028b"])
+def test_a_value_with_line_breaks_stays_on_one_line(capsys, broken):
+    configure_logging("INFO", "json")
+    structlog.get_logger("serving").info("completed", given=broken)
+    logging.getLogger("library").info("completed %s", broken)
+    lines = [json.loads(line) for line in capsys.readouterr().out.strip().split("\n")]
+
+    assert [line["level"] for line in lines] == ["INFO", "INFO"]
+    assert lines[0]["given"] == broken
+
+
 def test_an_exceptions_message_is_never_logged(capsys):
     configure_logging("INFO", "json")
     try:

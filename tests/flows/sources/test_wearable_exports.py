@@ -102,6 +102,28 @@ def test_a_cut_off_export_is_named_and_the_others_land(drop: Path) -> None:
     assert [error.split(": ")[1] for error in report.errors] == ["is not a whole export"]
 
 
+DOUBLED = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("entities", "value"),
+    [
+        (f'<!ENTITY e0 "0000000000">{DOUBLED}', "&e9;"),
+        ('<!ENTITY e0 SYSTEM "file:///etc/hostname">', "&e0;"),
+    ],
+    ids=["growing", "a file"],
+)
+def test_an_export_whose_entities_grow_or_name_a_file_is_refused(
+    drop: Path, entities: str, value: str
+) -> None:
+    named = APPLE[0].replace('value="3000"', f'value="{value}"')
+    put(drop, "export.xml", f"<!DOCTYPE d [{entities}]><HealthData>{named}</HealthData>")
+    put(drop, "UDSFile_1.json", [{"calendarDate": "2025-03-03", "totalSteps": 500}])
+    days, report = land(drop)
+    assert days == {"2025-03-03": {"steps": 500}}
+    assert [error.split(": ")[1] for error in report.errors] == ["is not a whole export"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [

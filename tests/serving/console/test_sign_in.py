@@ -1,5 +1,6 @@
 """Who gets into the console, and how a session ends; every refusal is audited."""
 
+import base64
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -99,7 +100,11 @@ def test_a_sign_in_from_a_foreign_page_is_refused(visit):
 
 
 @pytest.mark.parametrize(
-    "elsewhere", ["https://evil.example/", "//evil.example", "/console/../x", "/consolex", "/audit"]
+    "elsewhere",
+    [
+        *("https://evil.example/", "//evil.example", "/console/../x", "/consolex", "/audit"),
+        *("javascript:alert(1)", "data:text/html,x", "/console/queue\r\nSet-Cookie: a=b"),
+    ],
 )
 def test_a_sign_in_leads_to_no_page_elsewhere(visit, elsewhere):
     visitor = visit()
@@ -176,6 +181,17 @@ def test_the_database_holds_no_secret_of_a_session(engine):
 
     assert secret not in map(str, held)
     assert secret.encode() not in held
+
+
+def test_the_secret_of_a_session_has_256_random_bits(engine):
+    with Session(engine) as session, session.begin():
+        made = {
+            open_browser_session(session, Principal("dr.who", Role.CLINICIAN), LIMITS)
+            for _ in range(20)
+        }
+
+    assert len(made) == 20
+    assert {len(base64.urlsafe_b64decode(f"{secret}=")) for secret in made} == {32}
 
 
 @pytest.mark.parametrize("token", [None, "0" * 64])

@@ -4,7 +4,9 @@ import time
 
 import pytest
 
+from serving.console.pages import PAGE_POLICY as CONSOLE_POLICY
 from serving.http.middleware import ANSWER_POLICY, DOCUMENTATION_POLICY, MAX_BODY_BYTES
+from serving.routes.compliance import PAGE_POLICY as REPORT_POLICY
 from tests.fixtures.api import MemoryReader, make_headers, make_settings, run_app
 
 JSON = {"Content-Type": "application/json"}
@@ -56,6 +58,29 @@ def test_answers_may_load_nothing_and_stay_out_of_frames(client):
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["Referrer-Policy"] == "no-referrer"
     assert "max-age" in headers["Strict-Transport-Security"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/nowhere", "/console/sign-in", "/docs"])
+def test_answers_carry_hsts_for_a_year_and_forbid_sniffing(client, path):
+    headers = client.get(path).headers
+
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains"
+
+
+@pytest.mark.parametrize(
+    "policy", [ANSWER_POLICY, DOCUMENTATION_POLICY, CONSOLE_POLICY, REPORT_POLICY]
+)
+def test_every_policy_names_base_and_frames(policy):
+    directives = policy.split("; ")
+
+    for needed in ("default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"):
+        assert needed in directives
+
+
+@pytest.mark.parametrize("path", ["/health", "/screen", "/console/sign-in"])
+def test_trace_is_refused(client, path):
+    assert client.request("TRACE", path, headers=make_headers()).status_code == 405
 
 
 def test_the_apis_page_loads_everything_from_here(client):
