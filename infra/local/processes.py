@@ -20,6 +20,10 @@ class ServiceFailedError(RuntimeError):
     """A service ended or never answered; the message holds the end of its log."""
 
 
+#: Files of services (lake, artifacts, logs) hold pseudonymised health data: their owner's alone.
+OWNER_ONLY = 0o077
+
+
 @dataclass(frozen=True)
 class ManagedProcess:
     """A running service of the stack."""
@@ -52,7 +56,8 @@ def start_process(
     log = state / "logs" / f"{name}.log"
     record = state / "run" / f"{name}.json"
     for folder in (log.parent, record.parent):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log.touch(mode=0o600)
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -61,6 +66,7 @@ def start_process(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches only the parent, which stops in order
+            umask=OWNER_ONLY,
         )
     started = psutil.Process(process.pid).create_time()
     record.write_text(json.dumps({"pid": process.pid, "started": started}))

@@ -83,6 +83,25 @@ def test_a_service_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path)
         wait_until_healthy(service, "http://127.0.0.1:9/health", timeout=20)
 
 
+def test_what_a_service_writes_only_its_owner_may_read(tmp_path: Path) -> None:
+    written = tmp_path / "lake"
+    script = f"mkdir {written} && touch {written}/rows && sleep 60"
+    service = start_process("writer", ["sh", "-c", script], os.environ, tmp_path)
+    try:
+        wait_for(written / "rows")
+        paths = (written, written / "rows", service.log)
+        assert [path.stat().st_mode & 0o077 for path in paths] == [0, 0, 0]
+    finally:
+        service.stop()
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.05)
+
+
 def test_stopping_ends_the_children_of_a_service_too(tmp_path: Path) -> None:
     code = f"import subprocess, sys; subprocess.run({SLEEP!r})"
     service = start_process("parent", [sys.executable, "-c", code], os.environ, tmp_path)
