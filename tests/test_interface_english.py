@@ -19,7 +19,7 @@ import monitoring.metrics  # noqa: F401 (registers the metrics)
 from serving.app import create_app
 from tests.fixtures.api import MemoryReader, make_settings
 from tests.fixtures.deployments import DECLARED, load_flow
-from tests.test_house_english import find_breaches
+from tests.fixtures.house_english import find_breaches
 
 PROJECT = Path(__file__).parents[1]
 TEXT_KEYS = ("description", "summary", "title", "runbook", "text")

@@ -21,6 +21,10 @@ COLUMNS = (
     *("data_types", "action", "result", "request_id", "details"),
 )
 
+#: Columns younger than the form: hashed where they hold a value.
+LATER_COLUMNS = ("network",)
+ROW_COLUMNS = (*COLUMNS, *LATER_COLUMNS)
+
 #: One row by column, as the database delivers it or as a test makes it.
 Row = Mapping[Any, Any]
 
@@ -33,6 +37,8 @@ def hash_row(previous_hash: bytes, row: Row) -> bytes:
 def canonicalise_row(row: Row) -> bytes:
     """Return the one byte sequence of a row: a JSON array of its columns in order."""
     values = [_settle(row[name]) for name in COLUMNS]
+    # Earlier rows keep their hash: they hold no value there.
+    values += [{name: row[name]} for name in LATER_COLUMNS if row.get(name) is not None]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 

@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import ColumnElement, Engine, select
 from sqlalchemy.orm import Session
 
-from serving.audit.chain import COLUMNS
+from serving.audit.chain import ROW_COLUMNS
 from serving.audit.trail import AUDIT_ACCESS, Event, EventTrail
 from serving.database.tables import AuditRow, AuditSeal
 
@@ -84,7 +84,7 @@ def stream_lines(engine: Engine, wanted: TrailFilter) -> Iterator[bytes]:
 
 
 def describe_row(row: Any) -> dict[str, Any]:
-    described = {name: row[name] for name in COLUMNS}
+    described = {name: row[name] for name in ROW_COLUMNS}
     sealed = row["position"] is not None
     return described | {
         "position": row["position"],

@@ -8,6 +8,7 @@ enter a row: it outlives the person's erasure.
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -18,6 +19,9 @@ from sqlalchemy.orm import Session
 from serving.database.sessions import open_session
 from serving.database.tables import AuditRow
 from serving.errors import Actor, RefusedError
+
+#: Address of the client whose request is being answered; None outside of requests.
+CALLER_NETWORK: ContextVar[str | None] = ContextVar("caller_network", default=None)
 
 SCREENING_REQUEST = "screening_request"
 GENERATE_RISK_SCORE = "generate_risk_score"
@@ -110,6 +114,7 @@ def make_columns(
         "action": event.action,
         "result": result,
         "request_id": request_id,
+        "network": CALLER_NETWORK.get(),
         "details": dict(event.details),
     }
 

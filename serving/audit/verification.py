@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
-from serving.audit.chain import COLUMNS, GENESIS, hash_row
+from serving.audit.chain import GENESIS, ROW_COLUMNS, hash_row
 from serving.audit.checkpoints import NEWEST, CheckpointStore, CheckpointStoreError
 from serving.audit.sealer import CHECKPOINT_KIND
 from serving.audit.signing import Document, KeyRing
@@ -104,7 +104,9 @@ def _is_backdated(row: RowMapping, covered_until: datetime | None) -> bool:
 def _verify_row(row: RowMapping, found: Verification) -> None:
     if row["id"] is None:
         found.report("row_removed", row["position"], row["audit_id"])
-    elif hash_row(row["previous_hash"], {name: row[name] for name in COLUMNS}) != row["row_hash"]:
+    elif (
+        hash_row(row["previous_hash"], {name: row[name] for name in ROW_COLUMNS}) != row["row_hash"]
+    ):
         found.report("row_changed", row["position"], row["audit_id"])
 
 

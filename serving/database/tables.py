@@ -473,6 +473,8 @@ class AuditRow(Base):
     action: Mapped[str] = mapped_column(Text)
     result: Mapped[str] = mapped_column(Text)
     request_id: Mapped[str | None] = mapped_column(Text)
+    #: Address of the client; None of what no request caused, and of rows before the column.
+    network: Mapped[str | None] = mapped_column(Text)
     details: Mapped[dict[str, Any]]
 
 

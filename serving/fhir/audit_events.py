@@ -37,6 +37,8 @@ PURPOSES = {
     "admin": "HSYSADMIN",
     "flow": "HOPERAT",
 }
+#: Kind of a network address (http://hl7.org/fhir/network-type).
+IP_ADDRESS = "2"
 SUCCESS, MINOR_FAILURE = "0", "4"
 
 
@@ -109,6 +111,7 @@ def _make_agents(row: AuditRow, pattern: Pattern) -> list[Resource]:
             "type": make_concept(DICOM, caller),
             "who": {"display": "client of the caller"},
             "requestor": False,
+            **({"network": {"address": row.network, "type": IP_ADDRESS}} if row.network else {}),
         },
         {
             "type": make_concept(DICOM, service),

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitoring.logging import describe_error
 from monitoring.metrics import HTTP_REQUEST_DURATION, HTTP_REQUESTS
+from serving.audit.trail import CALLER_NETWORK
 from serving.errors import DeadlineExceededError, ProblemError
 from serving.http.problems import answer_problem
 
@@ -63,6 +64,7 @@ class RequestContext:
             return
         request = Request(scope)
         request.state.request_id = choose_request_id(request.headers.get(REQUEST_ID_HEADER))
+        CALLER_NETWORK.set(request.client.host if request.client else None)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request.state.request_id)
         await self._answer(request, receive, send)

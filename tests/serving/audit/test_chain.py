@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from serving.audit.chain import COLUMNS, GENESIS, hash_row
+from serving.audit.chain import COLUMNS, GENESIS, ROW_COLUMNS, hash_row
 from serving.database.tables import AuditRow
 
 texts = st.text(max_size=12)
@@ -34,7 +34,7 @@ rows = st.fixed_dictionaries(
 
 
 def test_every_column_of_the_table_is_hashed():
-    assert set(COLUMNS) == set(AuditRow.__table__.columns.keys())
+    assert set(ROW_COLUMNS) == set(AuditRow.__table__.columns.keys())
 
 
 @given(rows, rows, st.sampled_from(COLUMNS))
@@ -81,3 +81,12 @@ def test_the_form_is_pinned():
     assert hash_row(GENESIS, row).hex() == (
         "025a57d14154995c02f469bb8d182bdad551baabc681a95347a18f00c46429a5"
     )
+
+
+def test_the_network_of_a_caller_is_hashed_and_rows_without_one_keep_their_hash():
+    row = dict.fromkeys(COLUMNS)
+    without = hash_row(GENESIS, row)
+
+    assert hash_row(GENESIS, row | {"network": None}) == without
+    first, second = (hash_row(GENESIS, row | {"network": one}) for one in ("10.0.0.1", "10.0.0.2"))
+    assert len({without, first, second}) == 3

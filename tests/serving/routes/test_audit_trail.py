@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from serving.audit.chain import COLUMNS, GENESIS, hash_row
+from serving.audit.chain import GENESIS, ROW_COLUMNS, hash_row
 from serving.roles import Role
 from tests.fixtures.api import (
     AT_INSERT,
@@ -155,7 +155,7 @@ def test_an_export_can_be_verified_by_anybody(client, screen, grant, engine):
     previous = GENESIS
     for row in sealed:
         moment = datetime.fromisoformat(row["created_at"])
-        columns = {name: row[name] for name in COLUMNS} | {"created_at": moment}
+        columns = {name: row[name] for name in ROW_COLUMNS} | {"created_at": moment}
         assert hash_row(previous, columns).hex() == row["row_hash"]
         previous = bytes.fromhex(row["row_hash"])
 
