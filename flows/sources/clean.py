@@ -30,6 +30,7 @@ from flows.sources.parse import (
     Parser,
     between,
     describe_instrument,
+    matching,
     one_of,
     parse_birth_year,
     parse_instant,
@@ -38,7 +39,6 @@ from flows.sources.parse import (
     parse_past_date,
     parse_past_instant,
     parse_terms,
-    parse_text,
     parse_total,
     parse_truth,
     required,
@@ -59,11 +59,17 @@ WITHDRAWALS = Table(
     data_type=None,
 )
 
+#: What may land as a category, a code system and a code: their forms, so that no column takes
+#: free text, which may hold a name or an address.
+CATEGORY = r"[\p{L}][\p{L}\p{M} ,()/&'.+-]{0,63}|[0-9A-Za-z.-]{1,16}"
+SYSTEM = r"[A-Za-z][A-Za-z0-9 :/._#?=&%+~-]{0,199}|[0-9.]{1,200}"
+CODE = r"[!-?A-~†‡]{1,64}"
+
 PARSERS: dict[str, dict[str, Parser]] = {
     PEOPLE.name: {
         "birth_date": parse_birth_year,
         "sex": one_of(SEXES, default="unknown"),
-        "ethnicity": parse_text,
+        "ethnicity": matching(CATEGORY, "is no category of letters, at most 64"),
     },
     SURVEYS.name: {
         "instrument": required(parse_instrument),
@@ -77,8 +83,8 @@ PARSERS: dict[str, dict[str, Parser]] = {
     },
     EMR_EVENTS.name: {
         "kind": required(one_of(EVENT_KINDS)),
-        "system": required(parse_text),
-        "code": required(parse_text),
+        "system": required(matching(SYSTEM, "is no URI, OID or name, at most 200 characters")),
+        "code": required(matching(CODE, "is no code without spaces, at most 64 characters")),
         "started_at": required(parse_past_instant),
         "ended_at": parse_instant,
         "setting": one_of(ENCOUNTER_SETTINGS),

@@ -65,6 +65,17 @@ def parse_text(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
     return Parsed(_text(name, dtype), pl.lit(None, dtype=pl.String))
 
 
+def matching(pattern: str, rule: str) -> Parser:
+    """Read a text that a regular expression matches whole; `rule` describes it in a refusal."""
+
+    def parse(name: str, dtype: pl.DataType, now: datetime) -> Parsed:
+        text = parse_text(name, dtype, now)
+        wrong = text.value.is_not_null() & ~text.value.str.contains(f"^(?:{pattern})$")
+        return Parsed(text.value, pl.coalesce(text.problem, _first((wrong, f"{name}: {rule}"))))
+
+    return parse
+
+
 def one_of(allowed: tuple[str, ...], default: str | None = None) -> Parser:
     """Read one of `allowed` in upper or lower case; an empty cell is `default`."""
 

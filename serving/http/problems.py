@@ -29,8 +29,9 @@ MEDIA_TYPE = "application/problem+json"
 #: What any route behind a token may answer with besides its answer.
 GUARDED = (401, 403, 422, 429, 500, 503, 504)
 
-#: Names of fields that may be repeated to the caller; anything else might be a person's value.
-_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+#: Names of fields that may be repeated to the caller, in snake_case or camelCase; anything else
+#: might be a person's value, also one in base64.
+_FIELD_NAME = re.compile(r"(?=.{1,64}$)_?[a-z]+[0-9]*(?:[A-Z][a-z]+|_[a-z0-9]+)*")
 
 
 #: Where people look at pages: problems are pages too.

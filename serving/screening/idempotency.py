@@ -1,10 +1,12 @@
 """Requests that may be sent again: the same key and body get the same answer, once recorded.
 
 A key is claimed before the request is begun and answered in the transaction that records the
-prediction, so a repetition never screens twice, whichever worker it reaches.
+prediction, so a repetition never screens twice, whichever worker it reaches. Keys are stored as
+HMACs: a caller may name a request by a person's identifier or date of birth.
 """
 
 import hashlib
+import hmac
 from datetime import timedelta
 from typing import Any
 
@@ -34,6 +36,11 @@ _FIND = text(
 _GIVE_UP = text(
     "DELETE FROM idempotency_keys WHERE user_id = :user_id AND key = :key AND answer IS NULL"
 )
+
+
+def hash_key(key: str, secret: str) -> str:
+    """Return what is stored of a key: its HMAC-SHA-256, 64 hexadecimal digits."""
+    return hmac.new(secret.encode(), b"idempotency key\n" + key.encode(), "sha256").hexdigest()
 
 
 def hash_body(anonymized_id: str, body: str) -> str:

@@ -1,5 +1,6 @@
 """A screening under an idempotency key: answered from the record, or by screening once."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from starlette.concurrency import run_in_threadpool
@@ -11,7 +12,7 @@ from serving.errors import DeadlineExceededError, ProblemError
 from serving.scoring.crisis import find_sent_crisis
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.dependencies import ScreeningDependencies
-from serving.screening.idempotency import claim_key, give_up_key, hash_body
+from serving.screening.idempotency import claim_key, give_up_key, hash_body, hash_key
 from serving.screening.records import Caller
 from serving.screening.requests import ScreeningRequest
 from serving.screening.screen import make_answers, require_consent, screen
@@ -22,7 +23,9 @@ async def screen_once(
 ) -> ScreeningAnswer:
     """Answer a request with an idempotency key: from the record, or by screening once."""
     assert caller.idempotency_key is not None
-    user, key = caller.principal.user_id, caller.idempotency_key
+    secret = dependencies.settings.anonymization_salt.get_secret_value()
+    user, key = caller.principal.user_id, hash_key(caller.idempotency_key, secret)
+    caller = replace(caller, idempotency_key=key)
     said = body.model_dump_json(exclude={"patient_id", "anonymized_id"})
     digest = hash_body(anonymized_id, said)
     patience = timedelta(seconds=2 * dependencies.settings.screening_timeout)

@@ -212,6 +212,45 @@ def test_an_unknown_instrument_is_rejected() -> None:
     assert reason(SURVEYS, instrument="PHQ-3").startswith("instrument: is not one of PHQ-9, GAD-7")
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "value", "rule"),
+    [
+        (PEOPLE, "ethnicity", "born 1907-03-14", "is no category of letters, at most 64"),
+        (PEOPLE, "ethnicity", "jane@ward.example", "is no category of letters, at most 64"),
+        (PEOPLE, "ethnicity", "a" * 65, "is no category of letters, at most 64"),
+        (EMR_EVENTS, "code", "Jane Doe", "is no code without spaces, at most 64 characters"),
+        (EMR_EVENTS, "code", "1" * 65, "is no code without spaces, at most 64 characters"),
+        (EMR_EVENTS, "code", "j@w.example", "is no code without spaces, at most 64 characters"),
+        (EMR_EVENTS, "system", "u" * 201, "is no URI, OID or name, at most 200 characters"),
+        (EMR_EVENTS, "system", "Flat 4, Q", "is no URI, OID or name, at most 200 characters"),
+    ],
+)
+def test_free_text_in_the_place_of_a_code_is_rejected_and_not_repeated(
+    table: Table, column: str, value: str, rule: str
+) -> None:
+    assert reason(table, **{column: value}) == f"{column}: {rule}"
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        (PEOPLE, "ethnicity", "Black / African-American (Caribbean)"),
+        (PEOPLE, "ethnicity", "2135-2"),
+        (EMR_EVENTS, "code", "F32.1+"),
+        (EMR_EVENTS, "code", "E2B.."),
+        (EMR_EVENTS, "code", "A17.0†"),
+        (EMR_EVENTS, "system", "urn:oid:2.16.840.1.113883.6.90"),
+        (EMR_EVENTS, "system", "http://hl7.org/fhir/sid/icd-10-pcs"),
+        (EMR_EVENTS, "system", "2.16.840.1.113883.6.90"),
+        (EMR_EVENTS, "system", "ICD 10 CM"),
+    ],
+)
+def test_categories_systems_and_codes_are_read_as_written(
+    table: Table, column: str, value: str
+) -> None:
+    assert read(table, column, value) == value
+
+
 def test_an_event_ends_after_it_starts_and_only_encounters_have_a_setting() -> None:
     assert reason(EMR_EVENTS, ended_at="2024-12-31") == "ended_at: is before started_at"
     assert reason(EMR_EVENTS, setting="inpatient") == "setting: only an encounter has one"

@@ -28,6 +28,7 @@ from serving.database.tables import (
 from serving.errors import ConflictError
 from serving.individuals.erasure import ERASED_TABLES, erase_individual, list_queued, report_store
 from serving.roles import Role
+from serving.screening.idempotency import hash_key
 from tests.fixtures.api import (
     AT_COMMIT,
     AT_INSERT,
@@ -239,11 +240,13 @@ def test_answers_kept_for_repetition_go_with_the_individual(client, grant, engin
     body = {"anonymized_id": individual, "survey_data": {"phq9": LOW_ANSWERS}}
     headers = make_headers() | {"Idempotency-Key": "key-of-the-erased"}
     client.post("/screen", json=body, headers=headers).raise_for_status()
+    stored = select(IdempotencyKey).where(IdempotencyKey.key == hash_key("key-of-the-erased", SALT))
+    with Session(engine) as session:
+        assert len(session.scalars(stored).all()) == 1
     erase(client, individual)
 
     with Session(engine) as session:
-        key = select(IdempotencyKey).where(IdempotencyKey.key == "key-of-the-erased")
-        assert session.scalars(key).all() == []
+        assert session.scalars(stored).all() == []
 
 
 def test_the_receipt_verifies_and_a_changed_one_does_not(client, known, production_version):

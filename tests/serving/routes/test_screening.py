@@ -142,6 +142,10 @@ def test_impossible_answers_are_refused_naming_the_field(client, survey, field):
         ({"index_time": "2199-01-01T00:00:00Z"}, "index_time"),
         ({"consent_verified": "yes"}, "consent_verified"),
         ({"Jane Doe, 1980": 1}, "(unnamed)"),
+        ({"Jane": 1}, "(unnamed)"),
+        ({"SmFuZSBEb2UsIDE5ODA": 1}, "(unnamed)"),
+        ({"patient_name": 1}, "patient_name"),
+        ({"patientName": 1}, "patientName"),
     ],
 )
 def test_an_unusable_request_is_refused_naming_the_field(client, changes, field):

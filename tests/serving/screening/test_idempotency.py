@@ -9,8 +9,15 @@ from sqlalchemy import text
 
 from serving.database.tables import Prediction
 from serving.errors import IdempotencyMismatchError, RequestInFlightError
-from serving.screening.idempotency import claim_key, give_up_key
-from tests.fixtures.api import HIGH_ANSWERS, LOW_ANSWERS, make_headers, make_token, read_rows
+from serving.screening.idempotency import claim_key, give_up_key, hash_key
+from tests.fixtures.api import (
+    HIGH_ANSWERS,
+    LOW_ANSWERS,
+    SALT,
+    make_headers,
+    make_token,
+    read_rows,
+)
 
 PATIENCE = timedelta(seconds=10)
 BODY, OTHER = "a" * 64, "b" * 64
@@ -66,7 +73,7 @@ def test_a_request_under_way_is_answered_409(client, grant, key, engine):
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE idempotency_keys SET answer = NULL, claimed_at = now() WHERE key = :key"),
-            {"key": key},
+            {"key": hash_key(key, SALT)},
         )
     response = post(client, individual, key)
 
@@ -125,6 +132,17 @@ def test_a_claim_of_a_worker_that_died_can_be_taken_over(engine, key):
     assert claim_key(engine, "ada", key, BODY, timedelta(0)) is None
     give_up_key(engine, "ada", key)
     assert claim_key(engine, "ada", key, OTHER, PATIENCE) is None
+
+
+def test_a_key_is_stored_as_its_hmac_alone(client, grant, engine):
+    birthday = "1915-07-15"
+    assert post(client, grant(), birthday).status_code == 200
+    with engine.connect() as connection:
+        keys = connection.scalars(text("SELECT key FROM idempotency_keys")).all()
+
+    assert birthday not in keys
+    assert hash_key(birthday, SALT) in keys
+    assert hash_key(birthday, "another secret") not in keys
 
 
 def test_a_key_is_forgotten_after_a_day(engine, key):
