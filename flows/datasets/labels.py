@@ -21,7 +21,7 @@ INDEX_DATE = "index_date"
 #: Columns of labels: the priority's outcome, and the one reported beside it.
 LABEL = ADVERSE_COURSE.name
 WORSENED = WORSENING.name
-#: Where a label comes from: later data, or whoever adjudicated it elsewhere.
+#: Where a label comes from: later data, or an adjudication elsewhere.
 SOURCE = "source"
 OBSERVED, ADJUDICATED = "observed", "adjudicated"
 _KEY = [JOIN_KEY, INDEX_DATE]

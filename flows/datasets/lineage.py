@@ -62,7 +62,7 @@ def freeze_environment() -> str:
 
 
 def log_environment() -> None:
-    """Log what is installed, and what was asked for, to the active MLflow run."""
+    """Log the installed and the required packages to the active MLflow run."""
     mlflow.log_text(freeze_environment(), "environment/packages.txt")
     lock = PROJECT / "requirements.lock"
     if lock.exists():  # an image may be built without it

@@ -47,7 +47,7 @@ MIN_OF_A_PART = 3
 
 
 class NotEnoughLabelsError(RuntimeError):
-    """The data hold too few labelled index dates to train and judge a release."""
+    """The data hold too few labelled index dates to train and evaluate a release."""
 
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:

@@ -42,7 +42,7 @@ MIN_IN_TIME = 3
 
 
 class LostRowsError(RuntimeError):
-    """The feature store gave back another number of rows than were asked for."""
+    """The feature store returned another number of rows than requested."""
 
 
 def make_entity_frame(labels: pl.DataFrame, surveys: pl.DataFrame) -> pl.DataFrame:
@@ -90,7 +90,7 @@ def join_features(store: FeatureStore, entities: pl.DataFrame) -> pl.DataFrame:
     assert isinstance(frame, pl.DataFrame)
     if frame.height != entities.height:
         raise LostRowsError(
-            f"asked for {entities.height} rows, the feature store gave {frame.height}"
+            f"{entities.height} rows were requested, the feature store returned {frame.height}"
         )
     # pandas knows no dates, only moments.
     return frame.cast({INDEX_DATE: pl.Date}).sort(ASKED).drop(ASKED)
@@ -241,7 +241,7 @@ class TrainingSet:
     def use_everything(self) -> "TrainingSet":
         """Return the same rows to be fitted on as a whole, newest and held-out ones included.
 
-        The people stopped early on stay so, with all their rows; nobody is held out.
+        The people stopped early on stay so, with all their rows; no person is held out.
         """
         stopping = place_individuals(self.frame[JOIN_KEY]) == STOPPING_PART
         nobody = np.zeros(len(stopping), dtype=bool)

@@ -1,1 +1,1 @@
-"""How good a release is, for whom, and how sure we are of it."""
+"""Performance of a release, overall and by group, with its uncertainty."""

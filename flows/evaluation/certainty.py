@@ -1,4 +1,4 @@
-"""Whether what a release says of its own certainty holds, on people it has not seen."""
+"""Coverage of a release's intervals and error of its abstentions, on people it has not seen."""
 
 import numpy as np
 import polars as pl
@@ -14,7 +14,7 @@ from mlruns_config.manifest import ReleaseManifest
 from serving.scoring.estimate import BandEdges, map_to_score
 from serving.scoring.uncertainty import Bounds
 
-#: Smaller severity groups are reported and not judged.
+#: Smaller severity groups are reported and not assessed.
 MIN_ROWS = 100
 
 
@@ -66,7 +66,7 @@ def compare_coverage(found: HeldOut, bounds: Bounds, straying: Probabilities) ->
 
 
 def summarise_coverage(table: pl.DataFrame) -> dict[str, float]:
-    """Return the overall coverage and the largest distance from nominal of any judged group."""
+    """Return the overall coverage and the largest distance from nominal of any assessed group."""
     judged = table.filter(pl.col("rows") >= MIN_ROWS) if table["rows"][0] >= MIN_ROWS else table
     misses = np.abs(judged["coverage"].to_numpy() - COVERAGE)
     return {

@@ -30,7 +30,7 @@ from mlruns_config.gates import BEST_SO_FAR, COMPARED_WITH
 
 #: Of Brier less is better; of the others more.
 COMPARED: dict[str, Metric] = {"auroc": auroc, "auprc": auprc, "brier": brier}
-#: One for all comparisons: asked again of the same data, they say the same.
+#: One seed for all comparisons: the same data give the same result.
 SEED = 7
 
 

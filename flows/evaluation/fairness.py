@@ -83,7 +83,7 @@ def pair_groups(groups: pl.DataFrame) -> pl.DataFrame:
 
 
 def compare_groups(groups: pl.DataFrame, found: HeldOut, threshold: float) -> pl.DataFrame:
-    """Return one row per group large enough to be judged, for every attribute and pair.
+    """Return one row per group that is large enough, for every attribute and pair.
 
     `recall` is the share of individuals with the outcome at or above `threshold`, `ppv` the share
     of those at or above it who have the outcome, `flagged` their share of all.

@@ -111,7 +111,7 @@ def measure_without_data(
 
 
 def compare_net_benefit(found: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
-    """Return the net benefit at the review threshold and its gain over all-or-nobody."""
+    """Return the net benefit at the review threshold and its gain over reviewing all or none."""
     threshold = manifest.score_map.probabilities[REVIEW_EDGE]
     ours = measure_net_benefit(found.labels, found.probabilities, threshold)
     everyone = measure_net_benefit(found.labels, np.ones_like(found.probabilities), threshold)

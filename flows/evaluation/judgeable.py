@@ -1,4 +1,4 @@
-"""What the gates judge, as intervals: a bound that chance alone cannot pass or fail.
+"""Metrics of the gates as intervals: a bound that chance alone cannot pass or fail.
 
 Intervals are of 95 %, by bootstrap of individuals. A group too small to be judged is listed.
 """
@@ -36,14 +36,14 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Judged:
-    """Metrics of the gates, and which groups were too few to be judged."""
+    """Metrics of the gates, and the groups that were too small."""
 
     metrics: dict[str, float]
     not_judged: pl.DataFrame
 
 
 def measure_judged(found: HeldOut, groups: pl.DataFrame, manifest: ReleaseManifest) -> Judged:
-    """Return what the gates judge; `groups` are PROTECTED of each held-out row."""
+    """Return the metrics of the gates; `groups` are PROTECTED of each held-out row."""
     severity, few_severe = judge_severity(found)
     fairness, few_people = judge_groups(found, groups, manifest)
     low, high = bound_ratio(found, np.ones(len(found.labels), dtype=bool))
@@ -127,7 +127,7 @@ def bound_relative_recall(found: HeldOut, inside: Mask, threshold: float) -> Int
 def judge_benefit(found: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
     """Return the lower end of the least gain in net benefit at the edges that queue.
 
-    The gain is over reviewing everyone and reviewing nobody, whichever does more good.
+    The gain is over reviewing all and reviewing none, the better of both.
     """
     lows = []
     for edge in QUEUE_EDGES:

@@ -1,4 +1,4 @@
-"""What each member of a release is worth by itself, what it adds, and what it costs."""
+"""Performance of each member alone, its gain for the release, and its cost."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median

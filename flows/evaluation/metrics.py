@@ -31,7 +31,7 @@ Interval = tuple[float, float]
 
 
 class OneSidedLabelsError(ValueError):
-    """The rows hold only one outcome, so nothing can be told apart."""
+    """The rows hold only one outcome, so discrimination is not defined."""
 
 
 def compute_metrics(labels: Labels, probabilities: Probabilities) -> dict[str, float]:

@@ -62,7 +62,7 @@ def draw_calibration(labels: Labels, probabilities: Probabilities) -> Figure:
 def draw_decision_curve(benefits: pl.DataFrame) -> Figure:
     """Draw the table of `measure_decision_curve`."""
     figure, axes = _open_figure("threshold probability", "net benefit")
-    names = {"all": "review everyone", "none": "review nobody"}
+    names = {"all": "review everyone", "none": "review none"}
     for (model,), curve in benefits.group_by("model", maintain_order=True):
         style = ":" if model in names else "-"
         label = names.get(str(model), str(model))

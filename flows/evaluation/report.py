@@ -85,9 +85,9 @@ def evaluate_release(
     learnt: LearntRelease,
     seed: int,
 ) -> Evaluation:
-    """Judge a release on individuals and months that nothing of it has seen.
+    """Evaluate a release on individuals and months that nothing of it has seen.
 
-    `people` (anonymized_id, sex, ethnicity) says which subgroups they belong to.
+    `people` (anonymized_id, sex, ethnicity) gives their subgroups.
     """
     members, manifest = learnt.priority.members, learnt.manifest
     found = score_held_out(training_set, members, manifest, seed)
@@ -196,8 +196,8 @@ def log_card(
         metrics_table=evaluation.to_markdown(),
         calibration_table=describe_table(evaluation.calibration, "No row was held out."),
         coverage_table=describe_table(evaluation.coverage, "No row was held out."),
-        not_judged_table=describe_table(evaluation.not_judged, "Every group was judged."),
-        groups_table=describe_table(evaluation.groups, "No group is large enough to be judged."),
+        not_judged_table=describe_table(evaluation.not_judged, "Every group was assessed."),
+        groups_table=describe_table(evaluation.groups, "No group is large enough to be assessed."),
         decisions=describe_decisions(manifest, decisions),
         split_in_time=training_set.split.by_time,
         period=(dates.min(), dates.max()),  # type: ignore[arg-type]
@@ -213,7 +213,7 @@ def describe_decisions(manifest: ReleaseManifest, decisions: list[Decision]) -> 
     """Return why each member joined or not; of the one that estimates nothing, what it does."""
     words = {decision.member: decision.describe() for decision in decisions}
     if manifest.familiarity is not None:
-        words[manifest.familiarity.member] = "estimates nothing: says what is unfamiliar"
+        words[manifest.familiarity.member] = "estimates nothing: measures unfamiliarity"
     return words
 
 

@@ -1,6 +1,6 @@
 """Severity in an evaluation: calibration by severity and missing pattern, and PHQ-9 alone.
 
-Expected over observed is asked of each group by itself: a release may be calibrated on the
+Expected over observed is computed for each group: a release may be calibrated on the
 whole and overstate the severely ill. Today's PHQ-9 alone is the baseline without any model.
 """
 

@@ -101,7 +101,7 @@ def assemble_release(
     lineage: dict[str, Any],
     run_id: str,
 ) -> ReleaseManifest:
-    """Write down a release; `probabilities` are those of people whom its members did not see."""
+    """Return the manifest of a release; `probabilities` are of people its members did not see."""
     return ReleaseManifest(
         created_at=datetime.now(UTC),
         training_run_id=run_id,

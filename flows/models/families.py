@@ -13,7 +13,7 @@ from flows.models.refits import Refit
 #: The family every release has; other members join only where they improve on it.
 BASELINE = "logistic_regression"
 FAMILIES = ("logistic_regression", "lightgbm", "isolation_forest", "rnn", "tft")
-#: The family that estimates no outcome: it says how unlike the training data a case is.
+#: The family that estimates no outcome: it measures how unlike the training data a case is.
 UNFAMILIARITY = "isolation_forest"
 #: Families that are cheap enough to be fitted again on resampled people, and for each outcome.
 REFITTED_FAMILIES = ("logistic_regression", "lightgbm")
@@ -22,7 +22,7 @@ TABULAR_FAMILIES = ("logistic_regression", "lightgbm", "isolation_forest")
 
 
 class UnknownFamilyError(ValueError):
-    """A member was asked for that no family of this name makes."""
+    """A requested member belongs to no family."""
 
 
 def load_families(names: Iterable[str]) -> dict[str, Any]:

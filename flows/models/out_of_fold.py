@@ -1,4 +1,4 @@
-"""A member fitted once per fold, so that each fitting row can be asked of one that never saw it."""
+"""A member fitted once per fold, so that each fitting row has an estimate that never saw it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class CrossFitted:
     folds: list[tuple[NDArray[np.int64], Predictor]]
 
     def predict(self, rows: ModelRows) -> Probabilities:
-        """Return for each of the fitting rows, in their order, what an unknowing member says."""
+        """Return the out-of-fold estimate of each fitting row, in their order."""
         predicted = np.full(len(rows), np.nan)
         for asked, member in self.folds:
             predicted[asked] = member.predict(rows.select(asked))

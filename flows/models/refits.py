@@ -1,7 +1,7 @@
 """Members fitted again on resampled people: how far an estimate depends on who was learnt from.
 
 Each refit counts every individual as often as a draw with replacement took them (bootstrap),
-with all their rows. Refits of one family share a graph, so that serving asks all of them at once.
+with all their rows. Refits of one family share a graph, so that serving evaluates them together.
 """
 
 from collections.abc import Callable

@@ -19,7 +19,7 @@ from mlruns_config.registry.transitions import Registry, read_evaluated
 
 
 class UnusableReleaseError(RuntimeError):
-    """A registered release cannot score today's rows; the message says why."""
+    """A registered release cannot score today's rows; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def find_columns(manifest: ReleaseManifest) -> list[int]:
     today = {column.name: n for n, column in enumerate(list_model_inputs())}
     missing = [feature.name for feature in manifest.features if feature.name not in today]
     if missing:
-        raise UnusableReleaseError(f"nobody computes {', '.join(missing)} any more")
+        raise UnusableReleaseError(f"no longer computed: {', '.join(missing)}")
     sequence = manifest.sequence
     if sequence is not None and (
         sequence.weeks != SEQUENCE_WEEKS

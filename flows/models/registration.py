@@ -125,7 +125,7 @@ def register_release(
     """
     client = MlflowClient()
     text = manifest.model_dump_json(indent=2)
-    # What nobody can read back must not become a version: JSON turns what is no number to null.
+    # An unreadable manifest must not become a version: JSON turns NaN to null.
     ReleaseManifest.model_validate_json(text)
     client.log_text(run_id, text, f"{RELEASE_FOLDER}/{MANIFEST_FILE}")
     if evaluated is not None:

@@ -1,4 +1,4 @@
-"""The release in a few rules: a small regression tree fitted to what the release says.
+"""The release in a few rules: a small regression tree fitted to the release's estimates.
 
 A global surrogate (Craven & Shavlik 1996, "Extracting tree-structured representations of
 trained networks"): it explains the release, not the people, and says how much of it.
@@ -18,9 +18,9 @@ from mlruns_config.manifest import BEYOND_ALL, Condition, ReleaseManifest, Rule,
 
 Step = tuple[int, bool]  # node, whether to its right
 
-#: More rules than this nobody reads.
+#: More rules than this are not readable.
 MAX_RULES = 12
-#: A rule speaks of at least this share of the rows it was made from.
+#: A rule covers at least this share of the rows it was made from.
 MIN_SHARE = 0.02
 
 

@@ -66,7 +66,7 @@ class Explanations:
 
 @dataclass(frozen=True)
 class MemberOutput:
-    """What one member said of an outcome, and what its stacker makes of it (0: it only watches)."""
+    """One member's estimate of an outcome, and its weight in the stack (0: not used)."""
 
     name: str
     outcome: str
@@ -76,7 +76,7 @@ class MemberOutput:
 
 @dataclass(frozen=True)
 class Assessment:
-    """A release's word on one individual; `inputs` are what the models saw."""
+    """A release's assessment of one individual; `inputs` are what the models saw."""
 
     release: Release
     features: OnlineFeatures
@@ -97,7 +97,7 @@ class LastDecisions:
 
 @dataclass(frozen=True)
 class RuleFindings:
-    """What the rules find in a case, before and whatever a model estimates.
+    """Findings of the rules in a case, independent of any model.
 
     `is_reviewed`: the severity rules rest on a stored questionnaire that a clinician has
     reviewed since, so they raise the band and queue no further review.

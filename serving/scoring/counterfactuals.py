@@ -2,7 +2,7 @@
 
 Each lever of the release (daily steps, sleep, ...) is tried at values between the bounds seen
 in training, first alone, then the best one together with each other: two batches through the
-scoring graph. It says what the release would answer, not what would happen.
+scoring graph. It shows the release's answer, not what would happen.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from serving.scoring.parts import ChangePart, CounterfactualPart
 
 #: Values tried of each lever.
 STEPS = 5
-#: A smaller gain in probability is not worth telling anybody.
+#: A smaller gain in probability is not shown.
 MIN_GAIN = 0.01
 #: Weeks of a sequence that a change of habits of two months would reach.
 CHANGED_WEEKS = 8
@@ -86,7 +86,7 @@ def try_settings(
     """Return the release's probability for the individual under each setting."""
     weighed = [release.members[name] for name in release.manifest.stacker.coefficients]
     if all(member.pin.input == "features" for member in weighed):
-        inputs = Inputs(inputs.vector)  # nobody asks for the weeks
+        inputs = Inputs(inputs.vector)  # the weeks are not needed
     changed = change_inputs(release.manifest, inputs, levers, settings)
     tried: dict[str, NDArray[np.float64]] = {}
     for member in weighed:

@@ -1,4 +1,4 @@
-"""The crisis rule: what the self-harm item of PHQ-9 says, whatever any model says.
+"""The crisis rule: the self-harm item of PHQ-9, regardless of any model.
 
 Item 9 asks about thoughts of death or self-harm. An answer above 0 forces the top band
 and a review. A negative answer never lowers anything: most people who died by suicide
@@ -15,7 +15,7 @@ from feature_repo.answer_features import STORED_PHQ9_ITEMS
 from feature_repo.instruments import PHQ9, PHQ9_SELF_HARM_ITEM
 from feature_repo.online import Answers
 
-#: PHQ-9 asks about the last two weeks; a stored answer to item 9 speaks for as long.
+#: PHQ-9 asks about the last two weeks; a stored answer to item 9 is used for as long.
 STORED_ANSWER_SPEAKS_DAYS = 14
 
 #: The highest total that leaves item 9 open; above it, item 9 must have been above 0.
@@ -27,7 +27,7 @@ UNKNOWN_LEVEL = PHQ9.max_answer
 
 
 class SelfHarmSignal(StrEnum):
-    """What a request says about thoughts of self-harm."""
+    """The self-harm item of a request."""
 
     PRESENT = "present"
     DENIED = "denied"
@@ -79,14 +79,14 @@ def find_crisis(
 
 
 def find_sent_crisis(answers: Answers) -> CrisisFinding:
-    """Return what the request alone says about self-harm."""
+    """Return the finding of the request alone about self-harm."""
     signal = read_signal(answers.phq9, answers.phq9_total)
     item = answers.phq9[PHQ9_SELF_HARM_ITEM - 1] if answers.phq9 is not None else None
     return CrisisFinding(signal, measure_level(signal, item))
 
 
 def find_stored_crisis(values: Mapping[str, float]) -> CrisisFinding:
-    """Return what the last stored PHQ-9 says about self-harm, if it is recent enough."""
+    """Return the finding of the last stored PHQ-9 about self-harm, if it is recent enough."""
     signal = read_stored_signal(values)
     item = values.get(STORED_PHQ9_ITEMS[PHQ9_SELF_HARM_ITEM - 1], math.nan)
     return CrisisFinding(signal, measure_level(signal, None if math.isnan(item) else item), True)
@@ -121,9 +121,9 @@ def read_signal(phq9: Sequence[int | None] | None, phq9_total: int | None) -> Se
 
 
 def read_stored_signal(values: Mapping[str, float]) -> SelfHarmSignal:
-    """Return what the last stored PHQ-9 says, by the features it was made into.
+    """Return the finding of the last stored PHQ-9, from its features.
 
-    One of more than two weeks ago says nothing.
+    One of more than two weeks ago is ignored.
     """
     days = values.get("days_since_phq9", math.nan)
     items = [values.get(name, math.nan) for name in STORED_PHQ9_ITEMS]

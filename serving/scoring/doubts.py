@@ -1,4 +1,4 @@
-"""What a release says about one person, and why it may not stand alone: pure functions."""
+"""A release's estimate of one person, and reasons against relying on it: pure functions."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class WorseningEstimate:
-    """What a release says of `worsening`; `probability` is None where it says nothing.
+    """A release's estimate of `worsening`; `probability` is None where there is none.
 
     `is_severe`: so ill already that severity itself is the message. `is_likely` rises with
     symptoms up to there, and is False from there on.
@@ -72,7 +72,7 @@ class WorseningEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a release says about one individual.
+    """A release's estimate of one individual.
 
     `contested_score` is the score that a quarter of the refits exceed, at least `score`: where
     it belongs into the queue and the score does not, the refits do not agree.

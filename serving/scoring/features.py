@@ -46,7 +46,7 @@ class FeatureGateway:
         self.is_away = False
 
     async def fetch(self, views: Sequence[StoredView], individuals: Sequence[str]) -> Stored | None:
-        """Return what is stored of each individual, None when the store does not answer."""
+        """Return what is stored of each individual, None when the store is unreachable."""
         done = asyncio.get_running_loop().create_future()
         self._gathered.append(_Waiting(tuple(views), individuals, done))
         self._read_on()

@@ -1,4 +1,4 @@
-"""Why a score is what it is, in plain words: reasons that raise it and reasons that lower it.
+"""Reasons of a score as sentences: those that raise it and those that lower it.
 
 The contributions of all members, weighted by the stacker, add up to the release's log-odds
 exactly; calibration and score map are monotone, so directions hold. Contributions of one
@@ -40,7 +40,7 @@ _WINDOW = re.compile(
 
 @dataclass(frozen=True)
 class Subject:
-    """What a reason is about: the columns that speak of it, the one to show first."""
+    """The subject of a reason: its columns, the one to show first."""
 
     name: str
     columns: tuple[int, ...]

@@ -31,7 +31,7 @@ def match_rule(manifest: ReleaseManifest, vector: Vector) -> RulePart | None:
 
 
 def holds(condition: Condition, value: float) -> bool:
-    """Tell whether a condition holds for a value; NaN, as the condition says of the missing."""
+    """Return True if a condition holds for a value; for NaN, as the condition defines."""
     if np.isnan(value):
         return condition.if_missing
     above = value > condition.threshold

@@ -15,7 +15,7 @@ from serving.scoring.loaded_release import Release
 
 
 def make_output_key(version: int, weeks: WeeklySequence) -> str:
-    """Return the key of what a member's version says of float32 [1, weeks, channels]."""
+    """Return the key of the output of a member's version for float32 [1, weeks, channels]."""
     # One NaN for all: there are millions of bit patterns that mean "unknown".
     canonical = np.where(np.isnan(weeks), np.float32(np.nan), weeks).astype("<f4")
     return f"{version}:{hashlib.sha256(canonical.tobytes()).hexdigest()}"

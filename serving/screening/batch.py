@@ -71,7 +71,7 @@ async def screen_batch(
 ) -> BatchAnswer:
     """Screen every item; one that cannot be answered carries its reason and stops no other.
 
-    An item whose turn comes too late for this request is not begun, and its result says so.
+    An item whose turn comes too late for this request is not begun, and its result states that.
     """
     settings = dependencies.settings
     begin_by = time.monotonic() + settings.request_timeout - settings.screening_timeout

@@ -1,4 +1,4 @@
-"""From a assessment to an answer, in the words of a review queue: pure functions."""
+"""From an assessment to an answer in the terms of the review queue: pure functions."""
 
 import math
 import uuid
@@ -192,7 +192,7 @@ def wants_review(estimate: Estimate, thresholds: Thresholds) -> bool:
 
 
 def summarise(findings: RuleFindings, band: Band, estimate: Estimate | None) -> str:
-    """Return one sentence of at most 139 characters, in the words of a review queue."""
+    """Return one sentence of at most 139 characters in the terms of the review queue."""
     crisis = findings.crisis
     if crisis.forces_top_band:
         return summarise_crisis(crisis)
@@ -267,7 +267,7 @@ def describe_outcomes(assessment: Assessment | None) -> list[OutcomePart]:
 
 
 def describe_worsening(said: WorseningEstimate) -> str:
-    """Return the words of the second outcome; of the severely ill, that severity is the message."""
+    """Return the sentence of the second outcome; for the severely ill, severity is the message."""
     chance = "" if said.probability is None else f"{said.probability:.0%} chance of "
     if not said.is_severe:
         return f"{chance}{WORSENING.text}"

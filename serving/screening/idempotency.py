@@ -54,7 +54,7 @@ def claim_key(
     """Return the answer that was given under a key, or None when the key is claimed now.
 
     Raises IdempotencyMismatchError when the key belongs to another body, and
-    RequestInFlightError while the first request is under way (for `patience` at most).
+    RequestInFlightError while the first request is running (for `patience` at most).
     """
     names = {"user_id": user_id, "key": key}
     with engine.begin() as connection:

@@ -1,8 +1,8 @@
-"""Writes answered screenings durably: one statement, one commit, shared by whoever waits.
+"""Writes answered screenings durably: one statement, one commit, shared by all that wait.
 
 While one commit is on its way to the disk, the screenings answered meanwhile gather and go
 with the next (group commit): at eight callers that is seven times as many as one each. A
-screening's rows still stand or fall together, and nobody gets an answer before they stand.
+screening's rows still stand or fall together; no caller gets an answer before the commit.
 """
 
 import queue
@@ -76,10 +76,10 @@ class _Waiting:
 
 
 class Recorder:
-    """Writes what is handed in, in order; `engine` commits each statement by itself.
+    """Writes what is handed in, in order; `engine` commits each statement separately.
 
     Urgent records have a lane of their own, with its own thread and connection: a queue of
-    others, or a statement of theirs that waits for a lock, does not delay them.
+    others, or their statement that waits for a lock, does not delay them.
     """
 
     def __init__(self, engine: Engine, urgent_engine: Engine) -> None:
@@ -218,7 +218,7 @@ def write_records(engine: Engine, records: Sequence[Record]) -> list[list[PastPr
 
 
 def _execute(engine: Engine, arguments: Sequence[Any]) -> Rows:
-    # One statement is one transaction: the engine commits it by itself.
+    # One statement is one transaction: the engine commits it.
     with engine.connect() as connection:
         return WRITE_AND_LOOK_BACK.execute(connection, *arguments)
 

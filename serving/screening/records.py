@@ -16,7 +16,7 @@ from serving.screening.recorder import Record, Row
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, in which request, and until when an answer is of use (monotonic seconds).
+    """The caller, the request, and until when an answer is of use (monotonic seconds).
 
     `idempotency_key` is the caller's name for the request, claimed before it was begun; `batch`
     that of the batch an answer belongs to, which holds one of each individual.

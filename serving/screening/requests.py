@@ -17,7 +17,7 @@ from feature_repo.instruments import FREQUENCY_LABELS, GAD7, PHQ9, PHQ9_SELF_HAR
 from serving.http.individual import IndividualBody
 from serving.http.strict_json import StrictBody
 
-#: What an idempotency key may look like: it is kept, and must not carry anybody's name.
+#: What an idempotency key may look like: it is kept, and must not contain a person's name.
 IDEMPOTENCY_KEY = r"^[A-Za-z0-9_-]{8,64}$"
 
 #: How far a caller's clock may be ahead of ours.

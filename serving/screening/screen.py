@@ -128,7 +128,7 @@ async def require_consent(
     known = dependencies.consents.get_known(anonymized_id)
     consented = find_consented(known or (), dependencies)
     if not suffices(consented, request):
-        # Nobody is refused on what a cache says: the consent may be a moment old.
+        # A refusal never rests on the cache: the consent may be a moment old.
         known = await run_in_threadpool(read_consents, dependencies, anonymized_id)
         consented = find_consented(known, dependencies)
     if suffices(consented, request):
@@ -240,7 +240,7 @@ def assess_or_leave_to_rules(
 
 
 def apply_release(release: Release, case: Case, options: ExplanationOptions) -> Assessment:
-    """Return a release's judgement; raises ScoringFailedError whatever goes wrong."""
+    """Return a release's assessment; raises ScoringFailedError after any error."""
     try:
         return assess(release, case, options)
     except ScoringFailedError:
@@ -252,7 +252,7 @@ def apply_release(release: Release, case: Case, options: ExplanationOptions) -> 
 
 
 def find_deadline(settings: Settings) -> float:
-    """Return until when (monotonic seconds) an answer is of use to who asks now."""
+    """Return until when (monotonic seconds) an answer is of use to a caller of now."""
     return time.monotonic() + settings.screening_timeout
 
 

@@ -1,7 +1,7 @@
-"""The release that does not answer scores beside the one that does, and is only written down.
+"""Scores each case with the other release of a rollout, which is recorded and not answered.
 
-It runs after the answer, in a thread of its own: a slow or failing candidate costs nobody an
-answer. What it would have said is what the guardrails of a rollout compare.
+It runs after the answer, in a thread of its own: a slow or failing candidate costs no
+answer. The guardrails of a rollout compare its results.
 """
 
 import threading
@@ -71,7 +71,7 @@ class ShadowScorer:
 def describe_shadow(
     answer: ScreeningAnswer, release: Release, arm: str, case: Case, thresholds: Thresholds
 ) -> dict[str, Any]:
-    """Return the row of what `release` would have said, or of its failure to say anything."""
+    """Return the row of the result of `release`, or of its failure."""
     row: dict[str, Any] = {
         "prediction_id": answer.prediction_id,
         "created_at": datetime.now(UTC),
