@@ -3,11 +3,8 @@
 import csv
 import json
 import logging
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import pytest
 import structlog
@@ -17,9 +14,7 @@ from sqlalchemy import Engine
 from flows.lake.tables import QUARANTINE, scan_table
 from flows.sources.contract import TABLES
 from monitoring.logging import configure_logging
-from serving.roles import Role
 from tests.fixtures.api import (
-    HIGH_ANSWERS,
     LOW_ANSWERS,
     application_url,
     engine,
@@ -33,12 +28,9 @@ from tests.fixtures.api import (
     run_app,
 )
 from tests.fixtures.canaries import ENCODINGS, find_canaries, make_canaries, read_database
+from tests.fixtures.canary_requests import GRANTS, make_senders
 from tests.fixtures.ehr import (
-    CLINIC,
-    FEEDBACK,
-    HOOK,
     PUBLIC_URL,
-    make_hook,
     make_response,
     write_clients,
 )
@@ -59,34 +51,6 @@ FREE_TEXT = (
     *("review_items.comment", "review_events.note", "contact_attempts.note"),
     *("crisis_overrides.comment",),
 )
-SENT = "/fhir/QuestionnaireResponse"
-GRANTS = [
-    {
-        "data_types": ["survey", "wearable", "emr"],
-        "purposes": ["screening"],
-        "expires_at": "2099-01-01T00:00:00Z",
-    }
-]
-#: Request headers that clients and proxies set.
-HEADERS = ("X-Request-ID", "Idempotency-Key", "User-Agent", "Referer", "Cookie", "Accept-Language")
-HEADERS += ("X-Forwarded-For", "X-Forwarded-User", "traceparent", "baggage", "Authorization")
-QUERIES = (
-    *("/audit?user_id=", "/audit?action=", "/audit?event_type=", "/audit?cursor="),
-    *("/audit?since=", "/audit?anonymized_id=", "/reviews?reason=", "/reviews?claimed_by="),
-    *("/reviews?cursor=", "/fhir/RiskAssessment?patient=", "/fhir/RiskAssessment?_id="),
-    *("/fhir/RiskAssessment?date=", "/compliance/report?since=", "/health?name="),
-    *("/console/sign-in?link=", "/console/sign-in?next=/console/queue?x=", "/console/queue?band="),
-    *("/console/sign-in/callback?state=", "/console/sign-in/provider?next=/console?x="),
-)
-PATHS = (
-    *("/{}", "/predictions/{}", "/predictions/{}/passport", "/individuals/{}"),
-    *("/individuals/{}/export", "/consents/{}", "/reviews/{}", "/fhir/RiskAssessment/{}"),
-    *("/cds-services/{}", "/docs/{}", "/console/individuals/{}", "/console/cases/{}"),
-)
-BY_OWN_ID = ("/individuals/lookup", "/individuals/predictions", "/reviews/search")
-BY_OWN_ID += ("/consents/lookup", "/consents/withdraw")
-
-Send = Callable[[str], list[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -109,168 +73,6 @@ def logs(capsys: pytest.CaptureFixture[str], client: TestClient) -> Iterator[Cal
     yield lambda: "".join(capsys.readouterr())
     root.handlers, _ = handlers, root.setLevel(level)
     structlog.reset_defaults()
-
-
-def make_senders(client: TestClient) -> dict[str, Send]:
-    """Return what sends a value through each kind of field a caller controls."""
-    staff, admin = make_headers(), make_headers(Role.ADMIN)
-
-    def post(path: str, body: Any, headers: dict[str, str] = staff) -> Any:
-        return client.post(path, json=body, headers=headers)
-
-    def screen(**body: Any) -> Any:
-        return post("/screen", {"patient_id": "known", "survey_data": {"phq9": LOW_ANSWERS}} | body)
-
-    def screen_by_own_id(value: str) -> list[Any]:
-        refused = screen(patient_id=value)
-        granted = post("/consents", {"patient_id": value, "grants": GRANTS})
-        return [refused, granted, screen(patient_id=value)]
-
-    def send_headers(value: str) -> list[Any]:
-        raw = value.encode()
-        return [
-            client.post(
-                "/screen",
-                json={"patient_id": "known", "survey_data": {"phq9": LOW_ANSWERS}},
-                headers=[*staff.items(), (name, raw)],
-            )
-            for name in HEADERS
-        ]
-
-    def send_wrong_types(value: str) -> list[Any]:
-        bodies: list[dict[str, Any]] = [
-            {value: 1},
-            {"name": value},
-            {"survey_data": value},
-            {"survey_data": {value: 1}},
-            {"survey_data": {"phq9": [value] * 9}},
-            {"survey_data": {"phq9": [*LOW_ANSWERS[:8], value]}},
-            {"index_time": value},
-            {"consent_verified": value},
-            {"patient_id": {value: value}},
-            {"patient_id": [value]},
-            {"anonymized_id": value, "patient_id": None},
-        ]
-        return [screen(**body) for body in bodies] + [
-            client.post("/screen", content=raw, headers=staff | {"Content-Type": kind})
-            for raw, kind in (
-                (json.dumps({"patient_id": value}).encode("utf-16"), "application/json"),
-                (json.dumps({value: value})[:-1].encode(), "application/json"),
-                (value.encode(), "text/plain"),
-                (f"name={quote(value)}".encode(), "application/x-www-form-urlencoded"),
-                (b"{}", f"application/json; name={quote(value)}"),
-            )
-        ]
-
-    def send_batch(value: str) -> list[Any]:
-        items = [{"patient_id": value}, {"patient_id": "known", value: 1}, value]
-        return [
-            post("/screen/batch", {"items": items}),
-            post("/screen/batch", {"items": items[:1]}),
-        ]
-
-    def send_consents(value: str) -> list[Any]:
-        wrong = [GRANTS[0] | {"data_types": [value]}, GRANTS[0] | {"expires_at": value}, value]
-        bodies = [{"patient_id": value, "grants": [one]} for one in wrong]
-        path = f"/consents/{uuid.uuid4().hex}"
-        return [post("/consents", body) for body in bodies] + [
-            client.put(path, json={"grants": wrong, "note": value}, headers=staff)
-        ]
-
-    def send_own_ids(value: str) -> list[Any]:
-        return [post(path, {"patient_id": value}) for path in BY_OWN_ID] + [
-            client.post(
-                "/fhir/RiskAssessment/_search",
-                data={"patient": value, value: "x"},
-                headers=staff,
-            )
-        ]
-
-    def send_fhir(value: str) -> list[Any]:
-        resource = make_response(
-            "known",
-            HIGH_ANSWERS,
-            id=value,
-            text={"status": "generated", "div": f"<div>{value}</div>"},
-            author={"display": value},
-            identifier={"system": f"urn:{value}", "value": value},
-            contained=[{"resourceType": "Patient", "name": [{"text": value}]}],
-            extension=[{"url": value, "valueString": value}],
-        )
-        odd = [
-            resource,
-            resource | {"authored": value},
-            resource | {"subject": {"reference": f"Patient/{value}", "display": value}},
-            resource | {"subject": {"reference": value}},
-            resource | {"questionnaire": value, "status": value},
-            resource | {"resourceType": value},
-            resource | {"item": [{"linkId": value, "answer": [{"valueString": value}]}]},
-        ]
-        bundle = {"resourceType": "Bundle", "type": value, "entry": [{"fullUrl": value}]}
-        whole = {"resourceType": "Patient", "id": "known", "name": [{"text": value}]}
-        entries = [{"fullUrl": f"urn:{value}", "resource": one} for one in (whole, resource)]
-        moved = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
-        to_clinic = [client.post(SENT, json=one, headers=CLINIC.authorise(SENT)) for one in odd]
-        return to_clinic + [
-            client.post("/fhir", json=one, headers=CLINIC.authorise("/fhir"))
-            for one in (bundle, moved)
-        ]
-
-    def send_hooks(value: str) -> list[Any]:
-        hook = make_hook("known", make_response("known", HIGH_ANSWERS, author={"display": value}))
-        patient = {"resourceType": "Patient", "id": "known", "name": [{"text": value}]}
-        hooks = [
-            hook | {"prefetch": hook["prefetch"] | {"patient": patient}},
-            hook | {"context": {"userId": value, "patientId": value}},
-            hook | {"hook": value, "hookInstance": value, "fhirServer": value},
-            make_hook(value, make_response(value, HIGH_ANSWERS)),
-        ]
-        feedback = [
-            {"card": str(uuid.uuid4()), "outcome": "overridden", "outcomeTimestamp": value},
-            {"card": value, "outcome": value, "overrideReason": {"userComment": value}},
-        ]
-        return [client.post(HOOK, json=one, headers=CLINIC.authorise(HOOK)) for one in hooks] + [
-            client.post(FEEDBACK, json={"feedback": [one]}, headers=CLINIC.authorise(FEEDBACK))
-            for one in feedback
-        ]
-
-    def send_notes(value: str) -> list[Any]:
-        item = client.get("/reviews?limit=1", headers=staff).json()["items"][0]
-        path, prediction = f"/reviews/{item['id']}", item["prediction_id"]
-        contact = {"channel": "phone", "outcome": "no_answer", "note": value}
-        decision = {"decision": value, "new_band": value, "reason_code": value, "comment": value}
-        return [
-            post(f"{path}/notes", {"note": value}),
-            post(f"{path}/contacts", contact),
-            post(f"{path}/decision", decision),
-            post(f"/screen/{prediction}/crisis-override", {"comment": value}),
-        ]
-
-    def send_to_console(value: str) -> list[Any]:
-        form = {"link": value, "next": f"/console/{value}"}
-        return [client.post("/console/sign-in", data=form, headers={"Origin": value.encode()})]
-
-    def send_queries(value: str) -> list[Any]:
-        found = [client.get(f"{one}{quote(value)}", headers=admin) for one in QUERIES]
-        return [*found, client.get(f"/health?{quote(value)}=1")]
-
-    def send_paths(value: str) -> list[Any]:
-        return [client.get(one.format(quote(value, safe="")), headers=admin) for one in PATHS]
-
-    return {
-        "own id": screen_by_own_id,
-        "headers": send_headers,
-        "wrong types": send_wrong_types,
-        "batch": send_batch,
-        "consents": send_consents,
-        "own ids": send_own_ids,
-        "fhir": send_fhir,
-        "hooks": send_hooks,
-        "notes": send_notes,
-        "console": send_to_console,
-        "queries": send_queries,
-        "paths": send_paths,
-    }
 
 
 def find_leaks(engine: Engine, client: TestClient, logged: str) -> dict[str, list[str]]:
