@@ -27,6 +27,8 @@ OTHER_IDS = re.compile(
     re.IGNORECASE,
 )
 OTHER_ITEMS = re.compile(r"(phq|gad)_?\d?_?(?:item)?_?\d{1,2}", re.IGNORECASE)
+#: Names of columns that a report may repeat.
+PLAIN_NAME = re.compile(r"(?=.{1,40}$)[a-z]+[0-9]*(?:_[a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,11 @@ def list_columns(table: Table) -> tuple[str, ...]:
 
 
 def list_unknown(file: SourceFile, present: list[str]) -> list[str]:
-    """Return the columns of a file that the contract does not contain."""
+    """Return the columns of a file that the contract does not contain.
+
+    A name that is not in snake_case becomes `(unnamed)`: in a file without a header it may be a
+    person's.
+    """
     known = list_columns(TABLES[str(file.table)])
-    return sorted(name for name in set(present) - set(known) if not name.startswith("(column "))
+    unknown = {name for name in set(present) - set(known) if not name.startswith("(column ")}
+    return sorted({name if PLAIN_NAME.fullmatch(name) else "(unnamed)" for name in unknown})

@@ -131,6 +131,12 @@ def test_parquet_keeps_its_types_and_counts_from_one(
     assert list_unknown_columns(find_files(str(tmp_path)).files[0]) == ["mood"]
 
 
+def test_an_unknown_column_is_named_only_in_snake_case(tmp_path: Path) -> None:
+    header = "person_id,date,mood_2,Jane Doe,1907-03-14,j@w.example"
+    (tmp_path / "wearable_days.csv").write_text(f"{header}\n1,2025-01-01,1,2,3,4\n")
+    assert list_unknown_columns(find_files(str(tmp_path)).files[0]) == ["(unnamed)", "mood_2"]
+
+
 def test_a_table_may_come_in_parts_and_in_a_folder(tmp_path: Path) -> None:
     for path in ("surveys-0001.parquet", "surveys/part-0.csv", "wearable_days.csv.gz"):
         assert classify_name(path) is not None
