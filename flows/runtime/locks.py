@@ -1,9 +1,10 @@
 """Who may work alone: locks in PostgreSQL, which frees those of a process that was killed."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from flows.runtime.database import open_database
 
@@ -35,8 +36,12 @@ _NUMBER = "hashtextextended(:name, 7)"
 def _connect(statement: str, name: str) -> Iterator[tuple[Engine, bool]]:
     # Without AUTOCOMMIT the connection would sit in a transaction all the while. The lock is
     # the connection's, and ends with it; were it gone meanwhile, the work is not to fail.
+    named = {"name": f"mhras {name}"}
     with (
         open_database() as engine,
         engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
     ):
-        yield engine, bool(connection.scalar(text(statement), {"name": f"mhras {name}"}))
+        yield engine, bool(connection.scalar(text(statement), named))
+        # A server that is busy ends a closed session late, and its locks with it.
+        with suppress(DBAPIError):
+            connection.execute(text("SELECT pg_advisory_unlock_all()"))

@@ -74,7 +74,7 @@ def pin(in_trained_world, monkeypatch) -> MemberPin:
     rows[rows > 1] = np.nan
     with mlflow.start_run() as run:
         found = register_member(
-            "rnn", ShareOfKnownWeeks(), ModelRows(rows[:, 0], rows), run.info.run_id
+            "rnn", "rnn", ShareOfKnownWeeks(), ModelRows(rows[:, 0], rows), run.info.run_id
         )
     monkeypatch.setattr(sequence_scoring, "find_sequence_members", lambda: [found])
     return found

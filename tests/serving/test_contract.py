@@ -65,7 +65,7 @@ def count_requests(address: str) -> int:
 @pytest.mark.parametrize(
     ("examples", "phases", "requests"),
     [
-        (3, "examples,fuzzing", 150),
+        (3, "examples,fuzzing", 100),
         # Coverage makes a request of every wrong value of every field: thousands for some bodies.
         pytest.param(1000, "examples,coverage,fuzzing", 20_000, marks=pytest.mark.nightly),
     ],

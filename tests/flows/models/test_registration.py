@@ -48,7 +48,7 @@ def test_a_graph_that_deviates_is_not_registered(member):
     client = mlflow.MlflowClient()
     before = client.search_model_versions(f"name='mhras-{name.replace('_', '-')}'")
     with mlflow.start_run() as run, pytest.raises(ParityError):
-        register_member(name, Deviating(member), draw_rows(1000, 1), run.info.run_id)
+        register_member(name, name, Deviating(member), draw_rows(1000, 1), run.info.run_id)
 
     after = client.search_model_versions(f"name='mhras-{name.replace('_', '-')}'")
     assert len(after) == len(before)
@@ -57,7 +57,9 @@ def test_a_graph_that_deviates_is_not_registered(member):
 def test_a_registered_member_is_what_was_fitted(member, tmp_path):
     rows = draw_rows(1000, 1)
     with mlflow.start_run() as run:
-        pin = register_member("logistic_regression", member, rows, run.info.run_id)
+        pin = register_member(
+            "logistic_regression", "logistic_regression", member, rows, run.info.run_id
+        )
     where = f"models:/{pin.registered_model}/{pin.version}"
     folder = Path(mlflow.artifacts.download_artifacts(where, dst_path=str(tmp_path)))
     stored = score_graph(open_graph(onnx.load(folder / "model.onnx")), rows)
@@ -72,7 +74,7 @@ def test_versions_count_up(member):
     versions = []
     for _ in range(2):
         with mlflow.start_run() as run:
-            pin = register_member("lightgbm", member, draw_rows(10, 1), run.info.run_id)
+            pin = register_member("lightgbm", "lightgbm", member, draw_rows(10, 1), run.info.run_id)
         versions.append(pin.version)
     assert versions == [1, 2]
 

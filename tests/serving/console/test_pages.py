@@ -151,7 +151,7 @@ def test_of_two_clinicians_who_claim_at_once_one_wins_and_both_are_audited(visit
         ({}, "Choose agree, set another priority, or refer"),
         ({"decision": "override"}, "Choose the priority that you find right"),
         ({"decision": "override", "new_band": "low"}, "Choose why the priority is another"),
-        ({"decision": "refer"}, "Write to whom you refer, and why"),
+        ({"decision": "refer"}, "Name the service you refer to, and the reason"),
     ],
 )
 def test_an_incomplete_decision_is_explained_beside_its_field(
