@@ -121,8 +121,7 @@ class EhrCheck(PermissionCheck):
         if self._admits_people and not is_client_token(token):
             principal = await PermissionCheck.__call__(self, request)
             return EhrCaller(principal, read_request_id(request))
-        if not services.ehr_clients.clients:
-            raise NotFoundError("EHR clients are switched off: EHR_CLIENTS_FILE is not set")
+        require_ehr_clients(services)
         audience = f"{services.settings.public_url}{request.url.path}"
         client = await run_in_threadpool(admit_client, services, token, audience)
         principal = Principal(client.user_id, Role.CLINICIAN)
@@ -131,6 +130,12 @@ class EhrCheck(PermissionCheck):
             raise ScopeMissingError(f"it lacks the scope {self._scope}", principal, self._scope)
         request.state.principal = principal
         return EhrCaller(principal, read_request_id(request), client)
+
+
+def require_ehr_clients(services: Services) -> None:
+    """Raise NotFoundError where no EHR client is registered."""
+    if not services.ehr_clients.clients:
+        raise NotFoundError("EHR clients are switched off: EHR_CLIENTS_FILE is not set")
 
 
 def admit_client(services: Services, token: str, audience: str) -> EhrClient:

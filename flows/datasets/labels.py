@@ -34,8 +34,8 @@ def derive_labels(
     """Return (anonymized_id, index_date, index_time, LABEL, WORSENED), labelled rows only.
 
     An index is the first complete PHQ-9 of a day, or the end of a day that an adjudicated outcome
-    names and that has no PHQ-9. Events of the index day itself count neither way: nobody can
-    tell whether they came before the answers. `known_until` is the last day the data reach: a
+    names and that has no PHQ-9. Events of the index day itself count neither way: their
+    order relative to the answers is unknown. `known_until` is the last day the data reach: a
     derived label needs its 90 days to be over, or the last months would hold only early answers.
     """
     answered = list_totals(surveys).unique(_KEY, keep="first", maintain_order=True)

@@ -244,8 +244,8 @@ class TrainingSet:
         The people stopped early on stay so, with all their rows; no person is held out.
         """
         stopping = place_individuals(self.frame[JOIN_KEY]) == STOPPING_PART
-        nobody = np.zeros(len(stopping), dtype=bool)
-        everything = Split(~stopping, stopping, nobody, nobody, self.split.by_time)
+        empty = np.zeros(len(stopping), dtype=bool)
+        everything = Split(~stopping, stopping, empty, empty, self.split.by_time)
         return replace(self, split=everything)
 
     def read_phq9_totals(self) -> Probabilities:

@@ -30,8 +30,8 @@ def merge_rows(lake_url: str, table: str, frame: pl.DataFrame) -> MergeCounts:
     """Insert new rows, correct changed ones and leave equal ones alone; idempotent.
 
     `frame` has the table's columns; `available_at` is when a row could first have been
-    known. A corrected row becomes available when it is ingested, because nobody could have
-    known the correction before. One commit per bucket that changes; none if nothing does.
+    known. A corrected row becomes available when it is ingested, because the
+    correction was not known before. One commit per bucket that changes; none if nothing does.
     Raises DuplicateKeyError when `frame` has two rows of one key.
     """
     contract = TABLES[table]

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
 from serving.errors import UnusableError
-from serving.http.problems import list_field_problems
+from serving.http.problems import list_validation_problems
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 #: Fields of a form; the longest page has a third of it.
@@ -72,9 +72,7 @@ def validate_form(body: type[Body], values: Mapping[str, Any]) -> Body | FieldEr
     try:
         return body.model_validate(values)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        located = [{"loc": ("form", *one["loc"]), "msg": one["msg"]} for one in found]
-        problems = list_field_problems(located)
+        problems = list_validation_problems(error, "form")
         return FieldErrors({_name(one.field): one.message for one in problems})
 
 

@@ -8,7 +8,6 @@ from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from serving.audit.trail import REVIEW_CHANGE, Event, EventTrail
@@ -22,7 +21,7 @@ from serving.database.tables import Prediction, ReviewItem
 from serving.errors import ConflictError, Principal, RefusedError
 from serving.fhir.override_reasons import DISPLAYS, read_override_reason
 from serving.reviews import actions
-from serving.reviews.queue import ReviewDecision
+from serving.reviews.queue import ReviewDecision, find_newest_of_prediction
 from serving.scoring.estimate import Band
 from serving.screening.composition import QUEUED_BANDS
 
@@ -93,7 +92,7 @@ def apply_feedback(
     }
     event = Event(REVIEW_CHANGE, "card_feedback", prediction.anonymized_id, ["prediction"], details)
     trail.record(event)
-    item = _find_item(session, prediction.id)
+    item = find_newest_of_prediction(session, prediction.id)
     if item is not None:
         _decide_or_note(session, trail, principal, item, feedback)
     return True
@@ -112,11 +111,6 @@ def _find_prediction(session: Session, card: str) -> Prediction | None:
         return session.get(Prediction, UUID(card))
     except ValueError:
         return None
-
-
-def _find_item(session: Session, prediction_id: UUID) -> ReviewItem | None:
-    statement = select(ReviewItem).where(ReviewItem.prediction_id == prediction_id)
-    return session.scalars(statement.order_by(ReviewItem.created_at.desc()).limit(1)).first()
 
 
 def _decide_or_note(

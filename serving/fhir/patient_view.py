@@ -16,14 +16,13 @@ from serving.fhir.reading import Findings, Survey, choose_current, make_survey_d
 from serving.fhir.risk_assessments import make_risk_assessment, read_columns
 from serving.fhir.screening import (
     EhrCaller,
-    find_latest,
-    find_review_id,
     require_one_person,
     rests_on,
     screen_surveys,
 )
+from serving.fhir.searching import PatientSearch, search_predictions
 from serving.http.guidance import choose_guidance
-from serving.reviews.queue import find_prediction
+from serving.reviews.queue import find_newest_of_prediction, find_prediction
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.dependencies import ScreeningDependencies
 from serving.screening.requests import ScreeningRequest
@@ -82,8 +81,8 @@ def is_known(
 ) -> bool:
     """Return True if the newest prediction already rests on these answers."""
     with open_session(dependencies.engine) as session:
-        latest = find_latest(session, anonymized_id)
-        return latest is not None and rests_on(latest, current)
+        latest = search_predictions(session, PatientSearch(anonymized_id), 1)
+        return bool(latest) and rests_on(latest[0], current)
 
 
 def show_stored(
@@ -91,12 +90,12 @@ def show_stored(
 ) -> list[Resource]:
     """Return the card of the newest prediction; its viewing is audited."""
     with open_session(dependencies.engine) as session:
-        latest = find_latest(session, anonymized_id)
-        answer = None if latest is None else ScreeningAnswer.model_validate(latest.answer)
-    if answer is None:
+        latest = search_predictions(session, PatientSearch(anonymized_id), 1)
+        answers = [ScreeningAnswer.model_validate(one.answer) for one in latest]
+    if not answers:
         record_no_card(dependencies, caller, anonymized_id, "no prediction")
         return []
-    return make_cards(dependencies, caller, hook, answer)
+    return make_cards(dependencies, caller, hook, answers[0])
 
 
 def make_cards(
@@ -120,13 +119,16 @@ def make_cards(
             details,
         )
         record(session, caller.principal, caller.request_id, event)
+        if not shown:
+            return []
         prediction = find_prediction(session, answer.prediction_id)
         assessment = make_risk_assessment(read_columns(prediction), subject)
-        review_id = find_review_id(session, answer.prediction_id)
+        item = find_newest_of_prediction(session, answer.prediction_id)
+        review_id = item.id if item else None
     guidance = choose_guidance(settings) if answer.decided_by == "crisis_rule" else None
     # The EHR gives the resource its own id.
     created = {name: value for name, value in assessment.items() if name != "id"}
-    return [make_card(said, review_id, created, settings.public_url, guidance)] if shown else []
+    return [make_card(said, review_id, created, settings.public_url, guidance)]
 
 
 def record_no_card(

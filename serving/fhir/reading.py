@@ -5,7 +5,7 @@ read alike. Of each instrument the newest answers count; older ones than `MAX_AG
 of today.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -40,7 +40,6 @@ class Survey:
     answered_at: datetime
     answers: tuple[int | None, ...]
     total: int | None
-    source: str
 
     @property
     def is_of_items(self) -> bool:
@@ -84,17 +83,13 @@ def read_surveys(
     return Findings(tuple(surveys), tuple(problems))
 
 
-def _map_resource(resource: Resource, context: Context) -> Iterator[dict[str, Any]]:
+def _map_resource(resource: Resource, context: Context) -> list[dict[str, Any]]:
     kind = resource.get("resourceType")
     if kind == "QuestionnaireResponse":
-        found = map_questionnaire_response(resource, context)
-    elif kind == "Observation" and is_survey_observation(find_loincs(resource.get("code"))):
-        found = [map_survey_observation(resource, context)]
-    else:
-        return
-    name = str(resource.get("id") or "")
-    for row in found:
-        yield row | {"source": f"{kind}/{name}" if name else ""}
+        return map_questionnaire_response(resource, context)
+    if kind == "Observation" and is_survey_observation(find_loincs(resource.get("code"))):
+        return [map_survey_observation(resource, context)]
+    return []
 
 
 def _join_parts(rows: Sequence[dict[str, Any]], zone: ZoneInfo) -> list[list[dict[str, Any]]]:
@@ -140,7 +135,6 @@ def _make_survey(unit: Sequence[dict[str, Any]]) -> Survey:
         answered_at=max(row["answered_at"] for row in unit),
         answers=answers,
         total=_agree(unit, "total"),
-        source=next((row["source"] for row in unit if row["source"]), ""),
     )
 
 

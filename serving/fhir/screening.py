@@ -7,26 +7,23 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from feature_repo.instruments import GAD7, PHQ9
-from feature_repo.online import Answers, make_request_fields
+from feature_repo.online import make_request_fields
 from feature_repo.pseudonyms import pseudonymise
-from serving.database.tables import Prediction, ReviewItem
+from serving.database.tables import Prediction
 from serving.errors import Principal
 from serving.fhir.clients import EhrClient
 from serving.fhir.reading import Findings, Survey, make_survey_data
-from serving.http.problems import FieldProblem, InvalidRequestError, list_field_problems
+from serving.http.problems import FieldProblem, InvalidRequestError, list_validation_problems
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.dependencies import ScreeningDependencies
 from serving.screening.records import Caller
 from serving.screening.repetition import screen_once
 from serving.screening.requests import ScreeningRequest, SurveyData
-from serving.screening.screen import find_deadline
+from serving.screening.screen import find_deadline, make_answers
 from serving.settings import Settings
 
 
@@ -105,9 +102,7 @@ def make_body(current: Mapping[str, Survey], anonymized_id: str) -> ScreeningReq
             index_time=moment,
         )
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        located = [{"loc": ("body", *one["loc"]), "msg": one["msg"]} for one in found]
-        raise InvalidRequestError(list_field_problems(located)) from None
+        raise InvalidRequestError(list_validation_problems(error, "body")) from None
 
 
 def name_request(user_id: str, anonymized_id: str, content: str) -> str:
@@ -116,27 +111,12 @@ def name_request(user_id: str, anonymized_id: str, content: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def find_latest(session: Session, anonymized_id: str) -> Prediction | None:
-    statement = select(Prediction).where(Prediction.anonymized_id == anonymized_id)
-    return session.scalars(statement.order_by(Prediction.created_at.desc()).limit(1)).first()
-
-
-def find_review_id(session: Session, prediction_id: UUID) -> UUID | None:
-    """Return the newest review item of a prediction."""
-    statement = select(ReviewItem.id).where(ReviewItem.prediction_id == prediction_id)
-    return session.scalar(statement.order_by(ReviewItem.created_at.desc()).limit(1))
-
-
 def rests_on(prediction: Prediction, current: Mapping[str, Survey]) -> bool:
     """Return True if a prediction was made from these very answers."""
     body = make_body(current, prediction.anonymized_id)
     if body.index_time is None:
         return True
-    given = body.answers
-    answers = Answers(body.index_time, given.phq9, given.gad7, given.phq9_score)
-    sent = {
-        name: value for name, value in make_request_fields(answers).items() if value is not None
-    }
+    sent = make_request_fields(make_answers(body))
     return _round(prediction.inputs.get("request", {})) == _round(sent)
 
 

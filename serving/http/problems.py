@@ -8,7 +8,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -169,6 +169,12 @@ def list_field_problems(errors: Iterable[Mapping[str, Any]]) -> list[FieldProble
         FieldProblem(field=name_field(one["loc"]), message=one["msg"].removeprefix("Value error, "))
         for one in errors
     ]
+
+
+def list_validation_problems(error: ValidationError, place: str) -> list[FieldProblem]:
+    """Return what is wrong with a body validated outside of FastAPI; no value is repeated."""
+    found = error.errors(include_input=False, include_url=False)
+    return list_field_problems(one | {"loc": (place, *one["loc"])} for one in found)
 
 
 def make_response(

@@ -181,6 +181,12 @@ def list_open(session: Session, individuals: Sequence[str]) -> Sequence[ReviewIt
     return session.scalars(statement).all()
 
 
+def find_newest_of_prediction(session: Session, prediction_id: UUID) -> ReviewItem | None:
+    """Return the newest item of a prediction, open or decided; None where it was never queued."""
+    statement = select(ReviewItem).where(ReviewItem.prediction_id == prediction_id)
+    return session.scalars(statement.order_by(ReviewItem.created_at.desc()).limit(1)).first()
+
+
 def list_of_individual(session: Session, anonymized_id: str, limit: int = 20) -> list[ReviewItem]:
     """Return the last items of an individual, newest first, open or decided."""
     statement = select(ReviewItem).where(ReviewItem.anonymized_id == anonymized_id)

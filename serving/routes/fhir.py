@@ -48,6 +48,7 @@ from serving.fhir.searching import (
 from serving.http.parameters import AnonymizedId
 from serving.http.strict_json import StrictJsonRoute
 from serving.individuals.rights import list_accesses
+from serving.predictions.viewing import record_viewing
 from serving.reviews.queue import find_prediction
 from serving.services import Services
 from serving.settings import Settings
@@ -83,15 +84,13 @@ def get_metadata(services: WorkerServices) -> Response:
 
 @router.get("/RiskAssessment/{prediction_id}", responses=READ_PROBLEMS)
 def read_risk_assessment(
-    prediction_id: UUID, caller: AssessmentReader, session: DbSession
+    prediction_id: UUID, caller: AssessmentReader, trail: Trail, session: DbSession
 ) -> Response:
     """Return one prediction as a RiskAssessment; `amended` after a clinician's override."""
     prediction = find_prediction(session, prediction_id)
     require_own(prediction, caller)
     (resource,) = make_assessments(session, [prediction])
-    details = {"prediction_id": str(prediction_id)}
-    event = Event(PREDICTION_VIEW, "read_risk_assessment", prediction.anonymized_id, (), details)
-    record(session, caller.principal, caller.request_id, event)
+    record_viewing(trail, prediction, "read_risk_assessment")
     return answer(resource)
 
 

@@ -22,7 +22,7 @@ from serving.http.problems import (
     Problem,
     describe_problem,
     leaves_unanswered,
-    list_field_problems,
+    list_validation_problems,
 )
 from serving.http.strict_json import StrictBody
 from serving.screening.answers import ScreeningAnswer
@@ -118,9 +118,7 @@ def read_item(item: JsonValue) -> ScreeningRequest:
     try:
         return ScreeningRequest.model_validate(item)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        located = [{"loc": ("item", *one["loc"]), "msg": one["msg"]} for one in found]
-        raise InvalidRequestError(list_field_problems(located)) from None
+        raise InvalidRequestError(list_validation_problems(error, "item")) from None
 
 
 async def explain_failure(

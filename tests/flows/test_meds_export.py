@@ -1,4 +1,4 @@
-"""The consenting cohort as a MEDS dataset: valid, complete, and of nobody else."""
+"""The consenting cohort as a MEDS dataset: valid, complete, without other people."""
 
 import json
 

@@ -137,7 +137,7 @@ def test_the_day(client, call_hook, give_feedback, patient, consent, engine):
     created = suggestion["actions"][0]["resource"]
     assert created["subject"] == {"reference": f"Patient/{patient}"}
 
-    # Viewing again screens nobody twice.
+    # Viewing again makes no second screening.
     assert read_cards(call_hook(patient, severe))[0]["uuid"] == card["uuid"]
     assert len(read_rows(engine, Prediction, person)) == 1
 
