@@ -10,6 +10,7 @@ import typer
 import uvicorn
 
 from monitoring.metrics import MULTIPROCESS_FOLDER
+from serving.http.listening import LastingProtocol, bind, serve_on
 from serving.http.rate_limit import SHARED_FILE
 from serving.settings import MissingSettingError, get_settings
 
@@ -42,11 +43,10 @@ def make_file(path: Path) -> str:
 
 
 def run_server(host: str, port: int, workers: int) -> None:
-    uvicorn.run(
+    config = uvicorn.Config(
         "serving.app:start_worker",
         factory=True,
-        host=host,
-        port=port,
+        http=LastingProtocol,
         workers=workers,
         log_config=None,
         access_log=False,
@@ -55,6 +55,7 @@ def run_server(host: str, port: int, workers: int) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    serve_on(config, [bind(host, port)])
 
 
 if __name__ == "__main__":
