@@ -95,7 +95,11 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
     )
     origins = sorted({origin for client in clients for origin in client.origins})
     app.add_middleware(CrossOrigin, prefix=cds_services.router.prefix, origins=origins)
-    app.add_middleware(RequestContext, timeout_seconds=settings.request_timeout)
+    app.add_middleware(
+        RequestContext,
+        timeout_seconds=settings.request_timeout,
+        screening_seconds=settings.screening_timeout,
+    )
     install_problem_handlers(
         app, {PAGES: render_problem, **dict.fromkeys(EHR_PREFIXES, render_outcome)}
     )

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWKClient
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.concurrency import run_in_threadpool
 
 from serving.auth.revocations import RevocationList, Revocations
 from serving.auth.tokens import (
@@ -26,6 +25,7 @@ from serving.auth.tokens import (
     VerifiedToken,
     check_token,
 )
+from serving.database.threads import run_apart
 from serving.errors import (
     DatabaseUnavailableError,
     IdentityProviderUnavailableError,
@@ -172,7 +172,7 @@ class TokenVerifier:
             verified = await self._check(token)
         revoked = self._revocations.get_known()
         if revoked is None:
-            revoked = await run_in_threadpool(self._read_revocations)
+            revoked = await run_apart(self._read_revocations)
         if revoked.revokes(verified.token_id, verified.principal.user_id, verified.issued_at):
             raise UnauthenticatedError("the token was revoked")
         return verified.principal
@@ -182,7 +182,7 @@ class TokenVerifier:
         if isinstance(self._keys, SharedSecret):
             key, algorithm = self._keys.find(token)
         else:
-            key, algorithm = await run_in_threadpool(self._keys.find, token)
+            key, algorithm = await run_apart(self._keys.find, token)
         verified = check_token(token, key, algorithm, self._rules)
         if len(self._remembered) >= REMEMBERED_TOKENS:
             self._remembered.clear()
