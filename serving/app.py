@@ -28,6 +28,7 @@ from serving.http.middleware import RequestContext
 from serving.http.origins import CrossOrigin
 from serving.http.problems import PAGES, install_problem_handlers
 from serving.http.rate_limit import BURST, Allowance, open_rate_limiter
+from serving.http.separate_port import MetricsApart
 from serving.releases.lineage import ManifestReader
 from serving.releases.registry import Registry
 from serving.releases.signatures import make_release_keys
@@ -95,6 +96,8 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
     )
     origins = sorted({origin for client in clients for origin in client.origins})
     app.add_middleware(CrossOrigin, prefix=cds_services.router.prefix, origins=origins)
+    if settings.metrics_port is not None:
+        app.add_middleware(MetricsApart, port=settings.metrics_port)
     app.add_middleware(
         RequestContext,
         timeout_seconds=settings.request_timeout,

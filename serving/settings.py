@@ -149,6 +149,9 @@ class Settings(BaseSettings):
     #: Screenings a worker takes on at once; beyond it only crisis answers are let in.
     max_concurrent_screenings: Annotated[int, Field(ge=1)] = 64
 
+    #: Port of /metrics alone; without it the API's own port serves them to all who reach it.
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+
     #: Requests of one caller in any 60 seconds, and in one second (twice that at once).
     rate_limit_per_minute: Annotated[int, Field(ge=1, le=10_000)] = 100
     rate_limit_per_second: Annotated[int, Field(ge=1, le=1_000)] = 10
