@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     database_url: SecretStr
     jwt_secret_key: SecretStr
     anonymization_salt: SecretStr
+    #: Whether ids of people that differ in upper and lower case name one person. Another value
+    #: gives other pseudonyms: set it before the first drop and the first screening.
+    person_id_case: Literal["kept", "folded"] = "kept"
     #: Ed25519 seed in base64; signs audit checkpoints and receipts of erasures.
     audit_signing_key: SecretStr
     #: Public keys (base64, comma-separated) whose earlier signatures still count.
@@ -174,6 +177,10 @@ class Settings(BaseSettings):
         if self.mlflow_tracking_username is None or self.mlflow_tracking_password is None:
             return None
         return self.mlflow_tracking_username, self.mlflow_tracking_password.get_secret_value()
+
+    @property
+    def folds_case_of_ids(self) -> bool:
+        return self.person_id_case == "folded"
 
     @property
     def is_development(self) -> bool:

@@ -11,8 +11,8 @@ import json
 
 from fastapi import Request, Response
 
-from feature_repo.pseudonyms import pseudonymise
 from serving.console.access import set_cookie
+from serving.http.individual import hash_identifier
 from serving.settings import Settings
 
 KNOWN_IDS = "mhras-known-ids"
@@ -23,8 +23,8 @@ MOST_BYTES = 3500
 
 def read_known_ids(request: Request, settings: Settings) -> dict[str, str]:
     """Return the ids that this browser keeps, by pseudonym, oldest first."""
-    salt = settings.anonymization_salt.get_secret_value()
-    return {pseudonymise(one, salt): one for one in _decode(request.cookies.get(KNOWN_IDS, ""))}
+    known = _decode(request.cookies.get(KNOWN_IDS, ""))
+    return {hash_identifier(one, settings): one for one in known}
 
 
 def remember_id(
