@@ -44,6 +44,7 @@ BULK_TYPES = (
     "MedicationRequest|MedicationStatement|Observation|Organization|Patient|Practitioner|"
     "PractitionerRole|Procedure|Provenance|Questionnaire|QuestionnaireResponse|ServiceRequest"
 )
+KNOWN_TYPES = frozenset(BULK_TYPES.split("|"))
 BULK_FILE = re.compile(rf"(?:{BULK_TYPES})(?:[._-]?\d{{1,6}})*\.ndjson(?:\.gz)?", re.IGNORECASE)
 
 
