@@ -67,6 +67,9 @@ from serving.settings import Settings, get_settings
 #: Part of SCREENING_TIMEOUT that the feature store may use; the rest is for the record.
 FEATURE_SHARE = 0.4
 
+#: How long each of the two reads of a manifest may take: a passport without it is better than none.
+PASSPORT_SECONDS = 2.0
+
 #: A screening makes some thousand objects, nearly all gone with its answer: Python's default of
 #: 700 looks for cycles in the middle of each.
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
@@ -159,7 +162,9 @@ def make_services(
             thresholds=thresholds,
             explanations=read_explanation_options(settings),
         ),
-        manifests=ManifestReader(registry),
+        manifests=ManifestReader(
+            Registry(settings.mlflow_tracking_uri, settings.mlflow_login, PASSPORT_SECONDS)
+        ),
         rates=open_rate_limiter(read_allowance(settings)),
         accountability=accountability,
         ehr_clients=ClientVerifier(clients),
