@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import httpx
 import jwt
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
@@ -63,6 +64,16 @@ class SharedSecret:
         return self._secret, ALGORITHM
 
 
+class KeyClient(PyJWKClient):
+    """PyJWT's client of a key set, which follows no redirect: only the set address is trusted."""
+
+    def fetch_data(self) -> Any:
+        """Return the key set; raises httpx.HTTPError, for a redirect too, and ValueError."""
+        response = httpx.get(self.uri, timeout=self.timeout, follow_redirects=False)
+        response.raise_for_status()
+        return response.json()
+
+
 class ProviderKeys:
     """The keys of a publisher by their id, each with what `choose` allows it to be used for.
 
@@ -71,7 +82,7 @@ class ProviderKeys:
 
     def __init__(self, url: str, choose: Callable[[Any], Any] | None = None) -> None:
         self._choose = choose or choose_algorithm
-        self._client = PyJWKClient(url, cache_jwk_set=False, timeout=PROVIDER_TIMEOUT_SECONDS)
+        self._client = KeyClient(url, cache_jwk_set=False, timeout=PROVIDER_TIMEOUT_SECONDS)
         self._lock = threading.Lock()
         self._keys: dict[str, tuple[Any, Any]] = {}
         self._asked_at = float("-inf")
