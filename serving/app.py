@@ -13,7 +13,7 @@ from feature_repo.online import open_reader
 from feature_repo.online_store import OnlineReader
 from monitoring.logging import configure_logging
 from serving.accountability import Accountability
-from serving.console import assets, cases, persons, queue, reviewer, sign_in
+from serving.console import assets, cases, persons, queue, reviewer, sessions, sign_in
 from serving.console import consents as consent_pages
 from serving.console import models as model_pages
 from serving.console import screening as screening_form
@@ -117,7 +117,7 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
         app.include_router(routes.router)
     for pages in (
         *(sign_in, queue, cases, screening_form, persons, consent_pages),
-        *(reviewer, model_pages, assets),
+        *(reviewer, model_pages, sessions, assets),
     ):
         app.include_router(pages.router)
     return app

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
-from sqlalchemy import ColumnElement, delete, true, update
+from sqlalchemy import ColumnElement, delete, select, true, update
 from sqlalchemy.orm import Session
 
 from serving.database.tables import BrowserSession
@@ -58,6 +58,17 @@ class SignedIn:
     expires_at: datetime
 
 
+@dataclass(frozen=True)
+class OwnSession:
+    """A live session as its person sees it; `name` ends it and opens nothing."""
+
+    name: str
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    is_present: bool
+
+
 def open_browser_session(session: Session, principal: Principal, limits: Limits) -> str:
     """Store a new session and return the secret for the cookie; remove what ended long ago."""
     secret, now = secrets.token_urlsafe(SECRET_BYTES), datetime.now(UTC)
@@ -93,6 +104,46 @@ def find_browser_session(session: Session, secret: str, limits: Limits) -> Signe
     return SignedIn(principal, derive_form_token(secret), row.expires_at)
 
 
+def list_own_sessions(
+    session: Session, user_id: str, present: str, limits: Limits
+) -> list[OwnSession]:
+    """Return a user's live sessions, newest first; `present` is the secret of the asking one."""
+    now = datetime.now(UTC)
+    rows = session.scalars(
+        select(BrowserSession)
+        .where(
+            BrowserSession.user_id == user_id,
+            BrowserSession.revoked_at.is_(None),
+            BrowserSession.expires_at > now,
+            BrowserSession.last_seen_at > now - limits.idle,
+        )
+        .order_by(BrowserSession.created_at.desc())
+    )
+    return [
+        OwnSession(
+            name=name_session(row.token_hash),
+            created_at=row.created_at,
+            last_seen_at=row.last_seen_at,
+            expires_at=row.expires_at,
+            is_present=row.token_hash == hash_secret(present),
+        )
+        for row in rows
+    ]
+
+
+def end_own_sessions(session: Session, user_id: str, present: str, name: str | None) -> int:
+    """Revoke a user's session of that name, without one all but the present; return how many."""
+    rows = session.scalars(
+        select(BrowserSession.token_hash).where(BrowserSession.user_id == user_id)
+    )
+    ended = [
+        token_hash
+        for token_hash in rows
+        if token_hash != hash_secret(present) and name in (None, name_session(token_hash))
+    ]
+    return _revoke(session, BrowserSession.token_hash.in_(ended))
+
+
 def end_browser_session(session: Session, secret: str) -> None:
     """Revoke the session of a cookie's secret."""
     _revoke(session, BrowserSession.token_hash == hash_secret(secret))
@@ -112,6 +163,11 @@ def _revoke(session: Session, condition: ColumnElement[bool]) -> int:
         .returning(BrowserSession.user_id)
     )
     return len(session.scalars(statement).all())
+
+
+def name_session(token_hash: bytes) -> str:
+    """Return a name of a session that reveals neither its secret nor what is stored of it."""
+    return hashlib.sha256(b"session name" + token_hash).hexdigest()[:32]
 
 
 def hash_secret(secret: str) -> bytes:
