@@ -100,7 +100,7 @@ def list_locations(settings: Settings) -> list[str]:
 
 
 def _prepare(drop: str, settings: Settings) -> Run:
-    found = find_drop_files(drop)
+    contents = find_drop_files(drop)
     return Run(
         run_id=str(flow_run.get_id()),
         now=datetime.now(UTC),
@@ -110,8 +110,8 @@ def _prepare(drop: str, settings: Settings) -> Run:
             settings.anonymization_salt.get_secret_value(),
             folds_case=settings.folds_case_of_ids,
         ),
-        drop=found,
-        context=gather_context(found.fhir),
+        drop=contents,
+        context=gather_context(contents.fhir),
     )
 
 
