@@ -65,9 +65,9 @@ def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
     examined = examine(window, summary)
     if examined is None:
         return None
-    sample, found = examined
-    report_drift(window, sample, found, settings.drift_threshold)
-    return found.result.drift_score
+    sample, drift = examined
+    report_drift(window, sample, drift, settings.drift_threshold)
+    return drift.result.drift_score
 
 
 def examine(window: Window, reference: DriftReference) -> tuple[ScreenedSample, Found] | None:
@@ -80,15 +80,15 @@ def examine(window: Window, reference: DriftReference) -> tuple[ScreenedSample, 
     return sample, Found(compare(reference, sample), *judged)
 
 
-def report_drift(window: Window, sample: ScreenedSample, found: Found, threshold: float) -> None:
+def report_drift(window: Window, sample: ScreenedSample, drift: Found, threshold: float) -> None:
     """Store the report, then act on it: a notification must find its report."""
-    run_id = log_report(window, sample, found, threshold)
-    store_summary(make_summary(window, sample, found, threshold, run_id))
-    create_markdown_artifact(found.describe(), key="drift")
-    if found.result.drift_score >= threshold:
-        announce_drift(window, found.result, run_id)
-    if found.outcomes.has_drifted:
-        announce_degradation(window, found.outcomes, run_id)
+    run_id = log_report(window, sample, drift, threshold)
+    store_summary(make_summary(window, sample, drift, threshold, run_id))
+    create_markdown_artifact(drift.describe(), key="drift")
+    if drift.result.drift_score >= threshold:
+        announce_drift(window, drift.result, run_id)
+    if drift.outcomes.has_drifted:
+        announce_degradation(window, drift.outcomes, run_id)
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
@@ -131,7 +131,7 @@ def judge_outcomes(
         registry = open_registry(settings.mlflow_tracking_uri, engine)
         version = registry.client.get_model_version(RELEASE_MODEL, str(window.version))
         then = read_metrics(registry, version)
-    ages = [one.get("age") for one in sample.features]
+    ages = [row.get("age") for row in sample.features]
     screened = pl.DataFrame(
         {JOIN_KEY: sample.individuals, "age": ages}, schema={JOIN_KEY: pl.String, "age": pl.Float64}
     )
@@ -149,9 +149,9 @@ def find_people(lake_url: str, individuals: set[str]) -> pl.DataFrame:
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
-def log_report(window: Window, sample: ScreenedSample, found: Found, threshold: float) -> str:
+def log_report(window: Window, sample: ScreenedSample, drift: Found, threshold: float) -> str:
     """Log metrics, Evidently's page and JSON, and the tables; return the run's id."""
-    result = found.result
+    result = drift.result
     mlflow.set_tracking_uri(get_settings().mlflow_tracking_uri)
     mlflow.set_experiment(EXPERIMENT)
     with mlflow.start_run(run_name=f"drift {window.end:%Y-%m-%d %H:%M}") as run:
@@ -165,7 +165,7 @@ def log_report(window: Window, sample: ScreenedSample, found: Found, threshold: 
                 "sampling": f"random, about {SAMPLE_ROWS} rows; reference: {SAMPLE_ROWS} drawn "
                 "from the release's summary",
                 "threshold": threshold,
-                "rows_labelled": found.outcomes.labels,
+                "rows_labelled": drift.outcomes.labels,
             }
         )
         mlflow.log_metrics(
@@ -176,10 +176,10 @@ def log_report(window: Window, sample: ScreenedSample, found: Found, threshold: 
             }
             | {
                 f"outcomes_{name}": value
-                for name, value in describe_performance(found.outcomes.performance).items()
+                for name, value in describe_performance(drift.outcomes.performance).items()
             }
         )
-        log_files(found)
+        log_files(drift)
     link = f"{mlflow.get_tracking_uri()}/#/experiments/{run.info.experiment_id}/runs/"
     create_link_artifact(
         f"{link}{run.info.run_id}/artifacts/drift.html",

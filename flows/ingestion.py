@@ -100,15 +100,15 @@ def list_locations(settings: Settings) -> list[str]:
 
 
 def _prepare(drop: str, settings: Settings) -> Run:
-    found = find_drop_files(drop)
+    contents = find_drop_files(drop)
     return Run(
         run_id=str(flow_run.get_id()),
         now=datetime.now(UTC),
         lake_url=settings.lake_url,
         staging=open_staging(settings.lake_url),
         key=PersonKey(settings.anonymization_salt.get_secret_value()),
-        drop=found,
-        context=gather_context(found.fhir),
+        drop=contents,
+        context=gather_context(contents.fhir),
     )
 
 

@@ -85,8 +85,8 @@ def judge_drift(reports: Sequence[DriftReport], production: int | None) -> str |
     breaches in a row would be one and the same.
     """
     breaches = [
-        one.release_version == production and one.drift_score >= one.threshold
-        for one in keep_apart_windows(reports)[:REPORTS]
+        report.release_version == production and report.drift_score >= report.threshold
+        for report in keep_apart_windows(reports)[:REPORTS]
     ]
     if not breaches or not breaches[0]:
         return "the newest drift report does not breach"
@@ -114,7 +114,7 @@ def judge_time(last: datetime | None, cool_down: timedelta) -> str | None:
 def find_last_training(registry: Registry) -> datetime | None:
     """Return when the newest release was registered, regardless of its stage."""
     versions = registry.client.search_model_versions(f"name='{RELEASE_MODEL}'")
-    created = max((one.creation_timestamp for one in versions), default=None)
+    created = max((model_version.creation_timestamp for model_version in versions), default=None)
     return None if created is None else datetime.fromtimestamp(created / 1000, UTC)
 
 

@@ -70,15 +70,15 @@ class DriftResult:
 
     @property
     def drift_score(self) -> float:
-        return float(sum(one.importance for one in self.columns if one.drifted))
+        return float(sum(column.importance for column in self.columns if column.drifted))
 
     @property
     def drifted_share(self) -> float:
-        return sum(one.drifted for one in self.columns) / max(len(self.columns), 1)
+        return sum(column.drifted for column in self.columns) / max(len(self.columns), 1)
 
     @property
     def missing_share(self) -> float:
-        return sum(one.missing_drifted for one in self.columns) / max(len(self.columns), 1)
+        return sum(column.missing_drifted for column in self.columns) / max(len(self.columns), 1)
 
 
 def measure_drift(
@@ -99,15 +99,15 @@ def measure_drift(
         if (test := choose_test(summaries[name], values)) is not None
     }
     snapshot = run_report(summaries, current, tests) if tests else None
-    found = read_values(snapshot) if snapshot else {}
+    drift_values = read_values(snapshot) if snapshot else {}
     columns = {
         name: describe_column(
-            name, summaries[name], values, tests.get(name), found.get(name), reference
+            name, summaries[name], values, tests.get(name), drift_values.get(name), reference
         )
         for name, values in current.items()
     }
     score = columns.pop(SCORE)
-    ordered = sorted(columns.values(), key=lambda one: one.importance, reverse=True)
+    ordered = sorted(columns.values(), key=lambda column: column.importance, reverse=True)
     return DriftResult(ordered, score if score.method else None, len(sampled), snapshot)
 
 
@@ -122,13 +122,13 @@ def choose_test(summary: ColumnSummary, current: np.ndarray) -> DriftTest | None
 
     Evidently stops at a column without a value, or with an infinite one: neither reaches it.
     """
-    known = int(np.isfinite(current).sum())
-    if not summary.is_known or known < MIN_KNOWN:
+    known_rows = int(np.isfinite(current).sum())
+    if not summary.is_known or known_rows < MIN_KNOWN:
         return None
     if summary.is_discrete:
         # Of few rows the distance is above 0.1 by chance alone.
-        return DriftTest("jensenshannon", 0.1 if known >= LARGE_SAMPLE else 0.2)
-    return DriftTest("wasserstein", 0.1) if known >= LARGE_SAMPLE else DriftTest("ks", 0.01)
+        return DriftTest("jensenshannon", 0.1 if known_rows >= LARGE_SAMPLE else 0.2)
+    return DriftTest("wasserstein", 0.1) if known_rows >= LARGE_SAMPLE else DriftTest("ks", 0.01)
 
 
 def run_report(
@@ -166,8 +166,8 @@ def _make_frame(columns: dict[str, np.ndarray], discrete: list[str]) -> pd.DataF
     rows = max(len(values) for values in columns.values())
     made = {}
     for name, values in columns.items():
-        known = pd.Series(np.where(np.isfinite(values), values, np.nan)).reindex(range(rows))
-        made[name] = known.map("{:g}".format, na_action="ignore") if name in discrete else known
+        finite = pd.Series(np.where(np.isfinite(values), values, np.nan)).reindex(range(rows))
+        made[name] = finite.map("{:g}".format, na_action="ignore") if name in discrete else finite
     return pd.DataFrame(made)
 
 

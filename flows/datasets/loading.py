@@ -59,8 +59,8 @@ def load_training_set(lake_url: str) -> TrainingSet:
     """Label the lake's index dates and join the features known at each of them."""
     with open_database() as engine:
         consented = read_consented_types(engine, purposes=["training"])
-        found = collect_entities(engine, lake_url, consented)
-    entities = found.entities
+        collected = collect_entities(engine, lake_url, consented)
+    entities = collected.entities
     require_enough(entities)
     store = FeatureStore(repo_path=str(REPOSITORY))
     joined = [
@@ -72,7 +72,7 @@ def load_training_set(lake_url: str) -> TrainingSet:
     split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE], frame[LABEL].to_numpy())
     require_both_outcomes(split, frame[LABEL].to_numpy())
     get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
-    return TrainingSet(frame, rows, found.futures, split, found.screened, found.doubted)
+    return TrainingSet(frame, rows, collected.futures, split, collected.screened, collected.doubted)
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,13 @@ class Found:
         return f"{describe(self.result)}\n\n{describe_outcomes(self.outcomes, self.groups)}"
 
 
-def log_files(found: Found) -> None:
+def log_files(drift: Found) -> None:
     """Log the tables and Evidently's page and JSON to the active MLflow run."""
-    result, groups = found.result, [one.to_dict() for one in found.groups]
+    result, groups = drift.result, [group.to_dict() for group in drift.groups]
     mlflow.log_text(json.dumps(describe_columns(result), indent=1), "columns.json")
-    outcomes = {"overall": found.outcomes.to_dict(), "groups": groups}
+    outcomes = {"overall": drift.outcomes.to_dict(), "groups": groups}
     mlflow.log_text(json.dumps(outcomes, indent=1), "outcomes.json")
-    mlflow.log_text(found.describe(), "summary.md")
+    mlflow.log_text(drift.describe(), "summary.md")
     if result.snapshot is None:
         return
     with TemporaryDirectory() as folder:
@@ -55,9 +55,9 @@ def log_files(found: Found) -> None:
 
 
 def make_summary(
-    window: Window, sample: ScreenedSample, found: Found, threshold: float, run_id: str
+    window: Window, sample: ScreenedSample, drift: Found, threshold: float, run_id: str
 ) -> DriftReport:
-    result = found.result
+    result = drift.result
     return DriftReport(
         id=uuid.uuid4(),
         created_at=window.end,
@@ -73,15 +73,15 @@ def make_summary(
         threshold=threshold,
         run_id=run_id,
         columns=describe_columns(result),
-        outcomes=found.outcomes.to_dict(),
-        groups=[one.to_dict() for one in found.groups],
+        outcomes=drift.outcomes.to_dict(),
+        groups=[group.to_dict() for group in drift.groups],
     )
 
 
 def describe_columns(result: DriftResult) -> dict[str, dict[str, object]]:
     """Return every column's test and missing shares by name, the score's among them."""
     tested = [*result.columns, *([] if result.score is None else [result.score])]
-    return {one.column: asdict(one) | {"drifted": one.drifted} for one in tested}
+    return {column.column: asdict(column) | {"drifted": column.drifted} for column in tested}
 
 
 def describe(result: DriftResult) -> str:
@@ -92,11 +92,11 @@ def describe(result: DriftResult) -> str:
         "| column | importance | test | value | missing then | missing now |",
         "|---|---:|---|---:|---:|---:|",
     ]
-    for one in result.columns:
-        if one.drifted:
-            value = "" if one.value is None else f"{one.value:.3f}"
+    for column in result.columns:
+        if column.drifted:
+            value = "" if column.value is None else f"{column.value:.3f}"
             lines.append(
-                f"| {one.column} | {one.importance:.3f} | {one.method or 'none'} | {value} | "
-                f"{one.missing_reference:.0%} | {one.missing_current:.0%} |"
+                f"| {column.column} | {column.importance:.3f} | {column.method or 'none'} | "
+                f"{value} | {column.missing_reference:.0%} | {column.missing_current:.0%} |"
             )
     return "\n".join(lines)

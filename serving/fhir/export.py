@@ -60,8 +60,8 @@ def _trace(prediction: Mapping[str, Any], held: Mapping[str, Any]) -> list[Resou
 
 def _list_overridden(held: Mapping[str, Any]) -> set[str]:
     """Return the ids of predictions that a clinician has put into another band."""
-    decided = [one for one in held["reviews"] if one["new_band"] is not None]
-    return {one["prediction_id"] for one in (*held["crisis_overrides"], *decided)}
+    decided = [review for review in held["reviews"] if review["new_band"] is not None]
+    return {decision["prediction_id"] for decision in (*held["crisis_overrides"], *decided)}
 
 
 def _make_task(review: Mapping[str, Any], subject: Resource) -> Resource:
