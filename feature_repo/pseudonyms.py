@@ -38,9 +38,10 @@ def normalise_identifier(person_id: str) -> str:
 def pseudonymise(person_id: str, salt: str) -> str:
     """Return the pseudonym of `person_id`: 32 lower-case hex characters.
 
-    Surrounding white space, characters that are not seen (a byte order mark, a zero-width
-    space), their width and the way in which accents are composed do not count as part of an
-    identifier, so that one person does not become two by how a file was made.
+    Surrounding white space, characters that are not seen (a byte order mark, a zero-width space),
+    their width and the way in which accents are composed do not count as part of an identifier, so
+    that one person does not become two by how a file was made. Raises ValueError where nothing is
+    left of it.
     """
     identifier = normalise_identifier(person_id)
     if not identifier:

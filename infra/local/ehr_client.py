@@ -58,6 +58,7 @@ def write_private_key(path: Path) -> None:
 
 
 def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the demo client's key; raises ValueError for one that is not on a curve."""
     key = load_pem_private_key(path.read_bytes(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{path.name}: is no key on an elliptic curve")

@@ -98,7 +98,10 @@ async def screen_surveys(
 
 
 def make_body(current: Mapping[str, Survey], anonymized_id: str) -> ScreeningRequest:
-    """Return the screening request; its index time is that of the newest answers used."""
+    """Return the screening request; its index time is that of the newest answers used.
+
+    Raises InvalidRequestError naming each wrong answer.
+    """
     data = make_survey_data(current)
     asked = [
         current[instrument.name].answered_at

@@ -42,7 +42,8 @@ class PatientSearch:
 def read_patient(reference: str | None, caller: EhrCaller, settings: Settings) -> str:
     """Return the pseudonym of `Patient/<own id>`, `<own id>`, or the pseudonym's identifier.
 
-    Clients with a tenant name people by their own ids only: a pseudonym could be anyone's.
+    Clients with a tenant name people by their own ids only: a pseudonym could be anyone's. Raises
+    UnusableError.
     """
     if not reference:
         raise UnusableError("subject or patient is needed")
@@ -59,7 +60,10 @@ def read_patient(reference: str | None, caller: EhrCaller, settings: Settings) -
 
 
 def read_dates(dates: Sequence[str]) -> tuple[datetime | None, datetime | None]:
-    """Return (since, before) of search parameters such as `ge2026-01-01`; days are UTC."""
+    """Return (since, before) of search parameters such as `ge2026-01-01`; days are UTC.
+
+    Raises UnusableError.
+    """
     since, before = None, None
     for text in dates:
         match = DATE.fullmatch(text)
