@@ -43,7 +43,7 @@ def pseudonymise(person_id: str, salt: str, *, folds_case: bool = False) -> str:
     Surrounding white space, characters that are not seen (a byte order mark, a zero-width
     space), their width and the way in which accents are composed do not count as part of an
     identifier, so that one person does not become two by how a file was made. With `folds_case`
-    neither does the difference of upper and lower case.
+    neither does the difference of upper and lower case. Raises ValueError where nothing is left.
     """
     identifier = normalise_identifier(person_id, folds_case=folds_case)
     if not identifier:

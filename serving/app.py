@@ -43,6 +43,7 @@ from serving.routes import (
     docs,
     drift,
     fhir,
+    fhir_records,
     health,
     individuals,
     metrics,
@@ -112,7 +113,7 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
     for routes in (
         *(screening, predictions, crisis_overrides, reviews, consents, individuals),
         *(audit_trail, compliance, tokens, models, drift, configuration),
-        *(cds_services, fhir, health, metrics, root, docs),
+        *(cds_services, fhir, fhir_records, health, metrics, root, docs),
     ):
         app.include_router(routes.router)
     for pages in (

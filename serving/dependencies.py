@@ -19,7 +19,14 @@ from serving.errors import (
     UnauthenticatedError,
 )
 from serving.fhir.client_tokens import is_client_token, take_token
-from serving.fhir.clients import CDS_SCOPE, CREATE_RESPONSES, READ_ASSESSMENTS, EhrClient
+from serving.fhir.clients import (
+    CDS_SCOPE,
+    CREATE_RESPONSES,
+    READ_ASSESSMENTS,
+    READ_CONSENTS,
+    READ_PROVENANCE,
+    EhrClient,
+)
 from serving.fhir.screening import EhrCaller
 from serving.http.problems import read_request_id
 from serving.roles import PERMISSIONS, Permission, Role
@@ -150,6 +157,10 @@ HookCaller = Annotated[EhrCaller, Depends(EhrCheck(CDS_SCOPE))]
 AssessmentReader = Annotated[
     EhrCaller, Depends(EhrCheck(READ_ASSESSMENTS, Permission.VIEW_PREDICTIONS))
 ]
+ProvenanceReader = Annotated[
+    EhrCaller, Depends(EhrCheck(READ_PROVENANCE, Permission.VIEW_PREDICTIONS))
+]
+ConsentReader = Annotated[EhrCaller, Depends(EhrCheck(READ_CONSENTS, Permission.MANAGE_CONSENTS))]
 ResponseSender = Annotated[EhrCaller, Depends(EhrCheck(CREATE_RESPONSES, Permission.SCREEN))]
 ServiceReader = Annotated[Principal, Depends(PermissionCheck(Permission.READ_SERVICE_INFO))]
 Screener = Annotated[Principal, Depends(PermissionCheck(Permission.SCREEN))]

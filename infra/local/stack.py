@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from infra.local.ehr_client import register_demo_client
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, start_postgres
 from infra.local.prefect_api import (
@@ -76,6 +77,8 @@ class LocalStack:
         return {
             "DATABASE_URL": self.api_database_url,
             **self.mlflow_reviewer,
+            "EHR_CLIENTS_FILE": str(register_demo_client(self.state)),
+            "PUBLIC_URL": self.url("api"),
             # The API verifies releases; it cannot sign one.
             "RELEASE_SIGNING_KEY": "",
             "MLFLOW_PROMOTER_USERNAME": admin["MLFLOW_TRACKING_USERNAME"],

@@ -23,8 +23,8 @@ MOST_BYTES = 3500
 
 def read_known_ids(request: Request, settings: Settings) -> dict[str, str]:
     """Return the ids that this browser keeps, by pseudonym, oldest first."""
-    known = _decode(request.cookies.get(KNOWN_IDS, ""))
-    return {hash_identifier(one, settings): one for one in known}
+    own_ids = _decode(request.cookies.get(KNOWN_IDS, ""))
+    return {hash_identifier(own_id, settings): own_id for own_id in own_ids}
 
 
 def remember_id(

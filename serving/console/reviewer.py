@@ -141,7 +141,10 @@ def export_audit(request: Request, services: WorkerServices, _person: AuditReade
 
 
 def read_filter(query: Mapping[str, str], services: Services) -> TrailFilter:
-    """Return the filter of a search form; a person is named by pseudonym or by own id."""
+    """Return the filter of a search form; a person is named by pseudonym or by own id.
+
+    Raises UnusableError for a day that cannot be read.
+    """
     settings = services.settings
     since, until = read_day(query.get("first")), read_day(query.get("last"))
     for name, day in (("first", since), ("last", until)):

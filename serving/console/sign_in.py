@@ -142,6 +142,7 @@ def return_from_provider(
 
 
 def require_provider(services: Services) -> OpenIdProvider:
+    """Return the OpenID Connect provider; raises NotFoundError without one."""
     provider = services.accountability.provider
     if provider is None:
         raise NotFoundError("no identity provider is set here")

@@ -11,6 +11,7 @@ PSEUDONYM_SYSTEM = "urn:mhras:pseudonym"
 PREDICTION_SYSTEM = "urn:mhras:prediction"
 PRIORITY_SYSTEM = "urn:mhras:review-priority"
 OUTCOME_SYSTEM = "urn:mhras:outcome"
+USER_SYSTEM = "urn:mhras:user"
 UCUM = "http://unitsofmeasure.org"
 NAMESPACE = uuid.UUID("6d687261-7300-5000-8000-000000000000")
 

@@ -26,7 +26,7 @@ from serving.screening.answers import INTENDED_USE
 
 TEXTS = {outcome.key: outcome.text for outcome in OUTCOMES}
 COLUMNS = (
-    *("id", "anonymized_id", "created_at", "outcome", "probability", "risk_band"),
+    *("id", "anonymized_id", "created_at", "user_id", "outcome", "probability", "risk_band"),
     *("release_version", "answer", "inputs"),
 )
 MITIGATION = "Review priority for a clinician; not a diagnosis."

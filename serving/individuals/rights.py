@@ -49,9 +49,16 @@ def list_overridden(session: Session, predictions: Sequence[Prediction]) -> set[
 
 
 def list_accesses(
-    session: Session, anonymized_id: str, before: int | None, limit: int
+    session: Session,
+    anonymized_id: str,
+    before: int | None,
+    limit: int,
+    span: tuple[datetime | None, datetime | None] = (None, None),
 ) -> Sequence[AuditRow]:
-    """Return up to `limit` audit rows about an individual, latest first, before an id."""
+    """Return up to `limit` audit rows about an individual, latest first, before an id.
+
+    `span`: from an instant on, and before another; None leaves an end open.
+    """
     listed = AuditRow.details.contains({"individuals": [anonymized_id]})
     statement = select(AuditRow).where(
         or_(
@@ -61,6 +68,11 @@ def list_accesses(
     )
     if before is not None:
         statement = statement.where(AuditRow.id < before)
+    since, end = span
+    if since is not None:
+        statement = statement.where(AuditRow.created_at >= since)
+    if end is not None:
+        statement = statement.where(AuditRow.created_at < end)
     return session.scalars(statement.order_by(AuditRow.id.desc()).limit(limit)).all()
 
 

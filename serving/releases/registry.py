@@ -45,8 +45,8 @@ class Registry:
     def find_production_version(self, model: str) -> int:
         """Return the numeric Production version of `model`.
 
-        Stage and alias are set one after the other; while they differ, a transition is
-        running or was cut off, and neither is trusted.
+        Stage and alias are set one after the other; while they differ, a transition is running or
+        was cut off, and neither is trusted. Raises NoProductionVersionError.
         """
         staged = self._find_staged_version(model)
         model_version = self._find_by_alias(model, PRODUCTION_ALIAS)

@@ -256,6 +256,7 @@ def find_deadline(settings: Settings) -> float:
 
 
 def require_rules(findings: RuleFindings) -> None:
+    """Raise ReleaseUnavailableError where no rule decides without a release."""
     if not findings.decide_alone:
         raise ReleaseUnavailableError(
             "the registry's Production release could not be loaded yet; try again shortly"
