@@ -27,6 +27,7 @@ class BoundedStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Read into a buffer and return how many bytes; raises where the limit is passed."""
         data = self._inner.read(len(buffer))
         self._left -= len(data)
         if self._left < 0:

@@ -46,6 +46,7 @@ def run_within_limits(graphs: Sequence[Path], seconds: float = LIMIT_SECONDS) ->
 
 
 def main() -> None:
+    """Run the graphs named on standard input; raises SystemExit where memory is used up."""
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_SECONDS, LIMIT_SECONDS))
     for path in sys.stdin.read().splitlines():
