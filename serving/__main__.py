@@ -56,7 +56,7 @@ def run_server(host: str, port: int, workers: int, metrics_port: int | None = No
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     ports = [port] if metrics_port is None else [port, metrics_port]
-    serve_on(config, [bind(host, one) for one in ports])
+    serve_on(config, [bind(host, listened) for listened in ports])
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def find_browser_session(session: Session, secret: str, limits: Limits) -> Signe
     if row is None or row.role not in list(Role):
         return None
     principal = Principal(row.user_id, Role(row.role))
-    if row.revoked_at is not None or now >= min(row.expires_at, row.last_seen_at + limits.idle):
+    if has_ended(row, now, limits):
         raise SessionEndedError("your session has ended; sign in again", principal, "open_page")
     if now >= row.last_seen_at + SEEN_EVERY:
         row.last_seen_at = now
@@ -109,16 +109,8 @@ def list_own_sessions(
 ) -> list[OwnSession]:
     """Return a user's live sessions, newest first; `present` is the secret of the asking one."""
     now = datetime.now(UTC)
-    rows = session.scalars(
-        select(BrowserSession)
-        .where(
-            BrowserSession.user_id == user_id,
-            BrowserSession.revoked_at.is_(None),
-            BrowserSession.expires_at > now,
-            BrowserSession.last_seen_at > now - limits.idle,
-        )
-        .order_by(BrowserSession.created_at.desc())
-    )
+    own = select(BrowserSession).where(BrowserSession.user_id == user_id)
+    rows = session.scalars(own.order_by(BrowserSession.created_at.desc()))
     return [
         OwnSession(
             name=name_session(row.token_hash),
@@ -128,6 +120,7 @@ def list_own_sessions(
             is_present=row.token_hash == hash_secret(present),
         )
         for row in rows
+        if not has_ended(row, now, limits)
     ]
 
 
@@ -163,6 +156,11 @@ def _revoke(session: Session, condition: ColumnElement[bool]) -> int:
         .returning(BrowserSession.user_id)
     )
     return len(session.scalars(statement).all())
+
+
+def has_ended(row: BrowserSession, now: datetime, limits: Limits) -> bool:
+    """Return True for a session that was revoked, has expired, or was idle for too long."""
+    return row.revoked_at is not None or now >= min(row.expires_at, row.last_seen_at + limits.idle)
 
 
 def name_session(token_hash: bytes) -> str:

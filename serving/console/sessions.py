@@ -23,8 +23,8 @@ def show_sessions(
     """Show the live sessions of the person who asks, the present one marked."""
     secret = request.cookies[name_cookie(services.settings)]
     limits = Limits.read(services.settings)
-    found = list_own_sessions(session, person.principal.user_id, secret, limits)
-    return render_page(request, "sessions.html", {"sessions": found})
+    sessions = list_own_sessions(session, person.principal.user_id, secret, limits)
+    return render_page(request, "sessions.html", {"sessions": sessions})
 
 
 @router.post(f"{SESSIONS}/end")

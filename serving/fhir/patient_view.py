@@ -5,6 +5,7 @@ from typing import Any
 
 from serving import audit
 from serving.audit.trail import PREDICTION_VIEW, Event, record
+from serving.database.rows import describe_row
 from serving.database.sessions import open_session
 from serving.database.threads import run_apart
 from serving.errors import ConsentMissingError
@@ -12,7 +13,7 @@ from serving.fhir.cards import is_shown, make_card, make_notice
 from serving.fhir.elements import Resource
 from serving.fhir.hooks import HookRequest, has_died, list_resources
 from serving.fhir.reading import Findings, Survey, choose_current, make_survey_data, read_surveys
-from serving.fhir.risk_assessments import make_risk_assessment, read_columns
+from serving.fhir.risk_assessments import make_risk_assessment
 from serving.fhir.screening import (
     EhrCaller,
     require_one_person,
@@ -119,7 +120,7 @@ def make_cards(
         if not shown:
             return []
         prediction = find_prediction(session, answer.prediction_id)
-        assessment = make_risk_assessment(read_columns(prediction), subject)
+        assessment = make_risk_assessment(describe_row(prediction), subject)
         item = find_newest_of_prediction(session, answer.prediction_id)
         review_id = item.id if item else None
     guidance = choose_guidance(settings) if answer.decided_by == "crisis_rule" else None

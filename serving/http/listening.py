@@ -98,8 +98,8 @@ def refuse_connections(sockets: Sequence[socket.socket]) -> None:
     Where the operating system offers no filter, connections that arrive during the stop may
     still be reset.
     """
-    for one in sockets:
-        _drop_new_connections(one)
+    for listening in sockets:
+        _drop_new_connections(listening)
     time.sleep(HANDSHAKE_SECONDS)
     deadline = time.monotonic() + QUEUE_SECONDS
     while select.select(sockets, [], [], 0)[0] and time.monotonic() < deadline:

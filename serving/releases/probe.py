@@ -69,7 +69,7 @@ def run_graph(path: str) -> None:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     for value in (np.nan, 0.0):
         row = {
-            node.name: np.full([one if isinstance(one, int) else 1 for one in node.shape], value)
+            node.name: np.full([size if isinstance(size, int) else 1 for size in node.shape], value)
             for node in session.get_inputs()
         }
         session.run(None, {name: numbers.astype(np.float32) for name, numbers in row.items()})

@@ -13,13 +13,11 @@ from infra.local.ports import choose_port
 from serving.auth.tokens import issue_token
 from serving.roles import Role
 from tests.fixtures.api import JWT_SECRET
-from tests.fixtures.server_process import make_environment, wait_until_alive
+from tests.fixtures.server_process import HIGH_RATES, make_environment, wait_until_alive
 
 #: Revoking would end the token the run lives on; the registry takes seconds for each change;
 #: their own tests send them what is odd.
 LEFT_OUT = r"/tokens/revoke|/models/rollout|/models/rollback"
-#: One caller's requests: what the run sends in a minute must stay below it.
-FAST = {"RATE_LIMIT_PER_MINUTE": "10000", "RATE_LIMIT_PER_SECOND": "1000"}
 REQUESTS_PER_SECOND = 150
 
 
@@ -29,7 +27,7 @@ def address(database_url, mlflow_url, production_version):
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
         [sys.executable, "-m", "serving", "--port", str(port), "--workers", "1"],
-        env=make_environment(database_url, mlflow_url) | FAST,
+        env=make_environment(database_url, mlflow_url) | HIGH_RATES,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
     )

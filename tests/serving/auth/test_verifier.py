@@ -369,7 +369,7 @@ def test_a_known_key_waits_for_no_provider_that_hangs(provider, monkeypatch):
 
 
 def test_keys_are_not_fetched_from_where_a_redirect_leads(provider):
-    """Whoever can answer for the provider once would name a server of their own."""
+    """An attacker who answers for the provider once could name another server."""
     attacker = Provider()
     provider.moved_to = attacker.url
     try:
