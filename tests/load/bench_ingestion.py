@@ -67,4 +67,7 @@ def measure(folder: str, people: int) -> None:
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    if sys.argv[1:]:
+        globals()[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    else:
+        main()
