@@ -225,12 +225,15 @@ def read_quantity(quantity: Any, factors: dict[str, float]) -> float:
         raise RejectedResourceError("valueQuantity.value: is missing or not a number")
     for unit in (content.get("code"), content.get("unit")):
         written = str(unit).strip().lower()
-        # An annotation names what is counted and changes no value: {steps}/d is 1/d, {#} is 1.
-        plain = re.sub(r"^(?=/|$)", "1", ANNOTATION.sub("", written))
-        for form in (written, plain) if written else ():
-            if form in factors:
-                return to_float(value) * factors[form]
+        form = written if written in factors else _strip_annotations(written)
+        if form in factors:
+            return to_float(value) * factors[form]
     raise RejectedResourceError(f"valueQuantity.code: is not one of {', '.join(factors)}")
+
+
+def _strip_annotations(unit: str) -> str:
+    """Return a unit without what it counts, which changes no value: {steps}/d is 1/d, {#} is 1."""
+    return re.sub(r"^(?=/|$)", "1", ANNOTATION.sub("", unit)) if unit else ""
 
 
 def to_float(number: float) -> float:

@@ -16,7 +16,7 @@ from flows.lake.joining import join_records
 from flows.lake.merging import MergeCounts, merge_bucket, read_known_rows
 from flows.lake.parts import ROW, name_parts, read_parts, schema_of_parts, write_parts
 from flows.lake.standing import DIFFERENT_ROWS, Current, choose_current
-from flows.lake.tables import get_version, scan_records, set_rows_aside
+from flows.lake.tables import has_table, scan_records, set_rows_aside
 from flows.sources.contract import INSTANT, PART_COLUMNS, SURVEYS, Table
 
 NO_LONGER = "no record stands behind it: retracted, replaced, or joined with another row"
@@ -86,7 +86,7 @@ def _read_known(
 ) -> pl.DataFrame:
     """Return the records known of everyone concerned, nothing where none were ever kept."""
     schema = schema_of_parts(table)
-    if get_version(lake_url, name_parts(table.name)) is None:
+    if not has_table(lake_url, name_parts(table.name)):
         return pl.DataFrame(schema=schema)
     kept = scan_records(lake_url, name_parts(table.name), schema, bucket)
     those = new.lazy().select("anonymized_id").unique()

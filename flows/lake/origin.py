@@ -1,9 +1,9 @@
 """Whose data a lake holds: simulated people or real ones, never both."""
 
 import polars as pl
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 
-from flows.lake.tables import locate_table, storage_options
+from flows.lake.tables import has_table, locate_table, storage_options
 
 ORIGIN = "origin"
 
@@ -16,7 +16,7 @@ def mark_simulated(lake_url: str) -> None:
     """Note that the lake holds simulated people; raises MixedOriginError where it holds others."""
     if is_simulated(lake_url):
         return
-    if _is_table(lake_url, "people"):
+    if has_table(lake_url, "people"):
         raise MixedOriginError("the lake holds people who are not simulated; use another LAKE_URL")
     mark = pl.DataFrame({"simulated": [True]}).to_arrow()
     write_deltalake(locate_table(lake_url, ORIGIN), mark, storage_options=storage_options())
@@ -30,8 +30,4 @@ def require_unsimulated(lake_url: str) -> None:
 
 def is_simulated(lake_url: str) -> bool:
     """Return True if the lake is noted to hold simulated people."""
-    return _is_table(lake_url, ORIGIN)
-
-
-def _is_table(lake_url: str, name: str) -> bool:
-    return DeltaTable.is_deltatable(locate_table(lake_url, name), storage_options=storage_options())
+    return has_table(lake_url, ORIGIN)

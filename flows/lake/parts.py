@@ -16,7 +16,7 @@ from flows.lake.tables import (
     append_rows,
     create_table,
     erase_matching,
-    get_version,
+    has_table,
     locate_table,
     scan_records,
 )
@@ -159,7 +159,7 @@ def _scan_sources(lake_url: str) -> pl.LazyFrame:
 def erase_retractions(lake_url: str, person: str) -> int:
     """Remove the retractions of an individual's resources; return how many."""
     location = locate_table(lake_url, RETRACTIONS)
-    if get_version(lake_url, RETRACTIONS) is None:
+    if not has_table(lake_url, RETRACTIONS):
         return 0
     names = _scan_sources(lake_url).filter(pl.col("anonymized_id") == person)
     theirs = names.select("source_id").unique().collect()["source_id"]

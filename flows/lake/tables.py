@@ -64,10 +64,9 @@ def scan_records(
     lake_url: str, name: str, schema: ColumnTypes, bucket: int | None = None
 ) -> pl.LazyFrame:
     """Return the rows of a Delta table with the columns of `schema`; an absent one has none."""
-    location = locate_table(lake_url, name)
-    if not DeltaTable.is_deltatable(location, storage_options=storage_options()):
+    if not has_table(lake_url, name):
         return pl.LazyFrame(schema=schema)
-    rows = pl.scan_delta(location, storage_options=storage_options())
+    rows = pl.scan_delta(locate_table(lake_url, name), storage_options=storage_options())
     present = rows.collect_schema().names()
     absent = [
         pl.lit(None, dtype=schema[name]).alias(name) for name in schema if name not in present
@@ -78,10 +77,13 @@ def scan_records(
 
 def get_version(lake_url: str, name: str) -> int | None:
     """Return the version of a table, None when there is no such table."""
+    return open_table(lake_url, name).version() if has_table(lake_url, name) else None
+
+
+def has_table(lake_url: str, name: str) -> bool:
+    """Return whether a table exists; its log is not read."""
     location = locate_table(lake_url, name)
-    if not DeltaTable.is_deltatable(location, storage_options=storage_options()):
-        return None
-    return open_table(lake_url, name).version()
+    return DeltaTable.is_deltatable(location, storage_options=storage_options())
 
 
 def describe_table(lake_url: str, name: str) -> TableState:
@@ -237,13 +239,14 @@ def create_table(
 ) -> None:
     """Create a Delta table that is not there, and add columns that an older one lacks."""
     empty = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest())
-    DeltaTable.create(
-        locate_table(lake_url, name),
-        schema=Schema.from_arrow(empty.schema),
-        mode="ignore",
-        partition_by=list(partition_by),
-        storage_options=storage_options(),
-    )
+    if not has_table(lake_url, name):
+        DeltaTable.create(
+            locate_table(lake_url, name),
+            schema=Schema.from_arrow(empty.schema),
+            mode="ignore",
+            partition_by=list(partition_by),
+            storage_options=storage_options(),
+        )
     table = open_table(lake_url, name)
     present = {field.name for field in table.schema().fields}
     absent = [

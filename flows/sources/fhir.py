@@ -73,8 +73,6 @@ TYPED: dict[str, Any] = {
     **{name: kind for name, kind in ORIGIN.items() if kind not in (pl.String, INSTANT)},
 }
 
-#: Columns that name another resource or a device, and land as keyed hashes.
-REFERENCES = ("source_id", "link", "device")
 UNKNOWN_CLASS = "Encounter of a class that is not known: its setting stays open"
 DECEASED = "people who have died: they are not screened"
 #: Names the statement that a Patient is dead, apart from the Patient itself.
@@ -119,6 +117,7 @@ class _Collector:
         self.batch = Batch(records=0)
         self._rows: dict[str, list[Resource]] = {}
         self._people: dict[str | None, str | None] = {}
+        self._devices: dict[str, str] = {}
 
     def add(self, record: Record) -> None:
         self.batch.records += 1
@@ -127,9 +126,10 @@ class _Collector:
             self.batch.ignored["deleted (Bulk Data)"] += 1
             self._retract(Retraction(record.deleted, None, record.at, WITHDRAWN), record.context)
             return
-        table = name_table(record.resource)
+        loincs = _find_observed_loincs(record.resource)
+        table = _name_table(record.resource, loincs)
         try:
-            rows = _map_record(record, table)
+            rows = _map_record(record, table, loincs)
         except RejectedResourceError as error:
             self._reject(record, table, error)
         except IgnoredResourceError as error:
@@ -173,20 +173,25 @@ class _Collector:
         )
 
     def _add_row(self, table: str, row: Resource, record: Record) -> None:
-        person = row["person_id"]
+        person, link, device = row["person_id"], row.get("link"), row.get("device")
         person = record.context.replaced.get(person, person)
-        source = name_resource(record.resource)
-        text = source or json.dumps(record.resource, sort_keys=True)
-        row = row | describe_version(record.resource)
-        row |= {"source_id": text, "row_number": record.number}
-        for name in REFERENCES:
-            row[name] = self._key.hide_reference(str(row[name])) if row.get(name) else None
+        source = name_resource(record.resource) or json.dumps(record.resource, sort_keys=True)
+        row |= describe_version(record.resource)
+        row["row_number"] = record.number
+        row["source_id"] = self._key.hide_reference(source)
+        row["link"] = self._key.hide_reference(str(link)) if link else None
+        row["device"] = self._hide_device(str(device)) if device else None
         if members := row.get("members"):
             row["members"] = ";".join(sorted(map(self._key.hide_reference, members)))
         row["anonymized_id"] = self._hide_person(person)
         if table == "emr_events" and row["kind"] == "encounter" and row["setting"] is None:
             self.batch.noted[UNKNOWN_CLASS] += 1
         self._rows.setdefault(table, []).append(row)
+
+    def _hide_device(self, device: str) -> str:
+        if device not in self._devices:
+            self._devices[device] = self._key.hide_reference(device)
+        return self._devices[device]
 
     def _hide_person(self, person: str | None) -> str | None:
         if person not in self._people:
@@ -246,20 +251,24 @@ def _write_text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
-def name_table(resource: Resource) -> str | None:
+def _find_observed_loincs(resource: Resource) -> list[str]:
+    is_observation = resource.get("resourceType") == "Observation"
+    return find_loincs(resource.get("code")) if is_observation else []
+
+
+def _name_table(resource: Resource, loincs: list[str]) -> str | None:
     """Return the contract's table for a resource, None for one that it has no use for."""
     kind = resource.get("resourceType")
     if kind in MAPPERS:
         return MAPPERS[kind][0]
     if kind == "Observation":
-        loincs = find_loincs(resource.get("code"))
         if is_survey_observation(loincs):
             return "surveys"
         return "wearable_days" if find_channel(resource, loincs) else None
     return {"QuestionnaireResponse": "surveys", "Consent": "consents"}.get(str(kind))
 
 
-def _map_record(record: Record, table: str | None) -> list[tuple[str, Resource]]:
+def _map_record(record: Record, table: str | None, loincs: list[str]) -> list[tuple[str, Resource]]:
     if record.problem:
         raise RejectedResourceError(record.problem)
     resource, context = record.resource, record.context
@@ -274,7 +283,7 @@ def _map_record(record: Record, table: str | None) -> list[tuple[str, Resource]]
         return [(table, row) for row in map_questionnaire_response(resource, context)]
     if table == "surveys":
         return [(table, map_survey_observation(resource, context))]
-    loinc = find_channel(resource, find_loincs(resource.get("code")))
+    loinc = find_channel(resource, loincs)
     return [(table, map_wearable_observation(resource, str(loinc), context))]
 
 

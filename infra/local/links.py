@@ -21,7 +21,7 @@ def print_links(stack: LocalStack, console: Console) -> None:
     """Print where API, console, Prefect and MLflow are, with the logins that they need."""
     links = {
         **{
-            f"console, as a {role.value}": make_console_link(stack, role, user)
+            f"console, role {role.value}": make_console_link(stack, role, user)
             for role, user in FIRST_USERS.items()
         },
         "  one more link": "make console ROLE=clinician",
