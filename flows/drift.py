@@ -9,6 +9,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
+from pydantic import AwareDatetime
 
 from feature_repo.individual import JOIN_KEY
 from flows.evaluation.drift_report import Found, Window, log_files, make_summary
@@ -44,7 +45,7 @@ MIN_SCREENINGS = 200
 
 
 @flow(name="drift", timeout_seconds=2 * 3600, **NOTIFICATION_HOOKS)
-def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
+def watch_drift(window_days: int = WINDOW_DAYS, begin: AwareDatetime | None = None) -> float | None:
     """Compare the screenings of the last days with the Production release's training.
 
     Returns the drift score, None when there was nothing to compare. From DRIFT_THRESHOLD on it
@@ -53,6 +54,7 @@ def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
 
     Args:
         window_days: Length in days of the window of screenings that ends now.
+        begin: Moment, with its time zone, at which the window begins instead.
     """
     settings = get_settings()
     reference = load_reference() if settings.enable_drift_monitoring else None
@@ -61,7 +63,7 @@ def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
         return None
     version, summary = reference
     end = datetime.now(UTC)
-    window = Window(version, end - timedelta(days=window_days), end)
+    window = Window(version, begin or end - timedelta(days=window_days), end)
     examined = examine(window, summary)
     if examined is None:
         return None

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import mlflow
 import numpy as np
 import pytest
+from prefect.exceptions import ParameterTypeError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -62,6 +63,18 @@ def test_nothing_is_compared_where_drift_is_not_watched(watched, reference, monk
 def test_too_few_screenings_are_not_compared(watched, reference):
     screen(watched, reference, rows=50)
     assert watch_drift() is None
+    assert list_reports(watched) == []
+
+
+def test_a_begin_without_a_time_zone_is_refused():
+    with pytest.raises(ParameterTypeError, match="timezone"):
+        watch_drift(begin=datetime(2025, 6, 1))
+
+
+def test_screenings_before_the_begin_are_not_compared(watched, reference):
+    screen(watched, reference)
+
+    assert watch_drift(begin=datetime.now(UTC)) is None
     assert list_reports(watched) == []
 
 

@@ -57,7 +57,7 @@ def _tell_acts(stack: LocalStack, state: Path, begun: float) -> None:
         _name_act("2. A month of other people")
         newcomers = acts.let_newcomers_arrive(stage, state / "drops" / "second")
         _name_act("3. Drift, and a challenger")
-        version = acts.let_drift_be_found(stage)
+        version = acts.let_drift_be_found(stage, newcomers)
         acts.show_challenger(stage, version)
         _name_act("4. Shadow, a share of individuals, Production")
         acts.roll_out(stage, version, newcomers)
