@@ -131,7 +131,10 @@ def require_enough(entities: pl.DataFrame) -> None:
 
 
 def require_both_outcomes(split: Split, labels: Labels) -> None:
-    """Raise NotEnoughLabelsError where a part of the split lacks one of the outcomes."""
+    """Raise NotEnoughLabelsError where a part of the split lacks one of the outcomes.
+
+    Labels are bool [rows].
+    """
     for name in ("fitting", "stopping", "calibration", "held_out"):
         chosen = getattr(split, name)
         occurred = int(labels[chosen].sum())

@@ -9,7 +9,9 @@ Matrix = NDArray[np.float32]
 #: float32 [rows, weeks, channels], NaN where a week is unknown.
 Sequences = NDArray[np.float32]
 Rows = NDArray[np.int64] | NDArray[np.bool_]
+#: bool [rows]: whether the outcome followed.
 Labels = NDArray[np.bool_]
+#: float64 [rows], from 0 to 1.
 Probabilities = NDArray[np.float64]
 
 

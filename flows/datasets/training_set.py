@@ -149,13 +149,16 @@ class Split:
     by_time: bool = True
 
     def holds_both(self, labels: Labels, least: int = MIN_IN_TIME) -> bool:
-        """Return True if every part has at least so many rows of either label."""
+        """Return True if every part has at least so many rows of either label.
+
+        Labels are bool [rows].
+        """
         parts = (self.fitting, self.stopping, self.calibration, self.held_out)
         counts = [(int(labels[part].sum()), int((~labels[part]).sum())) for part in parts]
         return all(min(count) >= least for count in counts)
 
     def limit(self, kept: NDArray[np.bool_]) -> "Split":
-        """Return the split of the kept rows alone."""
+        """Return the split of the rows chosen by `kept`, bool [rows]."""
         return Split(
             fitting=self.fitting & kept,
             stopping=self.stopping & kept,
@@ -171,7 +174,10 @@ def find_input(name: str) -> int:
 
 
 def place_individuals(individuals: pl.Series) -> NDArray[np.int64]:
-    """Return the part of each row's individual, in the order of the shares; 3 is fitted on."""
+    """Return the part of each row's individual, in the order of the shares; 3 is fitted on.
+
+    Int64 [rows].
+    """
     position = individuals.str.slice(4, 8).str.to_integer(base=16).to_numpy() / 0x100000000
     edges = np.cumsum([HELD_OUT_SHARE, CALIBRATION_SHARE, STOPPING_SHARE])
     return np.searchsorted(edges, position, side="right")

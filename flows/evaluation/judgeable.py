@@ -80,7 +80,10 @@ def measure_miss(interval: Interval) -> float:
 
 
 def bound_ratio(held_out: HeldOut, chosen: Mask) -> Interval:
-    """Return the interval of observed over expected outcomes of the chosen rows."""
+    """Return the interval of observed over expected outcomes of the chosen rows.
+
+    The mask is bool [rows].
+    """
     return _bootstrap(
         held_out,
         chosen,
@@ -114,7 +117,10 @@ def judge_groups(
 
 
 def bound_relative_recall(held_out: HeldOut, inside: Mask, threshold: float) -> Interval:
-    """Return the interval of a group's recall over that of everyone else."""
+    """Return the interval of a group's recall over that of everyone else.
+
+    The mask is bool [rows].
+    """
     if inside.all():
         return (1.0, 1.0)
     flagged = held_out.probabilities >= threshold

@@ -37,7 +37,7 @@ class OneSidedLabelsError(ValueError):
 def compute_metrics(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
     """Return every metric by name; raises OneSidedLabelsError if one outcome is absent.
 
-    Both arrays have one value for each row: labels bool, probabilities from 0 to 1.
+    Labels are bool [rows], probabilities float64 [rows] from 0 to 1.
     """
     if labels.all() or not labels.any():
         raise OneSidedLabelsError(f"all {len(labels)} rows have the same outcome")
@@ -65,7 +65,10 @@ def fit_recalibration(labels: Labels, probabilities: Probabilities) -> tuple[flo
 
 
 def measure_ece(labels: Labels, probabilities: Probabilities) -> float:
-    """Return the expected calibration error over equally filled bins."""
+    """Return the expected calibration error over equally filled bins.
+
+    Labels are bool [rows], probabilities float64 [rows]; 0 to 1.
+    """
     order = np.argsort(probabilities, kind="stable")
     bins = np.array_split(order, min(CALIBRATION_BINS, len(order)))
     gaps = [abs(labels[rows].mean() - probabilities[rows].mean()) * len(rows) for rows in bins]
@@ -84,7 +87,8 @@ def measure_top_share(
 def measure_net_benefit(labels: Labels, probabilities: Probabilities, threshold: float) -> float:
     """Return the net benefit of reviewing everyone at or above `threshold`, per individual.
 
-    Source: Vickers and Elkin 2006, decision curve analysis.
+    Source: Vickers and Elkin 2006, decision curve analysis. Labels are bool [rows], probabilities
+    float64 [rows].
     """
     flagged = probabilities >= threshold
     true_positives = float((flagged & labels).mean())
@@ -111,7 +115,8 @@ def draw_bootstrap_rows(
 ) -> list[NDArray[np.int64]]:
     """Draw individuals with replacement and return the rows of each round.
 
-    Rows of one individual are alike: drawing rows would make intervals too narrow.
+    Rows of one individual are alike: drawing rows would make intervals too narrow. Each round is
+    int64 [drawn rows].
     """
     rng = np.random.default_rng(seed)
     _, person, counts = np.unique(individuals, return_inverse=True, return_counts=True)

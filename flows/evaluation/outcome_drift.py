@@ -81,7 +81,10 @@ def measure_performance(labelled: Labelled, rounds: int = BOOTSTRAP_ROUNDS) -> P
 
 
 def measure_ratio(labels: Labels, probabilities: Probabilities) -> float:
-    """Return observed over expected outcomes."""
+    """Return observed over expected outcomes.
+
+    Labels are bool [rows], probabilities float64 [rows].
+    """
     return float(labels.mean() / max(probabilities.mean(), 1e-9))
 
 

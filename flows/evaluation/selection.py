@@ -44,8 +44,9 @@ def select_members(
 ) -> list[Decision]:
     """Add members to the baseline, the best first, while one gains beyond its interval.
 
-    Returns a decision for every member but the baseline, in the order they were taken;
-    those left out come last, the largest gain first.
+    Returns a decision for every member but the baseline, in the order they were taken; those left
+    out come last, the largest gain first. Every member's probabilities are float64 [rows], labels
+    bool [rows].
     """
     rounds = draw_bootstrap_rows(individuals, seed, SELECTION_ROUNDS)
     chosen: list[str] = [baseline]

@@ -101,7 +101,10 @@ def assemble_release(
     lineage: dict[str, Any],
     run_id: str,
 ) -> ReleaseManifest:
-    """Return the manifest of a release; `probabilities` are of people its members did not see."""
+    """Return the manifest of a release; `probabilities` are of people its members did not see.
+
+    Float64 [rows] for each member.
+    """
     return ReleaseManifest(
         created_at=datetime.now(UTC),
         training_run_id=run_id,
@@ -127,7 +130,10 @@ def predict_all(members: Predictors, rows: ModelRows) -> dict[str, Probabilities
 def predict_weighed(
     members: Predictors, stacker: Stacker, rows: ModelRows
 ) -> dict[str, Probabilities]:
-    """Ask the members with a weight; where none has one, the first, to have a row for a row."""
+    """Ask the members with a weight; where none has one, the first, to have a row for a row.
+
+    Float64 [rows] for each member.
+    """
     weighed = [name for name in members if name in stacker.coefficients] or list(members)[:1]
     return predict_all({name: members[name] for name in weighed}, rows)
 
@@ -135,7 +141,7 @@ def predict_weighed(
 def predict_release(
     members: Predictors, manifest: ReleaseManifest, rows: ModelRows
 ) -> Probabilities:
-    """Return the calibrated probability of the priority's outcome for each row."""
+    """Return the calibrated probability of the priority's outcome for each row. Float64 [rows]."""
     return predict_head(members, manifest.priority, rows)
 
 

@@ -44,8 +44,8 @@ def choose_calibration(
 ) -> Calibration:
     """Return the kind of map with the lowest log loss on later months of other individuals.
 
-    Fitted on every row given. Raises TooFewOutcomesError when a part would have to be learnt
-    from one outcome alone.
+    Fitted on every row given. Raises TooFewOutcomesError when a part would have to be learnt from
+    one outcome alone. Probabilities are float64 [rows], labels bool [rows].
     """
     folds = divide_rows(labels, individuals, index_dates)
     losses = dict.fromkeys(MAPS, 0.0)
@@ -62,7 +62,7 @@ def divide_rows(labels: Labels, individuals: pl.Series, index_dates: pl.Series) 
 
     The asked ones come after the learnt ones' outcomes were known, as in use; where there are too
     few months for that, from any month. Raises TooFewOutcomesError where a part would lack one of
-    the outcomes.
+    the outcomes. Rows are int64 positions.
     """
     people = individuals.to_numpy()
     if len(np.unique(people)) >= FOLDS:

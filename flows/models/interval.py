@@ -123,7 +123,10 @@ def make_interval(margin: float, widths: Probabilities | None = None) -> RefitIn
 
 
 def measure_margin(ours: Probabilities, bounds: Bounds, straying: Probabilities) -> float:
-    """Return by how much the refits' ends must be moved so that COVERAGE of the rows are held."""
+    """Return by how much the refits' ends must be moved so that COVERAGE of the rows are held.
+
+    Float64 [rows]; `straying` is in log-odds, as the margin is.
+    """
     other = to_log_odds(ours) + straying
     beyond = np.maximum(to_log_odds(bounds.low) - other, other - to_log_odds(bounds.high))
     return float(np.quantile(beyond, COVERAGE))

@@ -308,7 +308,10 @@ class RefittedRegression:
 
 
 def find_rising(data: FittingData, pieces: list[tuple[int, float, float]]) -> NDArray[np.bool_]:
-    """Return which of the fitted columns may have no coefficient below zero."""
+    """Return which of the fitted columns may have no coefficient below zero.
+
+    Bool [fitted columns].
+    """
     names = [*data.names, *[""] * len(data.names), *(data.names[column] for column, _, _ in pieces)]
     return np.isin(names, MONOTONE_COLUMNS)
 

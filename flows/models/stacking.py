@@ -30,7 +30,7 @@ OPERATING_POINTS = {
 def fit_stacker(predictions: Mapping[str, Probabilities], labels: Labels) -> Stacker:
     """Weigh the members by logistic regression on log-odds, no weight below zero.
 
-    Probabilities and labels have one value for each row, in the same order.
+    Every member's probabilities are float64 [rows], labels bool [rows], in the same order.
     """
     names = list(predictions)
     columns = np.column_stack([to_log_odds(predictions[name]) for name in names])
