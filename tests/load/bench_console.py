@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from infra.local.ports import choose_port
 from infra.local.postgres import remove_root_state, start_postgres
+from monitoring.logging import configure_logging
 from serving.app import create_app
 from serving.auth.sign_in_tickets import issue_sign_in_link
 from serving.database.migrate import upgrade
@@ -121,6 +122,7 @@ def main() -> None:
         )
         statements: list[str] = []
         with TestClient(create_app(settings, MemoryReader())) as client:
+            configure_logging("ERROR", settings.log_format)
             watch(client, statements)
             sign_in(client, engine, settings)
             print_pages(client, engine, statements)
