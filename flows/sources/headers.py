@@ -6,7 +6,9 @@ name, Qualtrics' two extra rows); else the message says what to change.
 
 import csv
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from feature_repo.instruments import ITEM_COLUMNS
 from flows.sources.batch import UnreadableFileError
@@ -27,8 +29,8 @@ OTHER_IDS = re.compile(
     re.IGNORECASE,
 )
 OTHER_ITEMS = re.compile(r"(phq|gad)_?\d?_?(?:item)?_?\d{1,2}", re.IGNORECASE)
-#: Names of columns that a report may repeat.
-PLAIN_NAME = re.compile(r"(?=.{1,40}$)[a-z]+[0-9]*(?:_[a-z0-9]+)*")
+#: Likeness, by difflib, from which a name is a misspelt one of the contract.
+MIN_LIKENESS = 0.75
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def _name_uniquely(file: SourceFile, names: list[str]) -> list[str]:
     plain = [name.strip().lower() for name in names]
     doubled = sorted({name for name in plain if name and plain.count(name) > 1})
     if doubled:
-        raise UnreadableFileError(f"{file.label}: column {', '.join(doubled)} is there twice")
+        columns = (_describe_column(name, plain.index(name) + 1) for name in doubled)
+        raise UnreadableFileError(f"{file.label}: named twice in the header: {', '.join(columns)}")
     return [name or f"(column {number})" for number, name in enumerate(plain, 1)]
 
 
@@ -115,11 +118,26 @@ def list_columns(table: Table) -> tuple[str, ...]:
 
 
 def list_unknown(file: SourceFile, present: list[str]) -> list[str]:
-    """Return the columns of a file that the contract does not contain.
+    """Return the columns of a file that the contract does not contain, in their order.
 
-    A name that is not in snake_case becomes `(unnamed)`: in a file without a header it may be a
-    person's.
+    A name is repeated where it is made of words of the contract, or nearly is one of its names.
+    Any other may be a person's name, so the column is given by its number, counting from 1.
     """
     columns = list_columns(TABLES[str(file.table)])
-    unknown = {name for name in set(present) - set(columns) if not name.startswith("(column ")}
-    return sorted({name if PLAIN_NAME.fullmatch(name) else "(unnamed)" for name in unknown})
+    return [
+        _describe_column(name, number)
+        for number, name in enumerate(present, 1)
+        if name not in columns and not name.startswith("(column ")
+    ]
+
+
+def _describe_column(name: str, number: int) -> str:
+    known = {column for table in TABLES.values() for column in list_columns(table)}
+    is_like = get_close_matches(name, known, 1, MIN_LIKENESS)
+    is_safe = bool(is_like) or _split_words([name]) <= _split_words(known)
+    return name if is_safe else f"column {number}"
+
+
+def _split_words(names: Iterable[str]) -> set[str]:
+    """Return the words of names in snake_case, without their digits."""
+    return {re.sub(r"[0-9]", "", word) for name in names for word in name.split("_")}
