@@ -78,7 +78,7 @@ class PostgresReader:
 
     def _query(self, statement: PreparedStatement, keys: Iterable[bytes]) -> Rows:
         if self._engine is None:
-            self._engine = _connect(self._deadline_seconds)
+            self._engine = connect_online_store(self._deadline_seconds)
         with self._engine.connect() as connection:
             return statement.execute(connection, list(keys))
 
@@ -178,7 +178,7 @@ def erase_online_rows(views: Sequence[str], *individuals: str) -> dict[str, int]
     configuration = read_store_configuration()
     if configuration["online_store"]["type"] != "postgres":
         raise FeatureStoreUnavailableError("only a PostgreSQL online store can be erased from")
-    engine = _connect(ERASURE_SECONDS)
+    engine = connect_online_store(ERASURE_SECONDS)
     keys = {"keys": [serialise_entity_key(individual) for individual in individuals]}
     try:
         with engine.connect() as connection:
@@ -198,7 +198,7 @@ def _erase_rows(connection: Connection, table: str, keys: dict[str, list[bytes]]
     return connection.exec_driver_sql(statement, keys).rowcount
 
 
-def _connect(deadline_seconds: float) -> Engine:
+def connect_online_store(deadline_seconds: float) -> Engine:
     """Return an engine of the store that feature_store.yaml's variables name.
 
     Raises KeyError where the environment does not name one.
