@@ -45,7 +45,7 @@ from flows.sources.contract import CONSENTS, EMR_EVENTS, PEOPLE, TABLES, Table
 from flows.sources.delimited import list_unknown_columns
 from flows.sources.drop import Drop, SourceFile, find_files
 from flows.sources.fhir_context import gather_context
-from flows.sources.locations import check_location, find_import_root, split_locations
+from flows.sources.locations import DropLocation, check_location, find_import_root, split_locations
 from flows.sources.pseudonymise import PersonKey
 from serving.settings import Settings, get_settings
 
@@ -69,7 +69,7 @@ PASSING_ERRORS = (OSError, DeltaError, OperationalError)
 
 @flow(name="ingestion", timeout_seconds=12 * 3600, **NOTIFICATION_HOOKS)
 def ingest(
-    drop: str,
+    drop: DropLocation,
     max_quarantined_share: float = MAX_QUARANTINED_SHARE,
     max_withheld_share: float = MAX_WITHHELD_SHARE,
 ) -> Any:
@@ -106,7 +106,10 @@ def _prepare(drop: str, settings: Settings) -> Run:
         now=datetime.now(UTC),
         lake_url=settings.lake_url,
         staging=open_staging(settings.lake_url),
-        key=PersonKey(settings.anonymization_salt.get_secret_value()),
+        key=PersonKey(
+            settings.anonymization_salt.get_secret_value(),
+            folds_case=settings.folds_case_of_ids,
+        ),
         drop=contents,
         context=gather_context(contents.fhir),
     )

@@ -7,10 +7,10 @@ import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from serving.audit import Event, record
 from serving.database.sessions import open_session
+from serving.database.threads import run_apart
 from serving.errors import (
     NotFoundError,
     Principal,
@@ -130,7 +130,7 @@ class EhrCheck(PermissionCheck):
             return EhrCaller(principal, read_request_id(request))
         require_ehr_clients(services)
         audience = f"{services.settings.public_url}{request.url.path}"
-        client = await run_in_threadpool(admit_client, services, token, audience)
+        client = await run_apart(admit_client, services, token, audience)
         principal = Principal(client.user_id, Role.CLINICIAN)
         structlog.contextvars.bind_contextvars(user_id=principal.user_id)
         if self._scope not in client.scopes:

@@ -17,6 +17,7 @@ import pytest
 
 from infra.local.postgres import remove_root_state
 from infra.local.secrets import read_env_file
+from tests.fixtures.local_runs import read_until_ready, start_local_run
 
 pytestmark = pytest.mark.nightly
 
@@ -52,16 +53,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
         if not entry.name.startswith("."):
             (folder / entry.name).symlink_to(entry)
     state = folder / ".mhras"
-    command = [sys.executable, "-m", "infra.local", "--state", str(state), "--people", "1500"]
-    stack = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert stack.stdout is not None
-    shown = ""
-    while "Ctrl-C" not in shown:
-        line = stack.stdout.readline()
-        assert line, shown
-        shown += line
+    stack = start_local_run(folder, state, "--people", "1500")
+    shown = read_until_ready(stack)
     (api,) = re.findall(r"(http://\S+)/docs", shown)
     yield Checkout(folder, api)
     stack.send_signal(signal.SIGINT)

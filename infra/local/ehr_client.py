@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import time
 import uuid
 from pathlib import Path
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import ECAlgorithm
 
+from infra.local.secrets import write_private_file
 from serving.fhir.clients import SCOPES
 
 CLIENT_ID = "demo-ehr"
@@ -52,9 +52,8 @@ def register_demo_client(state: Path) -> Path:
 def write_private_key(path: Path) -> None:
     """Write a new P-384 key as PEM, readable by its owner only."""
     key = ec.generate_private_key(ec.SECP384R1())
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_private_file(path, pem.decode())
 
 
 def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -77,8 +77,6 @@ class LocalStack:
         return {
             "DATABASE_URL": self.api_database_url,
             **self.mlflow_reviewer,
-            "EHR_CLIENTS_FILE": str(register_demo_client(self.state)),
-            "PUBLIC_URL": self.url("api"),
             # The API verifies releases; it cannot sign one.
             "RELEASE_SIGNING_KEY": "",
             "MLFLOW_PROMOTER_USERNAME": admin["MLFLOW_TRACKING_USERNAME"],
@@ -251,6 +249,8 @@ def _make_environment(
         **secrets,
         "RELEASE_PUBLIC_KEYS": Signer(secrets["RELEASE_SIGNING_KEY"]).public_key,
         "MHRAS_ENV": "development",
+        "EHR_CLIENTS_FILE": str(register_demo_client(state)),
+        "PUBLIC_URL": f"http://127.0.0.1:{ports['api']}",
         # A drop may hold real people; without one all people are simulated.
         "MHRAS_SIMULATED_DATA": str(not (state / DROPPED).exists()),
         "PREFECT_UI_URL": f"http://127.0.0.1:{ports['prefect']}",

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from feature_repo.consent_terms import SCREENING
+from serving.database.rows import describe_row
 from serving.database.tables import Consent
 from serving.fhir.elements import Resource, make_code, make_id
 
@@ -25,18 +26,7 @@ PATIENT_CONSENT = make_code("http://loinc.org", "59284-0")
 def list_consents(session: Session, anonymized_id: str) -> list[dict[str, Any]]:
     """Return the columns of a person's consents, oldest first."""
     statement = select(Consent).where(Consent.anonymized_id == anonymized_id)
-    rows = session.scalars(statement.order_by(Consent.granted_at))
-    return [
-        {
-            "anonymized_id": row.anonymized_id,
-            "granted_at": row.granted_at.isoformat(),
-            "expires_at": row.expires_at.isoformat(),
-            "withdrawn_at": row.withdrawn_at.isoformat() if row.withdrawn_at else None,
-            "data_types": row.data_types,
-            "purposes": row.purposes,
-        }
-        for row in rows
-    ]
+    return [describe_row(row) for row in session.scalars(statement.order_by(Consent.granted_at))]
 
 
 def make_consent(consent: Mapping[str, Any], subject: Resource, at: datetime) -> Resource:

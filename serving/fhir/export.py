@@ -40,28 +40,22 @@ def _make_resources(
     yield make_patient(anonymized_id)
     for consent in held["consents"]:
         yield make_consent(consent, subject, at)
-    overridden = _list_overridden(held)
     for prediction in held["predictions"]:
-        yield make_risk_assessment(prediction, subject, prediction["id"] in overridden)
-        yield from _trace(prediction, held)
+        number = prediction["id"]
+        amendments = _find_amendments(number, held)
+        yield make_risk_assessment(prediction, subject, bool(amendments))
+        target = refer_to_assessment(number, f"urn:uuid:{number}")
+        yield from make_provenances(prediction, amendments, target)
     for review in held["reviews"]:
         yield _make_task(review, subject)
 
 
-def _trace(prediction: Mapping[str, Any], held: Mapping[str, Any]) -> list[Resource]:
-    number = prediction["id"]
+def _find_amendments(number: str, held: Mapping[str, Any]) -> list[Resource]:
     overrides, reviews = (
         (row for row in held[kind] if row["prediction_id"] == number)
         for kind in ("crisis_overrides", "reviews")
     )
-    target = refer_to_assessment(number, f"urn:uuid:{number}")
-    return make_provenances(prediction, describe_amendments(overrides, reviews), target)
-
-
-def _list_overridden(held: Mapping[str, Any]) -> set[str]:
-    """Return the ids of predictions that a clinician has put into another band."""
-    decided = [review for review in held["reviews"] if review["new_band"] is not None]
-    return {decision["prediction_id"] for decision in (*held["crisis_overrides"], *decided)}
+    return describe_amendments(overrides, reviews)
 
 
 def _make_task(review: Mapping[str, Any], subject: Resource) -> Resource:

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from serving.database.rows import describe_row
 from serving.database.tables import CrisisOverride, ReviewItem
 from serving.fhir.elements import (
     PREDICTION_SYSTEM,
@@ -19,7 +20,6 @@ from serving.fhir.elements import (
     make_code,
     make_concept,
     make_id,
-    write_instant,
 )
 from serving.fhir.override_reasons import OUR_SYSTEM
 
@@ -36,8 +36,8 @@ def make_provenances(
 ) -> list[Resource]:
     """Return the Provenance of a prediction's creation, then one of each amendment.
 
-    `prediction` holds columns; `amendments` are those of `describe_amendments`; `target` is the
-    reference to the RiskAssessment with its identifier (`refer_to_assessment`).
+    `prediction` holds columns as `describe_row` gives them; `amendments` are those of
+    `describe_amendments`; `target` is the reference of `refer_to_assessment`.
     """
     created = _make_creation(prediction, target)
     return [created, *(_make_amendment(amendment, target) for amendment in amendments)]
@@ -53,7 +53,7 @@ def list_amendments(session: Session, prediction_id: UUID) -> list[Resource]:
     overrides = select(CrisisOverride).where(CrisisOverride.prediction_id == prediction_id)
     reviews = select(ReviewItem).where(ReviewItem.prediction_id == prediction_id)
     return describe_amendments(
-        map(vars, session.scalars(overrides)), map(vars, session.scalars(reviews))
+        map(describe_row, session.scalars(overrides)), map(describe_row, session.scalars(reviews))
     )
 
 
@@ -68,8 +68,8 @@ def describe_amendments(overrides: Iterable[Row], reviews: Iterable[Row]) -> lis
 
 def _describe_override(row: Row) -> Resource:
     return {
-        "id": str(row["id"]),
-        "recorded": write_instant(row["created_at"]),
+        "id": row["id"],
+        "recorded": row["created_at"],
         "user_id": row["user_id"],
         "reason": "crisis-override",
         "text": "Crisis override",
@@ -78,8 +78,8 @@ def _describe_override(row: Row) -> Resource:
 
 def _describe_decision(row: Row) -> Resource:
     return {
-        "id": str(row["id"]),
-        "recorded": write_instant(row["decided_at"]),
+        "id": row["id"],
+        "recorded": row["decided_at"],
         "user_id": row["decided_by"],
         "reason": row["reason_code"],
         "text": f"Review decision; new band {row['new_band']}",
@@ -89,10 +89,10 @@ def _describe_decision(row: Row) -> Resource:
 def _make_creation(prediction: Row, target: Resource) -> Resource:
     release = str(prediction["release_version"] or WITHOUT_RELEASE)
     source = {"identifier": {"system": RELEASE_SYSTEM, "value": release}}
-    moment = write_instant(prediction["created_at"])
+    moment = prediction["created_at"]
     return {
         "resourceType": "Provenance",
-        "id": make_id("provenance", str(prediction["id"])),
+        "id": make_id("provenance", prediction["id"]),
         "target": [target],
         "occurredDateTime": moment,
         "recorded": moment,

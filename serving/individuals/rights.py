@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from serving.audit.trail import REVIEW_LIST
 from serving.consent.changes import list_history
+from serving.database.rows import describe_row
 from serving.database.tables import (
     AuditRow,
     Base,
@@ -81,7 +82,7 @@ def collect_everything(session: Session, anonymized_id: str) -> dict[str, Any]:
     return {
         "consents": _collect(session, Consent, anonymized_id, "granted_at"),
         "consent_notices": _collect(session, ConsentNotice, anonymized_id, "noticed_at"),
-        "consent_history": [_to_dict(row) for row in list_history(session, anonymized_id)],
+        "consent_history": [describe_row(row) for row in list_history(session, anonymized_id)],
         "predictions": _collect(session, Prediction, anonymized_id, "created_at"),
         "reviews": _collect(session, ReviewItem, anonymized_id, "created_at"),
         "review_events": _collect(session, ReviewEvent, anonymized_id, "created_at"),
@@ -96,17 +97,7 @@ def _collect(
 ) -> list[dict[str, Any]]:
     columns = table.__table__.c
     statement = select(table).where(columns.anonymized_id == anonymized_id)
-    return [_to_dict(row) for row in session.scalars(statement.order_by(columns[order]))]
-
-
-def _to_dict(row: Base) -> dict[str, Any]:
-    return {name: _settle(getattr(row, name)) for name in row.__table__.columns.keys()}  # noqa: SIM118
-
-
-def _settle(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value) if isinstance(value, UUID) else value
+    return [describe_row(row) for row in session.scalars(statement.order_by(columns[order]))]
 
 
 def describe_export(anonymized_id: str, held: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,12 +28,17 @@ class NoProductionVersionError(Exception):
 class Registry:
     """A connection to the MLflow server at `tracking_uri` (http or https), with its login."""
 
-    def __init__(self, tracking_uri: str, login: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        login: tuple[str, str] | None = None,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
         # trust_env: the registry is inside; no proxy may come between.
         self._client = httpx.Client(
             base_url=tracking_uri,
             auth=login,
-            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(read_seconds, connect=CONNECT_SECONDS),
             trust_env=False,
         )
 

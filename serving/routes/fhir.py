@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from serving.audit import Event, record
 from serving.audit.trail import PREDICTION_VIEW
+from serving.database.rows import describe_row
 from serving.database.sessions import open_session
 from serving.database.tables import Prediction
 from serving.dependencies import (
@@ -27,9 +28,9 @@ from serving.errors import UnusableError
 from serving.fhir.bundles import Entry, answer_transaction, read_entries
 from serving.fhir.capability import make_capability_statement
 from serving.fhir.elements import Resource, make_search_set, make_subject
-from serving.fhir.operation_outcomes import FhirResponse, describe_outcomes
+from serving.fhir.operation_outcomes import READ_PROBLEMS, FhirResponse, describe_outcomes
 from serving.fhir.reading import choose_current, read_surveys
-from serving.fhir.risk_assessments import make_risk_assessment, read_columns
+from serving.fhir.risk_assessments import make_risk_assessment
 from serving.fhir.screening import (
     EhrCaller,
     require_one_person,
@@ -60,7 +61,6 @@ router = APIRouter(
     default_response_class=FhirResponse,
 )
 
-READ_PROBLEMS = describe_outcomes(401, 403, 404, 422, 429, 500, 503, 504)
 SENT_PROBLEMS = describe_outcomes(401, 403, 404, 409, 413, 422, 429, 500, 503, 504)
 FORM = "application/x-www-form-urlencoded"
 
@@ -132,15 +132,15 @@ def search(
     details = {"results": len(predictions)}
     event = Event(PREDICTION_VIEW, "search_risk_assessments", wanted.anonymized_id, (), details)
     record(session, caller.principal, caller.request_id, event)
-    address = f"{settings.public_url}/fhir/RiskAssessment"
-    return FhirResponse(make_search_set(make_assessments(session, predictions), address, None))
+    assessments = make_assessments(session, predictions)
+    return FhirResponse(make_search_set(assessments, settings.public_url, "RiskAssessment"))
 
 
 def make_assessments(session: Session, predictions: Sequence[Prediction]) -> list[Resource]:
     amended = list_amended(session, [prediction.id for prediction in predictions])
     return [
         make_risk_assessment(
-            read_columns(prediction),
+            describe_row(prediction),
             make_subject(prediction.anonymized_id),
             prediction.id in amended,
         )
@@ -194,7 +194,7 @@ async def screen_entries(
 
 def read_prediction(services: Services, prediction_id: UUID) -> dict[str, Any]:
     with open_session(services.engine) as session:
-        return read_columns(find_prediction(session, prediction_id))
+        return describe_row(find_prediction(session, prediction_id))
 
 
 def locate(resource: Resource, settings: Settings) -> str:

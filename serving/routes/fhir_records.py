@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from serving.audit.trail import AUDIT_ACCESS, CONSENT_VIEW, Event
+from serving.database.rows import describe_row
 from serving.dependencies import (
     AccessHistoryReader,
     ConsentReader,
@@ -21,9 +22,8 @@ from serving.errors import UnusableError
 from serving.fhir.audit_events import make_audit_event
 from serving.fhir.consents import list_consents, make_consent
 from serving.fhir.elements import make_search_set, make_subject
-from serving.fhir.operation_outcomes import FhirResponse, describe_outcomes
+from serving.fhir.operation_outcomes import READ_PROBLEMS, FhirResponse
 from serving.fhir.provenance import list_amendments, make_provenances, refer_to_assessment
-from serving.fhir.risk_assessments import read_columns
 from serving.fhir.screening import require_own
 from serving.fhir.searching import MOST_RESULTS, Dates, Reference, read_dates, read_patient
 from serving.http.parameters import AnonymizedId
@@ -39,11 +39,11 @@ router = APIRouter(
     default_response_class=FhirResponse,
 )
 
-PROBLEMS = describe_outcomes(401, 403, 404, 422, 429, 500, 503, 504)
+
 TARGET = re.compile(r"(?:.*/)?RiskAssessment/(?P<id>[0-9a-fA-F-]{36})")
 
 
-@router.get("/AuditEvent", responses=PROBLEMS)
+@router.get("/AuditEvent", responses=READ_PROBLEMS)
 def search_audit_events(
     patient: Annotated[AnonymizedId, Query(description="The person's pseudonym.")],
     trail: Trail,
@@ -56,11 +56,10 @@ def search_audit_events(
     rows = list_accesses(session, patient, None, MOST_RESULTS, read_dates(date))
     trail.record(Event(AUDIT_ACCESS, "search_audit_events", patient))
     events = [make_audit_event(row, patient) for row in rows]
-    address = f"{services.settings.public_url}/fhir/AuditEvent"
-    return FhirResponse(make_search_set(events, address, None))
+    return FhirResponse(make_search_set(events, services.settings.public_url, "AuditEvent"))
 
 
-@router.get("/Consent", responses=PROBLEMS)
+@router.get("/Consent", responses=READ_PROBLEMS)
 def search_consents(
     caller: ConsentReader,
     trail: Trail,
@@ -73,11 +72,10 @@ def search_consents(
     trail.record(Event(CONSENT_VIEW, "search_consents", anonymized_id, ["consent"]))
     now, subject = datetime.now(UTC), make_subject(anonymized_id)
     consents = [make_consent(row, subject, now) for row in list_consents(session, anonymized_id)]
-    address = f"{services.settings.public_url}/fhir/Consent"
-    return FhirResponse(make_search_set(consents, address, None))
+    return FhirResponse(make_search_set(consents, services.settings.public_url, "Consent"))
 
 
-@router.get("/Provenance", responses=PROBLEMS)
+@router.get("/Provenance", responses=READ_PROBLEMS)
 def search_provenance(
     caller: ProvenanceReader,
     trail: Trail,
@@ -90,10 +88,9 @@ def search_provenance(
     require_own(prediction, caller)
     record_viewing(trail, prediction, "search_provenance")
     reference = refer_to_assessment(str(prediction.id), f"RiskAssessment/{prediction.id}")
-    columns = read_columns(prediction)
+    columns = describe_row(prediction)
     listed = make_provenances(columns, list_amendments(session, prediction.id), reference)
-    address = f"{services.settings.public_url}/fhir/Provenance"
-    return FhirResponse(make_search_set(listed, address, None))
+    return FhirResponse(make_search_set(listed, services.settings.public_url, "Provenance"))
 
 
 def read_target(target: str) -> UUID:
