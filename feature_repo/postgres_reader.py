@@ -30,7 +30,8 @@ _KEY_HEAD = b"".join(
 ERASURE_SECONDS = 30.0
 
 #: How PostgreSQL's int4send writes a length, and protobuf a float: field 6, four bytes.
-_LENGTH, _FLOAT, _FLOAT_TAG = struct.Struct(">i"), struct.Struct("<f"), 6 << 3 | 5
+_LENGTH, _FLOAT = struct.Struct(">i"), struct.Struct("<f")
+FLOAT_TAG = 6 << 3 | 5
 
 #: One plan for any number of individuals. A few at once look to the planner like reason to read
 #: whole tables, and to start workers: ten milliseconds for what takes a tenth of one.
@@ -79,7 +80,7 @@ class PostgresReader:
 
     def _query(self, statement: PreparedStatement, keys: Iterable[bytes]) -> Rows:
         if self._engine is None:
-            self._engine = connect_online_store(self._deadline_seconds)
+            self._engine = _connect(self._deadline_seconds)
         with self._engine.connect() as connection:
             return statement.execute(connection, list(keys))
 
@@ -128,7 +129,7 @@ def unpack(packed: bytes) -> Iterator[bytes]:
 def decode_value(name: str, stored: bytes) -> float | list[float] | str | None:
     """Return what a serialised `feast.types.Value` holds; raises FeatureStoreUnavailableError."""
     # Nearly every value is a single float: its tag, then its four bytes.
-    if len(stored) == _FLOAT.size + 1 and stored[0] == _FLOAT_TAG:
+    if len(stored) == _FLOAT.size + 1 and stored[0] == FLOAT_TAG:
         (number,) = _FLOAT.unpack_from(stored, 1)
         return float(number)
     value = make_value_type().FromString(stored)
@@ -179,7 +180,7 @@ def erase_online_rows(views: Sequence[str], *individuals: str) -> dict[str, int]
     configuration = read_store_configuration()
     if configuration["online_store"]["type"] != "postgres":
         raise FeatureStoreUnavailableError("only a PostgreSQL online store can be erased from")
-    engine = connect_online_store(ERASURE_SECONDS)
+    engine = _connect(ERASURE_SECONDS)
     keys = {"keys": [serialise_entity_key(individual) for individual in individuals]}
     try:
         with engine.connect() as connection:
@@ -199,7 +200,7 @@ def _erase_rows(connection: Connection, table: str, keys: dict[str, list[bytes]]
     return connection.exec_driver_sql(statement, keys).rowcount
 
 
-def connect_online_store(deadline_seconds: float) -> Engine:
+def _connect(deadline_seconds: float) -> Engine:
     """Return an engine of the store that feature_store.yaml's variables name.
 
     Raises KeyError where the environment does not name one.

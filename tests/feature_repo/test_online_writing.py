@@ -26,7 +26,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 VIEWS = (definitions.survey_history, definitions.weekly_sequence, definitions.sequence_outputs)
 FLOATS = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)
 WEEKS = st.none() | st.lists(
-    st.floats(width=32, allow_infinity=False), min_size=SEQUENCE_WEEKS, max_size=SEQUENCE_WEEKS
+    st.none() | st.floats(width=32, allow_infinity=False), min_size=SEQUENCE_WEEKS, max_size=SEQUENCE_WEEKS
 )
 KINDS = {pl.Float32: FLOATS, pl.List(pl.Float32): WEEKS, pl.String: st.none() | st.text("äb'c0")}
 
@@ -82,20 +82,11 @@ def read_stored(online, view) -> dict[tuple[bytes, str], tuple[Any, ...]]:
     return {(bytes(row[0]), row[1]): (bytes(row[2]), *row[3:]) for row in rows}
 
 
-def leave_out_texts_of_numbers(stored, view):
-    """Feast repeats numbers as text for its search of documents, which no number is part of."""
-    kinds = list_columns(view)
-    return {
-        key: (value, shown if kinds[key[1]] == pl.String else None, *moments)
-        for key, (value, shown, *moments) in stored.items()
-    }
-
-
 # Refusals
 
 
 def test_a_name_that_is_no_pseudonym_is_not_written():
-    with pytest.raises(ValueError, match="no pseudonym"):
+    with pytest.raises(ValueError, match="not a pseudonym"):
         serialise_keys(pl.Series(["a" * 32, "Anna"]))
 
 
@@ -133,7 +124,7 @@ def test_every_row_is_stored_as_feast_stores_it(online, writer, drawn):
     writer.write(view.name, list_features(view), frame)
     ours = read_stored(online, view)
     FeastWriter().write(view.name, list_features(view), frame)
-    theirs = leave_out_texts_of_numbers(read_stored(online, view), view)
+    theirs = read_stored(online, view)
 
     assert ours == theirs
 
