@@ -148,8 +148,9 @@ def pack_number(number: float | None) -> bytes:
 
 def pack_numbers(numbers: Sequence[float | None]) -> bytes:
     """Return a list, NaN where a number in it is unknown; lists have no text."""
-    known = [math.nan if number is None else number for number in numbers]
-    return _measure(make_value_type()(float_list_val={"val": known}).SerializeToString()) + _NULL
+    # Feast writes one NaN only; others differ in their sign and in bits without a meaning.
+    alike = [math.nan if each is None or math.isnan(each) else each for each in numbers]
+    return _measure(make_value_type()(float_list_val={"val": alike}).SerializeToString()) + _NULL
 
 
 def pack_text(text: str) -> bytes:
