@@ -23,6 +23,8 @@ from feature_repo.pseudonyms import PSEUDONYM_PATTERN
 
 #: How long one statement may take.
 WRITE_SECONDS = 300
+#: How full an insert makes a page of a table; the rest holds the next night's versions of its rows.
+FILL_PERCENT = 45
 SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
 COLUMNS = ("entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts")
@@ -85,6 +87,18 @@ class PostgresWriter:
             cursor.execute(sql.SQL(_MERGE).format(table=table, columns=columns))
             return cursor.rowcount
 
+    def reserve_space_for_updates(self, views: Sequence[str]) -> None:
+        """Leave room in the pages of views' tables, once Feast has created them.
+
+        Nearly every row of a view with a time to live changes each night. An update that fits
+        into its page touches no index.
+        """
+        with self._connection.transaction():
+            for view in views:
+                table = sql.Identifier(f"{self._project}_{view}")
+                statement = sql.SQL("ALTER TABLE {} SET (fillfactor = {})")
+                self._connection.execute(statement.format(table, sql.Literal(FILL_PERCENT)))
+
     def close(self) -> None:
         self._connection.close()
 
@@ -102,18 +116,22 @@ def _connect() -> psycopg.Connection:
 
 
 def pack_rows(features: Sequence[str], rows: pl.DataFrame) -> Iterator[bytes]:
-    """Yield what binary COPY reads: a head, the rows of each feature, an end."""
+    """Yield what binary COPY reads: a head, the rows of each individual, an end."""
     keys = serialise_keys(rows[JOIN_KEY])
     heads = [_HEAD.pack(len(COLUMNS), len(key)) + key for key in keys]
     instants = zip(
         *(pack_instants(rows[name]) for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP)), strict=True
     )
     ends = [event + created for event, created in instants]
-    yield SIGNATURE
+    columns = []
     for feature in features:
         name = _measure(feature.encode())
         parts = zip(heads, pack_values(rows[feature]), ends, strict=True)
-        yield b"".join([head + name + value + end for head, value, end in parts])
+        columns.append([head + name + value + end for head, value, end in parts])
+    yield SIGNATURE
+    # The rows of an individual lie side by side, because a screening reads all of them.
+    for row in zip(*columns, strict=True):
+        yield b"".join(row)
     yield TRAILER
 
 

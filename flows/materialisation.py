@@ -92,6 +92,8 @@ def apply_definitions() -> None:
     FeatureStore(repo_path=str(REPOSITORY)).apply(
         [getattr(definitions, name) for name in definitions.__all__]
     )
+    with open_writer() as writer:
+        writer.reserve_space_for_updates([view.name for view in TABLED_VIEWS])
 
 
 @task(cache_policy=NO_CACHE, task_run_name="bucket-{bucket}", **IO_RETRIES)

@@ -26,6 +26,8 @@ class OnlineWriter(Protocol):
 
     def write(self, view: str, features: Sequence[str], rows: pl.DataFrame) -> object: ...
 
+    def reserve_space_for_updates(self, views: Sequence[str]) -> None: ...
+
 
 class FeastWriter:
     """Writes through Feast's package, which knows every kind of online store."""
@@ -36,6 +38,9 @@ class FeastWriter:
     def write(self, view: str, features: Sequence[str], rows: pl.DataFrame) -> None:
         columns = [JOIN_KEY, EVENT_TIMESTAMP, CREATED_TIMESTAMP, *features]
         self._store.write_to_online_store(view, rows.select(columns).to_pandas())
+
+    def reserve_space_for_updates(self, views: Sequence[str]) -> None:
+        """Feast leaves the layout of tables to the store."""
 
 
 @contextmanager

@@ -94,6 +94,13 @@ def read_stored(online, view) -> dict[tuple[bytes, str], tuple[Any, ...]]:
     return {(bytes(row[0]), row[1]): (bytes(row[2]), *row[3:]) for row in rows}
 
 
+def read_pages(online, view) -> dict[tuple[bytes, str], int]:
+    """Return in which page of the table each row lies."""
+    query = f'SELECT entity_key, feature_name, (ctid::text::point)[0] FROM "mhras_{view.name}"'
+    with online.connect() as connection:
+        return {(bytes(row[0]), row[1]): int(row[2]) for row in connection.execute(text(query))}
+
+
 # Refusals
 
 
@@ -204,6 +211,22 @@ def test_a_row_that_would_not_change_is_left_alone(online, writer):
     assert (first, again) == (2 * len(names), 0)
     assert writer.write(view.name, names, changed) == 2
     read_stored(online, view)
+
+
+def test_updates_of_the_next_night_stay_in_their_pages(online, writer):
+    view = definitions.survey_history
+    names = list_features(view)
+    writer.reserve_space_for_updates([view.name])
+    frame = make_frame(view, [dict.fromkeys(names, 1.0)] * 50)
+    next_night = frame.with_columns(pl.col(EVENT_TIMESTAMP) + timedelta(days=1))
+    writer.write(view.name, names, frame)
+    before = read_pages(online, view)
+    changed = writer.write(view.name, names, next_night)
+    after = read_pages(online, view)
+    read_stored(online, view)
+
+    assert changed == len(before) == 50 * len(names)
+    assert after == before
 
 
 def test_a_value_that_became_unknown_is_blank(online, writer):
