@@ -30,7 +30,8 @@ _KEY_HEAD = b"".join(
 ERASURE_SECONDS = 30.0
 
 #: How PostgreSQL's int4send writes a length, and protobuf a float: field 6, four bytes.
-_LENGTH, _FLOAT, _FLOAT_TAG = struct.Struct(">i"), struct.Struct("<f"), 6 << 3 | 5
+_LENGTH, _FLOAT = struct.Struct(">i"), struct.Struct("<f")
+FLOAT_TAG = 6 << 3 | 5
 
 #: One plan for any number of individuals. A few at once look to the planner like reason to read
 #: whole tables, and to start workers: ten milliseconds for what takes a tenth of one.
@@ -128,7 +129,7 @@ def unpack(packed: bytes) -> Iterator[bytes]:
 def decode_value(name: str, stored: bytes) -> float | list[float] | str | None:
     """Return what a serialised `feast.types.Value` holds; raises FeatureStoreUnavailableError."""
     # Nearly every value is a single float: its tag, then its four bytes.
-    if len(stored) == _FLOAT.size + 1 and stored[0] == _FLOAT_TAG:
+    if len(stored) == _FLOAT.size + 1 and stored[0] == FLOAT_TAG:
         (number,) = _FLOAT.unpack_from(stored, 1)
         return float(number)
     value = make_value_type().FromString(stored)

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
-from feast import FeatureStore
+from feast import FeatureStore, FeatureView
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_progress_artifact,
@@ -24,7 +24,7 @@ from feature_repo.weekly_sequence import weekly_sequence
 from flows.features.care import compute_care_history
 from flows.features.demographics import ALWAYS, compute_demographics
 from flows.features.moments import list_moments
-from flows.features.online import read_consents, write_online
+from flows.features.online import OnlineWriter, open_writer, read_consents, write_online
 from flows.features.sequences import compute_weekly_sequence
 from flows.features.surveys import compute_survey_history
 from flows.features.tables import (
@@ -36,7 +36,7 @@ from flows.features.tables import (
 )
 from flows.features.wearables import compute_wearable_windows
 from flows.lake.consents import keep_consented
-from flows.lake.spans import list_spans
+from flows.lake.spans import Span, list_spans
 from flows.lake.tables import scan_table
 from flows.runtime.buckets import run_buckets
 from flows.runtime.notifications import NOTIFICATION_HOOKS
@@ -92,6 +92,8 @@ def apply_definitions() -> None:
     FeatureStore(repo_path=str(REPOSITORY)).apply(
         [getattr(definitions, name) for name in definitions.__all__]
     )
+    with open_writer() as writer:
+        writer.reserve_space_for_updates([view.name for view in TABLED_VIEWS])
 
 
 @task(cache_policy=NO_CACHE, task_run_name="bucket-{bucket}", **IO_RETRIES)
@@ -139,24 +141,35 @@ def serve_bucket(bucket: int, lake_url: str, snapshot: date) -> int:
     whom nothing is known any more. Returns the rows written.
     """
     consented = read_consents(bucket)
-    store = FeatureStore(repo_path=str(REPOSITORY))
     stored = {view.name: scan_bucket(view, bucket) for view in STORED_VIEWS}
-    written = 0
-    for span in list_spans(lake_url, bucket):
-        people = consented.filter(span.holds()).select(JOIN_KEY)
-        for view in STORED_VIEWS:
-            moment = ALWAYS if not view.ttl else find_midnight(snapshot)
-            rows = read_latest(view, stored[view.name], span, moment)
-            allowed = keep_consented(rows, view.tags.get("data_type"), consented)
-            withheld = rows.join(allowed, on=JOIN_KEY, how="anti")[JOIN_KEY]
-            # Of whom nothing is known any more, because it was taken back, nothing is served.
-            unknown = people.join(rows, on=JOIN_KEY, how="anti")[JOIN_KEY]
-            if withheld.len() + unknown.len():
-                erase_online_rows([view.name], *withheld, *unknown)
-            if view is weekly_sequence:
-                allowed = blank_channels(allowed.join(consented, on=JOIN_KEY))
-            written += write_online(store, view, allowed)
-    return written
+    with open_writer() as writer:
+        return sum(
+            serve_view(writer, view, stored[view.name], consented, span, snapshot)
+            for span in list_spans(lake_url, bucket)
+            for view in STORED_VIEWS
+        )
+
+
+def serve_view(
+    writer: OnlineWriter,
+    view: FeatureView,
+    stored: pl.LazyFrame,
+    consented: pl.DataFrame,
+    span: Span,
+    snapshot: date,
+) -> int:
+    """Load a span's rows of a view into the online store, and remove those not served any more."""
+    people = consented.filter(span.holds()).select(JOIN_KEY)
+    rows = read_latest(view, stored, span, find_midnight(snapshot) if view.ttl else ALWAYS)
+    allowed = keep_consented(rows, view.tags.get("data_type"), consented)
+    withheld = rows.join(allowed, on=JOIN_KEY, how="anti")[JOIN_KEY]
+    # Of whom nothing is known any more, because it was taken back, nothing is served.
+    unknown = people.join(rows, on=JOIN_KEY, how="anti")[JOIN_KEY]
+    if withheld.len() + unknown.len():
+        erase_online_rows([view.name], *withheld, *unknown)
+    if view is weekly_sequence:
+        allowed = blank_channels(allowed.join(consented, on=JOIN_KEY))
+    return write_online(writer, view, allowed)
 
 
 def _summarise(counts: list[dict[str, tuple[int, int]]]) -> list[ViewReport]:

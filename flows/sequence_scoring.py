@@ -12,20 +12,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import polars as pl
-from feast import FeatureStore
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
-from feature_repo.online_store import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, weekly_sequence
 from flows.datasets.rows import Sequences
 from flows.datasets.training_set import stack_sequences
-from flows.features.online import read_consents, write_online
+from flows.features.online import open_writer, read_consents, write_online
 from flows.features.tables import merge_rows, read_latest, scan_bucket
 from flows.lake.spans import list_spans
 from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, open_session
@@ -85,18 +83,18 @@ def score_bucket(
     Outputs of a past day are kept and not served: the online store holds today's.
     """
     consented = read_consents(bucket)
-    store = FeatureStore(repo_path=str(REPOSITORY))
     stored, midnight = scan_bucket(weekly_sequence, bucket), find_midnight(snapshot)
     scored = 0
-    for span in list_spans(lake_url, bucket):
-        latest = read_latest(weekly_sequence, stored, span, midnight)
-        asked = latest.join(consented, on=JOIN_KEY, how="inner", maintain_order="left")
-        if not asked.is_empty():
-            outputs = compute_outputs(pins, asked)
-            merge_rows(sequence_outputs, bucket, outputs, span)
-            if serves:
-                write_online(store, sequence_outputs, outputs)
-            scored += outputs.height
+    with open_writer() as writer:
+        for span in list_spans(lake_url, bucket):
+            latest = read_latest(weekly_sequence, stored, span, midnight)
+            asked = latest.join(consented, on=JOIN_KEY, how="inner", maintain_order="left")
+            if not asked.is_empty():
+                outputs = compute_outputs(pins, asked)
+                merge_rows(sequence_outputs, bucket, outputs, span)
+                if serves:
+                    write_online(writer, sequence_outputs, outputs)
+                scored += outputs.height
     return scored
 
 

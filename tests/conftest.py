@@ -23,10 +23,14 @@ import pytest
 import monitoring.metrics  # noqa: F401
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
+from tests.fixtures.api import mlflow_url, releases
+from tests.fixtures.empty_stores import create_migrated_database
 from tests.fixtures.postgres_options import FAST_AND_LOOSE
 from tests.fixtures.trained_world import in_trained_world, trained_world
+from tests.fixtures.world_server import world_server
 
-__all__ = ["in_trained_world", "trained_world"]  # fixtures of the session
+# Fixtures of the session. A module that imports one instead makes one of its own.
+__all__ = ["in_trained_world", "mlflow_url", "releases", "trained_world", "world_server"]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -59,13 +63,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
 @pytest.fixture(scope="module")
 def database_url(postgres: PostgresServer) -> str:
     """The URL of a fresh, migrated MHRAS database."""
-    from serving.database.migrate import upgrade
-
-    name = f"mhras_{uuid.uuid4().hex[:8]}"
-    postgres.create_databases([name])
-    url = postgres.url(name)
-    upgrade(url)
-    return url
+    return create_migrated_database(postgres, f"mhras_{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,8 @@ from tests.fixtures.api import (
     grant,
     make_headers,
     make_settings,
-    mlflow_url,
     production_version,
     reader,
-    releases,
     run_app,
 )
 from tests.fixtures.canaries import ENCODINGS, find_canaries, make_canaries, read_database
@@ -40,10 +38,8 @@ __all__ = [
     "application_url",
     "engine",
     "grant",
-    "mlflow_url",
     "production_version",
     "reader",
-    "releases",
 ]
 
 #: What clinicians and administrators write for other people, each in its own column.

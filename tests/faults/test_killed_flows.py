@@ -35,9 +35,9 @@ from tests.fixtures.trained_world import (
     TrainedWorld,
     train_small,
 )
-from tests.fixtures.world_server import served_world, world_server
+from tests.fixtures.world_server import served_world
 
-__all__ = ["served_world", "world_server"]
+__all__ = ["served_world"]
 
 
 def read_features() -> dict[str, pl.DataFrame]:

@@ -24,9 +24,9 @@ from serving.errors import ScoringFailedError
 from serving.roles import Role
 from serving.settings import get_settings
 from tests.fixtures.trained_world import TrainedWorld
-from tests.fixtures.world_server import served_world, world_server
+from tests.fixtures.world_server import served_world
 
-__all__ = ["served_world", "world_server"]
+__all__ = ["served_world"]
 
 BUCKET = 0
 

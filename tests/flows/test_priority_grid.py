@@ -17,9 +17,6 @@ from serving.screening.answers import ScreeningAnswer
 from serving.screening.composition import Thresholds, compose_answer
 from tests.fixtures.known_people import list_people, make_case, spread
 from tests.fixtures.trained_world import TrainedWorld
-from tests.fixtures.world_server import world_server
-
-__all__ = ["world_server"]
 
 THRESHOLDS = Thresholds(BandEdges(), 75)
 PLAIN = ExplanationOptions(reasons=False, counterfactuals=False)

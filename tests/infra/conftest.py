@@ -4,16 +4,12 @@ from tests.fixtures.api import (
     application_url,
     engine,
     grant,
-    mlflow_url,
     production_version,
-    releases,
 )
 
 __all__ = [
     "application_url",
     "engine",
     "grant",
-    "mlflow_url",
     "production_version",
-    "releases",
 ]

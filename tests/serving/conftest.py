@@ -6,10 +6,8 @@ from tests.fixtures.api import (
     client,
     engine,
     grant,
-    mlflow_url,
     production_version,
     reader,
-    releases,
     screen,
     settings,
 )
@@ -20,10 +18,8 @@ __all__ = [
     "client",
     "engine",
     "grant",
-    "mlflow_url",
     "production_version",
     "reader",
-    "releases",
     "screen",
     "settings",
 ]
