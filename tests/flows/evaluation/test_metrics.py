@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 from dcurves import dca
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
@@ -44,6 +44,22 @@ def test_discrimination_is_scikit_learns():
     assert found["auprc"] == average_precision_score(labels, probabilities)
     assert found["brier"] == brier_score_loss(labels, probabilities)
     assert found["prevalence"] == labels.mean()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0])), min_size=2))
+def test_auroc_with_ties_is_scikit_learns(rows):
+    labels = np.array([label for label, _ in rows])
+    probabilities = np.array([probability for _, probability in rows])
+    assume(0 < labels.sum() < len(labels))
+
+    assert auroc(labels, probabilities) == pytest.approx(roc_auc_score(labels, probabilities))
+
+
+def test_auroc_of_one_outcome_is_unknown_and_of_an_unknown_probability_refused():
+    assert np.isnan(auroc(np.array([True, True]), np.array([0.1, 0.2])))
+    with pytest.raises(ValueError, match="nan"):
+        auroc(np.array([True, False]), np.array([0.1, np.nan]))
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order():
