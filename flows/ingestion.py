@@ -89,7 +89,8 @@ def ingest(
     settings = get_settings()
     check_location(drop, list_locations(settings))
     with open_database() as engine, run_alone("ingestion"):
-        report = _ingest_files(_prepare(drop, settings), engine)
+        key = PersonKey(settings.anonymization_salt.get_secret_value())
+        report = ingest_files(prepare_run(drop, settings.lake_url, key), engine)
     return _conclude(report, max_quarantined_share, max_withheld_share)
 
 
@@ -99,20 +100,22 @@ def list_locations(settings: Settings) -> list[str]:
     return [*allowed, str(find_import_root(settings.lake_url))]
 
 
-def _prepare(drop: str, settings: Settings) -> Run:
+def prepare_run(drop: str, lake_url: str, key: PersonKey) -> Run:
+    """Return what every step of an ingestion into a lake needs; raises EmptyDropError."""
     found = find_drop_files(drop)
     return Run(
         run_id=str(flow_run.get_id()),
         now=datetime.now(UTC),
-        lake_url=settings.lake_url,
-        staging=open_staging(settings.lake_url),
-        key=PersonKey(settings.anonymization_salt.get_secret_value()),
+        lake_url=lake_url,
+        staging=open_staging(lake_url),
+        key=key,
         drop=found,
         context=gather_context(found.fhir),
     )
 
 
-def _ingest_files(run: Run, engine: Engine) -> IngestionReport:
+def ingest_files(run: Run, engine: Engine) -> IngestionReport:
+    """Land what the consents in the database of `engine` allow; return what was counted."""
     progress: Any = create_progress_artifact(0.0, key="ingestion-progress")
     report = IngestionReport(run.run_id, len(run.drop.files), run.drop.others)
     report.errors.extend(run.drop.errors)

@@ -15,10 +15,11 @@ from flows.comparison import compare_with_production
 from flows.datasets.lineage import describe_lineage, log_data_inputs, log_environment
 from flows.datasets.loading import load_training_set
 from flows.datasets.training_set import TrainingSet
+from flows.evaluation.card import log_card
 from flows.evaluation.comparison import Comparison
 from flows.evaluation.drift_reference import log_drift_reference, summarise_training
 from flows.evaluation.releasing import learn_release
-from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_evaluation
+from flows.evaluation.report import Evaluation, evaluate_release, log_evaluation
 from flows.lake.tables import scan_table
 from flows.models.families import FAMILIES, load_families
 from flows.models.registration import register_release

@@ -17,6 +17,8 @@ from markdown_it import MarkdownIt
 from mlruns_config.manifest import RELEASE_MODEL, ReleaseManifest
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
+#: Artifacts of a training run.
+CARD_FILE, CARD_PAGE = "model_card.md", "model_card.html"
 
 CHECKLIST = (
     ("TRIPOD+AI 1-2 title, abstract", "this card; no article: **open**"),
@@ -125,6 +127,12 @@ def render_card(manifest: ReleaseManifest, facts: CardFacts, version: int | None
         probability_at=_list_edges(manifest),
         **_to_fields(facts),
     )
+
+
+def add_notice(card: str, notice: str) -> str:
+    """Return a card (Markdown) with a notice in bold below its title."""
+    title, _, rest = card.partition("\n")
+    return f"{title}\n\n**{notice}**\n{rest}"
 
 
 def render_page(card: str) -> str:

@@ -14,6 +14,7 @@ from feature_repo.clinical_codes import ACUTE_PSYCHIATRIC_SETTINGS
 from feature_repo.individual import JOIN_KEY
 from feature_repo.instruments import PHQ9, PHQ9_CASE_CUTOFF, PHQ9_SIGNIFICANT_CHANGE
 from feature_repo.outcomes import ADVERSE_COURSE, HORIZON_DAYS, PHQ9_SEVERE_COURSE, WORSENING
+from flows.features.moments import find_end_of_day
 from flows.features.surveys import add_totals
 from flows.lake.tables import scan_table
 
@@ -52,9 +53,7 @@ def _index_outcomes(outcomes: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFr
     It lies at the end of the day: what is known up to and including it counts.
     """
     alone = outcomes.select(_KEY).unique().join(answered, on=_KEY, how="anti")
-    end = pl.col(INDEX_DATE).cast(answered.schema["answered_at"]) + pl.duration(
-        hours=23, minutes=59, seconds=59
-    )
+    end = find_end_of_day(pl.col(INDEX_DATE)).cast(answered.schema["answered_at"])
     return alone.select(
         JOIN_KEY,
         end.alias("answered_at"),

@@ -1,6 +1,7 @@
 """What a training learns from: the lake's labelled index dates with everything known at each."""
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from feature_repo.online_store import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.datasets.labels import INDEX_DATE, LABEL, WORSENED, derive_labels, find_last_day
-from flows.datasets.rows import Labels, Matrix, concatenate_rows
+from flows.datasets.rows import Labels, Matrix, ModelRows, concatenate_rows
 from flows.datasets.screened_rows import (
     add_screened_rows,
     read_doubted_dates,
@@ -62,17 +63,50 @@ def load_training_set(lake_url: str) -> TrainingSet:
         found = collect_entities(engine, lake_url, consented)
     entities = found.entities
     require_enough(entities)
-    store = FeatureStore(repo_path=str(REPOSITORY))
+    frame, rows = join_rows(FeatureStore(repo_path=str(REPOSITORY)), entities, consented)
+    split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE], frame[LABEL].to_numpy())
+    require_both_outcomes(split, frame[LABEL].to_numpy())
+    get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
+    return TrainingSet(frame, rows, found.futures, split, found.screened, found.doubted)
+
+
+def join_rows(
+    store: FeatureStore, entities: pl.DataFrame, consented: pl.DataFrame
+) -> tuple[pl.DataFrame, ModelRows]:
+    """Return the labels with age, and the model inputs, of the entity frame's rows, in order."""
     joined = [
         blank_unconsented(join_features(store, part), consented)
         for part in entities.iter_slices(ROWS_PER_JOIN)
     ]
     frame = pl.concat(part.select(JOIN_KEY, INDEX_DATE, LABEL, WORSENED, "age") for part in joined)
-    rows = concatenate_rows([stack_rows(part) for part in joined])
-    split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE], frame[LABEL].to_numpy())
-    require_both_outcomes(split, frame[LABEL].to_numpy())
-    get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
-    return TrainingSet(frame, rows, found.futures, split, found.screened, found.doubted)
+    return frame, concatenate_rows([stack_rows(part) for part in joined])
+
+
+@dataclass(frozen=True)
+class LabelledBucket:
+    """The entity frame of a bucket's landed rows, its surveys, and outcomes without consent."""
+
+    entities: pl.DataFrame
+    surveys: pl.DataFrame
+    withheld: int
+
+
+def label_bucket(
+    lake_url: str, bucket: int, consented: pl.DataFrame, known_until: date
+) -> LabelledBucket:
+    """Label the index dates of a bucket of a lake, as far as people consent."""
+    surveys, events, outcomes = (
+        scan_table(lake_url, name, bucket).collect()
+        for name in ("surveys", "emr_events", "outcomes")
+    )
+    asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
+    seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
+    adjudicated = outcomes.join(
+        consented.filter(pl.any_horizontal(DATA_TYPES)), on=JOIN_KEY, how="semi"
+    )
+    labels = derive_labels(asked, seen, adjudicated, known_until)
+    withheld = outcomes.height - adjudicated.height
+    return LabelledBucket(make_entity_frame(labels, asked), asked, withheld)
 
 
 @dataclass(frozen=True)
@@ -96,23 +130,13 @@ def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> 
     frames, futures = [], []
     screened = doubted = withheld = 0
     for bucket in range(BUCKET_COUNT):
-        surveys, events, outcomes = (
-            scan_table(lake_url, name, bucket).collect()
-            for name in ("surveys", "emr_events", "outcomes")
-        )
-        asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
-        seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
-        adjudicated = outcomes.join(
-            consented.filter(pl.any_horizontal(DATA_TYPES)), on=JOIN_KEY, how="semi"
-        )
-        withheld += outcomes.height - adjudicated.height
-        labels = derive_labels(asked, seen, adjudicated, known_until)
-        landed = make_entity_frame(labels, asked)
+        found = label_bucket(lake_url, bucket, consented, known_until)
+        landed, withheld = found.entities, withheld + found.withheld
         together = add_screened_rows(landed, read_screened_rows(engine, bucket), consented)
         doubts = read_doubted_dates(engine, bucket)
         kept = together.join(doubts, on=[JOIN_KEY, INDEX_DATE], how="anti", maintain_order="left")
         frames.append(kept)
-        futures.append(collect_futures(kept, asked))
+        futures.append(collect_futures(kept, found.surveys))
         screened += together.height - landed.height
         doubted += together.height - kept.height
     return Collected(pl.concat(frames), np.concatenate(futures), screened, doubted, withheld)

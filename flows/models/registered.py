@@ -1,5 +1,6 @@
 """A release as it lies in the registry, opened to score rows: graphs whose hashes are checked."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,10 +13,11 @@ from feature_repo.catalogue import list_model_inputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.rows import ModelRows, Probabilities
 from flows.models.assembly import predict_release
+from flows.models.families import BASELINE
 from flows.models.member import open_session, score_graph
 from flows.models.registration import GRAPH_FILE
 from mlruns_config.manifest import MemberPin, ReleaseManifest, hash_file
-from mlruns_config.registry.transitions import Registry, read_evaluated
+from mlruns_config.registry.transitions import Registry, read_evaluated, read_manifest
 
 
 class UnusableReleaseError(RuntimeError):
@@ -55,13 +57,26 @@ def open_release(registry: Registry, version: int) -> RegisteredRelease:
     release needs a feature that is not computed any more.
     """
     manifest = read_evaluated(registry, version)
+    weighed = set(manifest.stacker.coefficients)
+    return RegisteredRelease(version, manifest, _open_members(registry, manifest, weighed))
+
+
+def open_deployed_release(registry: Registry, version: int) -> RegisteredRelease:
+    """Open a release as it answers, with its baseline and the members of its second outcome.
+
+    Raises as `open_release` does.
+    """
+    manifest = read_manifest(registry, version)
+    used = {BASELINE, *(name for head in manifest.heads for name in head.stacker.coefficients)}
+    return RegisteredRelease(version, manifest, _open_members(registry, manifest, used))
+
+
+def _open_members(
+    registry: Registry, manifest: ReleaseManifest, names: Collection[str]
+) -> dict[str, RegisteredMember]:
     columns = find_columns(manifest)
-    weighed = [pin for pin in manifest.members if pin.name in manifest.stacker.coefficients]
-    members = {
-        pin.name: RegisteredMember(_open_graph(registry, pin), columns)
-        for pin in weighed or manifest.members[:1]
-    }
-    return RegisteredRelease(version, manifest, members)
+    pins = [pin for pin in manifest.members if pin.name in names] or manifest.members[:1]
+    return {pin.name: RegisteredMember(_open_graph(registry, pin), columns) for pin in pins}
 
 
 def find_columns(manifest: ReleaseManifest) -> list[int]:
