@@ -1,5 +1,6 @@
 """The drift flow: recent screenings against the training data of the Production release."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import mlflow
@@ -22,13 +23,19 @@ from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS, notify
 from flows.runtime.retries import IO_RETRIES
 from mlruns_config.manifest import RELEASE_MODEL
+from mlruns_config.pages import locate_run
 from mlruns_config.registry.transitions import find_production, open_registry, read_metrics
 from monitoring.drift import SAMPLE_ROWS, DriftResult, measure_drift
 from monitoring.drift_reference import REFERENCE_FILE, DriftReference
 from monitoring.outcome_drift import GroupDrift, OutcomeDrift, describe_performance
 from serving.database.sessions import open_session
 from serving.database.tables import DriftReport
-from serving.predictions.drift_records import ScreenedSample, sample_outcomes, sample_screenings
+from serving.predictions.drift_records import (
+    DATASETS,
+    ScreenedSample,
+    sample_outcomes,
+    sample_screenings,
+)
 from serving.settings import get_settings
 
 EXPERIMENT = "mhras-drift"
@@ -47,9 +54,11 @@ MIN_SCREENINGS = 200
 def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
     """Compare the screenings of the last days with the Production release's training.
 
-    Returns the drift score, None when there was nothing to compare. From DRIFT_THRESHOLD on it
-    emits `drift.detected`, which starts the retraining automation, and notifies people. So it does
-    (`performance.degraded`) when outcomes show that the release has lost what it could.
+    Screenings on request and those of batches are compared apart, each with what it would read.
+    Returns the larger drift score, None when there was nothing to compare. An alarm of a modality,
+    or a score from DRIFT_THRESHOLD on, emits `drift.detected`, which starts the retraining
+    automation, and notifies people. So it does (`performance.degraded`) when outcomes show that
+    the release has lost what it could.
 
     Args:
         window_days: Length in days of the window of screenings that ends now.
@@ -61,34 +70,51 @@ def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
         return None
     version, summary = reference
     end = datetime.now(UTC)
-    window = Window(version, end - timedelta(days=window_days), end)
-    examined = examine(window, summary)
-    if examined is None:
-        return None
-    sample, found = examined
-    report_drift(window, sample, found, settings.drift_threshold)
-    return found.result.drift_score
+    windows = [
+        Window(version, end - timedelta(days=window_days), end, dataset) for dataset in DATASETS
+    ]
+    examined = [one for window in windows if (one := examine(window, summary)) is not None]
+    run_ids = [report_drift(one, settings.drift_threshold) for one in examined]
+    # Outcomes are of both kinds together: people are notified of them once.
+    if examined and examined[0].found.outcomes.has_drifted:
+        announce_degradation(examined[0].window, examined[0].found.outcomes, run_ids[0])
+    return max((one.found.result.drift_score for one in examined), default=None)
 
 
-def examine(window: Window, reference: DriftReference) -> tuple[ScreenedSample, Found] | None:
+@dataclass(frozen=True)
+class Examined:
+    """A window, the screenings of it that were tested, and what was found."""
+
+    window: Window
+    sample: ScreenedSample
+    found: Found
+
+
+def examine(window: Window, reference: DriftReference) -> Examined | None:
     """Compare what was screened in a window; None where that is too little."""
     sample = read_screenings(window)
     if sample.screened < MIN_SCREENINGS:
-        get_run_logger().info("%d screenings are too few to compare", sample.screened)
+        get_run_logger().info("%d %s are too few to compare", sample.screened, window.dataset)
         return None
     judged = judge_outcomes(window, sample, reference.groups, get_settings().lake_url)
-    return sample, Found(compare(reference, sample), *judged)
+    result = compare(choose_part(reference, window), sample)
+    return Examined(window, sample, Found(result, *judged))
 
 
-def report_drift(window: Window, sample: ScreenedSample, found: Found, threshold: float) -> None:
-    """Store the report, then act on it: a notification must find its report."""
+def choose_part(reference: DriftReference, window: Window) -> DriftReference:
+    """Return what a kind of screening is compared with; that of requests where it has none."""
+    return (reference.batches if window.dataset == "batches" else None) or reference
+
+
+def report_drift(examined: Examined, threshold: float) -> str:
+    """Store the report, then act on it: a notification must find its report; return its run."""
+    window, sample, found = examined.window, examined.sample, examined.found
     run_id = log_report(window, sample, found, threshold)
     store_summary(make_summary(window, sample, found, threshold, run_id))
-    create_markdown_artifact(found.describe(), key="drift")
-    if found.result.drift_score >= threshold:
-        announce_drift(window, found.result, run_id)
-    if found.outcomes.has_drifted:
-        announce_degradation(window, found.outcomes, run_id)
+    create_markdown_artifact(found.describe(), key=f"drift-{window.dataset}")
+    if found.list_alarms(threshold):
+        announce_drift(window, found, threshold, run_id)
+    return run_id
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
@@ -109,13 +135,16 @@ def load_reference() -> tuple[int, DriftReference] | None:
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def read_screenings(window: Window) -> ScreenedSample:
     with open_database() as engine, open_session(engine) as session:
-        return sample_screenings(session, window.begin, window.end, window.version, SAMPLE_ROWS)
+        return sample_screenings(
+            session, window.begin, window.end, window.version, SAMPLE_ROWS, window.dataset
+        )
 
 
 @task(cache_policy=NO_CACHE)
 def compare(reference: DriftReference, sample: ScreenedSample) -> DriftResult:
     features = pd.DataFrame.from_records(sample.features)
-    return measure_drift(reference, features, pd.Series(sample.scores, dtype=float))
+    scores = pd.Series(sample.scores, dtype=float)
+    return measure_drift(reference, features, scores, len(set(sample.individuals)))
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
@@ -154,10 +183,12 @@ def log_report(window: Window, sample: ScreenedSample, found: Found, threshold: 
     result = found.result
     mlflow.set_tracking_uri(get_settings().mlflow_tracking_uri)
     mlflow.set_experiment(EXPERIMENT)
-    with mlflow.start_run(run_name=f"drift {window.end:%Y-%m-%d %H:%M}") as run:
+    with mlflow.start_run(run_name=f"drift of {window.dataset} {window.end:%Y-%m-%d %H:%M}") as run:
         mlflow.log_params(
             {
                 "release_version": window.version,
+                "dataset": window.dataset,
+                "alarms": ", ".join(found.list_alarms(threshold)) or "none",
                 "window_begin": window.begin.isoformat(),
                 "window_end": window.end.isoformat(),
                 "rows_screened": sample.screened,
@@ -180,12 +211,10 @@ def log_report(window: Window, sample: ScreenedSample, found: Found, threshold: 
             }
         )
         log_files(found)
-    link = f"{mlflow.get_tracking_uri()}/#/experiments/{run.info.experiment_id}/runs/"
-    create_link_artifact(
-        f"{link}{run.info.run_id}/artifacts/drift.html",
-        link_text="drift report",
-        key="drift-report",
+    page = locate_run(
+        run.info.experiment_id, run.info.run_id, "drift.html", mlflow.get_tracking_uri()
     )
+    create_link_artifact(page, link_text="drift report", key=f"drift-report-{window.dataset}")
     return str(run.info.run_id)
 
 
@@ -208,17 +237,23 @@ def announce_degradation(window: Window, outcomes: OutcomeDrift, run_id: str) ->
     notify(f"release {window.version} in use: {outcomes.describe()}; MLflow run {run_id}")
 
 
-def announce_drift(window: Window, result: DriftResult, run_id: str) -> None:
+def announce_drift(window: Window, found: Found, threshold: float, run_id: str) -> None:
     """Emit the event for automations, and notify people."""
+    alarms, score = found.list_alarms(threshold), found.result.drift_score
     emit_event(
         DRIFT_DETECTED,
         resource={
             "prefect.resource.id": f"model.{RELEASE_MODEL}.{window.version}",
             "prefect.resource.name": f"{RELEASE_MODEL} {window.version}",
         },
-        payload={"drift_score": result.drift_score, "run_id": run_id},
+        payload={
+            "drift_score": score,
+            "dataset": window.dataset,
+            "alarms": alarms,
+            "run_id": run_id,
+        },
     )
     notify(
-        f"drift score {result.drift_score:.2f} against release {window.version}; "
-        f"report in MLflow run {run_id}"
+        f"drift of {window.dataset} against release {window.version}: {', '.join(alarms)}; "
+        f"drifted features hold {score:.0%} of its importance; report in MLflow run {run_id}"
     )

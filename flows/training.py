@@ -14,6 +14,7 @@ from feature_repo.individual import JOIN_KEY
 from flows.comparison import compare_with_production
 from flows.datasets.lineage import describe_lineage, log_data_inputs, log_environment
 from flows.datasets.loading import load_training_set
+from flows.datasets.stored_rows import load_stored_features
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.card import log_card
 from flows.evaluation.comparison import Comparison
@@ -117,7 +118,10 @@ def _make_release(
     chosen = evaluated.choose_families(families)
     learnt = learn_release(chosen, everything, lineage, run_id, seed, evaluated)
     manifest = learnt.manifest
-    log_drift_reference(summarise_training(everything, people, learnt.priority, manifest))
+    stored = load_stored_features()
+    log_drift_reference(
+        summarise_training(everything, people, learnt.priority, manifest, stored, seed)
+    )
     card = log_card(manifest, evaluation, evaluated.list_decisions(), everything)
     signer = make_release_signer(get_settings())
     return register_release(manifest, run_id, card, evaluated.manifest, signer), evaluation

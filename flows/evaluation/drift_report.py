@@ -13,16 +13,20 @@ from flows.evaluation.outcome_drift import describe_outcomes
 from monitoring.drift import DriftResult
 from monitoring.outcome_drift import GroupDrift, OutcomeDrift
 from serving.database.tables import DriftReport
-from serving.predictions.drift_records import ScreenedSample
+from serving.predictions.drift_records import Dataset, ScreenedSample
+
+#: The alarm of the score itself, at DRIFT_THRESHOLD.
+OVERALL = "overall"
 
 
 @dataclass(frozen=True)
 class Window:
-    """The time whose screenings are compared with a release."""
+    """The time, and the kind, of the screenings that are compared with a release."""
 
     version: int
     begin: datetime
     end: datetime
+    dataset: Dataset = "requests"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class Found:
     result: DriftResult
     outcomes: OutcomeDrift
     groups: list[GroupDrift]
+
+    def list_alarms(self, threshold: float) -> list[str]:
+        """Return what raises an alarm: modalities, and OVERALL where the score reaches it."""
+        overall = [OVERALL] if self.result.drift_score >= threshold else []
+        return [*self.result.alarms, *overall]
 
     def describe(self) -> str:
         return f"{describe(self.result)}\n\n{describe_outcomes(self.outcomes, self.groups)}"
@@ -71,6 +80,8 @@ def make_summary(
         missing_drifted_share=result.missing_share,
         scores_drifted=None if result.score is None else result.score.drifted,
         threshold=threshold,
+        dataset=window.dataset,
+        alarms=found.list_alarms(threshold),
         run_id=run_id,
         columns=describe_columns(result),
         outcomes=found.outcomes.to_dict(),
@@ -85,18 +96,21 @@ def describe_columns(result: DriftResult) -> dict[str, dict[str, object]]:
 
 
 def describe(result: DriftResult) -> str:
-    """Return the drifted columns as Markdown, the most important first."""
+    """Return the drifted columns as Markdown, the farthest beyond its bound first."""
+    alarms = ", ".join(result.alarms) or "none"
     lines = [
-        f"Drift score {result.drift_score:.3f} on {result.rows_current:,} screenings.",
+        f"Drifted columns hold {result.drift_score:.1%} of the release's feature importance, on "
+        f"{result.rows_current:,} screenings. Modalities with an alarm: {alarms}.",
         "",
-        "| column | importance | test | value | missing then | missing now |",
-        "|---|---:|---|---:|---:|---:|",
+        "| column | modality | importance | distance | bound | missing then | missing now |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
-    for one in result.columns:
+    tested = [*result.columns, *([] if result.score is None else [result.score])]
+    for one in sorted(tested, key=lambda one: one.strength, reverse=True):
         if one.drifted:
-            value = "" if one.value is None else f"{one.value:.3f}"
+            value = "" if one.value is None else f"{one.value:.3f} | {one.threshold:.3f}"
             lines.append(
-                f"| {one.column} | {one.importance:.3f} | {one.method or 'none'} | {value} | "
+                f"| {one.column} | {one.modality} | {one.importance:.3f} | {value or ' | '} | "
                 f"{one.missing_reference:.0%} | {one.missing_current:.0%} |"
             )
     return "\n".join(lines)
