@@ -19,6 +19,7 @@ from flows.datasets.training_set import TrainingSet
 from flows.evaluation.card import log_card
 from flows.evaluation.comparison import Comparison
 from flows.evaluation.drift_reference import log_drift_reference, summarise_training
+from flows.evaluation.learning_curve import measure_learning_curve
 from flows.evaluation.releasing import learn_release
 from flows.evaluation.report import Evaluation, evaluate_release, log_evaluation
 from flows.lake.tables import scan_table
@@ -112,6 +113,8 @@ def _make_release(
     evaluated = learn_release(families, training_set, lineage, run_id, seed)
     people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity").collect()
     evaluation = evaluate_release(training_set, people, evaluated, seed)
+    curve = measure_learning_curve(families, training_set, seed)
+    evaluation = evaluation.add_table("learning_curve", curve)
     log_evaluation(evaluation)
     # What was evaluated is the procedure; what is deployed has seen everything (ADR 0066).
     everything = training_set.use_everything()

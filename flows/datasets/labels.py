@@ -47,6 +47,16 @@ def derive_labels(
     )
 
 
+def count_unlabelled(
+    surveys: pl.DataFrame, labels: pl.DataFrame, known_until: date
+) -> tuple[int, int]:
+    """Return how many days with a PHQ-9 have no label: horizon not over, no later PHQ-9 in it."""
+    days = list_totals(surveys).select(_KEY).unique()
+    without = days.join(labels, on=_KEY, how="anti")
+    over = without.filter(pl.col(INDEX_DATE) <= known_until - timedelta(days=HORIZON_DAYS)).height
+    return without.height - over, over
+
+
 def _index_outcomes(outcomes: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFrame:
     """Return an index without a PHQ-9 for each adjudicated outcome of a day that has none.
 

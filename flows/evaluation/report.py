@@ -1,7 +1,7 @@
 """The evaluation of a release on held-out individuals, logged to its MLflow run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import matplotlib
@@ -16,6 +16,12 @@ from feature_repo.catalogue import list_model_inputs
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation import plots
 from flows.evaluation.certainty import measure_certainty
+from flows.evaluation.described_data import (
+    describe_baseline,
+    describe_exclusions,
+    describe_outcome,
+    describe_parts,
+)
 from flows.evaluation.explanations import draw_bar, draw_beeswarm, explain_trees
 from flows.evaluation.fairness import compare_groups, describe_groups, find_worst
 from flows.evaluation.held_out import (
@@ -31,6 +37,7 @@ from flows.evaluation.held_out import (
 from flows.evaluation.judgeable import measure_judged
 from flows.evaluation.members import compare_members, name_member_metrics
 from flows.evaluation.metrics import Interval, compute_metrics, measure_decision_curve
+from flows.evaluation.noise_floor import measure_noise_floor
 from flows.evaluation.releasing import LearntRelease
 from flows.evaluation.severity import (
     compare_expected,
@@ -65,6 +72,10 @@ class Evaluation:
     def get_table(self, name: str) -> pl.DataFrame:
         """Return a table; an empty one where it does not apply."""
         return self.tables.get(name, pl.DataFrame())
+
+    def add_table(self, name: str, table: pl.DataFrame) -> "Evaluation":
+        """Return the evaluation with one more table."""
+        return replace(self, tables=self.tables | {name: table})
 
     def to_markdown(self) -> str:
         lines = ["| metric | value | 95 % interval |", "|---|---:|---|"]
@@ -103,7 +114,10 @@ def evaluate_release(
     intervals |= alone_intervals
     judged = measure_judged(found, describe_groups(found, people), manifest)
     metrics |= judged.metrics
+    metrics |= measure_noise_floor(training_set, seed)
     metrics |= {
+        "observed_over_expected": float(found.labels.sum() / found.probabilities.sum()),
+        "adjudicated_share": training_set.adjudicated_rows / max(training_set.frame.height, 1),
         "auroc_low": intervals["auroc"][0],
         "auroc_gain_low": intervals["auroc_gain"][0],
         "auroc_gain_over_phq9_low": intervals["auroc_gain_over_phq9"][0],
@@ -123,6 +137,10 @@ def evaluate_release(
         "coverage": coverage,
         "not_judged": judged.not_judged,
         "smooth_calibration": smooth,
+        "parts": describe_parts(training_set),
+        "baseline": describe_baseline(training_set, people),
+        "outcome": describe_outcome(training_set),
+        "excluded": describe_exclusions(training_set),
     }
     figures = draw_figures(found, members, manifest, seed) | plots.draw_tables(tables, metrics)
     return Evaluation(metrics, intervals, tables, figures)

@@ -127,6 +127,7 @@ def make_report_set(rows: int = 300) -> TrainingSet:
             "anonymized_id": people,
             "index_date": [date(2025, 1, 1)] * rows,
             "adverse_course": data.labels,
+            "worsening": data.labels,
             "age": [40.0] * rows,
         }
     )
