@@ -28,19 +28,22 @@ class FeastReader:
         self, views: Sequence[StoredView], individuals: Sequence[str]
     ) -> dict[str, StoredRow]:
         """Return what is stored of each individual; raises FeatureStoreUnavailableError."""
-        references = [f"{view.name}:{one.name}" for view in views for one in view.features]
+        references = [f"{view.name}:{feature.name}" for view in views for feature in view.features]
         try:
             store = self._store or FeatureStore(repo_path=str(REPOSITORY))
             self._store = store
             response = store.get_online_features(
-                features=references, entity_rows=[{JOIN_KEY: one} for one in individuals]
+                features=references,
+                entity_rows=[{JOIN_KEY: individual} for individual in individuals],
             )
         # Feast lets errors of its configuration and of the store's driver through.
         except Exception as error:
             self._store = None
             raise FeatureStoreUnavailableError(type(error).__name__) from error
         columns = response.to_dict(include_event_timestamps=True)
-        return {one: _read_row(views, columns, n) for n, one in enumerate(individuals)}
+        return {
+            individual: _read_row(views, columns, n) for n, individual in enumerate(individuals)
+        }
 
     def close(self) -> None:
         self._store = None

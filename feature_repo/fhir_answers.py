@@ -30,13 +30,13 @@ def read_answer(instrument: Instrument, number: int, node: Resource) -> Points:
     instrument's English labels. Whether a number is in range is for the checks that all rows
     meet. Rejects an answer that is none of these and codings that differ.
     """
-    points = {one for one in _list_points(instrument, node) if one is not None}
+    points = {value for value in _list_points(instrument, node) if value is not None}
     if len(points) > 1:
         raise RejectedResourceError(f"item_{number}: is coded as two different answers")
     if not points and any(key.startswith("value") for key in node):
-        known = ", ".join([*instrument.answer_points, *instrument.answer_labels])
+        answers = ", ".join([*instrument.answer_points, *instrument.answer_labels])
         raise RejectedResourceError(
-            f"item_{number}: is neither a number nor one of the answers {known}"
+            f"item_{number}: is neither a number nor one of the answers {answers}"
         )
     return next(iter(points), None)
 
@@ -61,13 +61,17 @@ def read_number(node: Resource) -> Points:
 def _list_points(instrument: Instrument, node: Resource) -> list[Points]:
     concept = as_object(node.get("valueCodeableConcept"))
     coding = node.get("valueCoding") or concept.get("coding")
-    codings = [one for one in as_list(coding) if isinstance(one, dict)]
-    weights = [_read_weight(one) for one in (node, concept, *codings)]
-    texts = [concept.get("text"), node.get("valueString"), *(one.get("display") for one in codings)]
+    codings = [entry for entry in as_list(coding) if isinstance(entry, dict)]
+    weights = [_read_weight(element) for element in (node, concept, *codings)]
+    texts = [
+        concept.get("text"),
+        node.get("valueString"),
+        *(entry.get("display") for entry in codings),
+    ]
     return [
         read_number(node),
         *weights,
-        *(_read_code(instrument, one) for one in codings),
+        *(_read_code(instrument, entry) for entry in codings),
         *(_read_label(instrument, text) for text in texts),
     ]
 

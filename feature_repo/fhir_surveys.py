@@ -34,8 +34,16 @@ ITEMS: dict[str, tuple[str, int]] = {
     if instrument.short_form_of is None
     for number, loinc in enumerate(instrument.item_loincs, 1)
 }
-PANELS = {code: one.name for one in INSTRUMENTS.values() for _, code in one.panel_codes}
-TOTALS = {code: one.name for one in INSTRUMENTS.values() for _, code in one.total_codes}
+PANELS = {
+    code: instrument.name
+    for instrument in INSTRUMENTS.values()
+    for _, code in instrument.panel_codes
+}
+TOTALS = {
+    code: instrument.name
+    for instrument in INSTRUMENTS.values()
+    for _, code in instrument.total_codes
+}
 
 #: Items that name no panel belong to one questionnaire when they lie within it of each other:
 #: apps send items one by one, and people take minutes to fill a form in.
@@ -64,14 +72,14 @@ class _Answered:
 def map_questionnaire_response(resource: Resource, context: Context) -> list[Resource]:
     """Return a survey row per instrument answered in a QuestionnaireResponse."""
     refuse_status(resource, *COMPLETE_STATUSES)
-    found = _collect_answers(resource, _find_form(resource, context))
-    if not found:
+    families = _collect_answers(resource, _find_form(resource, context))
+    if not families:
         _refuse_telltale(resource)
         raise IgnoredResourceError("QuestionnaireResponse without an item of an instrument")
     person = find_person(resource, context)
     answered_at = require_date("authored", resource.get("authored"))
     whole = {"person_id": person, "answered_at": answered_at, "named": True}
-    return [whole | _make_row(family, answered) for family, answered in found.items()]
+    return [whole | _make_row(family, answered) for family, answered in families.items()]
 
 
 def _refuse_telltale(resource: Resource) -> None:
@@ -96,7 +104,7 @@ def _make_row(family: str, answered: _Answered) -> Resource:
 
 def _agree(number: int, points: list[Points]) -> Points:
     """Return the one answer to an item; a blank beside an answer is ignored."""
-    given = {one for one in points if one is not None}
+    given = {value for value in points if value is not None}
     if len(given) > 1:
         raise RejectedResourceError(f"item_{number}: has two different answers in one response")
     return next(iter(given), None)
@@ -110,12 +118,16 @@ def name_form(family: str, panels: set[str], asked: set[int]) -> str:
     """
     if family in panels:
         return family
-    shorter = [one for one in INSTRUMENTS.values() if one.short_form_of == family]
-    for one in shorter:
-        holds = asked <= set(range(1, one.item_count + 1))
-        is_named = one.name in panels
-        if holds and (is_named or (one.is_gate and len(asked) == one.item_count and not panels)):
-            return one.name
+    shorter = [
+        instrument for instrument in INSTRUMENTS.values() if instrument.short_form_of == family
+    ]
+    for instrument in shorter:
+        holds = asked <= set(range(1, instrument.item_count + 1))
+        is_named = instrument.name in panels
+        if holds and (
+            is_named or (instrument.is_gate and len(asked) == instrument.item_count and not panels)
+        ):
+            return instrument.name
     return family
 
 
@@ -127,12 +139,15 @@ def name_family(instrument: str) -> str:
 def _find_form(resource: Resource, context: Context) -> Form:
     """Return the response's Questionnaire: of the drop, contained, or by its LOINC address."""
     canonical = str(resource.get("questionnaire", "")).partition("|")[0]
-    for one in map(as_object, as_list(resource.get("contained"))):
-        if one.get("resourceType") == "Questionnaire" and canonical in ("", f"#{one.get('id')}"):
-            return read_form(one)
-    known = context.forms.get(canonical) or context.forms.get(canonical.rsplit("/", 1)[-1])
-    if known:
-        return known
+    for contained in map(as_object, as_list(resource.get("contained"))):
+        if contained.get("resourceType") == "Questionnaire" and canonical in (
+            "",
+            f"#{contained.get('id')}",
+        ):
+            return read_form(contained)
+    form = context.forms.get(canonical) or context.forms.get(canonical.rsplit("/", 1)[-1])
+    if form:
+        return form
     named = [PANELS[code] for code in LOINC.findall(canonical) if code in PANELS]
     return Form(named[0] if named else None, {})
 
@@ -143,7 +158,7 @@ def read_form(resource: Resource) -> Form:
     Numbers count only where the Questionnaire's own code names the instrument and its items are
     numbered through, as WHO-5's are, which have no codes of their own.
     """
-    codings = [as_object(one) for one in as_list(resource.get("code"))]
+    codings = [as_object(coding) for coding in as_list(resource.get("code"))]
     named = next(
         (PANELS[str(c.get("code"))] for c in codings if str(c.get("code")) in PANELS), None
     )
@@ -152,9 +167,9 @@ def read_form(resource: Resource) -> Form:
     asked = [item for item in items if item.get("type") not in ("group", "display")]
     for item in asked:
         codes = find_loincs({"coding": item.get("code")})
-        known = next((ITEMS[code] for code in codes if code in ITEMS), None)
-        if known:
-            coded[str(item.get("linkId"))] = known
+        item_code = next((ITEMS[code] for code in codes if code in ITEMS), None)
+        if item_code:
+            coded[str(item.get("linkId"))] = item_code
     if named and not coded:
         coded = _number_items(INSTRUMENTS[named], [str(item.get("linkId")) for item in asked])
     return Form(named, coded)
@@ -170,21 +185,25 @@ def _number_items(instrument: Instrument, link_ids: list[str]) -> dict[str, tupl
 
 
 def _collect_answers(resource: Resource, form: Form) -> dict[str, _Answered]:
-    found: dict[str, _Answered] = {}
+    families: dict[str, _Answered] = {}
     for item, panels in _walk_with_panels(resource, {form.instrument} - {None}):
         code = _find_code(item, form)
-        nodes = [as_object(one) for one in as_list(item.get("answer"))]
+        nodes = [as_object(answer) for answer in as_list(item.get("answer"))]
         if isinstance(code, tuple):
             name, number = code
-            family = found.setdefault(name, _Answered())
-            family.panels |= {one for one in panels if one and name_family(one) == name}
+            family = families.setdefault(name, _Answered())
+            family.panels |= {panel for panel in panels if panel and name_family(panel) == name}
             points = [read_answer(INSTRUMENTS[name], number, node) for node in nodes]
             family.answers.setdefault(number, []).extend(points or [None])
         elif code in TOTALS:
-            totals = found.setdefault(name_family(TOTALS[code]), _Answered()).totals
+            totals = families.setdefault(name_family(TOTALS[code]), _Answered()).totals
             stated = [read_number(node) for node in nodes]
             totals.setdefault(TOTALS[code], set()).update(n for n in stated if n is not None)
-    return {name: one for name, one in found.items() if one.answers or any(one.totals.values())}
+    return {
+        name: answered
+        for name, answered in families.items()
+        if answered.answers or any(answered.totals.values())
+    }
 
 
 def _find_code(item: Resource, form: Form) -> tuple[str, int] | str:
@@ -192,9 +211,9 @@ def _find_code(item: Resource, form: Form) -> tuple[str, int] | str:
 
     Of a path of LOINC codes, as in `/44249-1/44250-9`, the last is the item's own.
     """
-    known = form.items.get(str(item.get("linkId")))
-    if known:
-        return known
+    item_code = form.items.get(str(item.get("linkId")))
+    if item_code:
+        return item_code
     for element in ("linkId", "definition"):
         codes = LOINC.findall(str(item.get(element, "")))
         if codes:
@@ -285,13 +304,15 @@ def is_survey_observation(loincs: list[str]) -> bool:
 def _find_link(resource: Resource, context: Context) -> str | None:
     """Return the response or panel that an Observation was derived from."""
     names = _list_references(resource.get("derivedFrom"), context) or []
-    known = [one for one in names if one.startswith(("QuestionnaireResponse/", "Observation/"))]
-    return next(iter(sorted(known, reverse=True)), None)
+    linked = [name for name in names if name.startswith(("QuestionnaireResponse/", "Observation/"))]
+    return next(iter(sorted(linked, reverse=True)), None)
 
 
 def _list_references(element: Any, context: Context) -> list[str] | None:
-    references = [as_object(one).get("reference") for one in as_list(element)]
-    return [context.resolve(one) for one in references if isinstance(one, str)] or None
+    references = [as_object(entry).get("reference") for entry in as_list(element)]
+    return [
+        context.resolve(reference) for reference in references if isinstance(reference, str)
+    ] or None
 
 
 def _list_times(resource: Resource) -> tuple[Any, ...]:

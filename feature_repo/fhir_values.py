@@ -148,20 +148,20 @@ def find_person(resource: Resource, context: Context, element: str = "subject") 
 
 def _find_by_identifier(subject: Resource, context: Context, element: str) -> str:
     identifier = as_object(subject.get("identifier"))
-    known = context.identifiers.get(name_identifier(identifier))
-    if known is None:
+    patient_id = context.identifiers.get(name_identifier(identifier))
+    if patient_id is None:
         cause = ", and its identifier is of no Patient in the drop" if identifier else ""
         raise RejectedResourceError(f"{element}.reference: is missing{cause}")
-    return known
+    return patient_id
 
 
 def _find_contained(resource: Resource, local: str, context: Context, element: str) -> str:
-    for one in map(as_object, as_list(resource.get("contained"))):
-        if one.get("id") == local and one.get("resourceType") == "Patient":
-            for identifier in map(as_object, as_list(one.get("identifier"))):
-                known = context.identifiers.get(name_identifier(identifier))
-                if known is not None:
-                    return known
+    for contained in map(as_object, as_list(resource.get("contained"))):
+        if contained.get("id") == local and contained.get("resourceType") == "Patient":
+            for identifier in map(as_object, as_list(contained.get("identifier"))):
+                patient_id = context.identifiers.get(name_identifier(identifier))
+                if patient_id is not None:
+                    return patient_id
     raise RejectedResourceError(
         f"{element}.reference: is to a contained Patient whose identifier is of none in the drop"
     )
@@ -174,8 +174,8 @@ def name_identifier(identifier: Resource) -> tuple[str, str]:
 def iterate_codings(*concepts: Any) -> Iterator[Resource]:
     """Yield the codings of CodeableConcepts (or lists of them), in their order."""
     for concept in concepts:
-        for one in as_list(concept):
-            for coding in as_list(as_object(one).get("coding")):
+        for single_concept in as_list(concept):
+            for coding in as_list(as_object(single_concept).get("coding")):
                 if isinstance(coding, dict) and coding.get("code"):
                     yield coding
 
@@ -252,6 +252,6 @@ def refuse_status(resource: Resource, *allowed: str) -> None:
     status = read_word(resource.get("status"))
     if status not in allowed:
         # A status that FHIR does not define may be any text, even a name.
-        known = status if status in UNUSED_STATUSES else "that FHIR does not define"
-        kind = f"{resource['resourceType']} with status {known}"
+        safe_status = status if status in UNUSED_STATUSES else "that FHIR does not define"
+        kind = f"{resource['resourceType']} with status {safe_status}"
         raise IgnoredResourceError(kind, retracts=status in RETRACTING_STATUSES)

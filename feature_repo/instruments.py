@@ -226,7 +226,9 @@ INSTRUMENTS = {
 }
 
 #: Instruments besides the two that every screening may carry.
-OTHER_INSTRUMENTS = tuple(one for one in INSTRUMENTS.values() if one not in (PHQ9, GAD7))
+OTHER_INSTRUMENTS = tuple(
+    instrument for instrument in INSTRUMENTS.values() if instrument not in (PHQ9, GAD7)
+)
 
 MAX_ITEM_COUNT = max(instrument.item_count for instrument in INSTRUMENTS.values())
 #: Names of the answers to items 1, 2, … in a row of a survey.

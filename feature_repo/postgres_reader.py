@@ -55,7 +55,7 @@ class PostgresReader:
         self, views: Sequence[StoredView], individuals: Sequence[str]
     ) -> dict[str, StoredRow]:
         """Return what is stored of each individual; raises FeatureStoreUnavailableError."""
-        keys = {serialise_entity_key(one): one for one in individuals}
+        keys = {serialise_entity_key(individual): individual for individual in individuals}
         names = tuple(view.name for view in views)
         try:
             rows = self._query_again_if_cut_off(_write_query(self._project, names), keys)
@@ -103,15 +103,15 @@ def _write_query(project: str, views: tuple[str, ...]) -> PreparedStatement:
 
 
 def _collect(rows: Rows, keys: dict[bytes, str], views: Sequence[str]) -> dict[str, StoredRow]:
-    found: dict[str, StoredRow] = {one: StoredRow() for one in keys.values()}
+    stored_rows: dict[str, StoredRow] = {individual: StoredRow() for individual in keys.values()}
     for number, key, moment, names, packed in rows:
-        row = found[keys[bytes(key)]]
+        row = stored_rows[keys[bytes(key)]]
         row.moments[views[number]] = moment.replace(tzinfo=UTC)
         for name, stored in zip(names.split(","), unpack(bytes(packed)), strict=True):
             value = decode_value(name, stored)
             if value is not None:
                 row.values[name] = value
-    return found
+    return stored_rows
 
 
 def unpack(packed: bytes) -> Iterator[bytes]:
@@ -159,10 +159,10 @@ def make_value_type() -> Any:
     value = file.message_type.add(name="Value")
     value.oneof_decl.add(name="val")
     word = value.field.add(name="string_val", number=2, type=field.TYPE_STRING, oneof_index=0)
-    one = value.field.add(name="float_val", number=6, type=field.TYPE_FLOAT, oneof_index=0)
+    single = value.field.add(name="float_val", number=6, type=field.TYPE_FLOAT, oneof_index=0)
     several = value.field.add(name="float_list_val", number=16, oneof_index=0)
     several.type, several.type_name = field.TYPE_MESSAGE, ".mhras.Floats"
-    word.label = one.label = several.label = field.LABEL_OPTIONAL
+    word.label = single.label = several.label = field.LABEL_OPTIONAL
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("mhras.Value"))
@@ -179,7 +179,7 @@ def erase_online_rows(views: Sequence[str], *individuals: str) -> dict[str, int]
     if configuration["online_store"]["type"] != "postgres":
         raise FeatureStoreUnavailableError("only a PostgreSQL online store can be erased from")
     engine = _connect(ERASURE_SECONDS)
-    keys = {"keys": [serialise_entity_key(one) for one in individuals]}
+    keys = {"keys": [serialise_entity_key(individual) for individual in individuals]}
     try:
         with engine.connect() as connection:
             return {
@@ -191,8 +191,8 @@ def erase_online_rows(views: Sequence[str], *individuals: str) -> dict[str, int]
 
 
 def _erase_rows(connection: Connection, table: str, keys: dict[str, list[bytes]]) -> int:
-    known = connection.exec_driver_sql("SELECT to_regclass(%(name)s)", {"name": f'"{table}"'})
-    if known.scalar() is None:
+    relation = connection.exec_driver_sql("SELECT to_regclass(%(name)s)", {"name": f'"{table}"'})
+    if relation.scalar() is None:
         return 0
     statement = f'DELETE FROM "{table}" WHERE entity_key = ANY(%(keys)s)'
     return connection.exec_driver_sql(statement, keys).rowcount

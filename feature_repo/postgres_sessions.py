@@ -58,10 +58,10 @@ class PreparedStatement:
         The connection must stay with one session of PostgreSQL: a pooler between them that
         hands each transaction to another session would lose the statement.
         """
-        known: set[str] = connection.info.setdefault(_NOTES, set())
-        if self.name not in known:
+        prepared: set[str] = connection.info.setdefault(_NOTES, set())
+        if self.name not in prepared:
             connection.exec_driver_sql(
                 f"PREPARE {self.name} ({', '.join(self.types)}) AS {self.sql}"
             )
-            known.add(self.name)
+            prepared.add(self.name)
         return list(map(tuple, connection.exec_driver_sql(self._call, arguments)))

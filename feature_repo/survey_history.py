@@ -96,7 +96,7 @@ survey_history = FeatureView(
             tags={"unit": "points per 30 days"},
             description="trend of GAD-7 in a year",
         ),
-        *(field for one in OTHER_INSTRUMENTS for field in _describe_burden(one)),
+        *(field for instrument in OTHER_INSTRUMENTS for field in _describe_burden(instrument)),
     ],
     source=make_feature_source("survey_history"),
 )

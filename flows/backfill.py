@@ -82,17 +82,19 @@ def backfill(
     release = find_release()
     done = set() if again else list_done(get_settings().lake_url)
     wanted = [Done(day, step, name_release(step, release)) for day in days for step in steps]
-    left = [one for one in wanted if one not in done]
+    left = [day_step for day_step in wanted if day_step not in done]
     get_run_logger().info("%d of %d days and steps are left", len(left), len(wanted))
     progress: Any = create_progress_artifact(0.0, key="backfill-progress")
-    if any(one.step == "features" for one in left):
+    if any(day_step.step == "features" for day_step in left):
         apply_definitions()
     filled = []
-    for number, one in enumerate(left, 1):
-        filled.append(Filled(one.day, one.step, fill(one)))
-        remember(get_settings().lake_url, one)
+    for number, day_step in enumerate(left, 1):
+        filled.append(Filled(day_step.day, day_step.step, fill(day_step)))
+        remember(get_settings().lake_url, day_step)
         update_progress_artifact(progress, 100 * number / len(left))
-    create_table_artifact([vars(one) | {"day": str(one.day)} for one in filled], key="backfill")
+    create_table_artifact(
+        [vars(result) | {"day": str(result.day)} for result in filled], key="backfill"
+    )
     return filled
 
 
@@ -120,13 +122,13 @@ def name_release(step: Step, release: int | None) -> int | None:
     return None if step == "features" else release
 
 
-def fill(one: Done) -> int | None:
+def fill(day_step: Done) -> int | None:
     """Do one step of one day; return the rows that came of it."""
-    if one.step == "features":
-        return fill_features(one.day)
-    if one.step == "sequences":
-        return fill_sequences(one.day)
-    return fill_drift(one.day)
+    if day_step.step == "features":
+        return fill_features(day_step.day)
+    if day_step.step == "sequences":
+        return fill_sequences(day_step.day)
+    return fill_drift(day_step.day)
 
 
 def fill_features(day: date) -> int:
@@ -159,8 +161,8 @@ def fill_drift(day: date) -> int | None:
         fill_window(Window(version, end - timedelta(days=WINDOW_DAYS), end, dataset), summary)
         for dataset in DATASETS
     ]
-    found = [one for one in screened if one is not None]
-    return sum(found) if found else None
+    drift = [one for one in screened if one is not None]
+    return sum(drift) if drift else None
 
 
 def fill_window(window: Window, summary: DriftReference) -> int | None:

@@ -125,9 +125,9 @@ def screen_everybody(batch: str | None = None) -> BatchCounts:
     )
     counts = BatchCounts()
     try:
-        found = run_buckets(screen_bucket, range(BUCKET_COUNT), batch=name, version=version)
-        for done, one in enumerate(found, 1):
-            counts += one
+        all_counts = run_buckets(screen_bucket, range(BUCKET_COUNT), batch=name, version=version)
+        for done, bucket_counts in enumerate(all_counts, 1):
+            counts += bucket_counts
             update_progress_artifact(progress, 100 * done / BUCKET_COUNT)
     finally:
         report_batch(name, version, counts)
@@ -204,8 +204,8 @@ def screen_page(people: Sequence[str], batch: str, context: BatchContext) -> Bat
 
     Whose consent changed while they were screened is left out: a withdrawal binds at once.
     """
-    known = find_screened(context.engine, batch, people)
-    left = [one for one in people if one not in known]
+    screened_before = find_screened(context.engine, batch, people)
+    left = [person for person in people if person not in screened_before]
     consented = read_consented(context.engine, left)
     rows = context.reader.fetch(Choice(context.release).list_views(), left)
     decisions = read_last_decisions(context.engine, left)
@@ -229,7 +229,7 @@ def screen_page(people: Sequence[str], batch: str, context: BatchContext) -> Bat
         write_records(context.writer, queued)
     return BatchCounts(
         screened=len(kept),
-        screened_before=len(known),
+        screened_before=len(screened_before),
         without_data=without_data,
         consent_changed=len(left) - without_data - not_scored - len(kept),
         waiting_already=count_reviews(kept) - count_reviews(queued),
@@ -254,7 +254,7 @@ def read_consented(engine: Engine, people: Sequence[str]) -> dict[str, frozenset
     """Return the data types that may be used now, of those who consent to screening at all."""
     with open_session(engine) as session:
         allowed = read_allowed(session, people, SCREENING)
-    return {one: data_types for one, data_types in allowed.items() if data_types}
+    return {person: data_types for person, data_types in allowed.items() if data_types}
 
 
 def screen_stored(

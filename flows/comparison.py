@@ -59,15 +59,15 @@ def compare_with_production(training_set: TrainingSet, version: int) -> Comparis
     engine = create_database_engine(get_settings().database_url.get_secret_value())
     try:
         registry = open_registry(get_settings().mlflow_tracking_uri, engine)
-        production, known = find_production(registry), find_version(registry, version)
-        if known is None:
+        production, model_version = find_production(registry), find_version(registry, version)
+        if model_version is None:
             raise UnknownReleaseError(f"{RELEASE_MODEL} has no version {version}")
         if production in (None, version):
             return None
         challenger, rival = open_release(registry, version), open_release(registry, production)
         earlier = open_earlier(registry, {version, production})
         comparison = compare_releases(training_set, challenger, rival, earlier)
-        log_comparison(registry.client, str(known.run_id), comparison)
+        log_comparison(registry.client, str(model_version.run_id), comparison)
     except UnusableReleaseError as error:
         get_run_logger().error("release %d is not compared: %s", version, error)
         return None

@@ -116,11 +116,11 @@ def clear_online(
     next features leave them out.
     """
     removed: dict[str, int] = {}
-    gone = [one for one in lost if not left[one]]
+    gone = [person for person in lost if not left[person]]
     if gone:
         removed |= erase_online_rows([view.name for view in TABLED_VIEWS], *gone)
     for data_type in DATA_TYPES:
-        some = [one for one, kinds in lost.items() if left[one] and data_type in kinds]
+        some = [person for person, kinds in lost.items() if left[person] and data_type in kinds]
         views = [view.name for view in TABLED_VIEWS if view.tags.get("data_type") == data_type]
         if some and views:
             for name, rows in erase_online_rows(views, *some).items():

@@ -108,12 +108,12 @@ def choose_part(reference: DriftReference, window: Window) -> DriftReference:
 
 def report_drift(examined: Examined, threshold: float) -> str:
     """Store the report, then act on it: a notification must find its report; return its run."""
-    window, sample, found = examined.window, examined.sample, examined.found
-    run_id = log_report(window, sample, found, threshold)
-    store_summary(make_summary(window, sample, found, threshold, run_id))
-    create_markdown_artifact(found.describe(), key=f"drift-{window.dataset}")
-    if found.list_alarms(threshold):
-        announce_drift(window, found, threshold, run_id)
+    window, sample, drift = examined.window, examined.sample, examined.found
+    run_id = log_report(window, sample, drift, threshold)
+    store_summary(make_summary(window, sample, drift, threshold, run_id))
+    create_markdown_artifact(drift.describe(), key=f"drift-{window.dataset}")
+    if drift.list_alarms(threshold):
+        announce_drift(window, drift, threshold, run_id)
     return run_id
 
 
@@ -160,7 +160,7 @@ def judge_outcomes(
         registry = open_registry(settings.mlflow_tracking_uri, engine)
         version = registry.client.get_model_version(RELEASE_MODEL, str(window.version))
         then = read_metrics(registry, version)
-    ages = [one.get("age") for one in sample.features]
+    ages = [row.get("age") for row in sample.features]
     screened = pl.DataFrame(
         {JOIN_KEY: sample.individuals, "age": ages}, schema={JOIN_KEY: pl.String, "age": pl.Float64}
     )
@@ -178,9 +178,9 @@ def find_people(lake_url: str, individuals: set[str]) -> pl.DataFrame:
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
-def log_report(window: Window, sample: ScreenedSample, found: Found, threshold: float) -> str:
+def log_report(window: Window, sample: ScreenedSample, drift: Found, threshold: float) -> str:
     """Log metrics, Evidently's page and JSON, and the tables; return the run's id."""
-    result = found.result
+    result = drift.result
     mlflow.set_tracking_uri(get_settings().mlflow_tracking_uri)
     mlflow.set_experiment(EXPERIMENT)
     with mlflow.start_run(run_name=f"drift of {window.dataset} {window.end:%Y-%m-%d %H:%M}") as run:
@@ -188,7 +188,7 @@ def log_report(window: Window, sample: ScreenedSample, found: Found, threshold: 
             {
                 "release_version": window.version,
                 "dataset": window.dataset,
-                "alarms": ", ".join(found.list_alarms(threshold)) or "none",
+                "alarms": ", ".join(drift.list_alarms(threshold)) or "none",
                 "window_begin": window.begin.isoformat(),
                 "window_end": window.end.isoformat(),
                 "rows_screened": sample.screened,
@@ -196,7 +196,7 @@ def log_report(window: Window, sample: ScreenedSample, found: Found, threshold: 
                 "sampling": f"random, about {SAMPLE_ROWS} rows; reference: {SAMPLE_ROWS} drawn "
                 "from the release's summary",
                 "threshold": threshold,
-                "rows_labelled": found.outcomes.labels,
+                "rows_labelled": drift.outcomes.labels,
             }
         )
         mlflow.log_metrics(
@@ -207,10 +207,10 @@ def log_report(window: Window, sample: ScreenedSample, found: Found, threshold: 
             }
             | {
                 f"outcomes_{name}": value
-                for name, value in describe_performance(found.outcomes.performance).items()
+                for name, value in describe_performance(drift.outcomes.performance).items()
             }
         )
-        log_files(found)
+        log_files(drift)
     page = locate_run(
         run.info.experiment_id, run.info.run_id, "drift.html", mlflow.get_tracking_uri()
     )

@@ -65,7 +65,9 @@ def erase_queued() -> list[StoreReport]:
     if reports:
         rows = [asdict(report) | {"details": str(report.details)} for report in reports]
         create_table_artifact(rows, key="erasures")
-    get_run_logger().info("%d stores of erasures done", sum(one.state == DONE for one in reports))
+    get_run_logger().info(
+        "%d stores of erasures done", sum(report.state == DONE for report in reports)
+    )
     failed = sorted({report.store for report in reports if report.state == FAILED})
     if failed:
         raise ErasureIncompleteError(f"not emptied, and still queued: {', '.join(failed)}")
@@ -116,8 +118,8 @@ def find_first_seen(lake_url: str, person: str) -> datetime | None:
         for name in TABLES
         if name != CONSENTS.name
     ]
-    known = [moment for moment in moments if moment is not None]
-    return min(known, default=None)
+    seen = [moment for moment in moments if moment is not None]
+    return min(seen, default=None)
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)

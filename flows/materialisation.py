@@ -70,8 +70,8 @@ def materialise_features(as_of: date | None = None) -> list[ViewReport]:
     progress: Any = create_progress_artifact(0.0, key="feature-progress")
     counts: list[dict[str, tuple[int, int]]] = []
     buckets = range(BUCKET_COUNT)
-    for one in run_buckets(compute_bucket, buckets, lake_url=lake_url, snapshot=snapshot):
-        counts.append(one)
+    for bucket_counts in run_buckets(compute_bucket, buckets, lake_url=lake_url, snapshot=snapshot):
+        counts.append(bucket_counts)
         update_progress_artifact(progress, 50 * len(counts) / BUCKET_COUNT)
     served = run_buckets(serve_bucket, buckets, lake_url=lake_url, snapshot=snapshot)
     for done, _ in enumerate(served, 1):

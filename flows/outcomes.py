@@ -90,9 +90,9 @@ def collect_outcomes(look_back_days: int = LOOK_BACK_DAYS) -> LabelCounts:
     since = datetime.now(UTC) - timedelta(days=look_back_days)
     last_day = find_last_day(get_settings().lake_url)
     counts = LabelCounts()
-    found = run_buckets(label_bucket, range(BUCKET_COUNT), since=since, known_until=last_day)
-    for done, one in enumerate(found, 1):
-        counts += one
+    all_counts = run_buckets(label_bucket, range(BUCKET_COUNT), since=since, known_until=last_day)
+    for done, bucket_counts in enumerate(all_counts, 1):
+        counts += bucket_counts
         update_progress_artifact(progress, 100 * done / BUCKET_COUNT)
     table = asdict(counts) | {"new_reviews": reviews, "data_until": str(last_day)}
     create_table_artifact([table], key="outcomes", description="Labels of predictions")
@@ -134,8 +134,8 @@ def read_predictions(engine: Engine, bucket: int, span: Span, since: datetime) -
     )
     with open_session(engine) as session:
         rows = [
-            (str(number), person, find_index_date(created_at, day), known)
-            for number, person, created_at, day, known in session.execute(statement)
+            (str(number), person, find_index_date(created_at, day), total_seen)
+            for number, person, created_at, day, total_seen in session.execute(statement)
         ]
     return pl.DataFrame(rows, schema=ASKED, orient="row")
 
@@ -179,8 +179,11 @@ def upsert_labels(engine: Engine, rows: Iterator[Mapping[str, Any]]) -> int:
         with open_session(engine) as session:
             numbers = [row["prediction_id"] for row in part]
             held = select(Prediction.id).where(Prediction.id.in_(numbers))
-            known = {str(one) for one in session.scalars(held.with_for_update(key_share=True))}
-            kept = [row for row in part if str(row["prediction_id"]) in known]
+            existing = {
+                str(prediction_id)
+                for prediction_id in session.scalars(held.with_for_update(key_share=True))
+            }
+            kept = [row for row in part if str(row["prediction_id"]) in existing]
             written += len(list(session.scalars(_write_upsert(kept)))) if kept else 0
     return written
 
@@ -189,11 +192,11 @@ def _write_upsert(rows: Sequence[Mapping[str, Any]]) -> Any:
     statement = insert(PredictionLabel).values(list(rows))
     new = statement.excluded
     columns = ("occurred", "source", "reviewed_band", "reason_code")
-    said = func.row(*(getattr(PredictionLabel, name) for name in columns))
+    stored_row = func.row(*(getattr(PredictionLabel, name) for name in columns))
     return statement.on_conflict_do_update(
         index_elements=[PredictionLabel.prediction_id, PredictionLabel.kind],
         set_={name: new[name] for name in (*columns, "settled_at")},
-        where=said.is_distinct_from(func.row(*(new[name] for name in columns))),
+        where=stored_row.is_distinct_from(func.row(*(new[name] for name in columns))),
     ).returning(PredictionLabel.prediction_id)
 
 
@@ -218,7 +221,7 @@ def collect_reviews() -> int:
             )
             # Of two decisions the earlier one may be committed later.
             since = (newest or datetime(2000, 1, 1, tzinfo=UTC)) - timedelta(days=1)
-            labels = [describe_review(one) for one in read_review_labels(session, since)]
+            labels = [describe_review(review) for review in read_review_labels(session, since)]
         return upsert_labels(engine, iter(labels))
 
 

@@ -38,12 +38,12 @@ def reconcile_runs(silence_minutes: int = SILENCE_MINUTES) -> list[str]:
         silence_minutes: A run that gave no sign of life for so long is taken for dead.
     """
     silence = timedelta(minutes=silence_minutes)
-    found = mark_crashed(silence) + mark_killed(silence) + mark_half_registered()
-    if found:
-        create_table_artifact([{"found": one} for one in found], key="reconciliation")
-        notify(f"abandoned by a killed worker: {'; '.join(found)}")
-    get_run_logger().info("%d abandoned runs and versions", len(found))
-    return found
+    abandoned = mark_crashed(silence) + mark_killed(silence) + mark_half_registered()
+    if abandoned:
+        create_table_artifact([{"found": text} for text in abandoned], key="reconciliation")
+        notify(f"abandoned by a killed worker: {'; '.join(abandoned)}")
+    get_run_logger().info("%d abandoned runs and versions", len(abandoned))
+    return abandoned
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
@@ -80,11 +80,13 @@ def mark_half_registered() -> list[str]:
         for version in broken:
             mark_broken(registry.client, version)
         productions = compare_productions(registry)
-    found = [f"{one.model} {one.version} is half registered: {one.why}" for one in broken]
+    abandoned = [
+        f"{version.model} {version.version} is half registered: {version.why}" for version in broken
+    ]
     if not productions.agree:
         # A person may cause it as well: reported until `registry reconcile` has been run.
-        found.append(f"{RELEASE_MODEL}: Production is in doubt: {productions.describe()}")
-    return found
+        abandoned.append(f"{RELEASE_MODEL}: Production is in doubt: {productions.describe()}")
+    return abandoned
 
 
 if __name__ == "__main__":

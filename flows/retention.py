@@ -48,7 +48,7 @@ def apply_retention() -> list[Removed]:
     settings = get_settings()
     removed = [*remove_predictions(settings), *remove_landed(settings)]
     if removed:
-        rows = [asdict(one) for one in removed]
+        rows = [asdict(removal) for removal in removed]
         create_table_artifact(rows, key="retention", description="Rows removed by age")
     get_run_logger().info("retention: %s", removed or "no setting, nothing removed")
     return removed
@@ -67,9 +67,9 @@ def remove_old_predictions(days: int) -> int:
         while True:
             with open_session(engine) as session:
                 before = read_database_time(session) - timedelta(days=days)
-                found = remove_predictions_before(session, before, PREDICTIONS_PER_TRANSACTION)
-            removed += found
-            if found < PREDICTIONS_PER_TRANSACTION:
+                count = remove_predictions_before(session, before, PREDICTIONS_PER_TRANSACTION)
+            removed += count
+            if count < PREDICTIONS_PER_TRANSACTION:
                 return removed
 
 

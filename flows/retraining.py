@@ -126,7 +126,7 @@ def judge_time(last: datetime | None, cool_down: timedelta) -> str | None:
 def find_last_training(registry: Registry) -> datetime | None:
     """Return when the newest release was registered, regardless of its stage."""
     versions = registry.client.search_model_versions(f"name='{RELEASE_MODEL}'")
-    created = max((one.creation_timestamp for one in versions), default=None)
+    created = max((model_version.creation_timestamp for model_version in versions), default=None)
     return None if created is None else datetime.fromtimestamp(created / 1000, UTC)
 
 

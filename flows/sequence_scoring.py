@@ -106,7 +106,9 @@ def compute_outputs(pins: Pins, rows: pl.DataFrame) -> pl.DataFrame:
     outputs: dict[str, Any] = {}
     for pin in pins:
         outputs[f"{pin.name}_output"] = score_in_parts(pin, weeks)
-        outputs[f"{pin.name}_key"] = [make_output_key(pin.version, one[None]) for one in weeks]
+        outputs[f"{pin.name}_key"] = [
+            make_output_key(pin.version, sequence[None]) for sequence in weeks
+        ]
     names = [feature.name for feature in sequence_outputs.features]
     # One row a day: scored again, by another release say, it replaces what was there.
     created = pl.col(EVENT_TIMESTAMP).alias(CREATED_TIMESTAMP)

@@ -120,8 +120,8 @@ def run_checkpoint(table: str, rows: pl.DataFrame) -> list[dict[str, Any]]:
             },
         )
     )
-    found = checkpoint.run(batch_parameters={"dataframe": rows.to_pandas()})
-    (validation,) = found.run_results.values()
+    checkpoint_result = checkpoint.run(batch_parameters={"dataframe": rows.to_pandas()})
+    (validation,) = checkpoint_result.run_results.values()
     return [result.to_json_dict() for result in validation.results]
 
 
@@ -130,27 +130,27 @@ def _add_results(
 ) -> pl.DataFrame:
     """Add the results of a chunk; return its broken rows with the reason."""
     broken = []
-    for number, one in enumerate(checked):
-        config, found = one["expectation_config"], one["result"]
+    for number, check_result in enumerate(checked):
+        config, details = check_result["expectation_config"], check_result["result"]
         if number == len(result.results):
             result.results.append(ExpectationResult(config["description"], config["type"]))
         total = result.results[number]
-        total.rows += found.get("element_count", rows.height)
-        total.unexpected += found.get("unexpected_count", 0)
-        total.success &= bool(one["success"])
+        total.rows += details.get("element_count", rows.height)
+        total.unexpected += details.get("unexpected_count", 0)
+        total.success &= bool(check_result["success"])
         broken.append(
             pl.DataFrame(
-                {"row": _list_broken_rows(found)}, schema={"row": rows.schema["row"]}
+                {"row": _list_broken_rows(details)}, schema={"row": rows.schema["row"]}
             ).with_columns(pl.lit(config["description"]).alias("reason"))
         )
     reasons = pl.concat(broken).group_by("row").agg(pl.col("reason").sort().str.join("; "))
     return rows.join(reasons, on="row").drop("row")
 
 
-def _list_broken_rows(found: dict[str, Any]) -> list[int]:
+def _list_broken_rows(details: dict[str, Any]) -> list[int]:
     # Great Expectations gives one entry for all rows where the values are left out.
     rows: set[int] = set()
-    for entry in found.get("unexpected_index_list") or []:
+    for entry in details.get("unexpected_index_list") or []:
         rows.update(entry["row"] if isinstance(entry["row"], list) else [entry["row"]])
     return sorted(rows)
 

@@ -29,8 +29,10 @@ def read_candidate(client: MlflowClient) -> Rollout | None:
 
     Raises ValueError when the share is not a number from 0 to 1.
     """
-    found = find_by_alias(client, RELEASE_MODEL, CANDIDATE_ALIAS)
-    return None if found is None else read_tags(int(found.version), found.tags)
+    model_version = find_by_alias(client, RELEASE_MODEL, CANDIDATE_ALIAS)
+    return (
+        None if model_version is None else read_tags(int(model_version.version), model_version.tags)
+    )
 
 
 def write_candidate(client: MlflowClient, rollout: Rollout) -> None:

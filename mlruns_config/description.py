@@ -44,8 +44,8 @@ def _locate_run(experiment_id: str, run_id: str) -> str:
 
 
 def _name_tables(tables: dict[str, dict[str, object]]) -> str:
-    known = [f"{name}@{one['version']}" for name, one in tables.items() if one["version"]]
-    return ", ".join(known) or "none"
+    versioned = [f"{name}@{table['version']}" for name, table in tables.items() if table["version"]]
+    return ", ".join(versioned) or "none"
 
 
 def _link_validation(validation: dict[str, str]) -> str:

@@ -34,7 +34,7 @@ def list_damage(client: MlflowClient, version: int) -> list[str]:
         return ["its manifest cannot be read"]
     damage = _compare_with_tag(client, version, text)
     return damage + [
-        found for member in manifest.members for found in _list_member_damage(client, member)
+        defect for member in manifest.members for defect in _list_member_damage(client, member)
     ]
 
 
@@ -48,8 +48,10 @@ def load_manifest_text(client: MlflowClient, version: int, file: str = MANIFEST_
 
 def _fetch(client: MlflowClient, uri: str, folder: str) -> Path:
     """Download one artifact from the store of this client, whichever is set for the process."""
-    found = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=client.tracking_uri)
-    return Path(found)
+    local_path = download_artifacts(
+        artifact_uri=uri, dst_path=folder, tracking_uri=client.tracking_uri
+    )
+    return Path(local_path)
 
 
 def _locate_member(client: MlflowClient, member: MemberPin) -> str:
@@ -90,7 +92,7 @@ def _find_damage(
     client: MlflowClient, member: MemberPin, path: str, expected: str, folder: str
 ) -> str | None:
     try:
-        found = hash_file(_fetch(client, f"{_locate_member(client, member)}/{path}", folder))
+        digest = hash_file(_fetch(client, f"{_locate_member(client, member)}/{path}", folder))
     except (MlflowException, OSError):
         return f"artifact {path} cannot be read"
-    return None if found == expected else f"artifact {path} is not the one that was registered"
+    return None if digest == expected else f"artifact {path} is not the one that was registered"

@@ -62,10 +62,10 @@ class ServerSettings(BaseSettings):
     @classmethod
     def _name_the_driver(cls, url: SecretStr) -> SecretStr:
         # SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, on which transitions fail.
-        found = make_url(url.get_secret_value())
-        if found.get_backend_name() == "postgresql":
-            found = found.set(drivername="postgresql+psycopg2")
-        return SecretStr(found.render_as_string(hide_password=False))
+        parsed_url = make_url(url.get_secret_value())
+        if parsed_url.get_backend_name() == "postgresql":
+            parsed_url = parsed_url.set(drivername="postgresql+psycopg2")
+        return SecretStr(parsed_url.render_as_string(hide_password=False))
 
     @model_validator(mode="after")
     def _have_a_whole_key(self) -> Self:

@@ -53,11 +53,11 @@ def authorise() -> "Authorization | Response":
     from mlflow.server.auth import authenticate_request_basic_auth, store
     from werkzeug.datastructures import Authorization
 
-    found = authenticate_request_basic_auth()
-    if not isinstance(found, Authorization) or is_reading(request.method, request.path):
-        return found
+    authorization = authenticate_request_basic_auth()
+    if not isinstance(authorization, Authorization) or is_reading(request.method, request.path):
+        return authorization
     if is_promoting(request.path):
-        return found
-    if store.get_user(str(found.username)).is_admin:
-        return found
+        return authorization
+    if store.get_user(str(authorization.username)).is_admin:
+        return authorization
     return make_response("This login may read and not change anything.", 403)

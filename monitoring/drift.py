@@ -79,15 +79,15 @@ class DriftResult:
 
     @property
     def drift_score(self) -> float:
-        return float(sum(one.importance for one in self.columns if one.drifted))
+        return float(sum(column.importance for column in self.columns if column.drifted))
 
     @property
     def drifted_share(self) -> float:
-        return sum(one.drifted for one in self.columns) / max(len(self.columns), 1)
+        return sum(column.drifted for column in self.columns) / max(len(self.columns), 1)
 
     @property
     def missing_share(self) -> float:
-        return sum(one.missing_drifted for one in self.columns) / max(len(self.columns), 1)
+        return sum(column.missing_drifted for column in self.columns) / max(len(self.columns), 1)
 
 
 def measure_drift(
@@ -106,13 +106,13 @@ def measure_drift(
     bounds = {name: reference.find_bounds(name, people) for name in current}
     tested = [name for name, values in current.items() if can_be_tested(summaries[name], values)]
     snapshot = run_report(summaries, current, tested, bounds) if tested else None
-    found = read_values(snapshot) if snapshot else {}
+    drift_values = read_values(snapshot) if snapshot else {}
     columns = {
-        name: describe_column(name, reference, values, found.get(name), bounds[name])
+        name: describe_column(name, reference, values, drift_values.get(name), bounds[name])
         for name, values in current.items()
     }
     score = columns.pop(SCORE)
-    ordered = sorted(columns.values(), key=lambda one: one.importance, reverse=True)
+    ordered = sorted(columns.values(), key=lambda column: column.importance, reverse=True)
     return DriftResult(ordered, score if score.method else None, len(sampled), snapshot)
 
 

@@ -78,17 +78,17 @@ class DriftReference(BaseModel):
 
 def summarise(values: Values) -> ColumnSummary:
     """Summarise a column; NaN is missing, and infinite values count as missing too."""
-    known = np.asarray(values, np.float64)
-    known = known[np.isfinite(known)]
-    missing = 1 - len(known) / max(len(values), 1)
-    found, counts = np.unique(known, return_counts=True)
-    if len(found) > MAX_VALUES:
-        return ColumnSummary(missing=missing, quantiles=np.quantile(known, RANKS).tolist())
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    missing = 1 - len(finite) / max(len(values), 1)
+    distinct, counts = np.unique(finite, return_counts=True)
+    if len(distinct) > MAX_VALUES:
+        return ColumnSummary(missing=missing, quantiles=np.quantile(finite, RANKS).tolist())
     enough = counts >= MIN_ROWS
     kept = counts[enough]
     return ColumnSummary(
         missing=missing,
-        values=found[enough].tolist(),
+        values=distinct[enough].tolist(),
         shares=(kept / max(kept.sum(), 1)).tolist(),
     )
 
@@ -116,11 +116,11 @@ def make_reference(
 def draw(summary: ColumnSummary, rows: int) -> NDArray[np.float64]:
     """Return a column of `rows` values distributed as in the summary, missing ones last."""
     drawn = np.full(rows, np.nan)
-    known = round(rows * (1 - summary.missing)) if summary.is_known else 0
-    ranks = (np.arange(known) + 0.5) / max(known, 1)
+    known_rows = round(rows * (1 - summary.missing)) if summary.is_known else 0
+    ranks = (np.arange(known_rows) + 0.5) / max(known_rows, 1)
     if summary.is_discrete:
         places = np.searchsorted(np.cumsum(summary.shares), ranks)
-        drawn[:known] = np.asarray(summary.values)[np.minimum(places, len(summary.values) - 1)]
-    elif known:
-        drawn[:known] = np.interp(ranks, RANKS, summary.quantiles)
+        drawn[:known_rows] = np.asarray(summary.values)[np.minimum(places, len(summary.values) - 1)]
+    elif known_rows:
+        drawn[:known_rows] = np.interp(ranks, RANKS, summary.quantiles)
     return drawn

@@ -100,8 +100,8 @@ def name_fields(_logger: Any, _method: str, event: EventDict) -> Mapping[str, An
         "logger": event.pop("logger", None),
         "message": event.pop("event", ""),
     }
-    known = {field: event.pop(field) for field in REQUEST_FIELDS if field in event}
-    return named | known | dict(event)
+    request_fields = {field: event.pop(field) for field in REQUEST_FIELDS if field in event}
+    return named | request_fields | dict(event)
 
 
 def _install(formatter: logging.Formatter, level: str) -> None:

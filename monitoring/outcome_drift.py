@@ -74,8 +74,8 @@ class OutcomeDrift:
 
     def describe(self) -> str:
         """Return one sentence, also of why there is nothing to say."""
-        found = self.performance
-        if found is None:
+        performance = self.performance
+        if performance is None:
             return (
                 f"{self.labels} labelled screenings with {self.outcomes} outcomes are too few to "
                 f"judge discrimination or calibration ({MIN_LABELS} and {MIN_OUTCOMES} are "
@@ -83,9 +83,10 @@ class OutcomeDrift:
             )
         then = "" if self.auroc_then is None else f", {self.auroc_then:.3f} at training"
         return (
-            f"AUROC {found.auroc:.3f} ({found.auroc_low:.3f} to {found.auroc_high:.3f}){then}; "
-            f"{found.ratio:.2f} times as many outcomes as expected ({found.ratio_low:.2f} to "
-            f"{found.ratio_high:.2f}), on {self.labels} labelled screenings"
+            f"AUROC {performance.auroc:.3f} ({performance.auroc_low:.3f} to "
+            f"{performance.auroc_high:.3f}){then}; {performance.ratio:.2f} times as many outcomes "
+            f"as expected ({performance.ratio_low:.2f} to {performance.ratio_high:.2f}), on "
+            f"{self.labels} labelled screenings"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,8 +143,8 @@ class GroupDrift:
         }
 
 
-def describe_performance(found: Performance | None) -> dict[str, float]:
-    return {} if found is None else asdict(found) | {"ratio": found.ratio}
+def describe_performance(performance: Performance | None) -> dict[str, float]:
+    return {} if performance is None else asdict(performance) | {"ratio": performance.ratio}
 
 
 def is_enough(labels: int, outcomes: int) -> bool:

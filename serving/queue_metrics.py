@@ -80,11 +80,11 @@ def show_drift(reports: list[DriftReport]) -> None:
 
 def show_queue(counts: list[QueueCount]) -> None:
     """Set every gauge, those of empty corners of the queue to 0."""
-    sizes = {(one.priority, one.status): one.items for one in counts}
+    sizes = {(count.priority, count.status): count.items for count in counts}
     for priority, status in product(PRIORITIES, OPEN):
         REVIEW_QUEUE_SIZE.labels(priority, status).set(sizes.get((priority, status), 0))
     for priority in PRIORITIES:
-        late = sum(one.overdue for one in counts if one.priority == priority)
+        late = sum(count.overdue for count in counts if count.priority == priority)
         REVIEW_QUEUE_OVERDUE.labels(priority).set(late)
 
 

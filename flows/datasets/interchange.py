@@ -33,7 +33,7 @@ def number_subjects(individuals: pl.Series) -> pl.DataFrame:
     Raises SubjectCollisionError where two pseudonyms give one number.
     """
     distinct = individuals.unique()
-    numbers = [int(one[:16], 16) >> 1 for one in distinct]
+    numbers = [int(pseudonym[:16], 16) >> 1 for pseudonym in distinct]
     if len(set(numbers)) < len(numbers):
         raise SubjectCollisionError("two pseudonyms begin with the same 63 bits")
     return pl.DataFrame({JOIN_KEY: distinct, SUBJECT: pl.Series(numbers, dtype=pl.Int64)})
@@ -55,35 +55,39 @@ def _list_people(people: pl.DataFrame) -> Iterator[pl.DataFrame]:
     born = pl.datetime("birth_year", 1, 1, time_unit="us")
     yield birth.select(*_make_row(born, pl.lit(meds.birth_code)))
     for column, name in (("sex", "SEX"), ("ethnicity", "ETHNICITY")):
-        known = people.filter(pl.col(column).is_not_null())
+        stated = people.filter(pl.col(column).is_not_null())
         code = pl.format("{}//{}", pl.lit(name), column)
-        yield known.select(*_make_row(pl.lit(None, pl.Datetime("us")), code))
+        yield stated.select(*_make_row(pl.lit(None, pl.Datetime("us")), code))
 
 
 def _list_surveys(surveys: pl.DataFrame) -> Iterator[pl.DataFrame]:
     for instrument in INSTRUMENTS.values():
         own = surveys.filter(pl.col("instrument") == instrument.name)
         for column in (*ITEM_COLUMNS[: instrument.item_count], "total"):
-            known = own.filter(pl.col(column).is_not_null())
+            answered = own.filter(pl.col(column).is_not_null())
             code = pl.lit(name_answer(instrument.name, column))
-            yield known.select(*_make_row(_read_time("answered_at"), code, pl.col(column)))
+            yield answered.select(*_make_row(_read_time("answered_at"), code, pl.col(column)))
 
 
 def name_answer(instrument: str, column: str) -> str:
     """Return the code of an item or total: its LOINC code, else the instrument's own name."""
-    known = INSTRUMENTS[instrument]
+    definition = INSTRUMENTS[instrument]
     if column == "total":
-        return f"LOINC/{known.total_codes[0][1]}" if known.total_codes else f"{instrument}//total"
+        return (
+            f"LOINC/{definition.total_codes[0][1]}"
+            if definition.total_codes
+            else f"{instrument}//total"
+        )
     number = ITEM_COLUMNS.index(column)
-    own = known.short_form_of is None and known.item_loincs
-    return f"LOINC/{known.item_loincs[number]}" if own else f"{instrument}//{column}"
+    own = definition.short_form_of is None and definition.item_loincs
+    return f"LOINC/{definition.item_loincs[number]}" if own else f"{instrument}//{column}"
 
 
 def _list_days(days: pl.DataFrame) -> Iterator[pl.DataFrame]:
     over = pl.col("date").cast(pl.Datetime("us")) + pl.duration(days=1, microseconds=-1)
     for channel in WEARABLE_LIMITS:
-        known = days.filter(pl.col(channel).is_not_null())
-        yield known.select(*_make_row(over, pl.lit(f"WEARABLE//{channel}"), pl.col(channel)))
+        measured = days.filter(pl.col(channel).is_not_null())
+        yield measured.select(*_make_row(over, pl.lit(f"WEARABLE//{channel}"), pl.col(channel)))
 
 
 def _list_care(events: pl.DataFrame) -> pl.DataFrame:
@@ -117,10 +121,10 @@ def split_subjects(subjects: pl.DataFrame) -> pl.DataFrame:
 
 def make_labels(labelled: pl.DataFrame, subjects: pl.DataFrame, outcome: str) -> pl.DataFrame:
     """Return MEDS labels of an outcome; data up to and including prediction_time may be used."""
-    known = labelled.filter(pl.col(outcome).is_not_null())
+    settled = labelled.filter(pl.col(outcome).is_not_null())
     time = _read_time("index_time").alias("prediction_time")
     return (
-        known.join(subjects, on=JOIN_KEY)
+        settled.join(subjects, on=JOIN_KEY)
         .select(SUBJECT, time, pl.col(outcome).alias("boolean_value"))
         .sort(SUBJECT, "prediction_time")
     )

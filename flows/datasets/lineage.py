@@ -57,8 +57,12 @@ def describe_environment() -> dict[str, str]:
 
 def freeze_environment() -> str:
     """Return one `name==version` a line for every installed distribution, as pip freeze does."""
-    found = {f"{one.name.lower()}=={one.version}" for one in distributions() if one.name}
-    return "\n".join(sorted(found)) + "\n"
+    packages = {
+        f"{distribution.name.lower()}=={distribution.version}"
+        for distribution in distributions()
+        if distribution.name
+    }
+    return "\n".join(sorted(packages)) + "\n"
 
 
 def log_environment() -> None:
@@ -75,14 +79,14 @@ def find_validation(versions: Mapping[str, int | None]) -> dict[str, str]:
     Empty if they were never validated: a reviewer must be able to see that.
     """
     conditions = [f"tags.`version.{name}` = '{version}'" for name, version in versions.items()]
-    found = mlflow.search_runs(
+    runs = mlflow.search_runs(
         experiment_names=[VALIDATION_EXPERIMENT],
         filter_string=" AND ".join(conditions),
         order_by=["attributes.start_time DESC"],
         max_results=1,
         output_format="list",
     )
-    return next((_describe_validation(run) for run in found), {})
+    return next((_describe_validation(run) for run in runs), {})
 
 
 def _describe_validation(run: Run) -> dict[str, str]:
@@ -139,7 +143,7 @@ def find_git_commit() -> str:
         return commit
     asked = ["git", "-C", str(PROJECT), "rev-parse", "--verify", "HEAD"]
     try:
-        found = subprocess.run(asked, capture_output=True, text=True, check=False)
+        completed = subprocess.run(asked, capture_output=True, text=True, check=False)
     except FileNotFoundError:  # no git in this image
         return "unknown"
-    return found.stdout.strip() or "unknown"
+    return completed.stdout.strip() or "unknown"

@@ -74,8 +74,8 @@ def load_training_set(lake_url: str) -> TrainingSet:
     """Label the lake's index dates and join the features known at each of them."""
     with open_database() as engine:
         consented = read_consented_types(engine, purposes=["training"])
-        found = collect_entities(engine, lake_url, consented)
-    entities = found.entities
+        collected = collect_entities(engine, lake_url, consented)
+    entities = collected.entities
     require_enough(entities)
     frame, rows = join_rows(FeatureStore(repo_path=str(REPOSITORY)), entities, consented)
     split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE], frame[LABEL].to_numpy())
@@ -84,12 +84,12 @@ def load_training_set(lake_url: str) -> TrainingSet:
     return TrainingSet(
         frame,
         rows,
-        found.futures,
+        collected.futures,
         split,
-        found.screened,
-        found.doubted,
-        found.adjudicated,
-        found.excluded,
+        collected.screened,
+        collected.doubted,
+        collected.adjudicated,
+        collected.excluded,
     )
 
 

@@ -127,13 +127,13 @@ def collect_futures(entities: pl.DataFrame, surveys: pl.DataFrame) -> Matrix:
     later = totals.select(JOIN_KEY, "total", pl.col("answered_at").dt.date().alias("later"))
     numbered = entities.select(JOIN_KEY, INDEX_DATE).with_row_index("row")
     days = (pl.col("later") - pl.col(INDEX_DATE)).dt.total_days()
-    found = (
+    weekly = (
         numbered.join(later, on=JOIN_KEY, maintain_order="right")
         .with_columns(((days - 1) // 7).alias("week"))
         .filter(days >= 1, pl.col("week") < FUTURE_WEEKS)
     )
     futures = np.full((entities.height, FUTURE_WEEKS), np.nan, dtype=np.float32)
-    futures[found["row"].to_numpy(), found["week"].to_numpy()] = found["total"].to_numpy()
+    futures[weekly["row"].to_numpy(), weekly["week"].to_numpy()] = weekly["total"].to_numpy()
     return futures
 
 

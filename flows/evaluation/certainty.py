@@ -20,7 +20,7 @@ MIN_ROWS = 100
 
 
 def measure_certainty(
-    found: HeldOut, learnt: LearntRelease
+    held_out: HeldOut, learnt: LearntRelease
 ) -> tuple[dict[str, float], pl.DataFrame]:
     """Return metrics, and the coverage of the interval by severity; empty without an interval.
 
@@ -32,22 +32,22 @@ def measure_certainty(
     if interval is None or halves is None:
         return {}, pl.DataFrame()
     bounds = bound_rows(
-        learnt.priority.members, learnt.priority.refits, learnt.manifest.priority, found.rows
+        learnt.priority.members, learnt.priority.refits, learnt.manifest.priority, held_out.rows
     )
-    abstained = find_abstained(found, learnt, bounds)
-    errors = (found.probabilities - found.labels) ** 2
+    abstained = find_abstained(held_out, learnt, bounds)
+    errors = (held_out.probabilities - held_out.labels) ** 2
     confidence = [interval.measure_confidence(width) for width in bounds.width]
     metrics = {
         "interval_width": float((bounds.high - bounds.low).mean()),
-        "confidence_spearman": float(spearmanr(confidence, found.probabilities).statistic),
+        "confidence_spearman": float(spearmanr(confidence, held_out.probabilities).statistic),
         "abstained_share": float(abstained.mean()),
     }
     for name, chosen in (("abstained", abstained), ("others", ~abstained)):
         if chosen.any():
             metrics[f"error_of_{name}"] = float(errors[chosen].mean())
-    straying = halves.measure_straying(learnt.manifest.priority, found.rows)
-    metrics["instability"] = measure_instability(found.probabilities, straying)
-    table = compare_coverage(found, bounds, straying)
+    straying = halves.measure_straying(learnt.manifest.priority, held_out.rows)
+    metrics["instability"] = measure_instability(held_out.probabilities, straying)
+    table = compare_coverage(held_out, bounds, straying)
     return metrics | summarise_coverage(table), table
 
 
@@ -60,16 +60,16 @@ def measure_instability(probabilities: Probabilities, straying: Probabilities) -
     return float(np.abs(other - probabilities).mean())
 
 
-def compare_coverage(found: HeldOut, bounds: Bounds, straying: Probabilities) -> pl.DataFrame:
+def compare_coverage(held_out: HeldOut, bounds: Bounds, straying: Probabilities) -> pl.DataFrame:
     """Return rows, coverage and mean width of the interval overall and by severity."""
-    totals = read_totals(found)
+    totals = read_totals(held_out)
     groups = {"all": np.ones(len(totals), bool)} | {
         name: (totals >= low) & (totals <= high) for name, low, high in SEVERITY_GROUPS
     }
     rows = []
     for name, chosen in groups.items():
-        part = Bounds(*(getattr(bounds, one)[chosen] for one in Bounds.__dataclass_fields__))
-        covered = measure_coverage(found.probabilities[chosen], part, straying[chosen])
+        part = Bounds(*(getattr(bounds, field)[chosen] for field in Bounds.__dataclass_fields__))
+        covered = measure_coverage(held_out.probabilities[chosen], part, straying[chosen])
         width = float((part.high - part.low).mean())
         count = int(chosen.sum())
         rows.append({"severity": name, "rows": count, "coverage": covered, "width": width})
@@ -86,17 +86,19 @@ def summarise_coverage(table: pl.DataFrame) -> dict[str, float]:
     }
 
 
-def find_abstained(found: HeldOut, learnt: LearntRelease, bounds: Bounds) -> np.ndarray:
+def find_abstained(held_out: HeldOut, learnt: LearntRelease, bounds: Bounds) -> np.ndarray:
     """Return which rows the release leaves to a person, as serving does by the default bands."""
     manifest = learnt.manifest
-    abstained = is_queued(manifest, bounds.contested) & ~is_queued(manifest, found.probabilities)
-    abstained |= find_missing(found.rows).all(axis=1)
+    abstained = is_queued(manifest, bounds.contested) & ~is_queued(manifest, held_out.probabilities)
+    abstained |= find_missing(held_out.rows).all(axis=1)
     if learnt.forest is not None:
-        abstained |= learnt.forest.measure(found.rows) > learnt.forest.above
+        abstained |= learnt.forest.measure(held_out.rows) > learnt.forest.above
     return np.asarray(abstained)
 
 
 def is_queued(manifest: ReleaseManifest, probabilities: Probabilities) -> np.ndarray:
     """Return which probabilities give a score above the default `moderate` band."""
-    scores = [map_to_score(manifest.score_map, one) for one in probabilities.tolist()]
+    scores = [
+        map_to_score(manifest.score_map, probability) for probability in probabilities.tolist()
+    ]
     return np.array(scores) > BandEdges().moderate

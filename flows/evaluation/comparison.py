@@ -68,11 +68,11 @@ class Comparison:
             "auroc_vs_best": self.versus_best.gain,
             "auroc_vs_best_low": self.versus_best.interval[0],
         }
-        for name, found in self.differences.items():
+        for name, difference in self.differences.items():
             metrics |= {
-                f"{name}_vs_production": found.gain,
-                f"{name}_vs_production_low": found.interval[0],
-                f"{name}_vs_production_high": found.interval[1],
+                f"{name}_vs_production": difference.gain,
+                f"{name}_vs_production_low": difference.interval[0],
+                f"{name}_vs_production_high": difference.interval[1],
             }
         return metrics
 
@@ -85,11 +85,11 @@ class Comparison:
             "| metric | challenger | Production | difference | 95 % interval |",
             "|---|---:|---:|---:|---|",
         ]
-        for name, found in self.differences.items():
-            low, high = found.interval
+        for name, difference in self.differences.items():
+            low, high = difference.interval
             lines.append(
-                f"| {name} | {found.challenger:.4f} | {found.production:.4f} | "
-                f"{found.gain:+.4f} | {low:+.4f} to {high:+.4f} |"
+                f"| {name} | {difference.challenger:.4f} | {difference.production:.4f} | "
+                f"{difference.gain:+.4f} | {low:+.4f} to {high:+.4f} |"
             )
         low, high = self.versus_best.interval
         lines += [
@@ -118,7 +118,7 @@ def compare_releases(
     people = training_set.frame.filter(pl.Series(chosen))[JOIN_KEY]
     rounds = draw_bootstrap_rows(people.to_numpy().astype(np.str_), SEED)
     ours = challenger.predict(rows)
-    theirs = {one.version: one.predict(rows) for one in (production, *earlier)}
+    theirs = {release.version: release.predict(rows) for release in (production, *earlier)}
     best = max(theirs, key=lambda version: auroc(labels, theirs[version]))
 
     def differ(metric: Metric, rival: Probabilities) -> Difference:

@@ -46,13 +46,13 @@ class Found:
         return f"{describe(self.result)}\n\n{describe_outcomes(self.outcomes, self.groups)}"
 
 
-def log_files(found: Found) -> None:
+def log_files(drift: Found) -> None:
     """Log the tables and Evidently's page and JSON to the active MLflow run."""
-    result, groups = found.result, [one.to_dict() for one in found.groups]
+    result, groups = drift.result, [group.to_dict() for group in drift.groups]
     mlflow.log_text(json.dumps(describe_columns(result), indent=1), "columns.json")
-    outcomes = {"overall": found.outcomes.to_dict(), "groups": groups}
+    outcomes = {"overall": drift.outcomes.to_dict(), "groups": groups}
     mlflow.log_text(json.dumps(outcomes, indent=1), "outcomes.json")
-    mlflow.log_text(found.describe(), "summary.md")
+    mlflow.log_text(drift.describe(), "summary.md")
     if result.snapshot is None:
         return
     with TemporaryDirectory() as folder:
@@ -64,9 +64,9 @@ def log_files(found: Found) -> None:
 
 
 def make_summary(
-    window: Window, sample: ScreenedSample, found: Found, threshold: float, run_id: str
+    window: Window, sample: ScreenedSample, drift: Found, threshold: float, run_id: str
 ) -> DriftReport:
-    result = found.result
+    result = drift.result
     return DriftReport(
         id=uuid.uuid4(),
         created_at=window.end,
@@ -81,18 +81,18 @@ def make_summary(
         scores_drifted=None if result.score is None else result.score.drifted,
         threshold=threshold,
         dataset=window.dataset,
-        alarms=found.list_alarms(threshold),
+        alarms=drift.list_alarms(threshold),
         run_id=run_id,
         columns=describe_columns(result),
-        outcomes=found.outcomes.to_dict(),
-        groups=[one.to_dict() for one in found.groups],
+        outcomes=drift.outcomes.to_dict(),
+        groups=[group.to_dict() for group in drift.groups],
     )
 
 
 def describe_columns(result: DriftResult) -> dict[str, dict[str, object]]:
     """Return every column's test and missing shares by name, the score's among them."""
     tested = [*result.columns, *([] if result.score is None else [result.score])]
-    return {one.column: asdict(one) | {"drifted": one.drifted} for one in tested}
+    return {column.column: asdict(column) | {"drifted": column.drifted} for column in tested}
 
 
 def describe(result: DriftResult) -> str:
@@ -106,11 +106,11 @@ def describe(result: DriftResult) -> str:
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     tested = [*result.columns, *([] if result.score is None else [result.score])]
-    for one in sorted(tested, key=lambda one: one.strength, reverse=True):
-        if one.drifted:
-            value = "" if one.value is None else f"{one.value:.3f} | {one.threshold:.3f}"
+    for column in sorted(tested, key=lambda one: one.strength, reverse=True):
+        if column.drifted:
+            value = "" if column.value is None else f"{column.value:.3f} | {column.threshold:.3f}"
             lines.append(
-                f"| {one.column} | {one.modality} | {one.importance:.3f} | {value or ' | '} | "
-                f"{one.missing_reference:.0%} | {one.missing_current:.0%} |"
+                f"| {column.column} | {column.modality} | {column.importance:.3f} | {value or ' | '} | "
+                f"{column.missing_reference:.0%} | {column.missing_current:.0%} |"
             )
     return "\n".join(lines)

@@ -30,10 +30,10 @@ AND = " x "
 GROUP_ROUNDS = 100
 
 
-def describe_groups(found: HeldOut, people: pl.DataFrame) -> pl.DataFrame:
+def describe_groups(held_out: HeldOut, people: pl.DataFrame) -> pl.DataFrame:
     """Return PROTECTED and MISSING of each held-out row, "unknown" where not stated."""
-    return name_groups(found.frame, people).with_columns(
-        pl.Series(MISSING, name_missing_data(found))
+    return name_groups(held_out.frame, people).with_columns(
+        pl.Series(MISSING, name_missing_data(held_out))
     )
 
 
@@ -52,10 +52,10 @@ def name_groups(rows: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def name_missing_data(found: HeldOut) -> list[str]:
+def name_missing_data(held_out: HeldOut) -> list[str]:
     """Return the name of the set of data types that each row lacks."""
     kinds = np.array(DATA_TYPES)
-    return [name_pattern(kinds[lacking].tolist()) for lacking in find_missing(found.rows)]
+    return [name_pattern(kinds[lacking].tolist()) for lacking in find_missing(held_out.rows)]
 
 
 def name_age_band(age: pl.Expr) -> pl.Expr:
@@ -82,30 +82,30 @@ def pair_groups(groups: pl.DataFrame) -> pl.DataFrame:
     return groups.with_columns(pairs)
 
 
-def compare_groups(groups: pl.DataFrame, found: HeldOut, threshold: float) -> pl.DataFrame:
+def compare_groups(groups: pl.DataFrame, held_out: HeldOut, threshold: float) -> pl.DataFrame:
     """Return one row per group that is large enough, for every attribute and pair.
 
     `recall` is the share of individuals with the outcome at or above `threshold`, `ppv` the share
     of those at or above it who have the outcome, `flagged` their share of all.
     """
     tables = [
-        _judge_attribute(name, values.to_numpy(), found, threshold)
+        _judge_attribute(name, values.to_numpy(), held_out, threshold)
         for name, values in pair_groups(groups).to_dict().items()
     ]
     return pl.concat([table for table in tables if not table.is_empty()] or [pl.DataFrame()])
 
 
 def _judge_attribute(
-    attribute: str, values: NDArray[Any], found: HeldOut, threshold: float
+    attribute: str, values: NDArray[Any], held_out: HeldOut, threshold: float
 ) -> pl.DataFrame:
-    large = [value for value in np.unique(values) if _is_large(found.labels[values == value])]
+    large = [value for value in np.unique(values) if _is_large(held_out.labels[values == value])]
     inside = np.isin(values, large)
     if not large:
         return pl.DataFrame()
     frame = MetricFrame(
         metrics=_list_metrics(threshold),
-        y_true=found.labels[inside],
-        y_pred=found.probabilities[inside],
+        y_true=held_out.labels[inside],
+        y_pred=held_out.probabilities[inside],
         sensitive_features=values[inside].astype(str),
     )
     by_group = frame.by_group
@@ -113,7 +113,7 @@ def _judge_attribute(
         {"attribute": attribute, "group": by_group.index.astype(str).to_list()}
         | {name: by_group[name].astype(float).to_numpy() for name in by_group.columns}
     )
-    bounds = [_bound_auroc(values == value, found) for value in table["group"]]
+    bounds = [_bound_auroc(values == value, held_out) for value in table["group"]]
     return table.with_columns(
         pl.col("rows").cast(pl.Int64),
         pl.Series("auroc_low", [low for low, _ in bounds]),
@@ -147,9 +147,9 @@ def _measure_ppv(labels: Labels, probabilities: Probabilities, threshold: float)
     return float(labels[flagged].mean()) if flagged.any() else 0.0
 
 
-def _bound_auroc(inside: NDArray[np.bool_], found: HeldOut) -> tuple[float, float]:
-    rounds = [rows[inside[rows]] for rows in found.rounds[:GROUP_ROUNDS]]
-    return bootstrap_interval(auroc, found.labels, found.probabilities, rounds)
+def _bound_auroc(inside: NDArray[np.bool_], held_out: HeldOut) -> tuple[float, float]:
+    rounds = [rows[inside[rows]] for rows in held_out.rounds[:GROUP_ROUNDS]]
+    return bootstrap_interval(auroc, held_out.labels, held_out.probabilities, rounds)
 
 
 def find_worst(table: pl.DataFrame) -> dict[str, float]:

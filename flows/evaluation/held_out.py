@@ -81,15 +81,15 @@ def _require_both_outcomes(labels: Labels) -> None:
         )
 
 
-def measure_operating_points(found: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
+def measure_operating_points(held_out: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
     """Return sensitivity, PPV and share of rows at or above each band edge."""
     measured: dict[str, float] = {}
     edges = zip(manifest.score_map.scores, manifest.score_map.probabilities, strict=True)
     for score, probability in list(edges)[1:-1]:
-        above = found.probabilities >= probability
-        hits = float((above & found.labels).sum())
+        above = held_out.probabilities >= probability
+        hits = float((above & held_out.labels).sum())
         measured |= {
-            f"sensitivity_score_{score:.0f}": hits / float(found.labels.sum()),
+            f"sensitivity_score_{score:.0f}": hits / float(held_out.labels.sum()),
             f"ppv_score_{score:.0f}": hits / max(float(above.sum()), 1.0),
             f"share_score_{score:.0f}": float(above.mean()),
         }
@@ -97,33 +97,33 @@ def measure_operating_points(found: HeldOut, manifest: ReleaseManifest) -> dict[
 
 
 def measure_without_data(
-    found: HeldOut, members: Mapping[str, FittedMember], manifest: ReleaseManifest
+    held_out: HeldOut, members: Mapping[str, FittedMember], manifest: ReleaseManifest
 ) -> dict[str, float]:
     """Return the release's AUROC with each data type taken away."""
     without = {
-        data_type: predict_release(members, manifest, blank_data_types(found.rows, (data_type,)))
+        data_type: predict_release(members, manifest, blank_data_types(held_out.rows, (data_type,)))
         for data_type in DATA_TYPES
     }
     return {
-        f"auroc_without_{name}": auroc(found.labels, predicted)
+        f"auroc_without_{name}": auroc(held_out.labels, predicted)
         for name, predicted in without.items()
     }
 
 
-def compare_net_benefit(found: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
+def compare_net_benefit(held_out: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
     """Return the net benefit at the review threshold and its gain over reviewing all or none."""
     threshold = manifest.score_map.probabilities[REVIEW_EDGE]
-    ours = measure_net_benefit(found.labels, found.probabilities, threshold)
-    everyone = measure_net_benefit(found.labels, np.ones_like(found.probabilities), threshold)
+    ours = measure_net_benefit(held_out.labels, held_out.probabilities, threshold)
+    everyone = measure_net_benefit(held_out.labels, np.ones_like(held_out.probabilities), threshold)
     return {"net_benefit": ours, "net_benefit_gain": ours - max(everyone, 0.0)}
 
 
-def measure_intervals(found: HeldOut) -> dict[str, Interval]:
+def measure_intervals(held_out: HeldOut) -> dict[str, Interval]:
     """Return 95 % intervals by individual, and those of the gains over the baseline.
 
     Without predictions of the baseline there are no gains.
     """
-    labels, ours, rounds = found.labels, found.probabilities, found.rounds
+    labels, ours, rounds = held_out.labels, held_out.probabilities, held_out.rounds
     alone: dict[str, Metric] = {
         "auroc": auroc,
         "auprc": auprc,
@@ -137,7 +137,7 @@ def measure_intervals(found: HeldOut) -> dict[str, Interval]:
     intervals = {
         name: bootstrap_interval(metric, labels, ours, rounds) for name, metric in alone.items()
     }
-    baseline = found.by_member.get(BASELINE)
+    baseline = held_out.by_member.get(BASELINE)
     if baseline is None:
         return intervals
     gains = {"auroc_gain": auroc, "auprc_gain": auprc, "brier_gain": brier}
@@ -147,11 +147,11 @@ def measure_intervals(found: HeldOut) -> dict[str, Interval]:
     }
 
 
-def compare_with_baseline(found: HeldOut) -> dict[str, float]:
+def compare_with_baseline(held_out: HeldOut) -> dict[str, float]:
     """Return what the release gains over logistic regression alone; of Brier less is better."""
-    baseline = found.by_member[BASELINE]
+    baseline = held_out.by_member[BASELINE]
     return {
-        f"{metric.__name__}_gain": metric(found.labels, found.probabilities)
-        - metric(found.labels, baseline)
+        f"{metric.__name__}_gain": metric(held_out.labels, held_out.probabilities)
+        - metric(held_out.labels, baseline)
         for metric in (auroc, auprc, brier)
     }

@@ -42,33 +42,33 @@ class Judged:
     not_judged: pl.DataFrame
 
 
-def measure_judged(found: HeldOut, groups: pl.DataFrame, manifest: ReleaseManifest) -> Judged:
+def measure_judged(held_out: HeldOut, groups: pl.DataFrame, manifest: ReleaseManifest) -> Judged:
     """Return the metrics of the gates; `groups` are PROTECTED of each held-out row."""
-    severity, few_severe = judge_severity(found)
-    fairness, few_people = judge_groups(found, groups, manifest)
-    low, high = bound_ratio(found, np.ones(len(found.labels), dtype=bool))
+    severity, few_severe = judge_severity(held_out)
+    fairness, few_people = judge_groups(held_out, groups, manifest)
+    low, high = bound_ratio(held_out, np.ones(len(held_out.labels), dtype=bool))
     overall = {"observed_over_expected_low": low, "observed_over_expected_high": high}
     not_judged = pl.DataFrame(
         [*few_severe, *few_people],
         schema={"attribute": pl.String, "group": pl.String, "rows": pl.Int64, "outcomes": pl.Int64},
     )
-    metrics = overall | severity | fairness | judge_benefit(found, manifest)
+    metrics = overall | severity | fairness | judge_benefit(held_out, manifest)
     return Judged(metrics | {"groups_not_judged": float(not_judged.height)}, not_judged)
 
 
-def judge_severity(found: HeldOut) -> tuple[dict[str, float], list[dict[str, object]]]:
+def judge_severity(held_out: HeldOut) -> tuple[dict[str, float], list[dict[str, object]]]:
     """Return how far the worst severity group's ratio lies outside of TOLERATED_RATIO.
 
     `severity_ratio_miss` is 0 where each interval meets it, else a factor's natural logarithm.
     """
-    totals = read_totals(found)
+    totals = read_totals(held_out)
     misses, few = [], []
     for name, least, most in SEVERITY_GROUPS:
         chosen = (totals >= least) & (totals <= most)
-        if found.probabilities[chosen].sum() < MIN_EXPECTED:
-            few.append(_describe("severity", name, found.labels[chosen]))
+        if held_out.probabilities[chosen].sum() < MIN_EXPECTED:
+            few.append(_describe("severity", name, held_out.labels[chosen]))
         else:
-            misses.append(measure_miss(bound_ratio(found, chosen)))
+            misses.append(measure_miss(bound_ratio(held_out, chosen)))
     return ({"severity_ratio_miss": max(misses)} if misses else {}), few
 
 
@@ -79,13 +79,17 @@ def measure_miss(interval: Interval) -> float:
     return float(max(least - high, low - most, 0.0))
 
 
-def bound_ratio(found: HeldOut, chosen: Mask) -> Interval:
+def bound_ratio(held_out: HeldOut, chosen: Mask) -> Interval:
     """Return the interval of observed over expected outcomes of the chosen rows."""
-    return _bootstrap(found, chosen, lambda labels, said: labels.sum() / max(said.sum(), 1e-9))
+    return _bootstrap(
+        held_out,
+        chosen,
+        lambda labels, probabilities: labels.sum() / max(probabilities.sum(), 1e-9),
+    )
 
 
 def judge_groups(
-    found: HeldOut, groups: pl.DataFrame, manifest: ReleaseManifest
+    held_out: HeldOut, groups: pl.DataFrame, manifest: ReleaseManifest
 ) -> tuple[dict[str, float], list[dict[str, object]]]:
     """Return the upper ends of the worst group's AUROC and relative recall.
 
@@ -98,25 +102,25 @@ def judge_groups(
         values = groups[attribute].to_numpy()
         for group in np.unique(values):
             inside = values == group
-            labels = found.labels[inside]
+            labels = held_out.labels[inside]
             if len(labels) < MIN_GROUP or labels.sum() < MIN_OUTCOMES:
                 few.append(_describe(attribute, str(group), labels))
                 continue
-            recalls.append(bound_relative_recall(found, inside, threshold)[1])
-            areas.append(_bound_area(found, inside)[1])
+            recalls.append(bound_relative_recall(held_out, inside, threshold)[1])
+            areas.append(_bound_area(held_out, inside)[1])
     if not areas:
         return {}, few
     return {"worst_group_auroc_high": min(areas), "worst_group_recall_high": min(recalls)}, few
 
 
-def bound_relative_recall(found: HeldOut, inside: Mask, threshold: float) -> Interval:
+def bound_relative_recall(held_out: HeldOut, inside: Mask, threshold: float) -> Interval:
     """Return the interval of a group's recall over that of everyone else."""
     if inside.all():
         return (1.0, 1.0)
-    flagged = found.probabilities >= threshold
+    flagged = held_out.probabilities >= threshold
     drawn = []
-    for rows in found.rounds:
-        occurred = rows[found.labels[rows]]
+    for rows in held_out.rounds:
+        occurred = rows[held_out.labels[rows]]
         own = flagged[occurred[inside[occurred]]]
         others = flagged[occurred[~inside[occurred]]]
         if own.size and others.any():
@@ -124,7 +128,7 @@ def bound_relative_recall(found: HeldOut, inside: Mask, threshold: float) -> Int
     return take_interval(drawn)
 
 
-def judge_benefit(found: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
+def judge_benefit(held_out: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
     """Return the lower end of the least gain in net benefit at the edges that queue.
 
     The gain is over reviewing all and reviewing none, the better of both.
@@ -133,25 +137,29 @@ def judge_benefit(found: HeldOut, manifest: ReleaseManifest) -> dict[str, float]
     for edge in QUEUE_EDGES:
         threshold = manifest.score_map.probabilities[edge]
 
-        def gain(labels: Labels, said: Probabilities, threshold: float = threshold) -> float:
-            ours = measure_net_benefit(labels, said, threshold)
-            everyone = measure_net_benefit(labels, np.ones_like(said), threshold)
+        def gain(
+            labels: Labels, probabilities: Probabilities, threshold: float = threshold
+        ) -> float:
+            ours = measure_net_benefit(labels, probabilities, threshold)
+            everyone = measure_net_benefit(labels, np.ones_like(probabilities), threshold)
             return ours - max(everyone, 0.0)
 
-        lows.append(bootstrap_interval(gain, found.labels, found.probabilities, found.rounds)[0])
+        lows.append(
+            bootstrap_interval(gain, held_out.labels, held_out.probabilities, held_out.rounds)[0]
+        )
     return {"net_benefit_gain_low": min(lows)}
 
 
-def _bound_area(found: HeldOut, inside: Mask) -> Interval:
-    rounds = [rows[inside[rows]] for rows in found.rounds[:100]]
-    return bootstrap_interval(auroc, found.labels, found.probabilities, rounds)
+def _bound_area(held_out: HeldOut, inside: Mask) -> Interval:
+    rounds = [rows[inside[rows]] for rows in held_out.rounds[:100]]
+    return bootstrap_interval(auroc, held_out.labels, held_out.probabilities, rounds)
 
 
 def _bootstrap(
-    found: HeldOut, chosen: Mask, ratio: Callable[[Labels, Probabilities], float]
+    held_out: HeldOut, chosen: Mask, ratio: Callable[[Labels, Probabilities], float]
 ) -> Interval:
-    rounds = [rows[chosen[rows]] for rows in found.rounds]
-    drawn = [ratio(found.labels[rows], found.probabilities[rows]) for rows in rounds]
+    rounds = [rows[chosen[rows]] for rows in held_out.rounds]
+    drawn = [ratio(held_out.labels[rows], held_out.probabilities[rows]) for rows in rounds]
     return take_interval(drawn)
 
 

@@ -82,17 +82,23 @@ def learn_outcome(
         f"{prefix}{name}": fit_member(f"{prefix}{name}", name, fit, data, people, step)
         for name, fit in families.items()
     }
-    members = {name: one.member for name, one in fitted.items()}
-    cross_fitted = {name: one.cross_fitted for name, one in fitted.items()}
+    members = {name: member_fit.member for name, member_fit in fitted.items()}
+    cross_fitted = {name: member_fit.cross_fitted for name, member_fit in fitted.items()}
     out_of_fold = predict_all(cross_fitted, data.rows)
     decisions = _select(out_of_fold, data.labels, people, seed, f"{prefix}{BASELINE}")
-    mlflow.set_tags({f"member.{step}{one.member}": one.describe() for one in decisions})
-    joined = {f"{prefix}{BASELINE}", *(one.member for one in decisions if one.joins)}
-    chosen = {name: said for name, said in out_of_fold.items() if name in joined}
+    mlflow.set_tags(
+        {f"member.{step}{decision.member}": decision.describe() for decision in decisions}
+    )
+    joined = {f"{prefix}{BASELINE}", *(decision.member for decision in decisions if decision.joins)}
+    chosen = {name: probabilities for name, probabilities in out_of_fold.items() if name in joined}
     unseen = gather_unseen(training_set, members, cross_fitted)
     stacker = fit_stacker(chosen, data.labels)
     head = assemble_head(outcome, unseen, stacker)
-    refits = {name: one.refits for name, one in fitted.items() if one.refits is not None}
+    refits = {
+        name: member_fit.refits
+        for name, member_fit in fitted.items()
+        if member_fit.refits is not None
+    }
     halves = None
     if margin is None:
         halves = _fit_halves(families, prefix, members, data, people)
@@ -102,7 +108,7 @@ def learn_outcome(
         head=head,
         members=members,
         refits=refits,
-        pins=[one.pin for one in fitted.values()],
+        pins=[member_fit.pin for member_fit in fitted.values()],
         decisions=decisions,
         probabilities=unseen.predict(head),
         halves=halves,

@@ -18,7 +18,7 @@ SCORING_ROUNDS = 50
 
 
 def compare_members(
-    found: HeldOut,
+    held_out: HeldOut,
     members: Mapping[str, FittedMember],
     manifest: ReleaseManifest,
     decisions: Sequence[Decision],
@@ -29,7 +29,7 @@ def compare_members(
     fold, with its interval (nothing for the baseline); `milliseconds` its graph for one row.
     """
     taken = {decision.member: decision for decision in decisions}
-    one = found.rows.select(np.array([0]))
+    single_row = held_out.rows.select(np.array([0]))
     rows = []
     for name, member in members.items():
         decision = taken.get(name)
@@ -37,12 +37,12 @@ def compare_members(
             {
                 "member": name,
                 "weight": manifest.stacker.coefficients.get(name, 0.0),
-                "auroc": auroc(found.labels, found.by_member[name]),
-                "auprc": auprc(found.labels, found.by_member[name]),
+                "auroc": auroc(held_out.labels, held_out.by_member[name]),
+                "auprc": auprc(held_out.labels, held_out.by_member[name]),
                 "gain": decision.gain if decision else None,
                 "gain_low": decision.gain_low if decision else None,
                 "gain_high": decision.gain_high if decision else None,
-                "milliseconds": time_scoring(member, one),
+                "milliseconds": time_scoring(member, single_row),
             }
         )
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(GAINS, pl.Float64))

@@ -39,7 +39,7 @@ def compute_metrics(labels: Labels, probabilities: Probabilities) -> dict[str, f
     if labels.all() or not labels.any():
         raise OneSidedLabelsError(f"all {len(labels)} rows have the same outcome")
     slope, intercept = fit_recalibration(labels, probabilities)
-    found = {
+    metrics = {
         "auroc": auroc(labels, probabilities),
         "auprc": auprc(labels, probabilities),
         "brier": brier(labels, probabilities),
@@ -51,8 +51,8 @@ def compute_metrics(labels: Labels, probabilities: Probabilities) -> dict[str, f
     for share in TOP_SHARES:
         sensitivity, ppv = measure_top_share(labels, probabilities, share)
         percent = f"{share * 100:.0f}"
-        found |= {f"sensitivity_top_{percent}": sensitivity, f"ppv_top_{percent}": ppv}
-    return found
+        metrics |= {f"sensitivity_top_{percent}": sensitivity, f"ppv_top_{percent}": ppv}
+    return metrics
 
 
 def fit_recalibration(labels: Labels, probabilities: Probabilities) -> tuple[float, float]:

@@ -60,12 +60,12 @@ def measure_outcomes(sample: LabelledSample, metrics_then: Mapping[str, float]) 
     )
 
 
-def measure_performance(found: Labelled, rounds: int = BOOTSTRAP_ROUNDS) -> Performance | None:
+def measure_performance(labelled: Labelled, rounds: int = BOOTSTRAP_ROUNDS) -> Performance | None:
     """Return how a release did, None where there are too few labels to tell."""
-    labels, probabilities = found.labels, found.probabilities
-    if not is_enough(len(labels), found.outcomes):
+    labels, probabilities = labelled.labels, labelled.probabilities
+    if not is_enough(len(labels), labelled.outcomes):
         return None
-    drawn = draw_bootstrap_rows(found.individuals, SEED, rounds)
+    drawn = draw_bootstrap_rows(labelled.individuals, SEED, rounds)
     low, high = bootstrap_interval(auroc, labels, probabilities, drawn)
     ratio_low, ratio_high = bootstrap_interval(measure_ratio, labels, probabilities, drawn)
     return Performance(
@@ -107,31 +107,35 @@ def measure_groups(
             share=(now[attribute] == group).sum() / max(now.height, 1),
             share_then=then[attribute].get(group, 0.0) if attribute in then else None,
             rows=now.height,
-            labels=len(found.labels),
-            outcomes=found.outcomes,
-            performance=measure_performance(found, GROUP_ROUNDS),
+            labels=len(group_labelled.labels),
+            outcomes=group_labelled.outcomes,
+            performance=measure_performance(group_labelled, GROUP_ROUNDS),
         )
         for attribute in PROTECTED
         for group in sorted({*now[attribute], *labelled[attribute], *then.get(attribute, {})})
-        for found in [everybody.select((labelled[attribute] == group).to_numpy())]
+        for group_labelled in [everybody.select((labelled[attribute] == group).to_numpy())]
     ]
 
 
-def describe_outcomes(found: OutcomeDrift, groups: Sequence[GroupDrift]) -> str:
+def describe_outcomes(outcome_drift: OutcomeDrift, groups: Sequence[GroupDrift]) -> str:
     """Return outcomes and groups as Markdown."""
     lines = [
-        f"Outcomes: {found.describe()}.",
+        f"Outcomes: {outcome_drift.describe()}.",
         "",
         "| group | share | at training | labels | AUROC | observed / expected | drifted |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
-    for one in groups:
-        then = "" if one.share_then is None else f"{one.share_then:.0%}"
-        known = one.performance
-        measured = f"{known.auroc:.3f} | {known.ratio:.2f}" if known else "too few labels | "
-        drifted = [name for name in ("mix", "calibration") if getattr(one, f"{name}_drifted")]
+    for group in groups:
+        then = "" if group.share_then is None else f"{group.share_then:.0%}"
+        performance = group.performance
+        measured = (
+            f"{performance.auroc:.3f} | {performance.ratio:.2f}"
+            if performance
+            else "too few labels | "
+        )
+        drifted = [name for name in ("mix", "calibration") if getattr(group, f"{name}_drifted")]
         lines.append(
-            f"| {one.attribute}: {one.group} | {one.share:.0%} | {then} | {one.labels} | "
+            f"| {group.attribute}: {group.group} | {group.share:.0%} | {then} | {group.labels} | "
             f"{measured} | {', '.join(drifted)} |"
         )
     return "\n".join(lines)

@@ -98,13 +98,13 @@ def learn_release(
     release the margins of its intervals are taken, and members that it did not weigh are pinned
     as they were evaluated.
     """
-    known, step = (evaluated.take_margins(), "") if evaluated else (Margins(), "evaluated ")
+    margins, step = (evaluated.take_margins(), "") if evaluated else (Margins(), "evaluated ")
     watching = evaluated.list_watching(families) if evaluated else []
     estimating = {name: fit for name, fit in families.items() if name != UNFAMILIARITY}
     priority = learn_outcome(
-        ADVERSE_COURSE, estimating, training_set, seed, margin=known.priority, step=step
+        ADVERSE_COURSE, estimating, training_set, seed, margin=margins.priority, step=step
     )
-    beside = learn_worsening(estimating, training_set, seed, known.worsening, step)
+    beside = learn_worsening(estimating, training_set, seed, margins.worsening, step)
     pins = [*priority.pins, *watching, *(beside[0].pins if beside else [])]
     forest, familiarity = None, None
     if UNFAMILIARITY in families:
@@ -188,5 +188,5 @@ def stack_rows_of(
     """Return the stacked, not calibrated probabilities of the chosen rows."""
     rows, stacker = training_set.rows.select(chosen), learnt.head.stacker
     names = list(stacker.coefficients) or [f"{WORSENING_PREFIX}{BASELINE}"]
-    said = {name: learnt.members[name].predict(rows) for name in names}
-    return np.asarray(to_probability(stack_log_odds(stacker, said) + np.zeros(len(rows))))
+    predictions = {name: learnt.members[name].predict(rows) for name in names}
+    return np.asarray(to_probability(stack_log_odds(stacker, predictions) + np.zeros(len(rows))))

@@ -97,41 +97,41 @@ def evaluate_release(
     `people` (anonymized_id, sex, ethnicity) gives their subgroups.
     """
     members, manifest = learnt.priority.members, learnt.manifest
-    found = score_held_out(training_set, members, manifest, seed)
+    held_out = score_held_out(training_set, members, manifest, seed)
     threshold = manifest.score_map.probabilities[REVIEW_EDGE]
-    groups = compare_groups(describe_groups(found, people), found, threshold)
-    intervals = measure_intervals(found)
-    costs = compare_members(found, members, manifest, learnt.priority.decisions)
-    metrics = compute_metrics(found.labels, found.probabilities)
-    metrics |= measure_operating_points(found, manifest) | compare_with_baseline(found)
-    metrics |= find_worst(groups) | compare_net_benefit(found, manifest)
-    metrics |= measure_without_data(found, members, manifest) | name_member_metrics(costs)
-    certainty, coverage = measure_certainty(found, learnt)
+    groups = compare_groups(describe_groups(held_out, people), held_out, threshold)
+    intervals = measure_intervals(held_out)
+    costs = compare_members(held_out, members, manifest, learnt.priority.decisions)
+    metrics = compute_metrics(held_out.labels, held_out.probabilities)
+    metrics |= measure_operating_points(held_out, manifest) | compare_with_baseline(held_out)
+    metrics |= find_worst(groups) | compare_net_benefit(held_out, manifest)
+    metrics |= measure_without_data(held_out, members, manifest) | name_member_metrics(costs)
+    certainty, coverage = measure_certainty(held_out, learnt)
     metrics |= certainty | measure_worsening(training_set, learnt)
-    calibration = compare_expected(found, members, manifest)
-    alone, alone_intervals = compare_with_phq9_alone(found)
+    calibration = compare_expected(held_out, members, manifest)
+    alone, alone_intervals = compare_with_phq9_alone(held_out)
     metrics |= find_worst_ratio(calibration) | alone
     intervals |= alone_intervals
-    judged = measure_judged(found, describe_groups(found, people), manifest)
+    judged = measure_judged(held_out, describe_groups(held_out, people), manifest)
     metrics |= judged.metrics
     metrics |= measure_noise_floor(training_set, seed)
     metrics |= {
-        "observed_over_expected": float(found.labels.sum() / found.probabilities.sum()),
+        "observed_over_expected": float(held_out.labels.sum() / held_out.probabilities.sum()),
         "adjudicated_share": training_set.adjudicated_rows / max(training_set.frame.height, 1),
         "auroc_low": intervals["auroc"][0],
         "auroc_gain_low": intervals["auroc_gain"][0],
         "auroc_gain_over_phq9_low": intervals["auroc_gain_over_phq9"][0],
         "calibration_slope_low": intervals["calibration_slope"][0],
         "calibration_slope_high": intervals["calibration_slope"][1],
-        "held_out_rows": float(len(found.labels)),
+        "held_out_rows": float(len(held_out.labels)),
         "rows": float(training_set.frame.height),
     }
-    metrics |= measure_distance(found.labels, found.probabilities)
-    smooth = draw_smooth_curve(found.labels, found.probabilities, found.rounds)
-    curves = {plots.RELEASE: found.probabilities, **found.by_member}
+    metrics |= measure_distance(held_out.labels, held_out.probabilities)
+    smooth = draw_smooth_curve(held_out.labels, held_out.probabilities, held_out.rounds)
+    curves = {plots.RELEASE: held_out.probabilities, **held_out.by_member}
     tables = {
         "fairness": groups,
-        "decision_curve": measure_decision_curve(found.labels, curves),
+        "decision_curve": measure_decision_curve(held_out.labels, curves),
         "members": costs,
         "calibration": calibration,
         "coverage": coverage,
@@ -142,36 +142,36 @@ def evaluate_release(
         "outcome": describe_outcome(training_set),
         "excluded": describe_exclusions(training_set),
     }
-    figures = draw_figures(found, members, manifest, seed) | plots.draw_tables(tables, metrics)
+    figures = draw_figures(held_out, members, manifest, seed) | plots.draw_tables(tables, metrics)
     return Evaluation(metrics, intervals, tables, figures)
 
 
 def draw_figures(
-    found: HeldOut, members: Mapping[str, FittedMember], manifest: ReleaseManifest, seed: int
+    held_out: HeldOut, members: Mapping[str, FittedMember], manifest: ReleaseManifest, seed: int
 ) -> dict[str, Figure]:
     """Return every plot of a release by name."""
-    figures = plots.draw_all(found.labels, found.probabilities, found.by_member, manifest)
+    figures = plots.draw_all(held_out.labels, held_out.probabilities, held_out.by_member, manifest)
     for member in members.values():
         if member.pictures == "attributions":
-            figures |= draw_attributions(cast("BoostedTrees", member), found, seed)
+            figures |= draw_attributions(cast("BoostedTrees", member), held_out, seed)
         elif member.pictures == "attention":
-            figures |= draw_attention_of(cast("ForecastingMember", member), found)
+            figures |= draw_attention_of(cast("ForecastingMember", member), held_out)
     return figures
 
 
-def draw_attributions(trees: BoostedTrees, found: HeldOut, seed: int) -> dict[str, Figure]:
+def draw_attributions(trees: BoostedTrees, held_out: HeldOut, seed: int) -> dict[str, Figure]:
     words = [column.label for column in list_model_inputs()]
-    explanation = explain_trees(trees, found.rows.features, words, seed)
+    explanation = explain_trees(trees, held_out.rows.features, words, seed)
     return {"shap_beeswarm": draw_beeswarm(explanation), "shap_bar": draw_bar(explanation)}
 
 
-def draw_attention_of(network: "ForecastingMember", found: HeldOut) -> dict[str, Figure]:
+def draw_attention_of(network: "ForecastingMember", held_out: HeldOut) -> dict[str, Figure]:
     # Imported late: without a transformer nothing here needs torch.
     from flows.models.tft import draw_attention, draw_variable_importance
 
     return {
-        "tft_variable_importance": draw_variable_importance(network, found.rows),
-        "tft_attention": draw_attention(network, found.rows),
+        "tft_variable_importance": draw_variable_importance(network, held_out.rows),
+        "tft_attention": draw_attention(network, held_out.rows),
     }
 
 

@@ -22,31 +22,33 @@ SEVERITY_GROUPS = (("0-9", 0, 9), ("10-14", 10, 14), ("15-19", 15, 19), ("20-27"
 SEVERITY, PATTERN = "severity", "missing pattern"
 
 
-def read_totals(found: HeldOut) -> Probabilities:
+def read_totals(held_out: HeldOut) -> Probabilities:
     """Return the PHQ-9 total of each held-out row, NaN where unknown."""
-    column = [one.name for one in list_model_inputs()].index("phq9_total")
-    return found.rows.features[:, column].astype(np.float64)
+    column = [model_input.name for model_input in list_model_inputs()].index("phq9_total")
+    return held_out.rows.features[:, column].astype(np.float64)
 
 
 def compare_expected(
-    found: HeldOut, members: Predictors, manifest: ReleaseManifest
+    held_out: HeldOut, members: Predictors, manifest: ReleaseManifest
 ) -> pl.DataFrame:
     """Return rows, expected and observed outcomes of each severity group and missing pattern.
 
     Every held-out row is in one severity group; a pattern holds all rows, without these parts.
     """
-    totals = read_totals(found)
+    totals = read_totals(held_out)
     groups = [
-        _describe(SEVERITY, name, found, found.probabilities, (totals >= low) & (totals <= high))
+        _describe(
+            SEVERITY, name, held_out, held_out.probabilities, (totals >= low) & (totals <= high)
+        )
         for name, low, high in SEVERITY_GROUPS
     ]
-    everyone = np.ones(len(found.labels), dtype=bool)
+    everyone = np.ones(len(held_out.labels), dtype=bool)
     patterns = [
         _describe(
             PATTERN,
             name_pattern(pattern),
-            found,
-            predict_release(members, manifest, blank_data_types(found.rows, pattern)),
+            held_out,
+            predict_release(members, manifest, blank_data_types(held_out.rows, pattern)),
             everyone,
         )
         for pattern in list_patterns()
@@ -55,9 +57,9 @@ def compare_expected(
 
 
 def _describe(
-    kind: str, name: str, found: HeldOut, probabilities: Probabilities, chosen: np.ndarray
+    kind: str, name: str, held_out: HeldOut, probabilities: Probabilities, chosen: np.ndarray
 ) -> dict[str, str | int | float]:
-    expected, observed = float(probabilities[chosen].sum()), float(found.labels[chosen].sum())
+    expected, observed = float(probabilities[chosen].sum()), float(held_out.labels[chosen].sum())
     return {
         "by": kind,
         "group": name,
@@ -73,22 +75,24 @@ def find_worst_ratio(table: pl.DataFrame) -> dict[str, float]:
     worst = {}
     for kind, name in ((SEVERITY, "severity"), (PATTERN, "pattern")):
         ratios = table.filter(pl.col("by") == kind)["observed_over_expected"].to_numpy()
-        known = ratios[np.isfinite(ratios) & (ratios > 0)]
-        if known.size:
-            farthest = int(np.argmax(np.abs(np.log(known))))
-            worst[f"worst_{name}_observed_over_expected"] = float(known[farthest])
+        finite = ratios[np.isfinite(ratios) & (ratios > 0)]
+        if finite.size:
+            farthest = int(np.argmax(np.abs(np.log(finite))))
+            worst[f"worst_{name}_observed_over_expected"] = float(finite[farthest])
     return worst
 
 
-def compare_with_phq9_alone(found: HeldOut) -> tuple[dict[str, float], dict[str, Interval]]:
+def compare_with_phq9_alone(held_out: HeldOut) -> tuple[dict[str, float], dict[str, Interval]]:
     """Return the AUROC of today's PHQ-9 alone and the release's gain over it, with its interval.
 
     A row without a PHQ-9 counts as the mean of the others: a rule of thumb has nothing better.
     """
-    totals = read_totals(found)
-    known = float(np.nanmean(totals)) if np.isfinite(totals).any() else 0.0
-    alone = np.nan_to_num(totals, nan=known) / 27
-    gain = auroc(found.labels, found.probabilities) - auroc(found.labels, alone)
-    metrics = {"auroc_phq9_alone": auroc(found.labels, alone), "auroc_gain_over_phq9": gain}
-    interval = bootstrap_difference(auroc, found.labels, found.probabilities, alone, found.rounds)
+    totals = read_totals(held_out)
+    mean_total = float(np.nanmean(totals)) if np.isfinite(totals).any() else 0.0
+    alone = np.nan_to_num(totals, nan=mean_total) / 27
+    gain = auroc(held_out.labels, held_out.probabilities) - auroc(held_out.labels, alone)
+    metrics = {"auroc_phq9_alone": auroc(held_out.labels, alone), "auroc_gain_over_phq9": gain}
+    interval = bootstrap_difference(
+        auroc, held_out.labels, held_out.probabilities, alone, held_out.rounds
+    )
     return metrics, {"auroc_gain_over_phq9": interval}

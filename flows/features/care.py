@@ -88,8 +88,8 @@ def add_groups(events: pl.DataFrame) -> pl.DataFrame:
     """Add a Boolean `is_<group>` for every group of diagnoses and medications."""
     pairs = events.select("system", "code").unique()
     groups = {f"is_{name}": group for name, group in (CONDITION_GROUPS | MEDICATION_GROUPS).items()}
-    known = [_list_memberships(system, code, groups) for system, code in pairs.iter_rows()]
-    columns = pl.DataFrame(known, schema=dict.fromkeys(groups, pl.Boolean), orient="row")
+    memberships = [_list_memberships(system, code, groups) for system, code in pairs.iter_rows()]
+    columns = pl.DataFrame(memberships, schema=dict.fromkeys(groups, pl.Boolean), orient="row")
     groups_of = pl.concat([pairs, columns], how="horizontal")
     return events.join(groups_of, on=["system", "code"], nulls_equal=True)
 

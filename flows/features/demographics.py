@@ -14,12 +14,12 @@ ALWAYS = datetime(1971, 1, 1, tzinfo=UTC)
 
 def compute_demographics(people: pl.DataFrame) -> pl.DataFrame:
     """Return one row per individual; an unknown sex is neither female nor male."""
-    known = pl.col("sex") != "unknown"
+    sex_known = pl.col("sex") != "unknown"
     return people.select(
         JOIN_KEY,
         pl.col("birth_year"),
-        pl.when(known).then(pl.col("sex") == "female").alias("sex_female"),
-        pl.when(known).then(pl.col("sex") == "male").alias("sex_male"),
+        pl.when(sex_known).then(pl.col("sex") == "female").alias("sex_female"),
+        pl.when(sex_known).then(pl.col("sex") == "male").alias("sex_male"),
         pl.lit(ALWAYS).cast(INSTANT).alias(EVENT_TIMESTAMP),
         pl.lit(ALWAYS).cast(INSTANT).alias(CREATED_TIMESTAMP),
     )

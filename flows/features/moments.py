@@ -66,7 +66,7 @@ def stamp_rows(features: pl.DataFrame) -> pl.DataFrame:
 
 def fit_slope(x: pl.Expr, y: pl.Expr) -> pl.Expr:
     """Return the least-squares slope of y over x, null where x does not vary."""
-    known = x.is_not_null() & y.is_not_null()
-    x, y = x.filter(known).cast(pl.Float64), y.filter(known).cast(pl.Float64)
+    is_complete = x.is_not_null() & y.is_not_null()
+    x, y = x.filter(is_complete).cast(pl.Float64), y.filter(is_complete).cast(pl.Float64)
     variance = ((x - x.mean()) ** 2).sum()
     return pl.when(variance > 0).then(((x - x.mean()) * (y - y.mean())).sum() / variance)

@@ -84,7 +84,11 @@ def _count_batch(run: Run, report: IngestionReport, file: SourceFile, batch: Bat
     report.retractions.extend(batch.retractions)
     report.deaths.extend(batch.deaths)
     for table in sorted({rejected.table for rejected in batch.rejected}):
-        rows = [(one.row_number, one.reason) for one in batch.rejected if one.table == table]
+        rows = [
+            (rejected.row_number, rejected.reason)
+            for rejected in batch.rejected
+            if rejected.table == table
+        ]
         schema = {"row_number": pl.Int64, "reason": pl.String}
         report.count(table).read += len(rows)
         quarantine(run, report, file, table, pl.DataFrame(rows, schema=schema, orient="row"))

@@ -41,7 +41,7 @@ def count_unmapped(events: pl.DataFrame) -> Counter[str]:
             shown = system if PLAIN_SYSTEM.fullmatch(system) else "another system"
             unmapped[f"{kind} of {shown}: not read"] += number
         elif not any(
-            one.holds(plain, normalise_code(plain, code)) for one in GROUPS[kind].values()
+            group.holds(plain, normalise_code(plain, code)) for group in GROUPS[kind].values()
         ):
             unmapped[f"{kind} of {plain}: {_show(plain, code)}"] += number
     return unmapped

@@ -114,8 +114,8 @@ def _remember_retractions(run: Run, report: IngestionReport) -> None:
     report.retractions = []
     schema = schema_of_parts(STATEMENTS)
     statements = scan_records(run.lake_url, name_parts(STATEMENTS.name), schema)
-    known = statements.select("source_id").collect()["source_id"]
-    unknown = retracted.filter(~retracted.is_in(known.implode())).len()
+    stored_ids = statements.select("source_id").collect()["source_id"]
+    unknown = retracted.filter(~retracted.is_in(stored_ids.implode())).len()
     if unknown:
         report.notes.append(
             f"consents that were deleted and are not known here: {unknown}; if they were recorded "

@@ -98,7 +98,7 @@ def _end_screening(deaths: list[dict[str, Any]], now: datetime) -> pl.DataFrame:
         "version_rank": pl.Int8,
     }
     rows = pl.DataFrame(deaths, schema=schema)
-    buckets = pl.Series([assign_bucket(one) for one in rows["anonymized_id"]], dtype=pl.Int32)
+    buckets = pl.Series([assign_bucket(person) for person in rows["anonymized_id"]], dtype=pl.Int32)
     return rows.with_columns(
         version_at=parse_instant("version_at", pl.String(), now).value,
         bucket=buckets,
@@ -174,10 +174,10 @@ def apply_statements(
     for bucket in range(BUCKET_COUNT):
         is_here = pl.col("bucket") == bucket
         some = people.filter(is_here)["anonymized_id"]
-        known = read_parts(lake_url, STATEMENTS, bucket, some, retractions["source_id"])
+        stored = read_parts(lake_url, STATEMENTS, bucket, some, retractions["source_id"])
         new, given = statements.filter(is_here), rows.filter(is_here)
-        if known.height or new.height or given.height:
-            applied += _apply_bucket(engine, lake_url, bucket, given, known, new, retractions, now)
+        if stored.height or new.height or given.height:
+            applied += _apply_bucket(engine, lake_url, bucket, given, stored, new, retractions, now)
     return applied
 
 
@@ -186,23 +186,23 @@ def _apply_bucket(
     lake_url: str,
     bucket: int,
     given: pl.DataFrame,
-    known: pl.DataFrame,
+    stored: pl.DataFrame,
     new: pl.DataFrame,
     retractions: pl.DataFrame,
     now: datetime,
 ) -> Applied:
     columns = [*schema_of_parts(STATEMENTS), "pid"]
-    numbered = known.with_columns(pid=pl.int_range(pl.len()) + NUMBERED_BELOW).select(columns)
+    numbered = stored.with_columns(pid=pl.int_range(pl.len()) + NUMBERED_BELOW).select(columns)
     new = new.select(pl.col(name).cast(numbered.schema[name]) for name in columns)
     current = choose_current(STATEMENTS, numbered, new, retractions, now)
-    write_parts(lake_url, STATEMENTS, bucket, known, current.records)
+    write_parts(lake_url, STATEMENTS, bucket, stored, current.records)
     standing = current.records.with_columns(is_new=pl.col("pid") < NUMBERED_BELOW)
     applied = Applied(
         superseded=_count_kinds(new, current.superseded["pid"]),
         duplicate=_count_kinds(new, current.repeated["pid"]),
     )
     grants = _stagger(standing.filter(pl.col("kind") == GRANT))
-    before = known.filter(pl.col("kind") == GRANT).select("anonymized_id", "granted_at")
+    before = stored.filter(pl.col("kind") == GRANT).select("anonymized_id", "granted_at")
     gone = before.join(grants, on=["anonymized_id", "granted_at"], how="anti")
     rules = list_rules(standing)
     with open_session(engine) as session:

@@ -19,7 +19,9 @@ UNIT = [*WHOSE, "unit"]
 
 FAMILIES = {name: name_family(name) for name in INSTRUMENTS}
 GATES = {
-    one.short_form_of: one for one in INSTRUMENTS.values() if one.is_gate and one.short_form_of
+    instrument.short_form_of: instrument
+    for instrument in INSTRUMENTS.values()
+    if instrument.is_gate and instrument.short_form_of
 }
 
 

@@ -57,15 +57,15 @@ def land_records(
     new = _number(table, staged, now)
     landing = Landing()
     people = new.filter(pl.col("source_id").is_not_null())["anonymized_id"].unique()
-    known = _read_known(lake_url, table, bucket, people, new, fresh_retractions)
-    explicit = pl.concat([people, known["anonymized_id"].unique()]).unique()
+    stored = _read_known(lake_url, table, bucket, people, new, fresh_retractions)
+    explicit = pl.concat([people, stored["anonymized_id"].unique()]).unique()
     is_explicit = pl.col("anonymized_id").is_in(explicit.implode())
     plain = new.filter(~is_explicit)
     if plain.height:
         _land_plain(lake_url, table, bucket, plain, landing)
     if explicit.len():
         made = new.filter(is_explicit)
-        _land_made(lake_url, table, bucket, made, known, explicit, retractions, now, landing)
+        _land_made(lake_url, table, bucket, made, stored, explicit, retractions, now, landing)
     return landing
 
 
@@ -106,8 +106,8 @@ def _land_plain(
     rows = new.filter(~repeats)
     if repeats.any():
         rows = pl.concat([rows, _join_repeats(table, new.filter(repeats), landing)])
-    known = read_known_rows(lake_url, table, bucket, rows)
-    landing.merged += merge_bucket(lake_url, table, bucket, rows, known, adds=True)
+    landed = read_known_rows(lake_url, table, bucket, rows)
+    landing.merged += merge_bucket(lake_url, table, bucket, rows, landed, adds=True)
 
 
 def _join_repeats(table: Table, repeated: pl.DataFrame, landing: Landing) -> pl.DataFrame:
@@ -127,8 +127,8 @@ def _join_repeats(table: Table, repeated: pl.DataFrame, landing: Landing) -> pl.
 
 def _place(records: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
     """Return source, row_number and reason of rejected records that are of this drop."""
-    found = records.join(rejected, on="pid")
-    return found.filter(pl.col("source").is_not_null()).select("source", "row_number", "reason")
+    placed = records.join(rejected, on="pid")
+    return placed.filter(pl.col("source").is_not_null()).select("source", "row_number", "reason")
 
 
 # Individuals whose rows are made of records
@@ -139,20 +139,20 @@ def _land_made(
     table: Table,
     bucket: int,
     new: pl.DataFrame,
-    known: pl.DataFrame,
+    stored: pl.DataFrame,
     people: pl.Series,
     retractions: pl.DataFrame,
     now: datetime,
     landing: Landing,
 ) -> None:
     landed = read_known_rows(lake_url, table, bucket, people.to_frame("anonymized_id"))
-    adopted = _adopt(table, landed, known)
+    adopted = _adopt(table, landed, stored)
     columns = [*schema_of_parts(table), "pid"]
-    before = _name_rows(table, pl.concat([known, adopted.select(known.columns)]))
+    before = _name_rows(table, pl.concat([stored, adopted.select(stored.columns)]))
     before = before.with_row_index("pid", offset=new.height)
     records = _name_rows(table, new).select(columns)
     current = choose_current(table, before.select(columns), records, retractions, now)
-    write_parts(lake_url, table, bucket, known, current.records)
+    write_parts(lake_url, table, bucket, stored, current.records)
     joined = join_records(table, current.records)
     rejected = pl.concat([current.rejected, joined.rejected]).with_columns(
         reason=pl.col("reason").replace(DIFFERENT_ROWS, explain_difference(table))
@@ -206,9 +206,9 @@ def _count_records(current: Current, members: pl.DataFrame, new: int, landing: L
     landing.combined += behind.height - behind["rid"].n_unique()
 
 
-def _adopt(table: Table, landed: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+def _adopt(table: Table, landed: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
     """Return as records the landed rows of those of whom no record was kept until now."""
-    unknown = landed.join(known.select("anonymized_id").unique(), on="anonymized_id", how="anti")
+    unknown = landed.join(stored.select("anonymized_id").unique(), on="anonymized_id", how="anti")
     slot = pl.col("instrument") if table is SURVEYS else pl.lit("")
     return unknown.with_columns(
         slot=slot.alias("slot"),

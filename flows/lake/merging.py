@@ -41,15 +41,15 @@ def merge_rows(lake_url: str, table: str, frame: pl.DataFrame) -> MergeCounts:
     counts = MergeCounts()
     for bucket in sorted(rows["bucket"].unique()):
         some = rows.filter(pl.col("bucket") == bucket)
-        known = read_known_rows(lake_url, contract, bucket, some)
-        later = _date_corrections(contract, some, known)
-        counts += merge_bucket(lake_url, contract, bucket, later, known)
+        landed = read_known_rows(lake_url, contract, bucket, some)
+        later = _date_corrections(contract, some, landed)
+        counts += merge_bucket(lake_url, contract, bucket, later, landed)
     return counts
 
 
-def _date_corrections(table: Table, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+def _date_corrections(table: Table, rows: pl.DataFrame, landed: pl.DataFrame) -> pl.DataFrame:
     key = ["anonymized_id", *table.key]
-    is_known = known.select(key).with_columns(known=pl.lit(True))
+    is_known = landed.select(key).with_columns(known=pl.lit(True))
     corrected_at = pl.max_horizontal("available_at", "ingested_at")
     return rows.join(is_known, on=key, how="left").with_columns(
         available_at=pl.when("known").then(corrected_at).otherwise("available_at")
@@ -61,16 +61,16 @@ def merge_bucket(
     table: Table,
     bucket: int,
     rows: pl.DataFrame,
-    known: pl.DataFrame,
+    landed: pl.DataFrame,
     adds: bool = False,
 ) -> MergeCounts:
-    """Write those rows of one bucket that differ from what is `known`; one commit.
+    """Write those rows of one bucket that differ from what `landed` holds; one commit.
 
     With `adds`, what a row leaves out stands as it was, and a row that only fills what was
     missing does not count as a correction of what was known: it is available as it says.
     """
     conformed = conform(rows, table.schema)
-    new, changed = _compare(table, conformed, known, adds)
+    new, changed = _compare(table, conformed, landed, adds)
     counts = MergeCounts(new.height, changed.height, rows.height - new.height - changed.height)
     if new.height or changed.height:
         create_table(lake_url, table.name, table.schema)
@@ -84,17 +84,17 @@ def merge_bucket(
 def read_known_rows(lake_url: str, table: Table, bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the landed rows of the individuals in `rows`."""
     people = rows.lazy().select(pl.col("anonymized_id").unique())
-    known = scan_table(lake_url, table.name, bucket)
-    return known.join(people, on="anonymized_id", how="semi").collect(engine="streaming")
+    landed = scan_table(lake_url, table.name, bucket)
+    return landed.join(people, on="anonymized_id", how="semi").collect(engine="streaming")
 
 
 def _compare(
-    table: Table, rows: pl.DataFrame, known: pl.DataFrame, adds: bool
+    table: Table, rows: pl.DataFrame, landed: pl.DataFrame, adds: bool
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the rows of `rows` that are new, and those that differ from what is known."""
     key = ["anonymized_id", *table.key]
     values = [name for name in table.columns if name not in table.key]
-    before = known.select(*key, *values, "available_at").with_columns(known=pl.lit(True))
+    before = landed.select(*key, *values, "available_at").with_columns(known=pl.lit(True))
     joined = rows.join(before, on=key, how="left", suffix="_before")
     if adds:
         joined = joined.with_columns(pl.coalesce(name, f"{name}_before") for name in values)

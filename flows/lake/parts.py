@@ -62,20 +62,20 @@ def read_parts(
 ) -> pl.DataFrame:
     """Return the records of `people`, and of everyone with a retracted resource."""
     schema = schema_of_parts(table)
-    known = scan_records(lake_url, name_parts(table.name), schema, bucket)
-    hit = known.filter(pl.col("source_id").is_in(retracted.implode()))
+    records = scan_records(lake_url, name_parts(table.name), schema, bucket)
+    hit = records.filter(pl.col("source_id").is_in(retracted.implode()))
     concerned = pl.concat(
         [hit.select("anonymized_id"), people.to_frame("anonymized_id").lazy()]
     ).unique()
-    return known.join(concerned, on="anonymized_id", how="semi").collect()
+    return records.join(concerned, on="anonymized_id", how="semi").collect()
 
 
 def find_retracted_buckets(lake_url: str, table: Table, retracted: pl.Series) -> set[int]:
     """Return the buckets in which a record of a retracted resource is kept."""
     if retracted.is_empty():
         return set()
-    known = scan_records(lake_url, name_parts(table.name), schema_of_parts(table))
-    hit = known.filter(pl.col("source_id").is_in(retracted.implode())).select("bucket")
+    records = scan_records(lake_url, name_parts(table.name), schema_of_parts(table))
+    hit = records.filter(pl.col("source_id").is_in(retracted.implode())).select("bucket")
     return set(hit.unique().collect()["bucket"])
 
 
@@ -95,8 +95,8 @@ def write_parts(
         return
     location = name_parts(table.name)
     create_table(lake_url, location, schema)
-    known = before.join(fresh, on=list(PART_KEY), how="semi")
-    if gone.is_empty() and known.is_empty():
+    replaced = before.join(fresh, on=list(PART_KEY), how="semi")
+    if gone.is_empty() and replaced.is_empty():
         append_rows(lake_url, location, fresh)
         return
     merge_records(lake_url, location, bucket, PART_KEY, fresh, gone.select(names))
@@ -120,10 +120,10 @@ def date_retractions(lake_url: str, met: list[dict[str, Any]], now: datetime) ->
     )
     undated = pl.col("version_at").is_null() & pl.col("version_number").is_null()
     told = parsed.with_columns(is_undated=undated & (pl.col("version_rank") == WITHDRAWN))
-    known = read_retractions(lake_url)
-    seen = known.select("source_id").unique().with_columns(seen=pl.lit(True))
+    stored_retractions = read_retractions(lake_url)
+    seen = stored_retractions.select("source_id").unique().with_columns(seen=pl.lit(True))
     fresh = (
-        told.join(known, on=["source_id", *VERSION], how="anti", nulls_equal=True)
+        told.join(stored_retractions, on=["source_id", *VERSION], how="anti", nulls_equal=True)
         .join(seen, on="source_id", how="left")
         .filter(~(pl.col("is_undated") & pl.col("seen").fill_null(False)))
         .with_columns(version_at=pl.when("is_undated").then(moment).otherwise("version_at"))
@@ -140,8 +140,8 @@ def date_retractions(lake_url: str, met: list[dict[str, Any]], now: datetime) ->
 
 def _name_owners(lake_url: str, retracted: pl.Series) -> pl.DataFrame:
     """Return whose the resources are: a deletion does not say it, an erasure needs it."""
-    known = _scan_sources(lake_url).filter(pl.col("source_id").is_in(retracted.implode()))
-    owners = known.unique("source_id").rename({"anonymized_id": "owner"})
+    sources = _scan_sources(lake_url).filter(pl.col("source_id").is_in(retracted.implode()))
+    owners = sources.unique("source_id").rename({"anonymized_id": "owner"})
     return owners.collect()
 
 
@@ -165,5 +165,5 @@ def erase_retractions(lake_url: str, person: str) -> int:
     theirs = names.select("source_id").unique().collect()["source_id"]
     retractions = read_retractions(lake_url)
     is_theirs = (pl.col("anonymized_id") == person) | pl.col("source_id").is_in(theirs.implode())
-    found = retractions.filter(is_theirs.fill_null(False))["source_id"].unique().to_list()
-    return erase_matching(location, "source_id", found)
+    source_ids = retractions.filter(is_theirs.fill_null(False))["source_id"].unique().to_list()
+    return erase_matching(location, "source_id", source_ids)

@@ -60,7 +60,7 @@ def take_records(lake_url: str, table: Table, replaced: Mapping[str, str]) -> pl
     if kept.height:
         delete_rows(lake_url, name_parts(table.name), old)
     new = pl.col("anonymized_id").replace_strict(dict(replaced), return_dtype=pl.String)
-    buckets = {one: assign_bucket(one) for one in replaced.values()}
+    buckets = {pseudonym: assign_bucket(pseudonym) for pseudonym in replaced.values()}
     return moved.with_columns(anonymized_id=new).with_columns(
         bucket=pl.col("anonymized_id").replace_strict(buckets, return_dtype=pl.Int32)
     )

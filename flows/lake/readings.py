@@ -39,7 +39,7 @@ def add_spans(spans: Sequence[Span]) -> float:
     total = 0.0
     for span in ordered:
         length = span.end - span.start
-        taken = sum(_overlap(span, one) for one in covered)
+        taken = sum(_overlap(span, interval) for interval in covered)
         if length == 0:
             total += 0.0 if any(a <= span.start < b for a, b in covered) else span.value
             continue

@@ -30,16 +30,16 @@ class Current:
 
 
 def choose_current(
-    table: Table, known: pl.DataFrame, new: pl.DataFrame, retractions: pl.DataFrame, now: datetime
+    table: Table, stored: pl.DataFrame, new: pl.DataFrame, retractions: pl.DataFrame, now: datetime
 ) -> Current:
     """Return the records that stand of what was known and what is new, whatever came first.
 
-    `known` and `new` have the columns of schema_of_parts and `pid`.
+    `stored` and `new` have the columns of schema_of_parts and `pid`.
     """
     is_row = pl.col("source_id").str.starts_with(ROW)
-    rows = _join_table_rows(table, known.filter(is_row), new.filter(is_row), now)
+    rows = _join_table_rows(table, stored.filter(is_row), new.filter(is_row), now)
     resources = _choose_versions(
-        table, known.filter(~is_row), new.filter(~is_row), retractions, now
+        table, stored.filter(~is_row), new.filter(~is_row), retractions, now
     )
     return Current(
         *(
@@ -50,7 +50,7 @@ def choose_current(
 
 
 def _join_table_rows(
-    table: Table, known: pl.DataFrame, new: pl.DataFrame, now: datetime
+    table: Table, stored: pl.DataFrame, new: pl.DataFrame, now: datetime
 ) -> Current:
     """Let rows of table files add to and correct earlier ones; what they leave out stands."""
     details = list_details(table)
@@ -65,7 +65,7 @@ def _join_table_rows(
     merged = good.group_by(ROW_KEY, maintain_order=True).agg(
         pl.exclude(*details).first(), *(pl.col(name).drop_nulls().first() for name in details)
     )
-    before = known.select(*ROW_KEY, *(pl.col(n).alias(f"{n}_before") for n in STAMPED + details))
+    before = stored.select(*ROW_KEY, *(pl.col(n).alias(f"{n}_before") for n in STAMPED + details))
     joined = merged.join(before, on=ROW_KEY, how="left")
     corrects = pl.any_horizontal(
         pl.lit(False), *(pl.col(name) != pl.col(f"{name}_before") for name in details)
@@ -86,9 +86,9 @@ def _join_table_rows(
         .otherwise("ingested_at"),
         **{name: pl.coalesce(name, f"{name}_before") for name in details},
     )
-    untouched = known.join(merged.select(ROW_KEY), on=ROW_KEY, how="anti")
+    untouched = stored.join(merged.select(ROW_KEY), on=ROW_KEY, how="anti")
     return Current(
-        records=pl.concat([untouched, stamped.select(known.columns)]),
+        records=pl.concat([untouched, stamped.select(stored.columns)]),
         repeated=repeated.select("pid", "as_pid"),
         superseded=new.clear().select("pid"),
         rejected=judged.filter("differs").select("pid", reason=pl.lit(DIFFERENT_ROWS)),
@@ -96,7 +96,7 @@ def _join_table_rows(
 
 
 def _choose_versions(
-    table: Table, known: pl.DataFrame, new: pl.DataFrame, retractions: pl.DataFrame, now: datetime
+    table: Table, stored: pl.DataFrame, new: pl.DataFrame, retractions: pl.DataFrame, now: datetime
 ) -> Current:
     content = ["anonymized_id", "source_id", *PART_COLUMNS, "slot", *table.columns]
     content = list(dict.fromkeys(content))
@@ -105,8 +105,8 @@ def _choose_versions(
         first.select(*content, pl.col("pid").alias("as_pid")), on=content, nulls_equal=True
     )
     repeated = same.filter(pl.col("pid") != pl.col("as_pid")).select("pid", "as_pid")
-    known_ids = known.select("source_id").unique().with_columns(was_known=pl.lit(True))
-    stamps = known.select(*content, *(pl.col(n).alias(f"{n}_before") for n in STAMPED))
+    known_ids = stored.select("source_id").unique().with_columns(was_known=pl.lit(True))
+    stamps = stored.select(*content, *(pl.col(n).alias(f"{n}_before") for n in STAMPED))
     first = first.join(stamps, on=content, how="left", nulls_equal=True).join(
         known_ids, on="source_id", how="left"
     )
@@ -116,31 +116,33 @@ def _choose_versions(
         .then(pl.max_horizontal("available_at", pl.lit(now).cast(INSTANT)))
         .otherwise(pl.coalesce("available_at_before", "available_at")),
         ingested_at=pl.coalesce("ingested_at_before", "ingested_at"),
-    ).select(known.columns)
-    standing = _keep_newest(known, first, retractions)
+    ).select(stored.columns)
+    standing = _keep_newest(stored, first, retractions)
     twice = (pl.len().over("anonymized_id", "source_id", "slot") > 1) & pl.col("is_new")
     judged = standing.with_columns(twice=twice)
     lost = first.join(standing.select("pid"), on="pid", how="anti")
     return Current(
-        records=judged.filter(~pl.col("twice")).select(known.columns),
+        records=judged.filter(~pl.col("twice")).select(stored.columns),
         repeated=repeated,
         superseded=lost.select("pid"),
         rejected=judged.filter("twice").select("pid", reason=pl.lit(TWO_CONTENTS)),
     )
 
 
-def _keep_newest(known: pl.DataFrame, new: pl.DataFrame, retractions: pl.DataFrame) -> pl.DataFrame:
+def _keep_newest(
+    stored: pl.DataFrame, new: pl.DataFrame, retractions: pl.DataFrame
+) -> pl.DataFrame:
     """Return, by resource, the records of its newest version, none where that is a retraction.
 
     Versions compare by their numbers where all have one, then by when they were last updated,
     then by whether they correct; of equal ones that of the later ingestion stands.
     """
-    ids = pl.concat([known.select("source_id"), new.select("source_id")]).unique()
+    ids = pl.concat([stored.select("source_id"), new.select("source_id")]).unique()
     tombs = retractions.join(ids, on="source_id", how="semi").select("source_id", *VERSION)
     columns = ["source_id", *VERSION, "pid", "is_new", "is_tomb"]
     everything = pl.concat(
         [
-            known.with_columns(is_new=pl.lit(False), is_tomb=pl.lit(False)).select(columns),
+            stored.with_columns(is_new=pl.lit(False), is_tomb=pl.lit(False)).select(columns),
             new.with_columns(is_new=pl.lit(True), is_tomb=pl.lit(False)).select(columns),
             tombs.with_columns(pid=pl.lit(None), is_new=pl.lit(False), is_tomb=pl.lit(True)).select(
                 columns
@@ -158,4 +160,4 @@ def _keep_newest(known: pl.DataFrame, new: pl.DataFrame, retractions: pl.DataFra
         pl.col(name).eq_missing(pl.col(name).last().over("source_id")) for name in order
     )
     newest = ordered.filter(is_last, ~pl.col("is_tomb")).select("pid", "is_new")
-    return pl.concat([known, new]).join(newest, on="pid")
+    return pl.concat([stored, new]).join(newest, on="pid")

@@ -68,8 +68,10 @@ def scan_records(
     if not DeltaTable.is_deltatable(location, storage_options=storage_options()):
         return pl.LazyFrame(schema=schema)
     rows = pl.scan_delta(location, storage_options=storage_options())
-    known = rows.collect_schema().names()
-    absent = [pl.lit(None, dtype=schema[name]).alias(name) for name in schema if name not in known]
+    present = rows.collect_schema().names()
+    absent = [
+        pl.lit(None, dtype=schema[name]).alias(name) for name in schema if name not in present
+    ]
     rows = rows.with_columns(absent).select(list(schema)) if absent else rows
     return rows if bucket is None else rows.filter(pl.col("bucket") == bucket)
 
@@ -107,11 +109,11 @@ def append_quarantine(lake_url: str, rows: pl.DataFrame) -> int:
         return 0
     create_table(lake_url, QUARANTINE, QUARANTINE_SCHEMA, partition_by=[])
     digests = rows["source_digest"].unique().to_list()
-    known = scan_table(lake_url, QUARANTINE).filter(pl.col("source_digest").is_in(digests))
+    quarantined = scan_table(lake_url, QUARANTINE).filter(pl.col("source_digest").is_in(digests))
     fresh = (
         conform(rows, QUARANTINE_SCHEMA)
         .unique(QUARANTINE_KEY, maintain_order=True)
-        .join(known.select(QUARANTINE_KEY).collect(), on=QUARANTINE_KEY, how="anti")
+        .join(quarantined.select(QUARANTINE_KEY).collect(), on=QUARANTINE_KEY, how="anti")
     )
     if fresh.height:
         append_rows(lake_url, QUARANTINE, fresh)
@@ -130,8 +132,8 @@ def set_rows_aside(lake_url: str, table: str, rows: pl.DataFrame) -> int:
     aside = f"{SET_ASIDE}/{table}"
     columns = [*contract.schema, "reason"]
     create_table(lake_url, aside, contract.schema | {"reason": pl.String}, partition_by=[])
-    known = pl.scan_delta(locate_table(lake_url, aside), storage_options=storage_options())
-    fresh = rows.select(columns).join(known.collect(), on=columns, how="anti", nulls_equal=True)
+    set_aside = pl.scan_delta(locate_table(lake_url, aside), storage_options=storage_options())
+    fresh = rows.select(columns).join(set_aside.collect(), on=columns, how="anti", nulls_equal=True)
     if fresh.height:
         append_rows(lake_url, aside, fresh)
     key = ["anonymized_id", *contract.key]
@@ -240,8 +242,10 @@ def create_table(
         storage_options=storage_options(),
     )
     table = open_table(lake_url, name)
-    known = {field.name for field in table.schema().fields}
-    absent = [field for field in Schema.from_arrow(empty.schema).fields if field.name not in known]
+    present = {field.name for field in table.schema().fields}
+    absent = [
+        field for field in Schema.from_arrow(empty.schema).fields if field.name not in present
+    ]
     if absent:
         table.alter.add_columns(absent)
 

@@ -151,8 +151,8 @@ def describe_features(inputs: Matrix) -> list[FeatureDescription]:
     """Return every column in plain words with its usual range among the fitting rows."""
     described = []
     for column, values in zip(list_model_inputs(), inputs.T, strict=True):
-        known = values[~np.isnan(values)]
-        low, high = np.quantile(known, [0.1, 0.9]) if known.size else (None, None)
+        present = values[~np.isnan(values)]
+        low, high = np.quantile(present, [0.1, 0.9]) if present.size else (None, None)
         described.append(_describe(column, low, high))
     return described
 

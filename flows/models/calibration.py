@@ -52,8 +52,8 @@ def choose_calibration(
     for learnt, asked in folds:
         for kind, fit in MAPS.items():
             mapped = calibrate(fit(stacked[learnt], labels[learnt]), stacked[asked])
-            known = np.clip(mapped, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
-            losses[kind] += float(log_loss(labels[asked], known, normalize=False, labels=[0, 1]))
+            clipped = np.clip(mapped, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+            losses[kind] += float(log_loss(labels[asked], clipped, normalize=False, labels=[0, 1]))
     return MAPS[min(losses, key=lambda kind: losses[kind])](stacked, labels)
 
 
@@ -105,9 +105,9 @@ def fit_beta(stacked: Probabilities, labels: Labels) -> Calibration:
         return float(np.logaddexp(0, np.where(labels, -log_odds, log_odds)).mean())
 
     bounds = [(None, None), (0, None), (0, None)]
-    found = minimize(loss, [0.0, 1.0, 1.0], bounds=bounds, method="L-BFGS-B").x
+    fitted = minimize(loss, [0.0, 1.0, 1.0], bounds=bounds, method="L-BFGS-B").x
     inputs = _spread_knots()
-    return _close_ends("beta", inputs, expit(found[0] + _take_logarithms(inputs) @ found[1:]))
+    return _close_ends("beta", inputs, expit(fitted[0] + _take_logarithms(inputs) @ fitted[1:]))
 
 
 def _take_logarithms(probabilities: Probabilities) -> NDArray[np.float64]:

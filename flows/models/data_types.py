@@ -54,8 +54,8 @@ def find_columns(part: str, names: tuple[str, ...] | None = None) -> NDArray[np.
 
 def find_patterns(rows: ModelRows) -> NDArray[np.str_]:
     """Return the name of each row's missing pattern, as serving names it."""
-    known = ~np.isnan(rows.features)
-    lacking = np.column_stack([~known[:, find_columns(part)].any(axis=1) for part in PARTS])
+    is_present = ~np.isnan(rows.features)
+    lacking = np.column_stack([~is_present[:, find_columns(part)].any(axis=1) for part in PARTS])
     combinations, which = np.unique(lacking, axis=0, return_inverse=True)
     names = [name_pattern(list(compress(PARTS, combination))) for combination in combinations]
     return np.array(names)[which.ravel()]
@@ -88,5 +88,5 @@ def find_missing(rows: ModelRows) -> NDArray[np.bool_]:
 
     As serving counts them: by the features, of which the weekly sequence is made too.
     """
-    known = ~np.isnan(rows.features)
-    return np.column_stack([~known[:, find_columns(kind)].any(axis=1) for kind in DATA_TYPES])
+    is_present = ~np.isnan(rows.features)
+    return np.column_stack([~is_present[:, find_columns(kind)].any(axis=1) for kind in DATA_TYPES])

@@ -51,9 +51,9 @@ class Preparation(nn.Module):
         self.register_buffer("counted", torch.tensor([name in COUNTED for name in CHANNELS]))
         self.register_buffer("earlier", torch.ones(SEQUENCE_WEEKS, SEQUENCE_WEEKS).tril() > 0)
         counts = self._count_none(torch.from_numpy(sequences)).reshape(-1, len(CHANNELS)).double()
-        known = [column[~column.isnan()] for column in counts.T]
-        mean = [float(values.mean()) if len(values) else 0.0 for values in known]
-        scale = [float(values.std()) if len(values) > 1 else 1.0 for values in known]
+        present = [column[~column.isnan()] for column in counts.T]
+        mean = [float(values.mean()) if len(values) else 0.0 for values in present]
+        scale = [float(values.std()) if len(values) > 1 else 1.0 for values in present]
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("scale", torch.tensor(scale).clamp(min=1e-3))
 
@@ -82,8 +82,8 @@ class Preparation(nn.Module):
 
     def _carry_forward(self, values: Tensor, absent: Tensor) -> Tensor:
         weeks = torch.arange(SEQUENCE_WEEKS)
-        known = torch.where(absent, -1, weeks)
-        latest = torch.where(self.earlier, known[:, None, :], -1).amax(dim=2)
+        present_weeks = torch.where(absent, -1, weeks)
+        latest = torch.where(self.earlier, present_weeks[:, None, :], -1).amax(dim=2)
         carried = values.gather(1, latest.clamp(min=0))
         return torch.where(latest >= 0, carried, 0.0)
 
@@ -98,7 +98,7 @@ class FixedLength(int):
         return self
 
 
-def make_structure(known: list[str], unknown: list[str]) -> TimeSeriesDataSet:
+def make_structure(known_columns: list[str], unknown_columns: list[str]) -> TimeSeriesDataSet:
     """Return the library's description of a sequence: which columns, how many weeks.
 
     Known columns are given for the weeks ahead too. The networks are built from it; their
@@ -117,10 +117,10 @@ def make_structure(known: list[str], unknown: list[str]) -> TimeSeriesDataSet:
         max_encoder_length=SEQUENCE_WEEKS,
         min_prediction_length=FUTURE_WEEKS,
         max_prediction_length=FUTURE_WEEKS,
-        time_varying_known_reals=known,
-        time_varying_unknown_reals=unknown,
+        time_varying_known_reals=known_columns,
+        time_varying_unknown_reals=unknown_columns,
         target_normalizer=TorchNormalizer(method="identity"),
-        scalers={name: None for name in [*known, *unknown] if name != TARGET},
+        scalers={name: None for name in [*known_columns, *unknown_columns] if name != TARGET},
     )
 
 
@@ -166,10 +166,10 @@ def draw_targets(futures: Matrix) -> tuple[Tensor, Tensor]:
     weights = np.zeros_like(futures)
     weeks = np.arange(FUTURE_WEEKS)
     for row, future in enumerate(futures):
-        known = np.flatnonzero(~np.isnan(future))
-        if len(known):
-            values[row] = np.interp(weeks, known, future[known])
-            inside = (weeks >= known[0]) & (weeks <= known[-1])
+        answered_weeks = np.flatnonzero(~np.isnan(future))
+        if len(answered_weeks):
+            values[row] = np.interp(weeks, answered_weeks, future[answered_weeks])
+            inside = (weeks >= answered_weeks[0]) & (weeks <= answered_weeks[-1])
             weights[row] = np.where(inside, INTERPOLATED_WEIGHT, EXTENDED_WEIGHT)
-            weights[row, known] = 1.0
+            weights[row, answered_weeks] = 1.0
     return torch.from_numpy(values), torch.from_numpy(weights)

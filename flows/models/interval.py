@@ -65,8 +65,8 @@ def fit_halves(
 def predict_head(members: Predictors, head: Head, rows: ModelRows) -> Probabilities:
     """Return the calibrated probability of each row by its missing pattern."""
     names = list(head.stacker.coefficients) or list(members)[:1]
-    said = {name: members[name].predict(rows) for name in names}
-    stacked = to_probability(stack_log_odds(head.stacker, said) + np.zeros(len(rows)))
+    predictions = {name: members[name].predict(rows) for name in names}
+    stacked = to_probability(stack_log_odds(head.stacker, predictions) + np.zeros(len(rows)))
     patterns, calibrated = find_patterns(rows), np.empty(len(rows))
     for pattern in np.unique(patterns):
         chosen = patterns == pattern
@@ -84,10 +84,10 @@ def bound_rows(
     interval = head.uncertainty
     assert interval is not None
     names = list(head.stacker.coefficients)
-    said = {name: members[name].predict(rows) for name in names}
+    predictions = {name: members[name].predict(rows) for name in names}
     again = {name: refits[name].predict_log_odds(rows) for name in names if name in refits}
     ours = predict_head(members, head, rows)
-    found = Bounds(*(np.empty(len(rows)) for _ in range(4)))
+    bounds = Bounds(*(np.empty(len(rows)) for _ in range(4)))
     patterns = find_patterns(rows)
     for pattern in np.unique(patterns):
         chosen = patterns == pattern
@@ -95,13 +95,13 @@ def bound_rows(
             head,
             interval,
             ours[chosen],
-            {name: values[chosen] for name, values in said.items()},
+            {name: values[chosen] for name, values in predictions.items()},
             {name: values[chosen] for name, values in again.items()},
             str(pattern),
         )
         for name in ("low", "high", "contested", "width"):
-            getattr(found, name)[chosen] = getattr(part, name)
-    return found
+            getattr(bounds, name)[chosen] = getattr(part, name)
+    return bounds
 
 
 def make_interval(margin: float, widths: Probabilities | None = None) -> RefitInterval:

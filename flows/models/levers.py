@@ -17,11 +17,11 @@ TOLD_WINDOW = 28
 
 def describe_levers(features: Iterable[FeatureDescription]) -> list[Lever]:
     """Return the levers whose usual range is known; each moves all windows of its channel."""
-    known = {feature.name: feature for feature in features}
+    by_name = {feature.name: feature for feature in features}
     levers = []
     for channel in CHANGEABLE_CHANNELS:
         label, unit = WINDOWED_CHANNELS[channel]
-        told = known[name_window(channel, "mean", TOLD_WINDOW)]
+        told = by_name[name_window(channel, "mean", TOLD_WINDOW)]
         if told.usual_low is None or told.usual_high is None:
             continue
         columns = list_columns(channel)

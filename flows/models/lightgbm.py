@@ -151,8 +151,8 @@ class RefittedTrees:
     width: int
 
     def predict_log_odds(self, rows: ModelRows) -> NDArray[np.float64]:
-        said = [one.predict(rows.features, raw_score=True) for one in self.boosters]
-        return np.column_stack(said)
+        log_odds = [booster.predict(rows.features, raw_score=True) for booster in self.boosters]
+        return np.column_stack(log_odds)
 
     def export_graph(self) -> onnx.ModelProto:
         columns: dict[str, Any] = {}
@@ -175,16 +175,22 @@ class RefittedTrees:
 
 def _add_trees(columns: dict[str, Any], model: onnx.ModelProto, first: int, target: int) -> int:
     """Append a converted booster's trees, numbered from `first`, for one target; count them."""
-    (node,) = [one for one in model.graph.node if one.op_type == "TreeEnsembleClassifier"]
-    given: dict[str, Any] = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    (node,) = [node for node in model.graph.node if node.op_type == "TreeEnsembleClassifier"]
+    given: dict[str, Any] = {
+        attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute
+    }
     trees = max(given["nodes_treeids"]) + 1
     for name, values in given.items():
         if name.startswith("nodes_"):
-            known: list[Any] = [one.decode() if isinstance(one, bytes) else one for one in values]
-            shifted = [one + first for one in known] if name == "nodes_treeids" else known
+            decoded: list[Any] = [
+                value.decode() if isinstance(value, bytes) else value for value in values
+            ]
+            shifted = (
+                [tree_id + first for tree_id in decoded] if name == "nodes_treeids" else decoded
+            )
             columns.setdefault(name, []).extend(shifted)
     leaves = {
-        "target_treeids": [one + first for one in given["class_treeids"]],
+        "target_treeids": [tree_id + first for tree_id in given["class_treeids"]],
         "target_nodeids": given["class_nodeids"],
         "target_ids": [target] * len(given["class_nodeids"]),
         "target_weights": given["class_weights"],

@@ -172,14 +172,18 @@ def export_log_odds(
 def _make_constants(regressions: "list[FoldedRegression]") -> list[onnx.TensorProto]:
     first = regressions[0]
     ramps = first.ramps
-    bends = np.array([[ramp.coefficient for ramp in one.ramps] for one in regressions], np.float32)
+    bends = np.array(
+        [[ramp.coefficient for ramp in regression.ramps] for regression in regressions], np.float32
+    )
     constants: dict[str, NDArray[Any]] = {
         "fill": np.array(first.fill, np.float32),
         "mean": np.array(first.mean, np.float32),
         "scale": np.array(first.scale, np.float32),
-        "coefficients": _stack(one.coefficients for one in regressions),
-        "missing_coefficients": _stack(one.missing_coefficients for one in regressions),
-        "intercept": np.array([one.intercept for one in regressions], np.float32),
+        "coefficients": _stack(regression.coefficients for regression in regressions),
+        "missing_coefficients": _stack(
+            regression.missing_coefficients for regression in regressions
+        ),
+        "intercept": np.array([regression.intercept for regression in regressions], np.float32),
         "ramp_columns": np.array([ramp.column for ramp in ramps], np.int64),
         "ramp_lows": np.array([ramp.low for ramp in ramps], np.float32),
         "ramp_widths": np.array([ramp.high - ramp.low for ramp in ramps], np.float32),
@@ -282,8 +286,8 @@ def refit(member: FoldedRegression, data: FittingData, counts: Counts) -> "Refit
     def fit_drawn(often: Numbers) -> FoldedRegression:
         drawn = often > 0
         columns, labels = given.columns[drawn], given.labels[drawn]
-        found = fit_ridge(columns, labels, given.rising, often[drawn], start, REFIT_TOLERANCE)
-        return given.fold(*found)
+        fitted = fit_ridge(columns, labels, given.rising, often[drawn], start, REFIT_TOLERANCE)
+        return given.fold(*fitted)
 
     # Rows, then their copies. The time goes into products of matrices, so two go together.
     with ThreadPoolExecutor(REFITS_AT_ONCE) as pool:
@@ -297,7 +301,7 @@ class RefittedRegression:
     refits: list[FoldedRegression]
 
     def predict_log_odds(self, rows: ModelRows) -> Numbers:
-        return np.column_stack([one.predict_log_odds(rows) for one in self.refits])
+        return np.column_stack([regression.predict_log_odds(rows) for regression in self.refits])
 
     def export_graph(self) -> onnx.ModelProto:
         return export_log_odds(self.refits, make_refits_output(len(self.refits)))
@@ -338,7 +342,7 @@ def fit_ridge(
     first = np.zeros(columns.shape[1] + 1) if start is None else start
     # Two threads of BLAS on columns this narrow cost ten times the processor time of one.
     with threadpool_limits(1):
-        found = minimize(
+        fitted = minimize(
             measure_loss,
             first,
             jac=True,
@@ -346,4 +350,4 @@ def fit_ridge(
             method="L-BFGS-B",
             options={"maxiter": 2000, "ftol": tolerance},
         ).x
-    return found[:-1], float(found[-1])
+    return fitted[:-1], float(fitted[-1])

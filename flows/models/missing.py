@@ -8,7 +8,7 @@ from flows.datasets.rows import Matrix
 
 def find_medians(inputs: Matrix) -> NDArray[np.float64]:
     """Return the median of each column; a column that is never known counts as zero."""
-    known = ~np.isnan(inputs).all(axis=0)
+    is_present = ~np.isnan(inputs).all(axis=0)
     medians = np.zeros(inputs.shape[1])
-    medians[known] = np.nanmedian(inputs[:, known], axis=0)
+    medians[is_present] = np.nanmedian(inputs[:, is_present], axis=0)
     return medians

@@ -35,7 +35,7 @@ def fit(data: FittingData) -> ForecastingMember:
 def make_network() -> DeepAR:
     return DeepAR.from_dataset(
         # DeepAR wants every covariate of the weeks ahead too.
-        make_structure(known=[WEEK, *COVARIATES], unknown=[TARGET]),
+        make_structure(known_columns=[WEEK, *COVARIATES], unknown_columns=[TARGET]),
         cell_type="LSTM",
         hidden_size=HIDDEN_SIZE,
         rnn_layers=1,

@@ -39,9 +39,9 @@ def fit_stacker(predictions: Mapping[str, Probabilities], labels: Labels) -> Sta
 
     start = np.concatenate([[0.0], np.full(len(names), 1 / len(names))])
     bounds = [(None, None), *[(0, None)] * len(names)]
-    found = minimize(loss, start, bounds=bounds, method="L-BFGS-B").x
-    kept = {n: float(w) for n, w in zip(names, found[1:], strict=True) if w >= MIN_WEIGHT}
-    return Stacker(intercept=float(found[0]), coefficients=kept)
+    fitted = minimize(loss, start, bounds=bounds, method="L-BFGS-B").x
+    kept = {n: float(w) for n, w in zip(names, fitted[1:], strict=True) if w >= MIN_WEIGHT}
+    return Stacker(intercept=float(fitted[0]), coefficients=kept)
 
 
 def to_log_odds(probabilities: Probabilities) -> Probabilities:

@@ -36,28 +36,35 @@ def explain_manifest(
         for chosen in (training_set.split.fitting, training_set.split.stopping)
     )
     tree = fit_surrogate(fitting.features, predict_release(members, manifest, fitting), seed)
-    said = predict_release(members, manifest, unseen)
+    probabilities = predict_release(members, manifest, unseen)
     added = {
         "levers": describe_levers(manifest.features),
-        "surrogate": describe_surrogate(tree, list(manifest.columns), unseen.features, said),
+        "surrogate": describe_surrogate(
+            tree, list(manifest.columns), unseen.features, probabilities
+        ),
     }
     return manifest.model_copy(update=added)
 
 
-def fit_surrogate(features: Matrix, said: Probabilities, seed: int) -> DecisionTreeRegressor:
+def fit_surrogate(
+    features: Matrix, probabilities: Probabilities, seed: int
+) -> DecisionTreeRegressor:
     """Fit the tree to the release's probabilities of these rows."""
     tree = DecisionTreeRegressor(
         max_leaf_nodes=MAX_RULES, min_samples_leaf=MIN_SHARE, random_state=seed
     )
-    return tree.fit(features, said)
+    return tree.fit(features, probabilities)
 
 
 def describe_surrogate(
-    tree: DecisionTreeRegressor, names: Sequence[str], features: Matrix, said: Probabilities
+    tree: DecisionTreeRegressor,
+    names: Sequence[str],
+    features: Matrix,
+    probabilities: Probabilities,
 ) -> Surrogate:
     """Write a tree as rules; its fidelity is measured on these rows, which it has not seen."""
     rules = [_describe_leaf(tree, leaf, path, names) for leaf, path in _walk(tree)]
-    return Surrogate(rules=rules, fidelity=float(tree.score(features, said)))
+    return Surrogate(rules=rules, fidelity=float(tree.score(features, probabilities)))
 
 
 def _walk(tree: DecisionTreeRegressor) -> Iterator[tuple[int, list[Step]]]:

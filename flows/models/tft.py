@@ -44,7 +44,7 @@ def fit(data: FittingData) -> ForecastingMember:
 
 def make_network() -> TemporalFusionTransformer:
     return TemporalFusionTransformer.from_dataset(
-        make_structure(known=[WEEK], unknown=[TARGET, *COVARIATES]),
+        make_structure(known_columns=[WEEK], unknown_columns=[TARGET, *COVARIATES]),
         hidden_size=HIDDEN_SIZE,
         hidden_continuous_size=HIDDEN_SIZE,
         attention_head_size=1,

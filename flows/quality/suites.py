@@ -39,7 +39,9 @@ def list_people_expectations() -> list[Expectation]:
 
 
 def list_survey_expectations() -> list[Expectation]:
-    highest = sorted({one.max_answer for one in INSTRUMENTS.values() if one.item_count})
+    highest = sorted(
+        {instrument.max_answer for instrument in INSTRUMENTS.values() if instrument.item_count}
+    )
     return [
         gxe.ExpectColumnValuesToBeInSet(
             column="instrument",
@@ -56,7 +58,9 @@ ITEMS = tuple(enumerate(ITEM_COLUMNS, 1))
 
 
 def _expect_answers(item: str, number: int, most: int) -> Expectation:
-    names = [one.name for one in INSTRUMENTS.values() if one.max_answer == most]
+    names = [
+        instrument.name for instrument in INSTRUMENTS.values() if instrument.max_answer == most
+    ]
     return gxe.ExpectColumnValuesToBeBetween(
         column=item,
         min_value=0,
@@ -68,7 +72,9 @@ def _expect_answers(item: str, number: int, most: int) -> Expectation:
 
 
 def _expect_no_surplus(item: str, number: int) -> Expectation | None:
-    shorter = [one.name for one in INSTRUMENTS.values() if one.item_count < number]
+    shorter = [
+        instrument.name for instrument in INSTRUMENTS.values() if instrument.item_count < number
+    ]
     return gxe.ExpectColumnValuesToBeNull(
         column=item,
         row_condition=Column("instrument").is_in(shorter),

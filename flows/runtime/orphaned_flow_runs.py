@@ -59,12 +59,14 @@ def crash_run(run: FlowRun) -> int:
 
     By the server's own rules, which free the run's place among those that may run at once.
     """
-    said = f"no sign of life since {find_last_sign(run):%Y-%m-%d %H:%M} UTC: its process was killed"
+    message = (
+        f"no sign of life since {find_last_sign(run):%Y-%m-%d %H:%M} UTC: its process was killed"
+    )
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run.id, Crashed(message=said))
+        client.set_flow_run_state(run.id, Crashed(message=message))
         tasks = _list_tasks(client, run, UNFINISHED, PAGE)
         for task in tasks:
-            client.set_task_run_state(task.id, Crashed(message=said), force=True)
+            client.set_task_run_state(task.id, Crashed(message=message), force=True)
     return len(tasks)
 
 

@@ -28,8 +28,8 @@ def find_dead_runs(client: MlflowClient, silent_since: datetime) -> list[Run]:
 
 def list_children(client: MlflowClient, run_id: str) -> list[str]:
     """Return the ids of a run's children, however they ended."""
-    found = _search(client, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'")
-    return [run.info.run_id for run in found]
+    runs = _search(client, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'")
+    return [run.info.run_id for run in runs]
 
 
 def list_runs(client: MlflowClient, status: str) -> list[Run]:

@@ -28,18 +28,22 @@ def list_broken(client: MlflowClient) -> list[BrokenVersion]:
     """Return the half-registered versions that are not marked as such yet."""
     dead = [run for state in ("KILLED", "FAILED") for run in list_runs(client, state)]
     releases = client.search_model_versions(f"name='{RELEASE_MODEL}'")
-    made = {str(one.run_id) for one in releases}
+    made = {str(release.run_id) for release in releases}
     unfinished = [run.info.run_id for run in dead if run.info.run_id not in made]
     orphans = {child for run_id in unfinished for child in list_children(client, run_id)}
-    found = [(one, why) for one in releases if (why := _judge_release(client, one, dead))]
+    broken = [
+        (release, why) for release in releases if (why := _judge_release(client, release, dead))
+    ]
     for model in MEMBER_MODELS.values():
-        for one in client.search_model_versions(f"name='{model}'"):
-            if one.run_id in orphans:
-                found.append((one, "its training ended before there was a release of it"))
+        for model_version in client.search_model_versions(f"name='{model}'"):
+            if model_version.run_id in orphans:
+                broken.append(
+                    (model_version, "its training ended before there was a release of it")
+                )
     return [
-        BrokenVersion(one.name, int(one.version), why)
-        for one, why in found
-        if BROKEN_TAG not in one.tags
+        BrokenVersion(model_version.name, int(model_version.version), why)
+        for model_version, why in broken
+        if BROKEN_TAG not in model_version.tags
     ]
 
 

@@ -112,7 +112,7 @@ RENAMED = {"birth_date": "birth_year"}
 
 def _refuse_surplus(number: int, name: str) -> tuple[pl.Expr, pl.Expr]:
     """Refuse an answer to an item that the instrument does not have."""
-    counts = {one.name: one.item_count for one in INSTRUMENTS.values()}
+    counts = {instrument.name: instrument.item_count for instrument in INSTRUMENTS.values()}
     count = pl.col("instrument").replace_strict(counts, default=None, return_dtype=pl.Int8)
     wrong = pl.col(name).is_not_null() & (count < number)
     return wrong, pl.format(f"{name}: {{}} has {{}} items", pl.col("instrument"), count)
@@ -283,5 +283,5 @@ def _date_availability(table: Table, good: pl.DataFrame) -> pl.DataFrame:
     if table.name not in KNOWN_AT:
         return good
     recorded = parse_instant("recorded_at", good.schema["recorded_at"], datetime.max).value
-    known = pl.max_horizontal(KNOWN_AT[table.name].cast(INSTANT), recorded)
-    return good.with_columns(available_at=known.cast(INSTANT)).drop("recorded_at")
+    known_at = pl.max_horizontal(KNOWN_AT[table.name].cast(INSTANT), recorded)
+    return good.with_columns(available_at=known_at.cast(INSTANT)).drop("recorded_at")

@@ -95,23 +95,25 @@ def find_files(drop: str) -> Drop:
     if not file_system.isdir(root):
         raise EmptyDropError("the drop is not a folder or prefix that exists")
     paths = sorted(path for path in file_system.find(root) if not is_hidden(path, root))
-    known = [path for path in paths if classify_name(path) is not None or find_reader(path)]
-    others = [path for path in paths if path not in set(known)]
-    if not known:
+    readable = [path for path in paths if classify_name(path) is not None or find_reader(path)]
+    others = [path for path in paths if path not in set(readable)]
+    if not readable:
         raise EmptyDropError(
             f"the drop holds no file of the input contract ({len(paths)} others); "
             "flows/sources/README.md names them"
         )
-    found = Drop(files=[], others=len(others), notes=_note_others(others))
-    for path in known:
+    contents = Drop(files=[], others=len(others), notes=_note_others(others))
+    for path in readable:
         url = file_system.unstrip_protocol(path)
         try:
-            found.files.extend(_describe_files(url, root))
+            contents.files.extend(_describe_files(url, root))
         except (FileNotFoundError, PermissionError) as error:
-            found.errors.append(f"{_name_plainly(path)}: cannot be opened ({type(error).__name__})")
+            contents.errors.append(
+                f"{_name_plainly(path)}: cannot be opened ({type(error).__name__})"
+            )
         except UnreadableFileError as error:
-            found.errors.append(str(error))
-    return found
+            contents.errors.append(str(error))
+    return contents
 
 
 def classify_name(path: str) -> tuple[str | None, str] | None:
@@ -207,8 +209,8 @@ def list_members(archive: zipfile.ZipFile) -> list[tuple[str, tuple[str | None, 
     Hidden ones are left alone, as in a folder: `__MACOSX/._x.json` is no JSON.
     """
     names = sorted(name for name in archive.namelist() if not is_hidden(name, ""))
-    known = [(name, classify_name(name)) for name in names]
-    return [(name, kind) for name, kind in known if kind is not None]
+    classified = [(name, classify_name(name)) for name in names]
+    return [(name, kind) for name, kind in classified if kind is not None]
 
 
 def _open_zip(file: SourceFile, stream: Any) -> zipfile.ZipFile:

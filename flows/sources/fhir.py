@@ -228,8 +228,8 @@ def _find_known_person(record: Record) -> str | None:
 def _build_frame(table: str, rows: list[Resource]) -> pl.DataFrame:
     """Return rows as columns; a value of the wrong JSON type becomes text for the checks."""
     names = [*PARSERS[table], *(name for name in ORIGIN if name not in ("key_id", "bucket"))]
-    said = set().union(*rows)
-    return pl.DataFrame(_build_column(name, rows, name in said) for name in names)
+    present = set().union(*rows)
+    return pl.DataFrame(_build_column(name, rows, name in present) for name in names)
 
 
 def _build_column(name: str, rows: list[Resource], is_said: bool) -> pl.Series:
@@ -281,5 +281,5 @@ def _map_record(record: Record, table: str | None) -> list[tuple[str, Resource]]
 def _describe_kind(resource: Resource) -> str:
     """Return the kind an unused resource is counted under: its type, never its content."""
     kind = resource["resourceType"]
-    known = kind if kind.isascii() and kind.isalpha() and len(kind) < 40 else "unknown"
-    return "Observation with another code" if known == "Observation" else known
+    safe_kind = kind if kind.isascii() and kind.isalpha() and len(kind) < 40 else "unknown"
+    return "Observation with another code" if safe_kind == "Observation" else safe_kind

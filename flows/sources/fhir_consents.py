@@ -64,7 +64,7 @@ def map_consent(resource: Resource, context: Context) -> list[Row]:
     if status not in ("active", *ENDED_STATUSES):
         raise IgnoredResourceError("Consent that is a draft or proposed")
     root = _find_root(resource)
-    nested = [as_object(one) for one in as_list(root.get("provision"))]
+    nested = [as_object(provision) for provision in as_list(root.get("provision"))]
     if status in ENDED_STATUSES or (root.get("type") == "deny" and not nested):
         return [_deny(person, _date_end(resource, root))]
     try:
@@ -86,20 +86,22 @@ def _find_root(resource: Resource) -> Resource:
 def _read_rules(
     resource: Resource, person: str, root: Resource, nested: list[Resource]
 ) -> list[Row]:
-    permits = [one for one in nested if one.get("type") != "deny"]
-    denials = [_read_exception(one) for one in _list_denials(nested)]
+    permits = [provision for provision in nested if provision.get("type") != "deny"]
+    denials = [_read_exception(denial) for denial in _list_denials(nested)]
     if root.get("type") == "permit":
         if permits and not _is_list_of_rules(root):
             raise RejectedResourceError("provision.provision: exceptions cannot be kept to")
-        rules = [root | one for one in permits] or [root]
+        rules = [root | permit for permit in permits] or [root]
     elif permits:
-        rules = [root | {"type": "permit"} | one for one in permits]
+        rules = [root | {"type": "permit"} | permit for permit in permits]
     else:
         raise RejectedResourceError("provision.type: is not permit")
     given = _date_start(resource, root)
     grants = [_grant(person, given, rule, denials) for rule in rules]
     ends = [_deny(person, given, types, purposes) for types, purposes in denials]
-    return [("consents", one) for one in grants if one["data_types"] and one["purposes"]] + ends
+    return [
+        ("consents", grant) for grant in grants if grant["data_types"] and grant["purposes"]
+    ] + ends
 
 
 def _is_list_of_rules(root: Resource) -> bool:
@@ -108,7 +110,7 @@ def _is_list_of_rules(root: Resource) -> bool:
 
 
 def _list_denials(nested: list[Resource]) -> list[Resource]:
-    return [one for one in nested if one.get("type") == "deny"]
+    return [provision for provision in nested if provision.get("type") == "deny"]
 
 
 def _grant(
@@ -145,20 +147,24 @@ def _read_purposes(rule: Resource) -> set[str]:
 def _list_classes(rule: Resource) -> list[Any]:
     concepts = [as_object(code).get("coding") for code in as_list(rule.get("code"))]
     documents = [as_object(kind).get("coding") for kind in as_list(rule.get("resourceType"))]
-    coded = [one for codings in (*concepts, *documents) for one in as_list(codings)]
+    coded = [coding for codings in (*concepts, *documents) for coding in as_list(codings)]
     return [*as_list(rule.get("class")), *as_list(rule.get("resourceType")), *coded]
 
 
 def _translate(codings: list[Any], terms: dict[str, str], element: str) -> set[str]:
-    found = {terms[code] for code in read_codes(_flatten(codings)) if code in terms}
-    if not found:
+    translated = {terms[code] for code in read_codes(_flatten(codings)) if code in terms}
+    if not translated:
         raise RejectedResourceError(f"{element}: names none of {', '.join(sorted(terms))}")
-    return found
+    return translated
 
 
 def _flatten(codings: list[Any]) -> list[Any]:
     """Return codings, those inside concepts (R5's purpose is a Coding, some write a concept)."""
-    inner = [one for coding in codings for one in as_list(as_object(coding).get("coding"))]
+    inner = [
+        inner_coding
+        for coding in codings
+        for inner_coding in as_list(as_object(coding).get("coding"))
+    ]
     return [*codings, *inner]
 
 

@@ -42,9 +42,9 @@ def _gather(record: Record, context: Context) -> None:
         _gather_form(resource, context)
     elif kind == "Patient":
         context.replaced.update(read_links(resource, record.context))
-        for one in map(as_object, as_list(resource.get("identifier"))):
-            if identifier and one.get("value"):
-                context.identifiers[name_identifier(one)] = str(identifier)
+        for business_identifier in map(as_object, as_list(resource.get("identifier"))):
+            if identifier and business_identifier.get("value"):
+                context.identifiers[name_identifier(business_identifier)] = str(identifier)
 
 
 def _gather_form(resource: Resource, context: Context) -> None:

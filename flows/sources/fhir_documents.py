@@ -162,8 +162,8 @@ def _read_document(
     if as_object(document).get("resourceType") == "Bundle":
         yield from _open_bundle(file, document, context, first)
     elif isinstance(document, list):
-        for number, one in enumerate(document, first):
-            yield _check_resource(number, one, context)
+        for number, resource in enumerate(document, first):
+            yield _check_resource(number, resource, context)
     else:
         yield _check_resource(first, document, context)
 

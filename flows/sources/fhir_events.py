@@ -90,7 +90,7 @@ def _find_onset(resource: Resource, onset: Resource, recorded: str | None) -> st
 def _read_words(concept: Any) -> set[str]:
     """Return the codes of a status that is a concept (R4), a string (STU3) or only a text."""
     texts = [concept, as_object(concept).get("text")]
-    words = {re.sub(r"[ _]+", "-", one.strip().lower()) for one in texts if isinstance(one, str)}
+    words = {re.sub(r"[ _]+", "-", text.strip().lower()) for text in texts if isinstance(text, str)}
     return words | {code.lower() for code in read_codes(iterate_codings(concept))}
 
 
@@ -160,12 +160,12 @@ def map_encounter(resource: Resource, context: Context) -> Resource:
         resource, "in-progress", "finished", "arrived", "triaged", "onleave", *R5_STATUSES
     )
     period = as_object(resource.get("period") or resource.get("actualPeriod"))
-    reasons = [as_object(one).get("value") for one in as_list(resource.get("reason"))]
+    reasons = [as_object(reason).get("value") for reason in as_list(resource.get("reason"))]
     concepts = [
         *as_list(resource.get("type")),
         *as_list(resource.get("serviceType")),
         *as_list(resource.get("reasonCode")),
-        *(as_object(one).get("concept") for values in reasons for one in as_list(values)),
+        *(as_object(value).get("concept") for values in reasons for value in as_list(values)),
     ]
     classes = list_classes(resource.get("class"))
     types = [*as_list(resource.get("type")), {"coding": classes}]
@@ -183,21 +183,21 @@ def list_classes(element: Any) -> list[Resource]:
     """Return the codings of Encounter.class: one (R4), in concepts (R5), or a word (DSTU2)."""
     if isinstance(element, str):
         return [{"code": element}]
-    direct = [one for one in map(as_object, as_list(element)) if one.get("code")]
+    direct = [coding for coding in map(as_object, as_list(element)) if coding.get("code")]
     return [*direct, *iterate_codings(element)]
 
 
 def name_setting(classes: list[Resource], concepts: list[Any]) -> str | None:
     """Return the contract's setting of an encounter with these classes, types and reasons."""
-    known = [
-        SETTINGS_BY_CLASS[str(one["code"]).upper()]
-        for one in classes
-        if str(one["code"]).upper() in SETTINGS_BY_CLASS
-        and (not one.get("system") or CLASS_SYSTEMS.search(str(one["system"])))
+    care_settings = [
+        SETTINGS_BY_CLASS[str(coding["code"]).upper()]
+        for coding in classes
+        if str(coding["code"]).upper() in SETTINGS_BY_CLASS
+        and (not coding.get("system") or CLASS_SYSTEMS.search(str(coding["system"])))
     ]
-    if not known:
+    if not care_settings:
         return None
-    return f"psychiatric_{known[0]}" if _find_mental_health(concepts) else known[0]
+    return f"psychiatric_{care_settings[0]}" if _find_mental_health(concepts) else care_settings[0]
 
 
 def read_medication(resource: Resource) -> list[Resource]:
@@ -212,7 +212,7 @@ def _event(kind: str, resource: Resource, context: Context, concepts: list[Any])
     # One event a resource: of several codings the one that bears on mental health, else the first
     # of a system that is read, else the first.
     read = READ_SYSTEMS.get(kind, ())
-    usable = (one for one in codings if normalise_system(str(one["system"])) in read)
+    usable = (coding for coding in codings if normalise_system(str(coding["system"])) in read)
     coding = _find_mental_health(concepts) or next(usable, codings[0])
     return {
         "person_id": find_person(resource, context),
@@ -239,12 +239,12 @@ def _find_medication(resource: Resource, context: Context) -> list[Any]:
     reference = str(as_object(linked).get("reference", ""))
     if reference.startswith("#"):
         contained = [
-            one
-            for one in as_list(resource.get("contained"))
-            if as_object(one).get("id") == reference[1:]
+            medication
+            for medication in as_list(resource.get("contained"))
+            if as_object(medication).get("id") == reference[1:]
         ]
-        return [one.get("code") for one in contained]
-    known = context.medications.get(context.resolve(reference))
-    if known is None:
+        return [medication.get("code") for medication in contained]
+    codings = context.medications.get(context.resolve(reference))
+    if codings is None:
         raise RejectedResourceError("medicationReference: the Medication is not in the drop")
-    return [{"coding": known}]
+    return [{"coding": codings}]

@@ -49,8 +49,8 @@ PHONE = re.compile(r"phone|mobile|android|pixel|galaxy s", re.IGNORECASE)
 
 def find_channel(resource: Resource, loincs: list[str]) -> str | None:
     """Return the LOINC code by which an Observation is a wearable reading, None if it is not."""
-    known = next((loinc for loinc in loincs if loinc in CHANNELS), None)
-    return known or (SDNN if _names_rmssd(resource) else None)
+    channel_loinc = next((loinc for loinc in loincs if loinc in CHANNELS), None)
+    return channel_loinc or (SDNN if _names_rmssd(resource) else None)
 
 
 def map_wearable_observation(resource: Resource, loinc: str, context: Context) -> Resource:
@@ -102,10 +102,14 @@ def name_device(resource: Resource) -> str | None:
     """Return what tells a resource's device from others: its name, type or reference."""
     device = as_object(resource.get("device"))
     local = str(device.get("reference", ""))
-    for one in map(as_object, as_list(resource.get("contained"))):
-        if local and local == f"#{one.get('id')}":
-            names = [as_object(name).get("name") for name in as_list(one.get("deviceName"))]
-            texts = [*names, as_object(one.get("type")).get("text"), one.get("modelNumber")]
+    for contained in map(as_object, as_list(resource.get("contained"))):
+        if local and local == f"#{contained.get('id')}":
+            names = [as_object(name).get("name") for name in as_list(contained.get("deviceName"))]
+            texts = [
+                *names,
+                as_object(contained.get("type")).get("text"),
+                contained.get("modelNumber"),
+            ]
             return " ".join(str(text) for text in texts if text) or local
     identifier = as_object(device.get("identifier")).get("value")
     named = device.get("display") or device.get("reference") or identifier
@@ -141,5 +145,8 @@ def _read_span(resource: Resource) -> tuple[Any, Any]:
 
 def _names_rmssd(resource: Resource) -> bool:
     code = resource.get("code")
-    texts = [as_object(code).get("text"), *(one.get("display") for one in iterate_codings(code))]
+    texts = [
+        as_object(code).get("text"),
+        *(coding.get("display") for coding in iterate_codings(code)),
+    ]
     return any("rmssd" in str(text).lower() for text in texts)

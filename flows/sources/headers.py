@@ -120,6 +120,6 @@ def list_unknown(file: SourceFile, present: list[str]) -> list[str]:
     A name that is not in snake_case becomes `(unnamed)`: in a file without a header it may be a
     person's.
     """
-    known = list_columns(TABLES[str(file.table)])
-    unknown = {name for name in set(present) - set(known) if not name.startswith("(column ")}
+    columns = list_columns(TABLES[str(file.table)])
+    unknown = {name for name in set(present) - set(columns) if not name.startswith("(column ")}
     return sorted({name if PLAIN_NAME.fullmatch(name) else "(unnamed)" for name in unknown})

@@ -31,7 +31,7 @@ ISO_INSTANT = (
 ISO_DATE = r"^(\d{4}-\d{2}-\d{2})(?:[T ].*)?$"
 ISO_BIRTH = r"^(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?$"
 
-INSTRUMENT_NAMES = {one.key: one.name for one in INSTRUMENTS.values()}
+INSTRUMENT_NAMES = {instrument.key: instrument.name for instrument in INSTRUMENTS.values()}
 TRUTHS = {"true": True, "1": True, "false": False, "0": False, "1.0": True, "0.0": False}
 
 
@@ -102,8 +102,8 @@ def _name_instrument(text: pl.Expr) -> pl.Expr:
 def describe_instrument(name: str) -> list[pl.Expr]:
     """Return columns `max_answer` and `max_total` of the instrument in a text column."""
     instrument = _name_instrument(pl.col(name).cast(pl.String).str.strip_chars())
-    highest = {one.name: one.max_answer for one in INSTRUMENTS.values()}
-    totals = {one.name: one.max_total for one in INSTRUMENTS.values()}
+    highest = {definition.name: definition.max_answer for definition in INSTRUMENTS.values()}
+    totals = {definition.name: definition.max_total for definition in INSTRUMENTS.values()}
     return [
         # What is said of an unknown instrument's items does not matter: its row is refused.
         instrument.replace_strict(highest, default=0, return_dtype=pl.Int8).alias("max_answer"),

@@ -41,19 +41,21 @@ class PersonKey:
     def replace_identifiers(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return `rows` with anonymized_id, key_id and bucket in place of person_id."""
         people = _as_text(rows["person_id"])
-        known = people.unique()
-        pseudonyms = pl.Series([self.pseudonymise(person) for person in known], dtype=pl.String)
-        hidden = people.replace_strict(known, pseudonyms, return_dtype=pl.String)
+        distinct = people.unique()
+        pseudonyms = pl.Series([self.pseudonymise(person) for person in distinct], dtype=pl.String)
+        hidden = people.replace_strict(distinct, pseudonyms, return_dtype=pl.String)
         return self.add_key(rows.drop("person_id").with_columns(anonymized_id=hidden))
 
     def add_key(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Add key_id and bucket to rows that have an anonymized_id."""
         pseudonyms = rows["anonymized_id"]
-        known = pseudonyms.unique().drop_nulls()
-        buckets = pl.Series([assign_bucket(pseudonym) for pseudonym in known], dtype=pl.Int32)
+        distinct = pseudonyms.unique().drop_nulls()
+        buckets = pl.Series([assign_bucket(pseudonym) for pseudonym in distinct], dtype=pl.Int32)
         return rows.with_columns(
             key_id=pl.lit(self.key_id),
-            bucket=pseudonyms.replace_strict(known, buckets, default=None, return_dtype=pl.Int32),
+            bucket=pseudonyms.replace_strict(
+                distinct, buckets, default=None, return_dtype=pl.Int32
+            ),
         )
 
 

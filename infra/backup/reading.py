@@ -126,11 +126,11 @@ def check_files(backup: OpenedBackup, files: list[KeptFile]) -> None:
 def compare_tables(url: str, name: str, expected: dict[str, Any]) -> int:
     """Return the rows of all tables; raises VerificationError naming tables that differ."""
     with open_connection(url) as connection:
-        found = {table: asdict(digest) for table, digest in digest_tables(connection).items()}
-    differing = {table for table in expected | found if expected.get(table) != found.get(table)}
+        actual = {table: asdict(digest) for table, digest in digest_tables(connection).items()}
+    differing = {table for table in expected | actual if expected.get(table) != actual.get(table)}
     if differing:
         raise VerificationError(f"database {name}: {', '.join(sorted(differing))} differ")
-    return sum(int(table["rows"]) for table in found.values())
+    return sum(int(table["rows"]) for table in actual.values())
 
 
 def verify_record(url: str, checkpoints: Path, keys: KeyRing) -> None:
@@ -144,11 +144,11 @@ def verify_record(url: str, checkpoints: Path, keys: KeyRing) -> None:
         for path in checkpoints.glob("checkpoint-*.json"):
             if int(path.stem.partition("-")[2]) > newest:
                 path.unlink()
-        found = verify_trail(engine, CheckpointStore(str(checkpoints)), keys)
+        verification = verify_trail(engine, CheckpointStore(str(checkpoints)), keys)
     finally:
         engine.dispose()
-    if not found.intact:
-        kinds = ", ".join(sorted({finding.kind for finding in found.findings}))
+    if not verification.intact:
+        kinds = ", ".join(sorted({finding.kind for finding in verification.findings}))
         raise VerificationError(f"the audit trail is not intact: {kinds}")
 
 

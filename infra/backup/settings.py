@@ -41,13 +41,13 @@ class BackupSettings(BaseSettings):
     @property
     def trees(self) -> dict[str, str]:
         """Return the URL of every tree of files by its name in a backup."""
-        known = {
+        urls = {
             "models": self.backup_models_url,
             "lake": self.backup_lake_url,
             "checkpoints": self.backup_checkpoints_url,
             "configuration": self.backup_configuration_url,
         }
-        return {name: url for name, url in known.items() if url}
+        return {name: url for name, url in urls.items() if url}
 
     @property
     def left_out(self) -> set[str]:

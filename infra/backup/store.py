@@ -66,8 +66,8 @@ class BackupStore:
 
     def read_manifest(self, moment: datetime) -> dict[str, Any]:
         with _name_failures(MANIFEST):
-            found: dict[str, Any] = json.loads(self._fs.cat_file(self._locate(moment, MANIFEST)))
-            return found
+            manifest: dict[str, Any] = json.loads(self._fs.cat_file(self._locate(moment, MANIFEST)))
+            return manifest
 
     def remove(self, moment: datetime) -> None:
         """Remove a backup, its manifest first: what is left of a removal cut off is no backup."""

@@ -81,7 +81,7 @@ def _take_database(
     with open_connection(url) as connection:
         # The dump and the hashes are of the same snapshot.
         dump_database(url, plain, export_snapshot(connection), settings.backup_postgres_bin)
-        tables = {table: asdict(found) for table, found in digest_tables(connection).items()}
+        tables = {table: asdict(digest) for table, digest in digest_tables(connection).items()}
     return keep(plain, f"databases/{name}.dump.age") | {"tables": tables}
 
 
@@ -103,6 +103,6 @@ def prune_backups(store: BackupStore) -> list[datetime]:
     removed = sorted(set(moments) - kept)
     for moment in removed:
         store.remove(moment)
-    needed = set().union(*(list_needed_objects(store.read_manifest(one)) for one in kept))
+    needed = set().union(*(list_needed_objects(store.read_manifest(moment)) for moment in kept))
     store.remove_objects(needed, datetime.now(UTC))
     return removed

@@ -56,15 +56,15 @@ def keep_tree(url: str, name: str, store: BackupStore, encrypt: Encrypt) -> Kept
     is there, whoever writes meanwhile.
     """
     fs, root = _open(url)
-    known = store.list_objects()
+    stored_objects = store.list_objects()
     kept, added, added_bytes = [], 0, 0
     for path, info in _list_logs_first(fs, root):
         relative = path[len(root) :].lstrip("/")
         key = _name_version(f"{name}/{relative}", info)
-        if key not in known:
-            known[key] = _store_file(fs, path, key, store, encrypt)
+        if key not in stored_objects:
+            stored_objects[key] = _store_file(fs, path, key, store, encrypt)
             added, added_bytes = added + 1, added_bytes + int(info["size"])
-        kept.append(KeptFile(relative, int(info["size"]), key, known[key]))
+        kept.append(KeptFile(relative, int(info["size"]), key, stored_objects[key]))
     return KeptTree(kept, added, added_bytes)
 
 
@@ -142,5 +142,5 @@ def _list_logs_first(fs: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
 
 def _find(fs: Any, root: str) -> dict[str, dict[str, Any]]:
     # A mounted ConfigMap is links to a hidden folder; each file is taken once, by its own name.
-    found = fs.find(root, detail=True) if fs.exists(root) else {}
-    return {path: i for path, i in found.items() if "/..data" not in path and "/..2" not in path}
+    entries = fs.find(root, detail=True) if fs.exists(root) else {}
+    return {path: i for path, i in entries.items() if "/..data" not in path and "/..2" not in path}

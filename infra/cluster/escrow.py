@@ -126,11 +126,13 @@ def list_owner_urls(secrets: Sequence[Secret]) -> list[str]:
 
 
 def _make_libpq_url(url: str) -> str:
-    found = make_url(url).set(drivername="postgresql")
+    parsed_url = make_url(url).set(drivername="postgresql")
     # asyncpg names the same thing differently.
-    if mode := found.query.get("ssl"):
-        found = found.difference_update_query(["ssl"]).update_query_dict({"sslmode": str(mode)})
-    return found.render_as_string(hide_password=False)
+    if mode := parsed_url.query.get("ssl"):
+        parsed_url = parsed_url.difference_update_query(["ssl"]).update_query_dict(
+            {"sslmode": str(mode)}
+        )
+    return parsed_url.render_as_string(hide_password=False)
 
 
 def make_restore_secret(

@@ -42,8 +42,8 @@ def set_release(component: Path, version: str, registry: str | None = None) -> N
     text = re.sub(r"^  version: .*$", f"  version: {version}", release.read_text(), flags=re.M)
     release.write_text(re.sub(r"^  suffix: .*$", f"  suffix: {suffix}", text, flags=re.M))
     for name in OURS:
-        found = read_image(component, name)
-        place = f"{registry}/{name}" if registry else found["newName"]
+        image = read_image(component, name)
+        place = f"{registry}/{name}" if registry else image["newName"]
         write_image(component, {"name": name, "newName": place, "newTag": version})
 
 
@@ -77,8 +77,8 @@ def read_images(component: Path) -> list[dict[str, Any]]:
 
 
 def read_image(component: Path, name: str) -> dict[str, Any]:
-    (found,) = [one for one in read_images(component) if one["name"] == name]
-    return found
+    (image,) = [image for image in read_images(component) if image["name"] == name]
+    return image
 
 
 def write_image(component: Path, image: dict[str, Any]) -> None:

@@ -66,8 +66,8 @@ class MissingSecretError(ValueError):
 
 def make_secrets(environment: Environment, given: Mapping[str, str], hosts: Hosts) -> list[Secret]:
     """Return every Secret; raises MissingSecretError naming what `given` lacks."""
-    known = IN_DEVELOPMENT if environment is Environment.DEVELOPMENT else {}
-    external = {name: given.get(name) or known.get(name, "") for name in EXTERNAL}
+    defaults = IN_DEVELOPMENT if environment is Environment.DEVELOPMENT else {}
+    external = {name: given.get(name) or defaults.get(name, "") for name in EXTERNAL}
     if missing := [name for name, value in external.items() if not value]:
         lines = "\n".join(f"  {name}: {EXTERNAL[name]}" for name in missing)
         raise MissingSecretError(f"these variables are needed and not set:\n{lines}")

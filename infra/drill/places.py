@@ -55,7 +55,7 @@ def read_workload(name: str, kind: str, container: str) -> dict[str, Any]:
     for document in yaml.safe_load_all((K8S / name).read_text()):
         if document["kind"] == kind:
             containers = document["spec"]["template"]["spec"]["containers"]
-            return next(one for one in containers if one["name"] == container)
+            return next(spec for spec in containers if spec["name"] == container)
     raise LookupError(f"{name} has no {kind}")
 
 
@@ -63,21 +63,21 @@ def make_environment(
     container: Mapping[str, Any], secrets: Sequence[Secret], changes: Mapping[str, str]
 ) -> dict[str, str]:
     """Return a container's variables, its Secrets' values filled in and `changes` laid over."""
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for source in container.get("envFrom", []):
         if name := source.get("configMapRef", {}).get("name"):
-            found |= read_env_file(K8S / "config" / f"{name.removesuffix('-config')}.env")
+            variables |= read_env_file(K8S / "config" / f"{name.removesuffix('-config')}.env")
         if name := source.get("secretRef", {}).get("name"):
-            found |= _get_values(secrets, name)
-    for one in container.get("env", []):
-        reference = one.get("valueFrom", {})
+            variables |= _get_values(secrets, name)
+    for variable in container.get("env", []):
+        reference = variable.get("valueFrom", {})
         if secret := reference.get("secretKeyRef"):
-            found[one["name"]] = get_value(secrets, secret["name"], secret["key"])
-        elif "value" in one:
-            found[one["name"]] = one["value"]
-    return found | dict(changes)
+            variables[variable["name"]] = get_value(secrets, secret["name"], secret["key"])
+        elif "value" in variable:
+            variables[variable["name"]] = variable["value"]
+    return variables | dict(changes)
 
 
 def _get_values(secrets: Sequence[Secret], name: str) -> dict[str, str]:
-    (found,) = [one["stringData"] for one in secrets if one["metadata"]["name"] == name]
-    return dict(found)
+    (values,) = [secret["stringData"] for secret in secrets if secret["metadata"]["name"] == name]
+    return dict(values)

@@ -18,9 +18,9 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED", "PAUSED")
 
 def create_flow_run(stack: LocalStack, deployment: str, parameters: dict[str, Any]) -> str:
     """Start a deployment (`flow/name`), parameters beside its own; return the run's id."""
-    found = ask_prefect(stack, "GET", f"deployments/name/{deployment}")
+    description = ask_prefect(stack, "GET", f"deployments/name/{deployment}")
     body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    path = f"deployments/{found['id']}/create_flow_run"
+    path = f"deployments/{description['id']}/create_flow_run"
     return str(UUID(ask_prefect(stack, "POST", path, body)["id"]))
 
 

@@ -15,12 +15,12 @@ SECRET_NAMES = (
 def load_or_make_secrets(state: Path) -> dict[str, str]:
     """Return the secrets of `state`/secrets.env, making those that are missing."""
     path = state / "secrets.env"
-    known = read_env_file(path) if path.exists() else {}
+    stored = read_env_file(path) if path.exists() else {}
     missing = {name: b64encode(secrets.token_bytes(32)).decode() for name in SECRET_NAMES}
-    found = missing | known
-    if found != known:
-        write_env_file(path, found)
-    return {name: found[name] for name in SECRET_NAMES}
+    complete = missing | stored
+    if complete != stored:
+        write_env_file(path, complete)
+    return {name: complete[name] for name in SECRET_NAMES}
 
 
 def write_env_file(path: Path, variables: dict[str, str]) -> None:

@@ -103,7 +103,7 @@ def _count_waiting(stack: LocalStack) -> list[str]:
     finally:
         engine.dispose()
     by_band = {
-        band: sum(one.items for one in counts if one.priority == band) for band in PRIORITIES
+        band: sum(count.items for count in counts if count.priority == band) for band in PRIORITIES
     }
     return [f"{items} {band}" for band, items in by_band.items() if items]
 

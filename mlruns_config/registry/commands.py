@@ -82,14 +82,16 @@ def list_releases() -> None:
     registry = connect(os.environ)
     production, rollout = find_production(registry), find_rollout(registry)
     table = Table("version", "stage", "alias", "registered (UTC)", "run", title=RELEASE_MODEL)
-    found = registry.client.search_model_versions(f"name='{RELEASE_MODEL}'")
-    for known in sorted(found, key=lambda one: int(one.version), reverse=True):
+    model_versions = registry.client.search_model_versions(f"name='{RELEASE_MODEL}'")
+    for model_version in sorted(
+        model_versions, key=lambda model_version: int(model_version.version), reverse=True
+    ):
         table.add_row(
-            str(known.version),
-            known.current_stage,
-            _name_aliases(int(known.version), production, rollout),
-            _tell_time(known.creation_timestamp),
-            known.run_id,
+            str(model_version.version),
+            model_version.current_stage,
+            _name_aliases(int(model_version.version), production, rollout),
+            _tell_time(model_version.creation_timestamp),
+            model_version.run_id,
         )
     _print(table)
     _warn_of_disagreement(registry)
@@ -99,18 +101,18 @@ def list_releases() -> None:
 def show_release(version: Version) -> None:
     """Show a release's members, its metrics against the gates, and its ledger."""
     registry = connect(os.environ)
-    known = find_version(registry, version)
-    if known is None:
+    model_version = find_version(registry, version)
+    if model_version is None:
         _stop(f"{RELEASE_MODEL} has no version {version}")
     aliases = _name_aliases(version, find_production(registry), find_rollout(registry))
-    title = f"{RELEASE_MODEL} {version}: {known.current_stage} {aliases}".rstrip()
+    title = f"{RELEASE_MODEL} {version}: {model_version.current_stage} {aliases}".rstrip()
     members = Table("member", "model", "version", "weight", title=title)
     manifest = read_manifest(registry, version)
     for pin in manifest.members:
         weight = manifest.find_weight(pin.name)
         members.add_row(pin.name, pin.registered_model, str(pin.version), f"{weight:.3f}")
     _print(members)
-    _print(_compare_with_gates(registry, version, read_metrics(registry, known)))
+    _print(_compare_with_gates(registry, version, read_metrics(registry, model_version)))
     _print(_tell_ledger(registry, version))
     _warn_of_disagreement(registry)
 
@@ -213,10 +215,10 @@ def _stop_when_refused() -> Iterator[None]:
 
 
 def _warn_of_disagreement(registry: Registry) -> None:
-    found = compare_productions(registry)
-    if not found.agree:
+    productions = compare_productions(registry)
+    if not productions.agree:
         typer.echo(
-            f"Production is in doubt: {found.describe()}. A transition was interrupted; "
+            f"Production is in doubt: {productions.describe()}. A transition was interrupted; "
             "`reconcile` repairs it.",
             err=True,
         )

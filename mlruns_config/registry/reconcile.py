@@ -32,18 +32,22 @@ class Productions:
         return self.staged == self.aliased == self.recorded
 
     def describe(self) -> str:
-        said = {
+        versions = {
             "MLflow's stage": self.staged,
             "its alias": self.aliased,
             "the ledger": self.recorded,
         }
-        return ", ".join(f"{who}: {version or 'none'}" for who, version in said.items())
+        return ", ".join(f"{who}: {version or 'none'}" for who, version in versions.items())
 
 
 def compare_productions(registry: Registry) -> Productions:
     """Return the Production version by source: stage, alias, ledger."""
-    found = registry.client.search_model_versions(f"name='{RELEASE_MODEL}'")
-    staged = [int(known.version) for known in found if known.current_stage == "Production"]
+    model_versions = registry.client.search_model_versions(f"name='{RELEASE_MODEL}'")
+    staged = [
+        int(model_version.version)
+        for model_version in model_versions
+        if model_version.current_stage == "Production"
+    ]
     recorded = replay_productions(registry)
     return Productions(
         # The newest, should a broken transition have left two.

@@ -48,8 +48,8 @@ def open_registry(tracking_uri: str, engine: Engine) -> Registry:
 
 def find_production(registry: Registry, model: str = RELEASE_MODEL) -> int | None:
     """Return the numeric version with the alias `production`, or None."""
-    found = find_by_alias(registry.client, model, PRODUCTION_ALIAS)
-    return None if found is None else int(found.version)
+    model_version = find_by_alias(registry.client, model, PRODUCTION_ALIAS)
+    return None if model_version is None else int(model_version.version)
 
 
 def promote(
@@ -73,13 +73,13 @@ def begin_attempt(
 ) -> Attempt:
     """Return an attempt on a version with its gates' values; refused if there is no such one."""
     attempt = Attempt(registry.engine, version, "unknown", to_stage, actor, reason)
-    known = find_version(registry, version)
-    if known is None:
+    model_version = find_version(registry, version)
+    if model_version is None:
         attempt.refuse(f"{RELEASE_MODEL} has no version {version}")
-    metrics = read_metrics(registry, known)
+    metrics = read_metrics(registry, model_version)
     gates = list_gates(registry, version)
     values = {gate.metric: metrics.get(gate.metric) for gate in gates}
-    return replace(attempt, from_stage=str(known.current_stage), gates=values)
+    return replace(attempt, from_stage=str(model_version.current_stage), gates=values)
 
 
 def require_passed_gates(registry: Registry, attempt: Attempt) -> str:
@@ -125,12 +125,12 @@ def list_gates(registry: Registry, version: int) -> tuple[Gate, ...]:
     return select_gates(registry.gates, version, find_production(registry))
 
 
-def read_metrics(registry: Registry, known: ModelVersion) -> dict[str, float]:
+def read_metrics(registry: Registry, model_version: ModelVersion) -> dict[str, float]:
     """Return the metrics of the run that made a version, as far as they hold now.
 
     Those of a comparison with a release that is not in Production any more do not.
     """
-    metrics = registry.client.get_run(str(known.run_id)).data.metrics
+    metrics = registry.client.get_run(str(model_version.run_id)).data.metrics
     return drop_stale_comparisons(registry.gates, metrics, find_production(registry))
 
 
@@ -144,13 +144,13 @@ def roll_back(registry: Registry, actor: str, reason: str) -> int:
     """
     current, earlier = find_production(registry), find_predecessor(registry)
     attempt = Attempt(registry.engine, earlier or 0, "unknown", "Production", actor, reason)
-    known = find_version(registry, earlier) if earlier is not None else None
-    if known is None:
+    model_version = find_version(registry, earlier) if earlier is not None else None
+    if model_version is None:
         attempt.refuse(f"{RELEASE_MODEL} has no earlier Production version")
-    version = int(known.version)
+    version = int(model_version.version)
     if damage := list_damage(registry.client, version):
         attempt.refuse(f"{RELEASE_MODEL} {version}: {'; '.join(damage)}")
-    replace(attempt, from_stage=str(known.current_stage)).carry_out(
+    replace(attempt, from_stage=str(model_version.current_stage)).carry_out(
         lambda: _transition(registry, version, "Production"), f"rollback from {current}"
     )
     return version

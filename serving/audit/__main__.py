@@ -24,21 +24,23 @@ def verify() -> None:
     engine = create_database_engine(settings.database_url.get_secret_value())
     store = CheckpointStore(settings.audit_checkpoint_url)
     try:
-        found = verify_trail(engine, store, make_key_ring(settings))
+        verification = verify_trail(engine, store, make_key_ring(settings))
     except SQLAlchemyError as error:
         _fail(f"the database cannot be read: {type(error).__name__}")
     finally:
         engine.dispose()
-    for finding in found.findings:
+    for finding in verification.findings:
         place = f"link {finding.position}" if finding.position else "the trail"
         row = f", row {finding.audit_id}" if finding.audit_id else ""
         sys.stdout.write(f"{finding.kind}: {place}{row}\n")
-    verdict = "intact" if found.intact else f"NOT intact: {found.finding_count} findings"
-    sys.stdout.write(
-        f"audit trail {verdict}; {found.rows} rows, {found.checkpoints} checkpoints,"
-        f" the newest at {found.newest_checkpoint}\n"
+    verdict = (
+        "intact" if verification.intact else f"NOT intact: {verification.finding_count} findings"
     )
-    raise typer.Exit(0 if found.intact else 1)
+    sys.stdout.write(
+        f"audit trail {verdict}; {verification.rows} rows, {verification.checkpoints} checkpoints,"
+        f" the newest at {verification.newest_checkpoint}\n"
+    )
+    raise typer.Exit(0 if verification.intact else 1)
 
 
 @app.command("public-key")

@@ -37,8 +37,8 @@ class CheckpointStore:
             if not fs.exists(root):
                 return []
             names = [path.rpartition("/")[2] for path in fs.ls(root, detail=False, refresh=True)]
-        found = [_NAME.fullmatch(name) for name in names]
-        return sorted(int(match.group(1)) for match in found if match)
+        matches = [_NAME.fullmatch(name) for name in names]
+        return sorted(int(match.group(1)) for match in matches if match)
 
     def read(self, position: int) -> dict[str, Any] | None:
         """Return a document as it is stored; None when it is no JSON object."""

@@ -53,9 +53,9 @@ def view_rows(
     session: Session, trail: EventTrail, wanted: TrailFilter, before: int | None, limit: int
 ) -> tuple[list[AuditRow], bool]:
     """Return a page of rows, latest first, and whether there is more; the viewing is a row too."""
-    found = list(list_rows(session, wanted, before, limit + 1))
+    rows = list(list_rows(session, wanted, before, limit + 1))
     record_access(trail, "list_audit_rows", wanted.anonymized_id)
-    return found[:limit], len(found) > limit
+    return rows[:limit], len(rows) > limit
 
 
 def record_access(trail: EventTrail, action: str, anonymized_id: str | None = None) -> None:

@@ -56,42 +56,42 @@ class Verification:
 
 def verify_trail(engine: Engine, store: CheckpointStore, keys: KeyRing) -> Verification:
     """Verify the whole trail; never raises for tampering, only when the database is away."""
-    found = Verification()
+    verification = Verification()
     # One snapshot: rows sealed while we read belong to the next verification.
     snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
     with snapshot.connect() as connection:
         kept = _read_database_checkpoints(connection)
-        outside = _read_outside_checkpoints(store, found)
-        documents = _check_documents(kept, outside, keys, found)
-        _verify_links(connection, documents, found)
-        _find_unsealed(connection, found)
-    return found
+        outside = _read_outside_checkpoints(store, verification)
+        documents = _check_documents(kept, outside, keys, verification)
+        _verify_links(connection, documents, verification)
+        _find_unsealed(connection, verification)
+    return verification
 
 
 def _verify_links(
-    connection: Connection, documents: dict[int, Document], found: Verification
+    connection: Connection, documents: dict[int, Document], verification: Verification
 ) -> None:
     """Walk the chain; after a broken link go on from what is stored, to find every place."""
     position, previous = 0, GENESIS
     covered_until: datetime | None = None
     for row in _stream_links(connection):
         if row["position"] != position + 1:
-            found.report("link_removed", position + 1)
+            verification.report("link_removed", position + 1)
         position = row["position"]
         if row["previous_hash"] != previous:
-            found.report("chain_broken", position, row["audit_id"])
-        _verify_row(row, found)
+            verification.report("chain_broken", position, row["audit_id"])
+        _verify_row(row, verification)
         if _is_backdated(row, covered_until):
-            found.report("row_backdated", position, row["audit_id"])
+            verification.report("row_backdated", position, row["audit_id"])
         previous = row["row_hash"]
         if (document := documents.pop(position, None)) is not None:
             covered_until = datetime.fromisoformat(document["signed_at"])
             if document["row_hash"] != previous.hex():
-                found.report("history_rewritten", position, row["audit_id"])
-        found.rows += 1
-    found.head = previous.hex() if position else None
+                verification.report("history_rewritten", position, row["audit_id"])
+        verification.rows += 1
+    verification.head = previous.hex() if position else None
     for missing in sorted(documents):
-        found.report("tail_removed" if missing > position else "link_removed", missing)
+        verification.report("tail_removed" if missing > position else "link_removed", missing)
 
 
 def _is_backdated(row: RowMapping, covered_until: datetime | None) -> bool:
@@ -101,13 +101,13 @@ def _is_backdated(row: RowMapping, covered_until: datetime | None) -> bool:
     return bool(row["created_at"] < covered_until - TOLERANCE)
 
 
-def _verify_row(row: RowMapping, found: Verification) -> None:
+def _verify_row(row: RowMapping, verification: Verification) -> None:
     if row["id"] is None:
-        found.report("row_removed", row["position"], row["audit_id"])
+        verification.report("row_removed", row["position"], row["audit_id"])
     elif (
         hash_row(row["previous_hash"], {name: row[name] for name in ROW_COLUMNS}) != row["row_hash"]
     ):
-        found.report("row_changed", row["position"], row["audit_id"])
+        verification.report("row_changed", row["position"], row["audit_id"])
 
 
 def _stream_links(connection: Connection) -> Iterator[RowMapping]:
@@ -121,7 +121,7 @@ def _stream_links(connection: Connection) -> Iterator[RowMapping]:
     yield from connection.execute(statement).mappings()
 
 
-def _find_unsealed(connection: Connection, found: Verification) -> None:
+def _find_unsealed(connection: Connection, verification: Verification) -> None:
     """Report rows that the sealer passed by: slipped in, or waiting far too long."""
     statement = (
         select(AuditRow.id)
@@ -132,7 +132,7 @@ def _find_unsealed(connection: Connection, found: Verification) -> None:
         .order_by(AuditRow.id)
     )
     for audit_id in connection.scalars(statement):
-        found.report("row_not_sealed", audit_id=audit_id)
+        verification.report("row_not_sealed", audit_id=audit_id)
 
 
 def _read_database_checkpoints(connection: Connection) -> dict[int, Document]:
@@ -141,14 +141,14 @@ def _read_database_checkpoints(connection: Connection) -> dict[int, Document]:
 
 
 def _read_outside_checkpoints(
-    store: CheckpointStore, found: Verification
+    store: CheckpointStore, verification: Verification
 ) -> dict[int, Document | None] | None:
     """Return the newest documents and the bare positions of older ones; None: store away."""
     try:
         positions = store.list_positions()
         read = {position: store.read(position) for position in positions[-NEWEST:]}
     except CheckpointStoreError:
-        found.report("checkpoint_store_unreadable")
+        verification.report("checkpoint_store_unreadable")
         return None
     return dict.fromkeys(positions[:-NEWEST]) | read
 
@@ -157,23 +157,23 @@ def _check_documents(
     kept: dict[int, Document],
     outside: dict[int, Document | None] | None,
     keys: KeyRing,
-    found: Verification,
+    verification: Verification,
 ) -> dict[int, Document]:
     """Return the checkpoints that count, by position; report those that are not what they were."""
     for position in sorted(set(kept) - set(outside if outside is not None else kept)):
-        found.report("checkpoint_removed_outside", position)
+        verification.report("checkpoint_removed_outside", position)
     newest_outside = sorted(outside or {})[-NEWEST:]
     stored = {position: (outside or {})[position] for position in newest_outside}
     good: dict[int, Document] = {}
     for position, document in [*kept.items(), *stored.items()]:
         if document is None or not _is_genuine(document, position, keys):
-            found.report("checkpoint_forged", position)
+            verification.report("checkpoint_forged", position)
             continue
         first = good.setdefault(position, document)
         if first["row_hash"] != document["row_hash"]:
-            found.report("checkpoint_forged", position)
-    found.checkpoints = len(good)
-    found.newest_checkpoint = max(good, default=None)
+            verification.report("checkpoint_forged", position)
+    verification.checkpoints = len(good)
+    verification.newest_checkpoint = max(good, default=None)
     return good
 
 

@@ -40,10 +40,10 @@ def require_canonical_token(token: str) -> None:
 
 
 def _read_object(part: str) -> dict[str, Any]:
-    found = read_strictly(_decode_canonically(part))
-    if not isinstance(found, dict):
+    parsed = read_strictly(_decode_canonically(part))
+    if not isinstance(parsed, dict):
         raise json.JSONDecodeError("not an object", "", 0)
-    return found
+    return parsed
 
 
 def _decode_canonically(part: str) -> bytes:

@@ -122,7 +122,7 @@ class OpenIdProvider:
         if not isinstance(user, str) or not USER_PATTERN.fullmatch(user):
             raise UnauthenticatedError("the ID token names no usable user id")
         roles = [
-            one for one in (named if isinstance(named, list) else [named]) if one in list(Role)
+            role for role in (named if isinstance(named, list) else [named]) if role in list(Role)
         ]
         if len(roles) != 1:
             raise UnauthenticatedError("the ID token names no role of MHRAS, or several")
@@ -140,11 +140,11 @@ class OpenIdProvider:
 
     def _describe_locked(self) -> Mapping[str, Any]:
         """Return the provider's published description; raises IdentityProviderUnavailableError."""
-        known = self._described.get(self._issuer)
-        if known is None:
-            known = read_description(self._issuer)
-            self._described[self._issuer] = known
-        return known
+        description = self._described.get(self._issuer)
+        if description is None:
+            description = read_description(self._issuer)
+            self._described[self._issuer] = description
+        return description
 
     def _open_client(self) -> "OAuth2Client":
         # Late: it takes a third of a second, and most workers have no provider.

@@ -79,8 +79,8 @@ class Revocations:
 
     def get_known(self) -> RevocationList | None:
         """Return the list as of less than a second ago; None if it must be read first."""
-        known = self._known
-        return known if self._listener.is_fresh else None
+        revocations = self._known
+        return revocations if self._listener.is_fresh else None
 
     def read(self) -> RevocationList:
         """Return the list from the database; raises SQLAlchemyError when it cannot be read."""

@@ -113,16 +113,16 @@ class ProviderKeys:
         """Read the provider's keys; keep the last good ones when it sends none that can be used."""
         try:
             keys = self._client.get_signing_keys(refresh=True)
-            found = {str(key.key_id): (key.key, self._choose(key.key)) for key in keys}
+            named_keys = {str(key.key_id): (key.key, self._choose(key.key)) for key in keys}
         # PyJWT lets the errors of HTML, bad encoding and malformed key sets through.
         except Exception as error:
             log.error("keys of the identity provider not read", cause=type(error).__name__)
             return
-        usable = {name: (key, kind) for name, (key, kind) in found.items() if kind}
+        usable = {name: (key, kind) for name, (key, kind) in named_keys.items() if kind}
         if usable:
             self._keys = usable
         else:
-            log.error("the identity provider sent no key that can be used", keys=len(found))
+            log.error("the identity provider sent no key that can be used", keys=len(named_keys))
 
 
 def choose_algorithm(key: Any) -> str:

@@ -140,8 +140,8 @@ def make_report(session: Session, since: datetime, until: datetime) -> Complianc
         review_decisions=_count(
             session, ReviewItem.decision, ReviewItem, since, until, ReviewItem.decided_at
         ),
-        open_reviews_by_priority=_add_up((one.priority, one.items) for one in queue),
-        overdue_reviews=sum(one.overdue for one in queue),
+        open_reviews_by_priority=_add_up((count.priority, count.items) for count in queue),
+        overdue_reviews=sum(count.overdue for count in queue),
         crisis_overrides=_count_all(session, CrisisOverride.created_at, since, until),
         erasures=_count_all(session, Erasure.requested_at, since, until),
         erasures_waiting_by_store=count_waiting(session),
@@ -214,7 +214,7 @@ def measure_reviews(session: Session, since: datetime, until: datetime) -> dict[
         .where(item.created_at >= since, item.created_at < until)
         .group_by(item.priority)
     )
-    found = {priority: values for priority, *values in session.execute(statement)}
+    times = {priority: values for priority, *values in session.execute(statement)}
     return {
         priority: ReviewTimes(
             queued=values[0],
@@ -224,7 +224,7 @@ def measure_reviews(session: Session, since: datetime, until: datetime) -> dict[
             hours_to_claim=_round(values[4]),
             hours_to_decide=_round(values[5]),
         )
-        for priority, values in sorted(found.items(), key=lambda one: find_rank(one[0]))
+        for priority, values in sorted(times.items(), key=lambda pair: find_rank(pair[0]))
     }
 
 

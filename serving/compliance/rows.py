@@ -82,7 +82,7 @@ def split_value(value: Any) -> Iterator[tuple[str, str]]:
         for name, part in value.items():
             if isinstance(part, dict):
                 yield from (
-                    (f"{plain(name)}: {plain(key)}", show(one)) for key, one in part.items()
+                    (f"{plain(name)}: {plain(key)}", show(number)) for key, number in part.items()
                 )
             else:
                 yield plain(name), show(part)

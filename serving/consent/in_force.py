@@ -57,12 +57,12 @@ def read_consents_of(
     session: Session, individuals: Sequence[str]
 ) -> dict[str, tuple[KnownConsent, ...]]:
     """Return every consent of each of the individuals, in one query."""
-    found: dict[str, list[KnownConsent]] = {one: [] for one in individuals}
+    by_individual: dict[str, list[KnownConsent]] = {individual: [] for individual in individuals}
     for row in session.scalars(select(Consent).where(Consent.anonymized_id.in_(individuals))):
         terms = (row.granted_at, row.expires_at, row.withdrawn_at)
-        known = KnownConsent(*terms, tuple(row.data_types), tuple(row.purposes))
-        found[row.anonymized_id].append(known)
-    return {one: tuple(known) for one, known in found.items()}
+        consent = KnownConsent(*terms, tuple(row.data_types), tuple(row.purposes))
+        by_individual[row.anonymized_id].append(consent)
+    return {individual: tuple(consents) for individual, consents in by_individual.items()}
 
 
 def combine_consents(
@@ -77,8 +77,11 @@ def read_allowed(
     session: Session, individuals: Sequence[str], purpose: str
 ) -> dict[str, frozenset[str]]:
     """Return the data types whose use each individual allows now, empty for none."""
-    known, now = read_consents_of(session, individuals), read_database_time(session)
-    return {one: combine_consents(terms, purpose, now) for one, terms in known.items()}
+    by_individual, now = read_consents_of(session, individuals), read_database_time(session)
+    return {
+        individual: combine_consents(terms, purpose, now)
+        for individual, terms in by_individual.items()
+    }
 
 
 def is_in_force(consent: ConsentTerms, at: datetime) -> bool:
@@ -136,21 +139,21 @@ class ConsentCache:
         None when the database must be read.
         """
         with self._lock:
-            known = self._known.get(anonymized_id)
-        return known if self._listener.is_fresh else None
+            consents = self._known.get(anonymized_id)
+        return consents if self._listener.is_fresh else None
 
     def read(self, session: Session, anonymized_id: str) -> tuple[KnownConsent, ...]:
         """Return every consent of an individual from the database, and cache them."""
         with self._lock:
             changes = self._changes
-        found = read_consents(session, anonymized_id)
+        consents = read_consents(session, anonymized_id)
         if not self._listener.is_fresh:
             self._listener.clock.measure(session)
         with self._lock:
             # A change that was notified during the query may be missing from its result.
             if changes == self._changes:
-                self._known[anonymized_id] = found
-        return found
+                self._known[anonymized_id] = consents
+        return consents
 
     def _receive(self, notice: str) -> None:
         kind, _, subject = notice.partition(":")

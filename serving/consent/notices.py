@@ -78,15 +78,15 @@ def give_notices(
 
 def find_lost_types(session: Session, consents: Sequence[Consent]) -> dict[str, frozenset[str]]:
     """Return by individual the data types that no consent to screening covers any more."""
-    people = sorted({one.anonymized_id for one in consents})
-    known = read_consents_of(session, people)
+    people = sorted({consent.anonymized_id for consent in consents})
+    by_individual = read_consents_of(session, people)
     now = read_database_time(session)
     lost = {
-        one: frozenset(kind for terms in known[one] for kind in terms.data_types)
-        - combine_consents(known[one], SCREENING, now)
-        for one in people
+        person: frozenset(kind for terms in by_individual[person] for kind in terms.data_types)
+        - combine_consents(by_individual[person], SCREENING, now)
+        for person in people
     }
-    return {one: kinds for one, kinds in lost.items() if kinds}
+    return {person: kinds for person, kinds in lost.items() if kinds}
 
 
 def list_notices(session: Session, anonymized_id: str) -> Sequence[ConsentNotice]:

@@ -60,19 +60,21 @@ class ConsentState(BaseModel):
 
 def describe_consents(session: Session, anonymized_id: str) -> ConsentState:
     now = read_database_time(session)
-    known = read_consents(session, anonymized_id)
+    consents = read_consents(session, anonymized_id)
     return ConsentState(
         anonymized_id=anonymized_id,
-        allowed={one: sorted(combine_consents(known, one, now)) for one in PURPOSES},
+        allowed={purpose: sorted(combine_consents(consents, purpose, now)) for purpose in PURPOSES},
         in_force=[
-            ConsentPart.model_validate(one)
-            for one in list_current(session, anonymized_id, now)
-            if one.granted_at <= now
+            ConsentPart.model_validate(consent)
+            for consent in list_current(session, anonymized_id, now)
+            if consent.granted_at <= now
         ],
         history=[
-            ConsentChangePart.model_validate(one) for one in list_history(session, anonymized_id)
+            ConsentChangePart.model_validate(change)
+            for change in list_history(session, anonymized_id)
         ],
         notices=[
-            ConsentNoticePart.model_validate(one) for one in list_notices(session, anonymized_id)
+            ConsentNoticePart.model_validate(notice)
+            for notice in list_notices(session, anonymized_id)
         ],
     )

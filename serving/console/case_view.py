@@ -61,10 +61,10 @@ def read_answers(instrument: Instrument, sent: Mapping[str, Any]) -> list[int | 
     """Return the answers to an instrument by item, None where it was not sent at all."""
     prefix = ANSWERED[instrument.name]
     names = [f"{prefix}{number}" for number in range(1, instrument.item_count + 1)]
-    found = [sent.get(name) for name in names]
-    if all(one is None for one in found):
+    answers = [sent.get(name) for name in names]
+    if all(answer is None for answer in answers):
         return None
-    return [None if one is None else int(one) for one in found]
+    return [None if answer is None else int(answer) for answer in answers]
 
 
 def describe_questionnaire(
@@ -90,7 +90,7 @@ def describe_questionnaire(
 
 def make_course(predictions: Sequence[Prediction]) -> list[CoursePoint]:
     """Return the screenings of a person, oldest first, with the totals each of them saw."""
-    points = [make_point(one) for one in predictions]
+    points = [make_point(prediction) for prediction in predictions]
     return sorted(points, key=lambda point: point.at)
 
 

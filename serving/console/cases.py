@@ -264,7 +264,8 @@ def describe_case(
         "item": item,
         "review": item
         or next(
-            (one for one in reviews if prediction and one.prediction_id == prediction.id), None
+            (review for review in reviews if prediction and review.prediction_id == prediction.id),
+            None,
         ),
         "prediction": prediction,
         "answer": prediction.answer if prediction else {},
@@ -292,7 +293,7 @@ def describe_case(
 def find_review(reviews: Sequence[ReviewItem], prediction: Prediction | None) -> ReviewItem | None:
     """Return the newest review item of a screening."""
     wanted = prediction.id if prediction else None
-    return next((one for one in reviews if one.prediction_id == wanted), None)
+    return next((review for review in reviews if review.prediction_id == wanted), None)
 
 
 def may(request: Request, permission: Permission) -> bool:

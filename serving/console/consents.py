@@ -94,8 +94,8 @@ def withdraw(
 
 def read_grant(form: Form, services: Services) -> Grant | dict[str, str]:
     """Return the grant of a form, or what is wrong with it, by field."""
-    data_types = [one for one in form.list("data_types") if one in DATA_TYPES]
-    purposes = [one for one in form.list("purposes") if one in PURPOSES]
+    data_types = [data_type for data_type in form.list("data_types") if data_type in DATA_TYPES]
+    purposes = [purpose for purpose in form.list("purposes") if purpose in PURPOSES]
     expires_at = read_local_instant(form.get("expires_on") or "", services.settings.zone)
     errors = {}
     if not data_types:

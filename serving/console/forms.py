@@ -33,8 +33,8 @@ class Form:
 
     def pick(self, *names: str) -> dict[str, Any]:
         """Return the named fields that were given."""
-        found = {name: self.get(name) for name in names}
-        return {name: value for name, value in found.items() if value is not None}
+        fields = {name: self.get(name) for name in names}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 async def read_form(request: Request) -> Form:
@@ -73,7 +73,7 @@ def validate_form(body: type[Body], values: Mapping[str, Any]) -> Body | FieldEr
         return body.model_validate(values)
     except ValidationError as error:
         problems = list_validation_problems(error, "form")
-        return FieldErrors({_name(one.field): one.message for one in problems})
+        return FieldErrors({_name(problem.field): problem.message for problem in problems})
 
 
 def _name(named: str) -> str:

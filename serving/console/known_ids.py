@@ -24,16 +24,18 @@ MOST_BYTES = 3500
 def read_known_ids(request: Request, settings: Settings) -> dict[str, str]:
     """Return the ids that this browser keeps, by pseudonym, oldest first."""
     salt = settings.anonymization_salt.get_secret_value()
-    return {pseudonymise(one, salt): one for one in _decode(request.cookies.get(KNOWN_IDS, ""))}
+    return {
+        pseudonymise(own_id, salt): own_id for own_id in _decode(request.cookies.get(KNOWN_IDS, ""))
+    }
 
 
 def remember_id(
     request: Request, response: Response, anonymized_id: str, own_id: str, settings: Settings
 ) -> None:
     """Keep an id that was typed just now in the browser, the oldest giving way."""
-    known = read_known_ids(request, settings)
-    known.pop(anonymized_id, None)
-    ids = [*known.values(), own_id][-MOST_IDS:]
+    known_ids = read_known_ids(request, settings)
+    known_ids.pop(anonymized_id, None)
+    ids = [*known_ids.values(), own_id][-MOST_IDS:]
     while len(_encode(ids)) > MOST_BYTES and len(ids) > 1:
         ids = ids[1:]
     set_cookie(response, KNOWN_IDS, _encode(ids), settings)
@@ -52,4 +54,4 @@ def _decode(cookie: str) -> list[str]:
         return []
     if not isinstance(ids, list):
         return []
-    return [one for one in ids if isinstance(one, str) and 0 < len(one) <= 128][-MOST_IDS:]
+    return [entry for entry in ids if isinstance(entry, str) and 0 < len(entry) <= 128][-MOST_IDS:]

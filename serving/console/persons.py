@@ -46,8 +46,8 @@ Cursor = Annotated[str | None, Query(max_length=256)]
 @router.get(PERSONS)
 def show_search(request: Request, services: WorkerServices, _person: ConsentManager) -> Response:
     """Show the form that finds a person by the clinic's own id, and who was found lately."""
-    known = read_known_ids(request, services.settings)
-    return render_page(request, "find_person.html", {"known_ids": known})
+    known_ids = read_known_ids(request, services.settings)
+    return render_page(request, "find_person.html", {"known_ids": known_ids})
 
 
 @router.post(PERSONS)
@@ -62,8 +62,8 @@ def find_person(
     body = validate_form(IndividualBody, {"patient_id": form.get("patient_id") or ""})
     if isinstance(body, FieldErrors):
         errors = {"patient_id": "Type the id that your clinic uses for the person"}
-        known = read_known_ids(request, services.settings)
-        values = {"errors": errors, "form": form, "known_ids": known}
+        known_ids = read_known_ids(request, services.settings)
+        values = {"errors": errors, "form": form, "known_ids": known_ids}
         return render_page(request, "find_person.html", values, 422)
     anonymized_id = resolve_individual(body, services.settings)
     actions.record_lookup(trail, anonymized_id)
@@ -86,10 +86,10 @@ def show_person(
     values: dict[str, Any] = describe_rights(request)
     if values["may_see_predictions"]:
         before = read_cursor(cursor, read_instant, UUID) if cursor else None
-        found = actions.view_predictions(session, trail, anonymized_id, before, ROWS_PER_PAGE)
-        last = found.predictions[-1] if found.has_more else None
-        values["predictions"] = found.predictions
-        values["overridden"] = found.overridden
+        listed = actions.view_predictions(session, trail, anonymized_id, before, ROWS_PER_PAGE)
+        last = listed.predictions[-1] if listed.has_more else None
+        values["predictions"] = listed.predictions
+        values["overridden"] = listed.overridden
         values["next"] = write_cursor(last.created_at, last.id) if last else None
     if values["may_review"]:
         values["reviews"] = list_of_individual(session, anonymized_id)

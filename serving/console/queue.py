@@ -127,8 +127,8 @@ def sum_by_band(counts: list[QueueCount]) -> list[BandCount]:
     return [
         BandCount(
             band,
-            sum(one.items for one in counts if one.priority == band),
-            sum(one.overdue for one in counts if one.priority == band),
+            sum(count.items for count in counts if count.priority == band),
+            sum(count.overdue for count in counts if count.priority == band),
         )
         for band in PRIORITIES
     ]

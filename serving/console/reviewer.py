@@ -76,15 +76,15 @@ def download_report(
 def read_days(query: Mapping[str, str], services: Services) -> Days:
     """Return the period of an address; raises UnusableError for days that are none."""
     quarter = find_quarter(datetime.now(services.settings.zone).date())
-    found = {
+    days = {
         name: read_day(query[name]) if query.get(name) else getattr(quarter, name)
         for name in ("first", "last")
     }
-    if found["first"] is None or found["last"] is None:
+    if days["first"] is None or days["last"] is None:
         raise UnusableError("write a day as 2026-01-31")
-    if found["first"] > found["last"]:
+    if days["first"] > days["last"]:
         raise UnusableError("the first day must not lie after the last")
-    return Days(found["first"], found["last"])
+    return Days(days["first"], days["last"])
 
 
 def group_sections(report: ComplianceReport) -> list[tuple[str, list[Any]]]:
@@ -123,9 +123,9 @@ def show_verification(
 ) -> Response:
     """Verify every row against the chain and the chain against its signed checkpoints."""
     held = services.accountability
-    found = verify_trail(services.engine, held.checkpoints, held.keys)
+    verification = verify_trail(services.engine, held.checkpoints, held.keys)
     record_access(trail, "verify_audit_trail")
-    values = {"found": found, "public_key": held.signer.public_key}
+    values = {"found": verification, "public_key": held.signer.public_key}
     return render_page(request, "verification.html", values)
 
 
@@ -173,6 +173,6 @@ def show_passport(
     addresses = Addresses.read(services.settings)
     role = person.principal.role
     passport = view_passport(session, trail, prediction, services.manifests, addresses, role)
-    known = read_known_ids(request, services.settings)
-    values = {"passport": passport, "own_id": known.get(passport.anonymized_id)}
+    known_ids = read_known_ids(request, services.settings)
+    values = {"passport": passport, "own_id": known_ids.get(passport.anonymized_id)}
     return render_page(request, "passport.html", values)

@@ -67,7 +67,7 @@ async def screen_person(
 def describe_form() -> dict[str, Any]:
     return {
         "lead": LEAD,
-        "questionnaires": [(one, QUESTIONS[one.name]) for one in (PHQ9, GAD7)],
+        "questionnaires": [(instrument, QUESTIONS[instrument.name]) for instrument in (PHQ9, GAD7)],
         "answers": {
             **{str(points): f"{points}: {words}" for points, words in enumerate(ANSWERS)},
             NOT_ANSWERED: "Not answered",
@@ -102,10 +102,10 @@ def read_answers(form: Form) -> tuple[dict[str, Any], dict[str, str]]:
             continue
         errors |= {
             name_field(instrument, n): f"{instrument.name} item {n}: choose an answer"
-            for n, one in enumerate(chosen, 1)
-            if one not in (*POINTS, NOT_ANSWERED)
+            for n, choice in enumerate(chosen, 1)
+            if choice not in (*POINTS, NOT_ANSWERED)
         }
-        survey[instrument.key] = [POINTS.get(one or "") for one in chosen]
+        survey[instrument.key] = [POINTS.get(choice or "") for choice in chosen]
     if not survey:
         errors["phq9_1"] = "Answer PHQ-9 or GAD-7, or both"
     return {"patient_id": patient_id, "survey_data": survey}, errors

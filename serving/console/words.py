@@ -85,19 +85,19 @@ UNKNOWN_STEADINESS = (
 @pass_context
 def show_instant(context: Context, moment: datetime | str | None) -> str:
     """Return "28 Nov 2026, 22:59 UTC" in the zone of the settings; "unknown" for None."""
-    found = read_moment(moment)
-    if found is None:
+    instant = read_moment(moment)
+    if instant is None:
         return "unknown"
-    local = found.astimezone(context["zone"])
+    local = instant.astimezone(context["zone"])
     return f"{local.day} {local:%b %Y, %H:%M %Z}"
 
 
 @pass_context
 def show_day(context: Context, moment: datetime | str | None) -> str:
-    found = read_moment(moment)
-    if found is None:
+    instant = read_moment(moment)
+    if instant is None:
         return "unknown"
-    local = found.astimezone(context["zone"])
+    local = instant.astimezone(context["zone"])
     return f"{local.day} {local:%b %Y}"
 
 
@@ -109,10 +109,10 @@ def read_moment(moment: datetime | str | None) -> datetime | None:
 
 def show_age(moment: datetime | str | None) -> str:
     """Return how long ago a moment was, in the largest unit that fits: "3 hours ago"."""
-    found = read_moment(moment)
-    if found is None:
+    instant = read_moment(moment)
+    if instant is None:
         return "of unknown age"
-    span = datetime.now(UTC) - found
+    span = datetime.now(UTC) - instant
     return "just now" if span < timedelta(minutes=1) else f"{show_span(span)} ago"
 
 

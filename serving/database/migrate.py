@@ -61,15 +61,15 @@ def wait_for_revision(database_url: str, patience: float, pause: float = 2) -> s
     while True:
         try:
             with engine.connect() as connection:
-                found = _read_revision(connection) or "empty"
+                revision = _read_revision(connection) or "empty"
         except SQLAlchemyError as error:
-            found = f"not readable ({type(error).__name__})"
+            revision = f"not readable ({type(error).__name__})"
         else:
-            if found != "empty" and found not in older:
-                return found
+            if revision != "empty" and revision not in older:
+                return revision
         if time.monotonic() > until:
             wanted = scripts.get_current_head()
-            raise NotMigratedError(f"the database is {found} and not at {wanted}")
+            raise NotMigratedError(f"the database is {revision} and not at {wanted}")
         time.sleep(pause)
 
 
@@ -141,10 +141,10 @@ def run(
 def _wait(patience: float) -> None:
     try:
         url = normalise_database_url(os.environ.get("DATABASE_URL", ""))
-        found = wait_for_revision(url, patience)
+        revision = wait_for_revision(url, patience)
     except (ValueError, NotMigratedError) as error:
         _fail(str(error))
-    sys.stdout.write(f"database migration: at {found}\n")
+    sys.stdout.write(f"database migration: at {revision}\n")
 
 
 def _ensure_login(url: str, application_url: str | None) -> str | None:

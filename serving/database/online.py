@@ -32,9 +32,9 @@ def change_column_types(table: str, columns: Sequence[str], kind: str) -> None:
 
 
 def _add_columns(table: str, columns: Sequence[str], kind: str) -> None:
-    added = ", ".join(f"ADD COLUMN IF NOT EXISTS {one}{SUFFIX} {kind}" for one in columns)
+    added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}{SUFFIX} {kind}" for column in columns)
     op.execute(f"ALTER TABLE {table} {added}")
-    copied = " ".join(f"NEW.{one}{SUFFIX} := NEW.{one}::{kind};" for one in columns)
+    copied = " ".join(f"NEW.{column}{SUFFIX} := NEW.{column}::{kind};" for column in columns)
     op.execute(
         f"CREATE OR REPLACE FUNCTION {table}{SUFFIX}() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN {copied} RETURN NEW; END $$"
@@ -48,17 +48,17 @@ def _add_columns(table: str, columns: Sequence[str], kind: str) -> None:
 
 def _fill(table: str, columns: Sequence[str], kind: str) -> None:
     """Fill in what was there before, in the order of the key."""
-    filled = ", ".join(f"{one}{SUFFIX} = {one}::{kind}" for one in columns)
+    filled = ", ".join(f"{column}{SUFFIX} = {column}::{kind}" for column in columns)
     connection, last = op.get_bind(), None
     while True:
-        found = connection.execute(
+        ids = connection.execute(
             text(
                 f"SELECT id FROM {table} WHERE :last IS NULL OR id > CAST(:last AS uuid)"
                 " ORDER BY id LIMIT :batch"
             ),
             {"last": last, "batch": BATCH},
         ).scalars()
-        batch = [str(one) for one in found]
+        batch = [str(row_id) for row_id in ids]
         if not batch:
             return
         connection.execute(
@@ -70,7 +70,7 @@ def _fill(table: str, columns: Sequence[str], kind: str) -> None:
 
 def _check_filled(table: str, columns: Sequence[str]) -> None:
     """Prove that none is null, reading alone: SET NOT NULL then needs no look at the rows."""
-    whole = " AND ".join(f"{one}{SUFFIX} IS NOT NULL" for one in columns)
+    whole = " AND ".join(f"{column}{SUFFIX} IS NOT NULL" for column in columns)
     op.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}{SUFFIX}")
     op.execute(f"ALTER TABLE {table} ADD CONSTRAINT {table}{SUFFIX} CHECK ({whole}) NOT VALID")
     op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {table}{SUFFIX}")
@@ -80,9 +80,9 @@ def _exchange(table: str, columns: Sequence[str]) -> None:
     """Replace the old columns by the new ones; the time does not depend on the table's size."""
     op.execute(f"DROP TRIGGER {table}{SUFFIX} ON {table}")
     op.execute(f"DROP FUNCTION {table}{SUFFIX}()")
-    for one in columns:
-        op.execute(f"ALTER TABLE {table} ALTER {one}{SUFFIX} SET NOT NULL")
+    for column in columns:
+        op.execute(f"ALTER TABLE {table} ALTER {column}{SUFFIX} SET NOT NULL")
     op.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}{SUFFIX}")
-    for one in columns:
-        op.execute(f"ALTER TABLE {table} DROP COLUMN {one}")
-        op.execute(f"ALTER TABLE {table} RENAME COLUMN {one}{SUFFIX} TO {one}")
+    for column in columns:
+        op.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        op.execute(f"ALTER TABLE {table} RENAME COLUMN {column}{SUFFIX} TO {column}")

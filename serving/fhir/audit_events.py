@@ -129,21 +129,21 @@ def _make_agents(row: AuditRow, pattern: Pattern) -> list[Resource]:
 
 
 def _make_entities(row: AuditRow, individual: str | None) -> list[Resource]:
-    found = []
+    entities = []
     if row.request_id is not None:
         transaction = {"identifier": {"system": "urn:mhras:request", "value": row.request_id}}
         kind = make_code(BALP_ENTITY_TYPE, "XrequestId")
-        found.append({"what": transaction, "type": kind})
+        entities.append({"what": transaction, "type": kind})
     if individual is not None:
         what = {"type": "Patient", "identifier": {"system": PSEUDONYM_SYSTEM, "value": individual}}
-        found.append(
+        entities.append(
             {
                 "what": what,
                 "type": make_code(ENTITY_TYPE, "1", "Person"),
                 "role": make_code(OBJECT_ROLE, "1", "Patient"),
             }
         )
-    return [*found, *_make_data(row.details)]
+    return [*entities, *_make_data(row.details)]
 
 
 def _make_data(details: dict[str, Any]) -> list[Resource]:

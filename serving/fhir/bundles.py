@@ -30,12 +30,16 @@ class Entry:
     @property
     def identifier(self) -> str:
         """Return the sender's identifier of a QuestionnaireResponse, "" without one."""
-        found = self.resource.get("identifier")
+        identifier = self.resource.get("identifier")
         if self.resource.get("resourceType") != "QuestionnaireResponse" or not isinstance(
-            found, dict
+            identifier, dict
         ):
             return ""
-        return f"{found.get('system', '')}|{found['value']}" if found.get("value") else ""
+        return (
+            f"{identifier.get('system', '')}|{identifier['value']}"
+            if identifier.get("value")
+            else ""
+        )
 
 
 def read_entries(bundle: Resource) -> list[Entry]:

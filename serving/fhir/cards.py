@@ -139,5 +139,5 @@ def _list_texts(parts: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _list_raising(reasons: Sequence[Mapping[str, Any]]) -> list[str]:
-    raising = [one for one in reasons if one["direction"] == "raises"]
+    raising = [reason for reason in reasons if reason["direction"] == "raises"]
     return _list_texts(raising[:MOST_REASONS])

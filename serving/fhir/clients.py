@@ -65,8 +65,8 @@ def load_clients(path: str | None) -> tuple[EhrClient, ...]:
     if path is None:
         return ()
     try:
-        found = json.loads(Path(path).read_text())
-        clients = TypeAdapter(tuple[EhrClient, ...]).validate_python(found)
+        document = json.loads(Path(path).read_text())
+        clients = TypeAdapter(tuple[EhrClient, ...]).validate_python(document)
     except (OSError, ValueError) as error:
         raise MissingSettingError(f"EHR_CLIENTS_FILE: {_describe(error)}") from None
     for name in ("id", "issuer"):
@@ -78,5 +78,7 @@ def load_clients(path: str | None) -> tuple[EhrClient, ...]:
 def _describe(error: Exception) -> str:
     if isinstance(error, ValidationError):
         wrong = error.errors(include_input=False, include_url=False)
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong)
+        return "; ".join(
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in wrong
+        )
     return "no JSON" if isinstance(error, ValueError) else f"unreadable ({type(error).__name__})"

@@ -72,5 +72,5 @@ def make_search_set(resources: list[Resource], self_url: str, next_url: str | No
         }
         for resource in resources
     ]
-    found: Resource = {"resourceType": "Bundle", "type": "searchset", "link": links}
-    return found | ({"entry": entries} if entries else {})
+    bundle: Resource = {"resourceType": "Bundle", "type": "searchset", "link": links}
+    return bundle | ({"entry": entries} if entries else {})

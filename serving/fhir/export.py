@@ -53,8 +53,8 @@ def _make_resources(anonymized_id: str, held: Mapping[str, Any]) -> Iterator[Res
 
 def _list_overridden(held: Mapping[str, Any]) -> set[str]:
     """Return the ids of predictions that a clinician has put into another band."""
-    decided = [one for one in held["reviews"] if one["new_band"] is not None]
-    return {one["prediction_id"] for one in (*held["crisis_overrides"], *decided)}
+    decided = [review for review in held["reviews"] if review["new_band"] is not None]
+    return {decision["prediction_id"] for decision in (*held["crisis_overrides"], *decided)}
 
 
 def _make_consent(consent: Mapping[str, Any], subject: Resource) -> Resource:

@@ -82,10 +82,10 @@ def list_resources(request: HookRequest) -> list[Resource]:
         raise PrefetchMissingError(
             f"send prefetch with {', '.join(missing)}; this service does not call the FHIR server"
         )
-    found: list[Resource] = []
+    resources: list[Resource] = []
     for name in PREFETCH:
-        found.extend(_unpack(request.prefetch[name]))
-    return found
+        resources.extend(_unpack(request.prefetch[name]))
+    return resources
 
 
 def _unpack(resource: Resource | None) -> list[Resource]:
@@ -96,13 +96,13 @@ def _unpack(resource: Resource | None) -> list[Resource]:
     entries = resource.get("entry")
     listed = entries[:MOST_ENTRIES] if isinstance(entries, list) else []
     resources = [entry.get("resource") for entry in listed if isinstance(entry, dict)]
-    return [one for one in resources if isinstance(one, dict)]
+    return [item for item in resources if isinstance(item, dict)]
 
 
 def has_died(resources: list[Resource]) -> bool:
     """Return True if the prefetched Patient is recorded as deceased."""
-    patients = [one for one in resources if one.get("resourceType") == "Patient"]
+    patients = [resource for resource in resources if resource.get("resourceType") == "Patient"]
     return any(
-        one.get("deceasedBoolean") is True or isinstance(one.get("deceasedDateTime"), str)
-        for one in patients
+        patient.get("deceasedBoolean") is True or isinstance(patient.get("deceasedDateTime"), str)
+        for patient in patients
     )

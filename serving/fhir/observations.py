@@ -20,15 +20,15 @@ SENT = ((PHQ9, PHQ9_ANSWERS), (GAD7, GAD7_ANSWERS))
 def make_observations(prediction: Mapping[str, Any], subject: Resource) -> list[Resource]:
     """Return an Observation of each instrument that was answered in the request."""
     sent = prediction["inputs"].get("request", {})
-    found = [
+    observations = [
         make_observation(instrument, read_answers(sent, names), None, prediction, subject)
         for instrument, names in SENT
         if any(sent.get(name) is not None for name in names)
     ]
     total = sent.get(REPORTED_PHQ9_TOTAL)
     if total is not None and not any(sent.get(name) is not None for name in PHQ9_ANSWERS):
-        found.append(make_observation(PHQ9, [], int(total), prediction, subject))
-    return found
+        observations.append(make_observation(PHQ9, [], int(total), prediction, subject))
+    return observations
 
 
 def read_answers(sent: Mapping[str, Any], names: Sequence[str]) -> list[int | None]:

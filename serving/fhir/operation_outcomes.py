@@ -39,8 +39,8 @@ def describe_outcomes(*statuses: int) -> dict[int | str, dict[str, Any]]:
     described = describe_problems(*statuses)
     content = {FHIR_JSON: {"schema": {"type": "object"}}}
     return {
-        status: {"description": one["description"], "content": content}
-        for status, one in described.items()
+        status: {"description": response["description"], "content": content}
+        for status, response in described.items()
     }
 
 

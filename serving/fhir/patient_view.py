@@ -91,7 +91,7 @@ def show_stored(
     """Return the card of the newest prediction; its viewing is audited."""
     with open_session(dependencies.engine) as session:
         latest = search_predictions(session, PatientSearch(anonymized_id), 1)
-        answers = [ScreeningAnswer.model_validate(one.answer) for one in latest]
+        answers = [ScreeningAnswer.model_validate(prediction.answer) for prediction in latest]
     if not answers:
         record_no_card(dependencies, caller, anonymized_id, "no prediction")
         return []
@@ -105,12 +105,12 @@ def make_cards(
     answer: ScreeningAnswer,
 ) -> list[Resource]:
     """Return the card of an answer, none where it does not interrupt; either is audited."""
-    said = answer.model_dump(mode="json")
-    shown = is_shown(said)
+    answer_fields = answer.model_dump(mode="json")
+    shown = is_shown(answer_fields)
     settings = dependencies.settings
     subject = {"reference": f"Patient/{hook.context.patientId}"}
     with open_session(dependencies.engine) as session:
-        details = {"prediction_id": said["prediction_id"]}
+        details = {"prediction_id": answer_fields["prediction_id"]}
         event = Event(
             PREDICTION_VIEW,
             SEEN if shown else NOTHING_SHOWN,
@@ -128,7 +128,7 @@ def make_cards(
     guidance = choose_guidance(settings) if answer.decided_by == "crisis_rule" else None
     # The EHR gives the resource its own id.
     created = {name: value for name, value in assessment.items() if name != "id"}
-    return [make_card(said, review_id, created, settings.public_url, guidance)]
+    return [make_card(answer_fields, review_id, created, settings.public_url, guidance)]
 
 
 def record_no_card(

@@ -120,8 +120,8 @@ def read_instant(text: str, zone: ZoneInfo) -> datetime:
     """Return a FHIR dateTime; a day without a time begins at midnight in `zone`."""
     if len(text) == len("2026-01-31"):
         return datetime.combine(date.fromisoformat(text), time(), zone)
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=zone)
+    instant = datetime.fromisoformat(text)
+    return instant if instant.tzinfo else instant.replace(tzinfo=zone)
 
 
 def _make_survey(unit: Sequence[dict[str, Any]]) -> Survey:
@@ -153,19 +153,19 @@ def choose_current(surveys: Sequence[Survey], now: datetime) -> dict[str, Survey
 
     Of two of one moment, that with items comes before a bare total.
     """
-    current = [one for one in surveys if now - MAX_AGE <= one.answered_at]
-    ordered = sorted(current, key=lambda one: (one.answered_at, one.is_of_items))
-    return {one.instrument: one for one in ordered}
+    current = [survey for survey in surveys if now - MAX_AGE <= survey.answered_at]
+    ordered = sorted(current, key=lambda survey: (survey.answered_at, survey.is_of_items))
+    return {survey.instrument: survey for survey in ordered}
 
 
 def make_survey_data(current: Mapping[str, Survey]) -> dict[str, Any]:
     """Return the body of a screening's `survey_data`; empty without PHQ-9 and GAD-7."""
     phq9, gad7 = current.get(PHQ9.name), current.get(GAD7.name)
-    found: dict[str, Any] = {}
+    survey_data: dict[str, Any] = {}
     if phq9 is not None and phq9.is_of_items:
-        found["phq9"] = list(phq9.answers)
+        survey_data["phq9"] = list(phq9.answers)
     elif phq9 is not None and phq9.total is not None:
-        found["phq9_score"] = phq9.total
+        survey_data["phq9_score"] = phq9.total
     if gad7 is not None and gad7.is_of_items:
-        found["gad7"] = list(gad7.answers)
-    return found
+        survey_data["gad7"] = list(gad7.answers)
+    return survey_data

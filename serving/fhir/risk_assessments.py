@@ -52,7 +52,7 @@ def make_risk_assessment(
     """
     observations = [] if basis else make_observations(prediction, subject)
     contained = [_make_device(prediction), *observations]
-    references = basis or [{"reference": f"#{one['id']}"} for one in observations]
+    references = basis or [{"reference": f"#{observation['id']}"} for observation in observations]
     return {
         "resourceType": "RiskAssessment",
         "id": str(prediction["id"]),

@@ -59,7 +59,7 @@ def require_one_person(surveys: Sequence[Survey], patient_id: str | None) -> str
 def require_readable(findings: Findings) -> None:
     """Raise InvalidRequestError with crisis guidance where an answer cannot be read."""
     if findings.problems:
-        error = InvalidRequestError([_make_problem(one) for one in findings.problems])
+        error = InvalidRequestError([_make_problem(problem) for problem in findings.problems])
         error.shows_guidance = True
         raise error
     if not findings.surveys:
@@ -93,7 +93,11 @@ async def screen_surveys(
 def make_body(current: Mapping[str, Survey], anonymized_id: str) -> ScreeningRequest:
     """Return the screening request; its index time is that of the newest answers used."""
     data = make_survey_data(current)
-    asked = [current[one.name].answered_at for one in (PHQ9, GAD7) if one.name in current]
+    asked = [
+        current[instrument.name].answered_at
+        for instrument in (PHQ9, GAD7)
+        if instrument.name in current
+    ]
     moment = max(asked) if data else None
     try:
         return ScreeningRequest(

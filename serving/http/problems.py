@@ -166,15 +166,17 @@ def answer_invalid_request(request: Request, error: Exception) -> Response:
 def list_field_problems(errors: Iterable[Mapping[str, Any]]) -> list[FieldProblem]:
     """Return what pydantic found, by field; `loc` begins with the place, as in FastAPI's."""
     return [
-        FieldProblem(field=name_field(one["loc"]), message=one["msg"].removeprefix("Value error, "))
-        for one in errors
+        FieldProblem(
+            field=name_field(detail["loc"]), message=detail["msg"].removeprefix("Value error, ")
+        )
+        for detail in errors
     ]
 
 
 def list_validation_problems(error: ValidationError, place: str) -> list[FieldProblem]:
     """Return what is wrong with a body validated outside of FastAPI; no value is repeated."""
-    found = error.errors(include_input=False, include_url=False)
-    return list_field_problems(one | {"loc": (place, *one["loc"])} for one in found)
+    details = error.errors(include_input=False, include_url=False)
+    return list_field_problems(detail | {"loc": (place, *detail["loc"])} for detail in details)
 
 
 def make_response(
@@ -214,12 +216,12 @@ def needs_guidance(request: Request, status: int) -> bool:
 
 def find_renderer(request: Request) -> RenderProblem | None:
     path, renderers = request.url.path, request.app.state.problem_renderers
-    found: list[RenderProblem] = [
+    matching: list[RenderProblem] = [
         render
         for prefix, render in renderers.items()
         if path == prefix or path.startswith(f"{prefix}/")
     ]
-    return found[0] if found else None
+    return matching[0] if matching else None
 
 
 def leaves_unanswered(status: int) -> bool:

@@ -55,10 +55,10 @@ def _read_integer(digits: str) -> int:
 
 
 def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    parsed = dict(pairs)
+    if len(parsed) != len(pairs):
         raise json.JSONDecodeError("a name is given twice", "", 0)
-    return found
+    return parsed
 
 
 def _refuse_constant(_constant: str) -> Any:

@@ -47,19 +47,19 @@ def view_predictions(
     before: Sequence[Any] | None,
     limit: int,
 ) -> ListedPredictions:
-    found = list(list_predictions(session, anonymized_id, before, limit + 1))
-    shown = found[:limit]
+    predictions = list(list_predictions(session, anonymized_id, before, limit + 1))
+    shown = predictions[:limit]
     trail.record(Event(PREDICTION_VIEW, "view_predictions", anonymized_id, ["prediction"]))
-    return ListedPredictions(shown, list_overridden(session, shown), len(found) > limit)
+    return ListedPredictions(shown, list_overridden(session, shown), len(predictions) > limit)
 
 
 def view_accesses(
     session: Session, trail: EventTrail, anonymized_id: str, before: int | None, limit: int
 ) -> tuple[list[AuditRow], bool]:
     """Return who saw or changed what, latest first, and whether there is more."""
-    found = list(list_accesses(session, anonymized_id, before, limit + 1))
+    rows = list(list_accesses(session, anonymized_id, before, limit + 1))
     trail.record(Event(AUDIT_ACCESS, "view_access_history", anonymized_id, ["audit"]))
-    return found[:limit], len(found) > limit
+    return rows[:limit], len(rows) > limit
 
 
 def export(session: Session, trail: EventTrail, anonymized_id: str, form: str) -> dict[str, Any]:

@@ -62,9 +62,9 @@ def erase_individual(
     Repeated without new data since, it returns the earlier erasure.
     """
     _take_turns(session, anonymized_id)
-    known = find_latest(session, anonymized_id)
-    if known is not None and not _holds_anything(session, anonymized_id):
-        return known
+    latest = find_latest(session, anonymized_id)
+    if latest is not None and not _holds_anything(session, anonymized_id):
+        return latest
     releases = _list_releases(session, anonymized_id)
     counts = {
         table.__tablename__: _remove(session, table, anonymized_id) for table in ERASED_TABLES
@@ -80,8 +80,8 @@ def erase_individual(
 
 
 def find_latest(session: Session, anonymized_id: str) -> ErasureState | None:
-    found = list_erasures(session, anonymized_id)
-    return found[0] if found else None
+    erasures = list_erasures(session, anonymized_id)
+    return erasures[0] if erasures else None
 
 
 def list_erasures(session: Session, anonymized_id: str) -> list[ErasureState]:

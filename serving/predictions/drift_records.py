@@ -61,12 +61,12 @@ def sample_screenings(
     drawn = select(
         inputs, Prediction.probability, Prediction.release_version, Prediction.anonymized_id
     ).where(*answered)
-    found = session.execute(_thin(drawn, screened, rows)).all()
+    drawn_rows = session.execute(_thin(drawn, screened, rows)).all()
     return ScreenedSample(
         screened=screened,
-        features=[one[0] for one in found],
-        scores=[one.probability for one in found if one.release_version == str(version)],
-        individuals=[one.anonymized_id for one in found],
+        features=[row[0] for row in drawn_rows],
+        scores=[row.probability for row in drawn_rows if row.release_version == str(version)],
+        individuals=[row.anonymized_id for row in drawn_rows],
     )
 
 
@@ -84,8 +84,10 @@ def sample_outcomes(session: Session, since: datetime, version: int, rows: int) 
     drawn = select(
         Prediction.anonymized_id, age, Prediction.probability, PredictionLabel.occurred
     ).where(*labelled)
-    found = session.execute(_thin(drawn, count, rows)).all()
-    people, ages, probabilities, occurred = zip(*found, strict=True) if found else ([],) * 4
+    drawn_rows = session.execute(_thin(drawn, count, rows)).all()
+    people, ages, probabilities, occurred = (
+        zip(*drawn_rows, strict=True) if drawn_rows else ([],) * 4
+    )
     return LabelledSample(list(people), list(ages), list(probabilities), list(occurred))
 
 

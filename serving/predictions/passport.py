@@ -196,7 +196,7 @@ def trace_release(
     prediction: Prediction, registered: RegisteredManifest, addresses: Addresses
 ) -> ReleaseOrigin:
     manifest = registered.manifest
-    said = {part["name"]: part for part in prediction.answer["release"]["members"]}
+    member_parts = {part["name"]: part for part in prediction.answer["release"]["members"]}
     lineage = manifest.lineage
     return ReleaseOrigin(
         name=prediction.answer["release"]["name"],
@@ -206,7 +206,8 @@ def trace_release(
         manifest_is_as_registered=registered.is_as_registered,
         training_run_id=manifest.training_run_id,
         members=[
-            trace_member(pin, said.get(pin.name, {}), addresses.mlflow) for pin in manifest.members
+            trace_member(pin, member_parts.get(pin.name, {}), addresses.mlflow)
+            for pin in manifest.members
         ],
         data=lineage.get("tables", {}),
         validation=lineage.get("validation", {}),
@@ -219,14 +220,14 @@ def trace_release(
     )
 
 
-def trace_member(pin: MemberPin, said: dict[str, Any], ui: str) -> MemberOrigin:
+def trace_member(pin: MemberPin, member_part: dict[str, Any], ui: str) -> MemberOrigin:
     return MemberOrigin(
         name=pin.name,
         registered_model=pin.registered_model,
         version=pin.version,
         run_id=pin.run_id,
-        probability=said.get("probability"),
-        weight=said.get("weight", 0.0),
+        probability=member_part.get("probability"),
+        weight=member_part.get("weight", 0.0),
         artifacts=pin.artifacts,
         link=f"{ui}/#/models/{pin.registered_model}/versions/{pin.version}",
     )
@@ -253,11 +254,11 @@ def list_links(registered: RegisteredManifest, addresses: Addresses) -> dict[str
 
 def find_consents(session: Session, prediction: Prediction) -> Sequence[KnownConsent]:
     """Return the consents to screening that were in force when the answer was given."""
-    known = read_consents(session, prediction.anonymized_id)
+    consents = read_consents(session, prediction.anonymized_id)
     return [
-        one
-        for one in known
-        if SCREENING in one.purposes and was_in_force(one, prediction.created_at)
+        consent
+        for consent in consents
+        if SCREENING in consent.purposes and was_in_force(consent, prediction.created_at)
     ]
 
 

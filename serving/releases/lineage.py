@@ -42,13 +42,13 @@ class ManifestReader:
     def read(self, version: int) -> RegisteredManifest | None:
         """Return a release's manifest, None while the registry does not give a usable one."""
         with self._lock:
-            known = self._known.get(version)
-        if known is None:
-            known = self._fetch(version)
-            if known is not None:
+            registered = self._known.get(version)
+        if registered is None:
+            registered = self._fetch(version)
+            if registered is not None:
                 with self._lock:
-                    self._known[version] = known
-        return known
+                    self._known[version] = registered
+        return registered
 
     def _fetch(self, version: int) -> RegisteredManifest | None:
         with TemporaryDirectory(prefix="mhras-manifest-") as folder:

@@ -44,8 +44,8 @@ class Registry:
         running or was cut off, and neither is trusted.
         """
         staged = self._find_staged_version(model)
-        found = self._find_by_alias(model, PRODUCTION_ALIAS)
-        aliased = None if found is None else int(found["version"])
+        model_version = self._find_by_alias(model, PRODUCTION_ALIAS)
+        aliased = None if model_version is None else int(model_version["version"])
         if staged is None:
             raise NoProductionVersionError(f"{model} has no version in stage {PRODUCTION_STAGE}")
         if staged != aliased:
@@ -60,10 +60,10 @@ class Registry:
 
         Raises ValueError when its traffic share is no share.
         """
-        found = self._find_by_alias(model, CANDIDATE_ALIAS)
-        if found is None:
+        model_version = self._find_by_alias(model, CANDIDATE_ALIAS)
+        if model_version is None:
             return None
-        return read_tags(int(found["version"]), _read_tags(found))
+        return read_tags(int(model_version["version"]), _read_tags(model_version))
 
     def download(self, model: str, version: int, path: str, target: Path) -> None:
         """Write one artifact of a model version to `target`."""
@@ -101,7 +101,10 @@ class Registry:
         if _is_absent(response):
             return None
         self._require_success(response, f"versions of {model}")
-        versions = [int(found["version"]) for found in response.json().get("model_versions", [])]
+        versions = [
+            int(model_version["version"])
+            for model_version in response.json().get("model_versions", [])
+        ]
         return max(versions, default=None)
 
     def _find_by_alias(self, model: str, alias: str) -> dict[str, Any] | None:
@@ -113,8 +116,8 @@ class Registry:
         if _is_absent(response):
             return None
         self._require_success(response, f"alias {alias} of {model}")
-        found: dict[str, Any] = response.json()["model_version"]
-        return found
+        model_version: dict[str, Any] = response.json()["model_version"]
+        return model_version
 
     def _request(self, method: str, path: str, **options: object) -> httpx.Response:
         try:

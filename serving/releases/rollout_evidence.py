@@ -95,15 +95,15 @@ def observe_candidate(session: Session, version: int) -> Observed:
     `override_rate_gain` is left out until clinicians have decided cases of both releases.
     """
     named = {"version": str(version)}
-    found = session.execute(MEASURES, named).one()
+    measured = session.execute(MEASURES, named).one()
     decided = session.execute(OVERRIDES, named).one()
     measures = {
-        "error_rate": found.error_rate,
-        "score_shift": found.score_shift,
-        "review_share_gain": found.review_share_gain,
+        "error_rate": measured.error_rate,
+        "score_shift": measured.score_shift,
+        "review_share_gain": measured.review_share_gain,
         "override_rate_gain": decided.override_rate_gain,
     }
-    return Observed(found.screenings, _keep_known(measures), decided.decisions)
+    return Observed(measured.screenings, _keep_known(measures), decided.decisions)
 
 
 def count_scored_by_both(session: Session, version: int, since: datetime) -> int:
@@ -122,10 +122,10 @@ def observe_production(
     """
     moments = {"since": since, "before": since - BEFORE}
     named = {"version": str(version), "predecessor": str(predecessor)}
-    found: Row[Any] = session.execute(CHANGES, moments | named).one()
+    measured: Row[Any] = session.execute(CHANGES, moments | named).one()
     names = ("unscored_rate", "mean_shift", "review_share_gain", "override_rate_gain")
-    measures = {name: getattr(found, name) for name in names}
-    return Observed(found.comparable, _keep_known(measures), found.decisions)
+    measures = {name: getattr(measured, name) for name in names}
+    return Observed(measured.comparable, _keep_known(measures), measured.decisions)
 
 
 def _keep_known(measures: dict[str, float | None]) -> dict[str, float]:

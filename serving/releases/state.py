@@ -78,11 +78,11 @@ class ModelsAnswer(BaseModel):
 
 def describe_models(session: Session, releases: ReleaseWatcher) -> ModelsAnswer:
     """Return the state of a worker's releases."""
-    found = (releases.problem, releases.candidate_problem)
+    problems = (releases.problem, releases.candidate_problem)
     return ModelsAnswer(
         production=LoadedRelease.make(releases.current) if releases.current else None,
         candidate=describe_candidate(session, releases.candidate),
-        problems=[problem.reason for problem in found if problem is not None],
+        problems=[problem.reason for problem in problems if problem is not None],
         cached_versions=releases.cached_versions,
         ledger=list_ledger(session),
     )

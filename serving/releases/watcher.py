@@ -50,9 +50,11 @@ class Choice:
 
     def list_views(self) -> list[StoredView]:
         """Return the stored views that either release reads, and the outputs scored already."""
-        releases = [one for one in (self.shadow, self.release) if one is not None]
-        views = {view.name: view for one in releases for view in one.manifest.stored_views}
-        scored = [SEQUENCE_OUTPUTS] if any(one.manifest.sequence for one in releases) else []
+        releases = [release for release in (self.shadow, self.release) if release is not None]
+        views = {view.name: view for release in releases for view in release.manifest.stored_views}
+        scored = (
+            [SEQUENCE_OUTPUTS] if any(release.manifest.sequence for release in releases) else []
+        )
         return [*views.values(), *scored]
 
     def list_fallbacks(self) -> list["Choice"]:

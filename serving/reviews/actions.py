@@ -49,11 +49,11 @@ def list_queue(
     order: QueueOrder = QueueOrder.URGENCY,
 ) -> ListedQueue:
     """Return a page of the queue with each item's screening; the viewing names every individual."""
-    found = list(queue.list_items(session, wanted, after, limit + 1, order))
-    shown = found[:limit]
+    items = list(queue.list_items(session, wanted, after, limit + 1, order))
+    shown = items[:limit]
     individuals = sorted({item.anonymized_id for item in shown})
     trail.record(Event(REVIEW_LIST, "list_reviews", details={"individuals": individuals}))
-    more = find_position(shown[-1], order) if len(found) > limit else None
+    more = find_position(shown[-1], order) if len(items) > limit else None
     return ListedQueue(shown, read_listed(session, shown), more)
 
 

@@ -16,24 +16,24 @@ def drop_waiting_items(engine: Engine, records: Sequence[Record]) -> list[Record
 
     A batch each night would otherwise fill the queue with the same individuals.
     """
-    people = [one.review_item["anonymized_id"] for one in records if one.review_item]
+    people = [record.review_item["anonymized_id"] for record in records if record.review_item]
     with open_session(engine) as session:
         items = list_open(session, people)
     waiting: dict[str, list[ReviewItem]] = {}
     for item in items:
         waiting.setdefault(item.anonymized_id, []).append(item)
     return [
-        replace(one, review_item=None)
-        if one.review_item and is_waiting(one.review_item, waiting)
-        else one
-        for one in records
+        replace(record, review_item=None)
+        if record.review_item and is_waiting(record.review_item, waiting)
+        else record
+        for record in records
     ]
 
 
 def is_waiting(item: Row, waiting: Mapping[str, Sequence[ReviewItem]]) -> bool:
     """Return True if an open item is at least as urgent and has every reason of the new one."""
     return any(
-        find_rank(known.priority) <= find_rank(item["priority"])
-        and set(item["reasons"]) <= set(known.reasons)
-        for known in waiting.get(item["anonymized_id"], ())
+        find_rank(open_item.priority) <= find_rank(item["priority"])
+        and set(item["reasons"]) <= set(open_item.reasons)
+        for open_item in waiting.get(item["anonymized_id"], ())
     )

@@ -159,7 +159,7 @@ class ReviewDetail(ReviewEntry):
             **entry,
             prediction=prediction,
             history=[ReviewEventPart.model_validate(event) for event in events],
-            contacts=[ContactPart.model_validate(one) for one in contacts],
+            contacts=[ContactPart.model_validate(contact) for contact in contacts],
         )
 
 

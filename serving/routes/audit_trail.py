@@ -108,9 +108,9 @@ def verify_audit_trail(
 ) -> VerificationAnswer:
     """Verify every row against the chain and the chain against its signed checkpoints."""
     held = services.accountability
-    found = verify_trail(services.engine, held.checkpoints, held.keys)
+    verification = verify_trail(services.engine, held.checkpoints, held.keys)
     record_access(trail, "verify_audit_trail")
-    return describe_verification(found, held.signer.public_key)
+    return describe_verification(verification, held.signer.public_key)
 
 
 @router.get(
@@ -137,14 +137,14 @@ def export_audit_trail(
     return StreamingResponse(lines, media_type=NDJSON)
 
 
-def describe_verification(found: Verification, public_key: str) -> VerificationAnswer:
+def describe_verification(verification: Verification, public_key: str) -> VerificationAnswer:
     return VerificationAnswer(
-        intact=found.intact,
-        rows=found.rows,
-        checkpoints=found.checkpoints,
-        head=found.head,
-        newest_checkpoint=found.newest_checkpoint,
-        finding_count=found.finding_count,
-        findings=[FindingPart.model_validate(one) for one in found.findings],
+        intact=verification.intact,
+        rows=verification.rows,
+        checkpoints=verification.checkpoints,
+        head=verification.head,
+        newest_checkpoint=verification.newest_checkpoint,
+        finding_count=verification.finding_count,
+        findings=[FindingPart.model_validate(finding) for finding in verification.findings],
         public_key=public_key,
     )

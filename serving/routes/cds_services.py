@@ -59,7 +59,7 @@ def receive_feedback(
 
     Returns 404 where no card of the request is known.
     """
-    known = [apply_feedback(session, trail, caller.principal, one) for one in body.feedback]
-    if not any(known):
+    recorded = [apply_feedback(session, trail, caller.principal, entry) for entry in body.feedback]
+    if not any(recorded):
         raise NotFoundError("none of the cards is known; their screenings may have been erased")
-    return FeedbackAnswer(recorded=sum(known), unknown=len(known) - sum(known))
+    return FeedbackAnswer(recorded=sum(recorded), unknown=len(recorded) - sum(recorded))

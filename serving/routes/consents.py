@@ -108,11 +108,11 @@ def get_expiring_consents(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> ExpiringConsents:
     """List the consents that end within a week, as the nightly flow found them, soonest first."""
-    found = list_expiring(session, limit)
-    individuals = sorted({one.anonymized_id for one in found})
+    expiring = list_expiring(session, limit)
+    individuals = sorted({consent.anonymized_id for consent in expiring})
     event = audit.Event(REVIEW_LIST, "list_expiring", details={"individuals": individuals})
     trail.record(event)
-    return ExpiringConsents(items=[ExpiringConsent.model_validate(one) for one in found])
+    return ExpiringConsents(items=[ExpiringConsent.model_validate(consent) for consent in expiring])
 
 
 @router.get("/consents/{anonymized_id}", responses=describe_problems(*GUARDED))
@@ -155,8 +155,8 @@ def put_consents(
     """Record what an individual agrees to; effective in every worker within a second."""
     request.state.anonymized_id = anonymized_id
     grants = [
-        Grant(frozenset(one.data_types), frozenset(one.purposes), one.expires_at)
-        for one in body.grants
+        Grant(frozenset(grant.data_types), frozenset(grant.purposes), grant.expires_at)
+        for grant in body.grants
     ]
     key_id = derive_key_id(services.settings.anonymization_salt.get_secret_value())
     record_consents(session, trail, anonymized_id, grants, key_id, principal.user_id)

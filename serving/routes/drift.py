@@ -68,5 +68,5 @@ def get_drift(
         enabled=services.settings.enable_drift_monitoring,
         threshold=services.settings.drift_threshold,
         latest=DriftReportAnswer.model_validate(newest[0]) if newest else None,
-        history=[DriftSummary.model_validate(one) for one in newest],
+        history=[DriftSummary.model_validate(report) for report in newest],
     )

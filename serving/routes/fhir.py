@@ -131,8 +131,8 @@ async def search_risk_assessments_by_form(
         raise UnusableError("the search cannot be read") from None
     reference = (fields.get("subject") or fields.get("patient") or [""])[0]
     wanted = read_patient(reference, caller, services.settings)
-    found = PatientSearch(wanted, *read_dates(fields.get("date", [])))
-    return await run_in_threadpool(search_apart, services, caller, found)
+    patient_search = PatientSearch(wanted, *read_dates(fields.get("date", [])))
+    return await run_in_threadpool(search_apart, services, caller, patient_search)
 
 
 def search_apart(services: Services, caller: EhrCaller, wanted: PatientSearch) -> Response:
@@ -143,19 +143,23 @@ def search_apart(services: Services, caller: EhrCaller, wanted: PatientSearch) -
 def search(
     session: Session, caller: EhrCaller, wanted: PatientSearch, settings: Settings
 ) -> Response:
-    found = search_predictions(session, wanted, MOST_RESULTS)
-    details = {"results": len(found)}
+    predictions = search_predictions(session, wanted, MOST_RESULTS)
+    details = {"results": len(predictions)}
     event = Event(PREDICTION_VIEW, "search_risk_assessments", wanted.anonymized_id, (), details)
     record(session, caller.principal, caller.request_id, event)
     address = f"{settings.public_url}/fhir/RiskAssessment"
-    return answer(make_search_set(make_assessments(session, found), address, None))
+    return answer(make_search_set(make_assessments(session, predictions), address, None))
 
 
 def make_assessments(session: Session, predictions: Sequence[Prediction]) -> list[Resource]:
-    amended = list_amended(session, [one.id for one in predictions])
+    amended = list_amended(session, [prediction.id for prediction in predictions])
     return [
-        make_risk_assessment(read_columns(one), make_subject(one.anonymized_id), one.id in amended)
-        for one in predictions
+        make_risk_assessment(
+            read_columns(prediction),
+            make_subject(prediction.anonymized_id),
+            prediction.id in amended,
+        )
+        for prediction in predictions
     ]
 
 
@@ -208,12 +212,12 @@ async def screen_entries(
     if caller.client is not None:
         services.rates.admit(caller.principal.user_id)
     settings = services.settings
-    urls = {one.full_url: one.name for one in entries if one.full_url and one.name}
-    findings = read_surveys((one.resource for one in entries), settings.zone, urls)
+    urls = {entry.full_url: entry.name for entry in entries if entry.full_url and entry.name}
+    findings = read_surveys((entry.resource for entry in entries), settings.zone, urls)
     require_readable(findings)
     person = caller.hash_patient(require_one_person(findings.surveys, None), settings)
     current = choose_current(findings.surveys, datetime.now(UTC))
-    name = next((one.identifier for one in entries if one.identifier), "")
+    name = next((entry.identifier for entry in entries if entry.identifier), "")
     given = await screen_surveys(current, person, caller, services.screening, name)
     return await run_in_threadpool(read_prediction, services, given.prediction_id)
 

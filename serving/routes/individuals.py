@@ -128,10 +128,13 @@ def get_predictions(
     """List what was answered about an individual, latest first."""
     request.state.anonymized_id = anonymized_id
     before = read_cursor(cursor, read_instant, UUID) if cursor else None
-    found = actions.view_predictions(session, trail, anonymized_id, before, limit)
-    shown = found.predictions
-    more = write_cursor(shown[-1].created_at, shown[-1].id) if found.has_more else None
-    items = [PredictionSummary.make(one, one.id in found.overridden) for one in shown]
+    listed = actions.view_predictions(session, trail, anonymized_id, before, limit)
+    shown = listed.predictions
+    more = write_cursor(shown[-1].created_at, shown[-1].id) if listed.has_more else None
+    items = [
+        PredictionSummary.make(prediction, prediction.id in listed.overridden)
+        for prediction in shown
+    ]
     return PredictionPage(items=items, next_cursor=more)
 
 
@@ -217,8 +220,8 @@ def get_erasures(
 ) -> ErasurePage:
     """Show the erasures of an individual with their receipts, and what is still to do."""
     public_key = services.accountability.signer.public_key
-    found = actions.view_erasures(session, trail, anonymized_id)
-    return ErasurePage(items=[describe_erasure(one, public_key) for one in found])
+    erasures = actions.view_erasures(session, trail, anonymized_id)
+    return ErasurePage(items=[describe_erasure(erasure, public_key) for erasure in erasures])
 
 
 @router.delete("/individuals/{anonymized_id}", responses=describe_problems(*GUARDED))

@@ -73,7 +73,8 @@ def list_reviews(
 def show_page(page: ListedQueue) -> ReviewPage:
     more = write_cursor(*page.next_position) if page.next_position else None
     items = [
-        ListedReview.make_listed(one, page.screenings.get(one.prediction_id)) for one in page.items
+        ListedReview.make_listed(item, page.screenings.get(item.prediction_id))
+        for item in page.items
     ]
     return ReviewPage(items=items, next_cursor=more)
 

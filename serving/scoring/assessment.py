@@ -159,22 +159,24 @@ def assess(release: Release, case: Case, options: ExplanationOptions) -> Assessm
     missing = list_missing_data(release.manifest.features, inputs.vector)
     outputs = score(release, inputs, case)
     pattern = find_pattern(release.manifest, inputs.vector, missing)
-    said = estimate(release.manifest, outputs, missing, pattern, find_total(features))
+    estimated = estimate(release.manifest, outputs, missing, pattern, find_total(features))
     return Assessment(
         release=release,
         features=features,
-        estimate=said,
+        estimate=estimated,
         members=weigh(release, outputs.members),
         inputs=inputs,
         missing_data=missing,
-        explanations=explain_estimate(release, inputs, said, options, pattern),
+        explanations=explain_estimate(release, inputs, estimated, options, pattern),
     )
 
 
 def explain_estimate(
-    release: Release, inputs: Inputs, said: Estimate, options: ExplanationOptions, pattern: str
+    release: Release, inputs: Inputs, estimate: Estimate, options: ExplanationOptions, pattern: str
 ) -> Explanations:
-    ways = find_counterfactuals(release, inputs, said, pattern) if options.counterfactuals else []
+    ways = (
+        find_counterfactuals(release, inputs, estimate, pattern) if options.counterfactuals else []
+    )
     return Explanations(
         reasons=explain_release(release, inputs.vector) if options.reasons else [],
         counterfactuals=ways,
@@ -198,10 +200,12 @@ def find_total(features: OnlineFeatures) -> float:
     return np.nan if total is None else float(total)
 
 
-def assemble_inputs(release: Release, found: OnlineFeatures, consented: frozenset[str]) -> Inputs:
+def assemble_inputs(
+    release: Release, features: OnlineFeatures, consented: frozenset[str]
+) -> Inputs:
     description = release.manifest.sequence
-    weeks = assemble_sequence(description, found.sequences, consented) if description else None
-    return Inputs(assemble_vector(release.manifest.features, found.values), weeks)
+    weeks = assemble_sequence(description, features.sequences, consented) if description else None
+    return Inputs(assemble_vector(release.manifest.features, features.values), weeks)
 
 
 def score(release: Release, inputs: Inputs, case: Case) -> Outputs:
@@ -221,13 +225,13 @@ def score(release: Release, inputs: Inputs, case: Case) -> Outputs:
 
 def predict_refits(release: Release, inputs: Inputs) -> dict[str, NDArray[np.float64]]:
     """Return the log-odds of the weighed members' refits; raises ScoringFailedError."""
-    found = {}
+    member_refits = {}
     for head in release.manifest.heads:
         for name in head.stacker.coefficients if head.uncertainty else ():
             refits = release.members[name].predict_refits(inputs)
             if refits is not None:
-                found[name] = refits
-    return found
+                member_refits[name] = refits
+    return member_refits
 
 
 def predict_members(release: Release, inputs: Inputs, names: Iterable[str]) -> dict[str, float]:
@@ -272,7 +276,9 @@ def describe_inputs(assessment: Assessment, answers: Answers) -> dict[str, Any]:
     )
     return {
         "features": dict(zip(manifest.columns, inputs.vector[0], strict=True)),
-        "sequences": {one.name: known for one, known in zip(channels, weeks, strict=False)},
+        "sequences": {
+            channel.name: values for channel, values in zip(channels, weeks, strict=False)
+        },
         "timestamps": assessment.features.timestamps,
         "request": {
             name: value for name, value in make_request_fields(answers).items() if value is not None

@@ -28,7 +28,7 @@ Setting = Mapping[str, float]
 
 
 def find_counterfactuals(
-    release: Release, inputs: Inputs, said: Estimate, pattern: str = NOTHING
+    release: Release, inputs: Inputs, estimate: Estimate, pattern: str = NOTHING
 ) -> list[CounterfactualPart]:
     """Return up to two ways to a lower estimate, the smallest change first.
 
@@ -36,11 +36,11 @@ def find_counterfactuals(
     """
     manifest = release.manifest
     levers = list_known_levers(manifest, inputs)
-    if not levers or said.score <= manifest.score_map.scores[1]:
+    if not levers or estimate.score <= manifest.score_map.scores[1]:
         return []
-    found: list[CounterfactualPart] = []
+    counterfactuals: list[CounterfactualPart] = []
     best: Setting = {}
-    reached = said.probability
+    reached = estimate.probability
     for _ in range(2):
         settings = list(extend_setting(best, levers.values()))
         if not settings:
@@ -50,8 +50,8 @@ def find_counterfactuals(
         if reached - probabilities[chosen] < MIN_GAIN:
             break
         best, reached = settings[chosen], float(probabilities[chosen])
-        found.append(describe(manifest, inputs, levers, best, reached))
-    return found
+        counterfactuals.append(describe(manifest, inputs, levers, best, reached))
+    return counterfactuals
 
 
 def list_known_levers(manifest: ReleaseManifest, inputs: Inputs) -> dict[str, Lever]:
@@ -129,7 +129,10 @@ def describe(
         )
         for name, value in setting.items()
     ]
-    parts = [f"{one.label} {one.value:g} {one.unit} (not {one.instead_of:g})" for one in changes]
+    parts = [
+        f"{change.label} {change.value:g} {change.unit} (not {change.instead_of:g})"
+        for change in changes
+    ]
     return CounterfactualPart(
         changes=changes,
         probability=probability,

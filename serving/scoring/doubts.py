@@ -164,8 +164,8 @@ def _measure_confidence(head: Head, bounds: Bounds | None) -> float:
 def _list_doubts(
     manifest: ReleaseManifest, outputs: Outputs, missing: Collection[str]
 ) -> list[Doubt]:
-    found = [Doubt.NOTHING_KNOWN] if len(missing) == len(DATA_TYPES) else []
-    familiarity, said = manifest.familiarity, outputs.unfamiliarity
-    if familiarity is not None and said is not None and said > familiarity.above:
-        found.append(Doubt.UNFAMILIAR)
-    return found
+    doubts = [Doubt.NOTHING_KNOWN] if len(missing) == len(DATA_TYPES) else []
+    familiarity, unfamiliarity = manifest.familiarity, outputs.unfamiliarity
+    if familiarity is not None and unfamiliarity is not None and unfamiliarity > familiarity.above:
+        doubts.append(Doubt.UNFAMILIAR)
+    return doubts

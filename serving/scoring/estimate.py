@@ -112,8 +112,8 @@ def assemble_sequence(
 
 def list_missing_data(features: Sequence[FeatureDescription], vector: Vector) -> list[str]:
     """Return the data types without a single value among the models' inputs."""
-    known = ~np.isnan(vector[0])
-    present = {feature.data_type for feature, has in zip(features, known, strict=True) if has}
+    is_present = ~np.isnan(vector[0])
+    present = {feature.data_type for feature, has in zip(features, is_present, strict=True) if has}
     return [data_type for data_type in DATA_TYPES if data_type not in present]
 
 

@@ -86,7 +86,7 @@ class LinearTerms(BaseModel):
         columns = (self.fill, self.mean, self.scale, self.coefficients, self.missing_coefficients)
         if len({len(column) for column in columns}) != 1 or 0 in self.scale:
             raise ValueError("the terms must be of one length, no scale zero")
-        if any(one.column >= len(self.fill) or one.high <= one.low for one in self.ramps):
+        if any(ramp.column >= len(self.fill) or ramp.high <= ramp.low for ramp in self.ramps):
             raise ValueError("a ramp must name a column and run upwards")
         return self
 
@@ -101,11 +101,11 @@ class LinearExplainer:
         self._missing = np.array(terms.missing_coefficients)
         self._intercept = terms.intercept
         ramps = terms.ramps
-        self._ramp_columns = np.array([one.column for one in ramps], np.int64)
-        self._ramp_lows = np.array([one.low for one in ramps])
-        self._ramp_widths = np.array([one.high - one.low for one in ramps])
-        self._ramp_means = np.array([one.mean for one in ramps])
-        self._ramp_coefficients = np.array([one.coefficient for one in ramps])
+        self._ramp_columns = np.array([ramp.column for ramp in ramps], np.int64)
+        self._ramp_lows = np.array([ramp.low for ramp in ramps])
+        self._ramp_widths = np.array([ramp.high - ramp.low for ramp in ramps])
+        self._ramp_means = np.array([ramp.mean for ramp in ramps])
+        self._ramp_coefficients = np.array([ramp.coefficient for ramp in ramps])
 
     def explain(self, vector: Vector) -> Attribution:
         row = vector[0].astype(np.float64)
@@ -180,10 +180,10 @@ def _load_lightgbm() -> ctypes.CDLL:
     spec = importlib.util.find_spec("lightgbm")
     if spec is None or spec.origin is None:
         raise ExplainerError("lightgbm is not installed")
-    found = sorted(Path(spec.origin).parent.glob("lib/lib_lightgbm.*"))
-    if not found:
+    libraries = sorted(Path(spec.origin).parent.glob("lib/lib_lightgbm.*"))
+    if not libraries:
         raise ExplainerError("lightgbm is installed without its library")
-    library = ctypes.CDLL(str(found[0]))
+    library = ctypes.CDLL(str(libraries[0]))
     library.LGBM_GetLastError.restype = ctypes.c_char_p
     return library
 

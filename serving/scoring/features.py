@@ -52,14 +52,14 @@ class FeatureGateway:
         self._read_on()
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                found: Stored = await done
+                stored: Stored = await done
         except (FeatureStoreUnavailableError, TimeoutError) as error:
             log.warning("feature store unavailable", cause=type(error).__name__)
             self.is_away = True
             return None
         self.is_away = False
         # Others were read in the same breath; their rows are none of this caller's business.
-        return {one: found[one] for one in individuals}
+        return {individual: stored[individual] for individual in individuals}
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -77,24 +77,24 @@ class FeatureGateway:
 
     def _take_together(self) -> list[_Waiting]:
         """Take those who wait longest for the same views; who gave up waits no more."""
-        waiting = [one for one in self._gathered if not one.done.done()]
-        alike = [one for one in waiting if one.views == waiting[0].views][:MAX_TOGETHER]
+        waiting = [waiter for waiter in self._gathered if not waiter.done.done()]
+        alike = [waiter for waiter in waiting if waiter.views == waiting[0].views][:MAX_TOGETHER]
         taken = set(map(id, alike))
-        self._gathered = [one for one in waiting if id(one) not in taken]
+        self._gathered = [waiter for waiter in waiting if id(waiter) not in taken]
         return alike
 
     async def _read(self, together: list[_Waiting]) -> None:
         if not together:
             return
-        individuals = [one for waiting in together for one in waiting.individuals]
+        individuals = [individual for waiting in together for individual in waiting.individuals]
         future = self._pool.submit(self._reader.fetch, together[0].views, individuals)
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                found = await asyncio.wrap_future(future)
+                stored = await asyncio.wrap_future(future)
         except Exception as error:  # whatever it is, each of them is to hear of it
             _answer(together, error)
         else:
-            _answer(together, found)
+            _answer(together, stored)
 
 
 def _answer(together: list[_Waiting], result: Stored | Exception) -> None:

@@ -63,13 +63,13 @@ def run_graph(
 ) -> NDArray[np.float32]:
     """Return a finite output of a graph; raises ScoringFailedError."""
     try:
-        (found,) = session.run([output], dict(given))
+        (result,) = session.run([output], dict(given))
     except Exception as error:  # onnxruntime's own errors share no base class
         raise ScoringFailedError(f"{name} could not give its {output}") from error
-    if not np.isfinite(found).all():
+    if not np.isfinite(result).all():
         raise ScoringFailedError(f"{name} gave a {output} that is no number")
-    known: NDArray[np.float32] = found
-    return known
+    values: NDArray[np.float32] = result
+    return values
 
 
 @dataclass(frozen=True)

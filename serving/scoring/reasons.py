@@ -64,14 +64,14 @@ def explain(
 ) -> list[ReasonPart]:
     """Return the strongest reasons, up to MAX_RAISING and MAX_LOWERING, strongest first."""
     values = vector[0]
-    found = []
+    reasons = []
     for subject in list_subjects(features):
-        known = [column for column in subject.columns if not np.isnan(values[column])]
-        effect = float(attribution.contributions[known].sum()) if known else 0.0
+        present = [column for column in subject.columns if not np.isnan(values[column])]
+        effect = float(attribution.contributions[present].sum()) if present else 0.0
         if abs(effect) >= MIN_EFFECT and not reassures_falsely(subject, features, values, effect):
-            shown = known[0]
-            found.append(describe_reason(features[shown], float(values[shown]), effect))
-    ranked = sorted(found, key=lambda reason: -abs(reason.effect))
+            shown = present[0]
+            reasons.append(describe_reason(features[shown], float(values[shown]), effect))
+    ranked = sorted(reasons, key=lambda reason: -abs(reason.effect))
     raising = [reason for reason in ranked if reason.direction == "raises"][:MAX_RAISING]
     lowering = [reason for reason in ranked if reason.direction == "lowers"][:MAX_LOWERING]
     return sorted([*raising, *lowering], key=lambda reason: -abs(reason.effect))
@@ -112,8 +112,8 @@ def reassures_falsely(
     if effect > 0 or subject.name not in INSTRUMENTS:
         return False
     total, level = f"{subject.name}_total", INSTRUMENTS[subject.name][1]
-    known = [float(values[n]) for n in subject.columns if features[n].name == total]
-    return not known or not known[0] < level
+    totals = [float(values[n]) for n in subject.columns if features[n].name == total]
+    return not totals or not totals[0] < level
 
 
 def describe_reason(feature: FeatureDescription, value: float, effect: float) -> ReasonPart:

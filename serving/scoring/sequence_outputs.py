@@ -27,11 +27,11 @@ def find_stored_outputs(
     """Return the outputs that stand for exactly these weeks and these versions, by member."""
     if weeks is None:
         return {}
-    found = {}
+    outputs = {}
     for name, member in release.members.items():
         key, output = row.values.get(f"{name}_key"), row.values.get(f"{name}_output")
         if key is None or output is None or member.pin.input != "sequence":
             continue
         if key == make_output_key(member.pin.version, weeks):
-            found[name] = float(output)
-    return found
+            outputs[name] = float(output)
+    return outputs

@@ -40,10 +40,10 @@ def add_least_total(values: Mapping[str, float]) -> Mapping[str, float]:
     The total is at least that: an item that is missing counts as no good news.
     """
     items = [value for name, value in values.items() if name.startswith("phq9_item_")]
-    known = [value for value in items if not math.isnan(value)]
-    if not known or not math.isnan(values.get("phq9_total", math.nan)):
+    answered = [value for value in items if not math.isnan(value)]
+    if not answered or not math.isnan(values.get("phq9_total", math.nan)):
         return values
-    return {**values, "phq9_total": float(sum(known))}
+    return {**values, "phq9_total": float(sum(answered))}
 
 
 def was_sent(rule: SeverityRule, answers: Answers) -> bool:

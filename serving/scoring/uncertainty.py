@@ -65,9 +65,9 @@ def sort_refits(
     """
     log_odds: RefitLogOdds = np.full((1, interval.refits), head.stacker.intercept)
     for name, coefficient in head.stacker.coefficients.items():
-        said = refits.get(name)
-        if said is None:
-            said = to_log_odds(np.asarray(member_probabilities[name], np.float64))[:, None]
-        log_odds = log_odds + coefficient * said
+        refitted = refits.get(name)
+        if refitted is None:
+            refitted = to_log_odds(np.asarray(member_probabilities[name], np.float64))[:, None]
+        log_odds = log_odds + coefficient * refitted
     calibrated = calibrate(head.find_calibration(pattern), to_probability(log_odds))
     return np.sort(calibrated, axis=1)

@@ -201,18 +201,18 @@ def summarise(findings: RuleFindings, band: Band, estimate: Estimate | None) -> 
         return f"{named}: {shorten(findings.severity[0].text)}"
     if estimate is None:
         return f"{named}: no model was available; rules alone decided."
-    found = estimate.interval
-    interval = f" ({found.low:.0%}-{found.high:.0%})" if found else ""
+    bounds = estimate.interval
+    interval = f" ({bounds.low:.0%}-{bounds.high:.0%})" if bounds else ""
     chance = f"{estimate.probability:.0%}{interval}"
     return f"{named}: {chance} chance of an adverse course within {HORIZON_DAYS} days."
 
 
 def summarise_crisis(crisis: CrisisFinding) -> str:
     item = "PHQ-9 item 9 (thoughts of death or self-harm)"
-    found = "is above 0" if crisis.signal is SelfHarmSignal.PRESENT else "is unreadable"
+    state = "is above 0" if crisis.signal is SelfHarmSignal.PRESENT else "is unreadable"
     if crisis.is_stored:
-        return f"Review now: {item} {found} in a questionnaire of the last 14 days."
-    return f"Review now: {item} {found}."
+        return f"Review now: {item} {state} in a questionnaire of the last 14 days."
+    return f"Review now: {item} {state}."
 
 
 def shorten(text: str, longest: int = 100) -> str:
@@ -248,30 +248,30 @@ def describe_outcomes(assessment: Assessment | None) -> list[OutcomePart]:
     """Return the probability of each outcome with its own words, that of the score first."""
     if assessment is None:
         return []
-    said, manifest = assessment.estimate, assessment.release.manifest
+    estimate, manifest = assessment.estimate, assessment.release.manifest
     first = OutcomePart(
         outcome=manifest.outcome,
-        probability=said.probability,
-        interval=make_interval_part(said.interval, manifest.priority),
-        text=f"{said.probability:.0%} chance of {find_outcome(manifest.outcome).text}",
+        probability=estimate.probability,
+        interval=make_interval_part(estimate.interval, manifest.priority),
+        text=f"{estimate.probability:.0%} chance of {find_outcome(manifest.outcome).text}",
     )
-    if said.worsening is None or manifest.worsening is None:
+    if estimate.worsening is None or manifest.worsening is None:
         return [first]
     beside = OutcomePart(
-        outcome=said.worsening.outcome,
-        probability=said.worsening.probability,
-        interval=make_interval_part(said.worsening.interval, manifest.worsening),
-        text=describe_worsening(said.worsening),
+        outcome=estimate.worsening.outcome,
+        probability=estimate.worsening.probability,
+        interval=make_interval_part(estimate.worsening.interval, manifest.worsening),
+        text=describe_worsening(estimate.worsening),
     )
     return [first, beside]
 
 
-def describe_worsening(said: WorseningEstimate) -> str:
+def describe_worsening(worsening: WorseningEstimate) -> str:
     """Return the sentence of the second outcome; for the severely ill, severity is the message."""
-    chance = "" if said.probability is None else f"{said.probability:.0%} chance of "
-    if not said.is_severe:
+    chance = "" if worsening.probability is None else f"{worsening.probability:.0%} chance of "
+    if not worsening.is_severe:
         return f"{chance}{WORSENING.text}"
-    if said.probability is None:
+    if worsening.probability is None:
         return "PHQ-9 is severe: severity itself is the message; no further rise is estimated"
     return f"{chance}{WORSENING.text}; PHQ-9 is severe: severity itself is the message"
 

@@ -62,14 +62,14 @@ def claim_key(
         values = names | {"body_hash": body_hash, "patience": patience}
         if connection.execute(_CLAIM, values).first() is not None:
             return None
-        known = connection.execute(_FIND, names).first()
-    if known is None:
+        claim = connection.execute(_FIND, names).first()
+    if claim is None:
         raise RequestInFlightError("the first request with this key has just failed; send it again")
-    if known.body_hash != body_hash:
+    if claim.body_hash != body_hash:
         raise IdempotencyMismatchError("this idempotency key was used for another request")
-    if known.answer is None:
+    if claim.answer is None:
         raise RequestInFlightError("the first request with this key is still being answered")
-    answer: dict[str, Any] = known.answer
+    answer: dict[str, Any] = claim.answer
     return answer
 
 

@@ -141,7 +141,7 @@ class Lane:
             try:
                 self._write_in_time(batch)
             except Exception as error:  # without this thread no screening is recorded
-                _fail([one for one in batch if not one.done.done()], error)
+                _fail([waiter for waiter in batch if not waiter.done.done()], error)
 
     def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
         batch = [first]
@@ -157,9 +157,9 @@ class Lane:
 
     def _write_in_time(self, batch: Sequence[_Waiting]) -> None:
         # From here on a future can no longer be cancelled: its rows are about to be written.
-        wanted = [one for one in batch if one.done.set_running_or_notify_cancel()]
+        wanted = [waiter for waiter in batch if waiter.done.set_running_or_notify_cancel()]
         now = time.monotonic()
-        in_time = [one for one in wanted if one.record.deadline > now]
+        in_time = [waiter for waiter in wanted if waiter.record.deadline > now]
         for late in wanted:
             if late.record.deadline <= now:
                 late.done.set_exception(
@@ -170,7 +170,7 @@ class Lane:
 
     def _write_together(self, batch: Sequence[_Waiting]) -> None:
         try:
-            trends = write_records(self._engine, [one.record for one in batch])
+            trends = write_records(self._engine, [waiter.record for waiter in batch])
         except OUTAGES as error:
             _fail(batch, error)
         except Exception as error:  # the thread must outlive any surprise
@@ -179,17 +179,17 @@ class Lane:
                 _fail(batch, ErasedMeanwhileError() if erased else error)
                 return
             # An error in one screening is not the others': each is written on its own.
-            for one in batch:
-                self._write_together([one])
+            for waiter in batch:
+                self._write_together([waiter])
         else:
-            for one, trend in zip(batch, trends, strict=True):
-                one.done.set_result(trend)
+            for waiter, trend in zip(batch, trends, strict=True):
+                waiter.done.set_result(trend)
 
 
 def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
     log.error("screenings not recorded", count=len(batch), cause=type(error).__name__)
-    for one in batch:
-        one.done.set_exception(error)
+    for waiter in batch:
+        waiter.done.set_exception(error)
 
 
 def write_records(engine: Engine, records: Sequence[Record]) -> list[list[PastPrediction]]:
@@ -200,19 +200,19 @@ def write_records(engine: Engine, records: Sequence[Record]) -> list[list[PastPr
     """
     arguments = (
         _dump([record.prediction for record in records]),
-        _dump([one.review_item for one in records if one.review_item is not None]),
+        _dump([record.review_item for record in records if record.review_item is not None]),
         _dump([record.audit_row for record in records]),
-        _dump([one.idempotency for one in records if one.idempotency is not None]),
+        _dump([record.idempotency for record in records if record.idempotency is not None]),
         [record.prediction["anonymized_id"] for record in records],
     )
     try:
-        found = _execute(engine, arguments)
+        points = _execute(engine, arguments)
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
-        found = _execute_again(engine, arguments)
+        points = _execute_again(engine, arguments)
     trends: list[list[PastPrediction]] = [[] for _ in records]
-    for position, *point in found:
+    for position, *point in points:
         trends[position - 1].append(PastPrediction(*point))
     return trends
 

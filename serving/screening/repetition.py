@@ -26,16 +26,18 @@ async def screen_once(
     secret = dependencies.settings.anonymization_salt.get_secret_value()
     user, key = caller.principal.user_id, hash_key(caller.idempotency_key, secret)
     caller = replace(caller, idempotency_key=key)
-    said = body.model_dump_json(exclude={"patient_id", "anonymized_id"})
-    digest = hash_body(anonymized_id, said)
+    content = body.model_dump_json(exclude={"patient_id", "anonymized_id"})
+    digest = hash_body(anonymized_id, content)
     patience = timedelta(seconds=2 * dependencies.settings.screening_timeout)
     try:
-        known = await run_in_threadpool(claim_key, dependencies.engine, user, key, digest, patience)
+        answer = await run_in_threadpool(
+            claim_key, dependencies.engine, user, key, digest, patience
+        )
     except ProblemError as error:
         error.shows_guidance = find_sent_crisis(make_answers(body)).forces_top_band
         raise
-    if known is not None:
-        return await replay(ScreeningAnswer.model_validate(known), body, caller, dependencies)
+    if answer is not None:
+        return await replay(ScreeningAnswer.model_validate(answer), body, caller, dependencies)
     try:
         return await screen(body, anonymized_id, caller, dependencies)
     except DeadlineExceededError:

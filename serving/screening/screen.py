@@ -125,12 +125,12 @@ async def require_consent(
     Consent is checked now, not at the index time: a withdrawal binds for what was answered before.
     """
     CONSENT_VERIFICATIONS.inc()
-    known = dependencies.consents.get_known(anonymized_id)
-    consented = find_consented(known or (), dependencies)
+    consents = dependencies.consents.get_known(anonymized_id)
+    consented = find_consented(consents or (), dependencies)
     if not suffices(consented, request):
         # A refusal never rests on the cache: the consent may be a moment old.
-        known = await run_in_threadpool(read_consents, dependencies, anonymized_id)
-        consented = find_consented(known, dependencies)
+        consents = await run_in_threadpool(read_consents, dependencies, anonymized_id)
+        consented = find_consented(consents, dependencies)
     if suffices(consented, request):
         return consented
     raise make_consent_error(
@@ -151,9 +151,9 @@ def make_consent_error(what: str, principal: Actor, anonymized_id: str) -> Conse
 
 
 def find_consented(
-    known: tuple[KnownConsent, ...], dependencies: ScreeningDependencies
+    consents: tuple[KnownConsent, ...], dependencies: ScreeningDependencies
 ) -> frozenset[str]:
-    return combine_consents(known, SCREENING, dependencies.consents.now())
+    return combine_consents(consents, SCREENING, dependencies.consents.now())
 
 
 def suffices(consented: frozenset[str], request: ScreeningRequest) -> bool:
@@ -214,7 +214,7 @@ def assess_case(
     release, assessment = assess_or_leave_to_rules(
         [attempt.release for attempt in attempts], case, findings, options
     )
-    answering = next((one for one in attempts if one.release is release), choice)
+    answering = next((attempt for attempt in attempts if attempt.release is release), choice)
     return AssessedCase(case, findings, answering, assessment)
 
 
@@ -292,4 +292,6 @@ async def record_answer(
         past = await asyncio.wrap_future(dependencies.recorder.submit(record))
     except ErasedMeanwhileError:
         raise make_consent_error("any data type", caller.principal, answer.anonymized_id) from None
-    return answer.model_copy(update={"trend": [TrendPart.model_validate(one) for one in past]})
+    return answer.model_copy(
+        update={"trend": [TrendPart.model_validate(prediction) for prediction in past]}
+    )

@@ -83,11 +83,11 @@ def describe_shadow(
         "error": None,
     }
     try:
-        said = estimate_alone(release, case)
+        estimate = estimate_alone(release, case)
     except ScoringFailedError as error:
         return row | {"error": error.kind}
     return row | {
-        "risk_score": said.score,
-        "probability": said.probability,
-        "needs_review": wants_review(said, thresholds),
+        "risk_score": estimate.score,
+        "probability": estimate.probability,
+        "needs_review": wants_review(estimate, thresholds),
     }

@@ -155,7 +155,7 @@ def _follow_pages(access: Access, manifest: dict[str, Any]) -> list[dict[str, An
 
 def _find_next(manifest: dict[str, Any]) -> str | None:
     links = manifest.get("link") or []
-    return next((str(one["url"]) for one in links if one.get("relation") == "next"), None)
+    return next((str(link["url"]) for link in links if link.get("relation") == "next"), None)
 
 
 def _download_all(

@@ -45,8 +45,8 @@ def read_apple(
 
 def _name_kind(record: dict[str, str]) -> str:
     kind = record.get("type", "")
-    known = kind if kind.isascii() and kind.isalnum() and len(kind) < 80 else "unknown"
-    return f"Apple Health {known.removeprefix('HKQuantityTypeIdentifier')}"
+    safe_kind = kind if kind.isascii() and kind.isalnum() and len(kind) < 80 else "unknown"
+    return f"Apple Health {safe_kind.removeprefix('HKQuantityTypeIdentifier')}"
 
 
 def _read_record(record: dict[str, str], person: str, number: int) -> Reading | None:

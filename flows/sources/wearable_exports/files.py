@@ -84,12 +84,12 @@ def _read_json(file: SourceFile, person: str, key: PersonKey) -> Batch:
             raise UnreadableFileError(f"{file.label}: is not complete JSON in UTF-8") from None
     name = posixpath.basename(file.url)
     records = document.get("data", []) if isinstance(document, dict) else document
-    records = [one if isinstance(one, dict) else {} for one in _as_list(records)]
+    records = [record if isinstance(record, dict) else {} for record in _as_list(records)]
     minutes = FITBIT_MINUTES.fullmatch(name)
     if minutes:
         return _sum_minutes(records, minutes[1], person, key)
     if FITBIT_RESTING.fullmatch(name):
-        records = [_flatten_resting(one) for one in records]
+        records = [_flatten_resting(record) for record in records]
     return _gather(records, person, key)
 
 

@@ -26,8 +26,8 @@ def add(*names: str, factor: float = 1.0) -> Measure:
     """Return a measure that adds fields up; those that are missing count for nothing."""
 
     def measure(record: Record) -> float | None:
-        known = [_number(record.get(name)) for name in names]
-        given = [value for value in known if value is not None]
+        numbers = [_number(record.get(name)) for name in names]
+        given = [value for value in numbers if value is not None]
         return sum(given) * factor if given else None
 
     return measure

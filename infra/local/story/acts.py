@@ -63,15 +63,15 @@ def make_first_release(stage: Stage, folder: Path) -> Population:
 
 
 def find_newest(stage: Stage) -> int:
-    found = stage.registry.client.search_model_versions("name='mhras-risk'")
-    return max(int(one.version) for one in found)
+    model_versions = stage.registry.client.search_model_versions("name='mhras-risk'")
+    return max(int(model_version.version) for model_version in model_versions)
 
 
 def override_failing_gates(stage: Stage, version: int) -> None:
     """Leave out by name what so small a cohort fails by chance; the ledger keeps it."""
-    known = find_version(stage.registry, version)
-    assert known is not None
-    metrics = read_metrics(stage.registry, known)
+    model_version = find_version(stage.registry, version)
+    assert model_version is not None
+    metrics = read_metrics(stage.registry, model_version)
     for gate in list_gates(stage.registry, version):
         failures, _ = apply_overrides([gate], metrics, find_overrides(stage.registry, version))
         if failures:
@@ -106,13 +106,13 @@ def let_drift_be_found(stage: Stage) -> int:
     """Two reports breach; the second one's event trains a challenger. Return its version."""
     before = find_newest(stage)
     for number, acts in ((1, False), (2, True)):
-        known = {run["id"] for run in list_retrainings(stage)}
+        known_runs = {run["id"] for run in list_retrainings(stage)}
         stage.run("drift/drift")
         score, threshold = read_newest_report(stage)
         stage.check(
             score >= threshold, f"report {number}: drift score {score:.2f}, {threshold:g} acts"
         )
-        run_id = wait_for_retraining(stage, known)
+        run_id = wait_for_retraining(stage, known_runs)
         stage.watch(run_id, "retraining, started by the automation on drift.detected")
         trained = find_newest(stage) > before
         words = "trains a challenger" if acts else "trains nothing: two of five reports must breach"
@@ -129,14 +129,14 @@ def read_newest_report(stage: Stage) -> tuple[float, float]:
 
 def list_retrainings(stage: Stage) -> list[dict[str, Any]]:
     query = {"deployments": {"name": {"any_": ["retraining"]}}}
-    found: list[dict[str, Any]] = stage.ask("POST", "flow_runs/filter", query)
-    return [run for run in found if not run["auto_scheduled"]]
+    runs: list[dict[str, Any]] = stage.ask("POST", "flow_runs/filter", query)
+    return [run for run in runs if not run["auto_scheduled"]]
 
 
-def wait_for_retraining(stage: Stage, known: set[str]) -> str:
+def wait_for_retraining(stage: Stage, known_runs: set[str]) -> str:
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
-        fresh = [run["id"] for run in list_retrainings(stage) if run["id"] not in known]
+        fresh = [run["id"] for run in list_retrainings(stage) if run["id"] not in known_runs]
         if fresh:
             return str(fresh[0])
         time.sleep(1)
@@ -145,13 +145,13 @@ def wait_for_retraining(stage: Stage, known: set[str]) -> str:
 
 def show_challenger(stage: Stage, version: int) -> None:
     """The challenger was compared with Production, is in Staging, and shadows it."""
-    known = find_version(stage.registry, version)
-    assert known is not None
-    metrics = read_metrics(stage.registry, known)
+    model_version = find_version(stage.registry, version)
+    assert model_version is not None
+    metrics = read_metrics(stage.registry, model_version)
     low = metrics["auroc_vs_production_low"]
     gain = metrics["auroc_vs_production"]
     stage.check(
-        known.current_stage == "Staging",
+        model_version.current_stage == "Staging",
         f"release {version} is in Staging: AUROC {gain:+.3f} beside Production on the same "
         f"held-out people (at least {low:+.3f})",
     )
@@ -165,8 +165,8 @@ def show_challenger(stage: Stage, version: int) -> None:
 
 
 def was_emitted(stage: Stage, event: str) -> bool:
-    found = stage.ask("POST", "events/filter", {"filter": {"event": {"name": [event]}}})
-    return bool(found["events"])
+    answer = stage.ask("POST", "events/filter", {"filter": {"event": {"name": [event]}}})
+    return bool(answer["events"])
 
 
 def roll_out(stage: Stage, version: int, newcomers: Population) -> None:

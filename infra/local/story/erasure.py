@@ -39,9 +39,9 @@ def erase_somebody(stage: Stage, population: Population, versions: list[int]) ->
     forged = receipt | {"requested_by": "somebody else"}
     stage.check(not KeyRing([answer["public_key"]]).holds(forged), "a changed receipt's does not")
     for version in versions:
-        known = find_version(stage.registry, version)
-        assert known is not None
-        marked = known.tags.get(ERASED_SINCE_TAG)
+        model_version = find_version(stage.registry, version)
+        assert model_version is not None
+        marked = model_version.tags.get(ERASED_SINCE_TAG)
         stage.check(marked == "1", f"release {version} is marked: one it had seen is erased")
         stage.show(f"release {version} in MLflow", stage.link_release(version))
 
@@ -66,8 +66,8 @@ def request_erasure(stage: Stage, person: str) -> dict[str, Any]:
     )
     if answer.is_error:
         raise StoryFailedError(f"the erasure was not accepted: {answer.text}")
-    found: dict[str, Any] = answer.json()
-    return found
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 def count_everywhere(stage: Stage, person: str) -> dict[str, int]:
@@ -111,7 +111,7 @@ def count_lake(stage: Stage, person: str) -> dict[str, int]:
 def count_features(person: str) -> int:
     tables = [pl.scan_delta(locate_feature_table(view.name)) for view in TABLED_VIEWS]
     mine = [table.filter(pl.col(JOIN_KEY) == person).select(pl.len()) for table in tables]
-    return sum(int(one.collect().item()) for one in mine)
+    return sum(int(query.collect().item()) for query in mine)
 
 
 def count_online(person: str) -> int:

@@ -51,7 +51,7 @@ def write_people(folder: Path, people: int, seed: int, begin: int, more_severe: 
 def find_population(stage: Stage, identifiers: set[str]) -> Population:
     """Return those who may be screened on their answers, with their last complete PHQ-9."""
     salt, lake = stage.stack.environment["ANONYMIZATION_SALT"], stage.stack.environment["LAKE_URL"]
-    pseudonyms = {pseudonymise(one, salt) for one in identifiers}
+    pseudonyms = {pseudonymise(identifier, salt) for identifier in identifiers}
     consented = read_consented_types(stage.engine, purposes=[SCREENING])
     items = list(ITEM_COLUMNS[: PHQ9.item_count])
     last = (
@@ -81,10 +81,10 @@ def screen(
     chosen = population.choose(count, seed)
     items = [
         {
-            "anonymized_id": one,
-            "survey_data": {"phq9": BROKEN_ANSWERS if broken else population.answers[one]},
+            "anonymized_id": person,
+            "survey_data": {"phq9": BROKEN_ANSWERS if broken else population.answers[person]},
         }
-        for one in chosen
+        for person in chosen
     ]
     for number, begin in enumerate(range(0, len(items), BATCH)):
         _post(stage, items[begin : begin + BATCH], clinician=f"clinician-{number}")
