@@ -27,8 +27,9 @@ def read_answer(instrument: Instrument, number: int, node: Resource) -> Points:
     """Return an answer in points, None when the item was not answered.
 
     Read are numbers, ordinal weights of the answer or its coding, LOINC answers and the
-    instrument's English labels. Whether a number is in range is for the checks that all rows
-    meet. Rejects an answer that is none of these and codings that differ.
+    instrument's English labels. Whether a number is in range is for the checks that all rows meet.
+    Rejects an answer that is none of these and codings that differ. Raises RejectedResourceError
+    for either.
     """
     points = {value for value in _list_points(instrument, node) if value is not None}
     if len(points) > 1:

@@ -70,7 +70,11 @@ class _Answered:
 
 
 def map_questionnaire_response(resource: Resource, context: Context) -> list[Resource]:
-    """Return a survey row per instrument answered in a QuestionnaireResponse."""
+    """Return a survey row per instrument answered in a QuestionnaireResponse.
+
+    Raises IgnoredResourceError where it holds no item of an instrument, and RejectedResourceError
+    where it names one that cannot be read.
+    """
     refuse_status(resource, *COMPLETE_STATUSES)
     families = _collect_answers(resource, _find_form(resource, context))
     if not families:

@@ -130,7 +130,10 @@ class Context:
 
 
 def find_person(resource: Resource, context: Context, element: str = "subject") -> str:
-    """Return the Patient.id that a resource is about, or reject it."""
+    """Return the Patient.id that a resource is about, or reject it.
+
+    Raises RejectedResourceError.
+    """
     subject = as_object(resource.get(element) or resource.get("patient"))
     reference = subject.get("reference")
     if not isinstance(reference, str) or not reference:
@@ -201,7 +204,10 @@ def choose_first(*values: Any) -> str | None:
 
 
 def require_date(element: str, *values: Any) -> str:
-    """Return the first value precise to the day, or reject the resource."""
+    """Return the first value precise to the day, or reject the resource.
+
+    Raises RejectedResourceError.
+    """
     value = choose_first(*values)
     if value is None:
         raise RejectedResourceError(f"{element}: is missing or not precise to the day")
@@ -209,7 +215,10 @@ def require_date(element: str, *values: Any) -> str:
 
 
 def read_quantity(quantity: Any, factors: dict[str, float]) -> float:
-    """Return a Quantity in the unit for which `factors` has 1, or reject the resource."""
+    """Return a Quantity in the unit for which `factors` has 1, or reject the resource.
+
+    Raises RejectedResourceError.
+    """
     content = as_object(quantity)
     value = content.get("value")
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -248,7 +257,10 @@ def as_list(value: Any) -> list[Any]:
 
 
 def refuse_status(resource: Resource, *allowed: str) -> None:
-    """Ignore a resource whose status marks it as not, or not yet, a fact."""
+    """Ignore a resource whose status marks it as not, or not yet, a fact.
+
+    Raises IgnoredResourceError.
+    """
     status = read_word(resource.get("status"))
     if status not in allowed:
         # A status that FHIR does not define may be any text, even a name.

@@ -110,7 +110,10 @@ class Instrument:
         return sum(given) if len(given) == self.item_count else None
 
     def severity(self, total: int) -> str:
-        """Return the published severity level of a total score."""
+        """Return the published severity level of a total score.
+
+        Raises ImpossibleAnswerError for a total that cannot be reached.
+        """
         if not 0 <= total <= self.max_total:
             raise ImpossibleAnswerError(
                 f"{self.name} total is {total}, allowed are 0 to {self.max_total}"

@@ -17,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from feature_repo.online_store import FeatureStoreUnavailableError, read_store_configuration
+from feature_repo.postgres_deadlines import bind_limit
 from feature_repo.postgres_sessions import PreparedStatement, Rows, begin_sessions_with
 from feature_repo.stored_views import JOIN_KEY, StoredRow, StoredView
 
@@ -223,6 +224,7 @@ def _connect(deadline_seconds: float) -> Engine:
         connect_args={
             "connect_timeout": max(2, int(deadline_seconds)),
             "tcp_user_timeout": int(deadline_seconds * 1000),
+            "connection_factory": bind_limit(deadline_seconds),
         },
         hide_parameters=True,
     )

@@ -23,26 +23,29 @@ class WeakSaltError(ValueError):
     """The salt is shorter than 256 bit."""
 
 
-def normalise_identifier(person_id: str) -> str:
+def normalise_identifier(person_id: str, *, folds_case: bool = False) -> str:
     """Return an identifier in NFKC, without format characters and surrounding white space.
 
-    NFKC writes full-width digits as plain ones. Upper and lower case stay apart: in some
-    organisations they are two people.
+    NFKC writes full-width digits as plain ones. Upper and lower case stay apart unless
+    `folds_case`: in some organisations they are two people.
     """
-    if person_id.isascii():
-        return person_id.strip()
-    seen = "".join(char for char in person_id if unicodedata.category(char) != "Cf")
-    return unicodedata.normalize("NFKC", seen).strip()
+    if not person_id.isascii():
+        seen = "".join(char for char in person_id if unicodedata.category(char) != "Cf")
+        person_id = unicodedata.normalize("NFKC", seen)
+    if folds_case:
+        person_id = unicodedata.normalize("NFKC", person_id.casefold())
+    return person_id.strip()
 
 
-def pseudonymise(person_id: str, salt: str) -> str:
+def pseudonymise(person_id: str, salt: str, *, folds_case: bool = False) -> str:
     """Return the pseudonym of `person_id`: 32 lower-case hex characters.
 
     Surrounding white space, characters that are not seen (a byte order mark, a zero-width
     space), their width and the way in which accents are composed do not count as part of an
-    identifier, so that one person does not become two by how a file was made.
+    identifier, so that one person does not become two by how a file was made. With `folds_case`
+    neither does the difference of upper and lower case. Raises ValueError where nothing is left.
     """
-    identifier = normalise_identifier(person_id)
+    identifier = normalise_identifier(person_id, folds_case=folds_case)
     if not identifier:
         raise ValueError("person_id is empty")
     digest = hmac.digest(_key(salt), b"mhras:individual:" + identifier.encode(), "sha256")

@@ -161,8 +161,8 @@ def fill_drift(day: date) -> int | None:
         fill_window(Window(version, end - timedelta(days=WINDOW_DAYS), end, dataset), summary)
         for dataset in DATASETS
     ]
-    drift = [one for one in screened if one is not None]
-    return sum(drift) if drift else None
+    counts = [count for count in screened if count is not None]
+    return sum(counts) if counts else None
 
 
 def fill_window(window: Window, summary: DriftReference) -> int | None:
@@ -170,6 +170,6 @@ def fill_window(window: Window, summary: DriftReference) -> int | None:
     if (examined := examine(window, summary)) is None:
         return None
     threshold = get_settings().drift_threshold
-    run_id = log_report(window, examined.sample, examined.found, threshold)
-    store_summary(make_summary(window, examined.sample, examined.found, threshold, run_id))
+    run_id = log_report(window, examined.sample, examined.drift, threshold)
+    store_summary(make_summary(window, examined.sample, examined.drift, threshold, run_id))
     return examined.sample.screened

@@ -40,9 +40,10 @@ def simulate_cohort(
 ) -> Iterator[dict[str, pl.DataFrame]]:
     """Yield the tables of the input contract, one block of individuals at a time.
 
-    `until` is the last simulated day. The same arguments give the same rows. Other individuals
-    come from another number to `begin` at (a multiple of BLOCK_SIZE); `more_severe` shifts them,
-    in units of logits, of which the trait has a standard deviation of 0.85.
+    `until` is the last simulated day. The same arguments give the same rows. Other individuals come
+    from another number to `begin` at (a multiple of BLOCK_SIZE); `more_severe` shifts them, in
+    units of logits, of which the trait has a standard deviation of 0.85. Raises ValueError for a
+    `begin` inside a block.
     """
     if begin % BLOCK_SIZE:
         raise ValueError(f"a cohort begins at a multiple of {BLOCK_SIZE}, not at {begin}")

@@ -53,8 +53,8 @@ def compare_release(version: int) -> Comparison | None:
 def compare_with_production(training_set: TrainingSet, version: int) -> Comparison | None:
     """Compare a registered release with Production on the held-out rows and log what is found.
 
-    A Production release that cannot score these rows leaves the comparison missing: the gates
-    fail then, and a person has to look.
+    A Production release that cannot score these rows leaves the comparison missing: the gates fail
+    then, and a person has to look. Raises UnknownReleaseError for a version that is not registered.
     """
     engine = create_database_engine(get_settings().database_url.get_secret_value())
     try:

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from feature_repo.individual import JOIN_KEY
-from flows.evaluation.drift_report import Found, Window, log_files, make_summary
+from flows.evaluation.drift_report import MeasuredDrift, Window, log_files, make_summary
 from flows.evaluation.outcome_drift import (
     Mix,
     measure_groups,
@@ -73,21 +73,23 @@ def watch_drift(window_days: int = WINDOW_DAYS) -> float | None:
     windows = [
         Window(version, end - timedelta(days=window_days), end, dataset) for dataset in DATASETS
     ]
-    examined = [one for window in windows if (one := examine(window, summary)) is not None]
-    run_ids = [report_drift(one, settings.drift_threshold) for one in examined]
+    examined = [
+        comparison for window in windows if (comparison := examine(window, summary)) is not None
+    ]
+    run_ids = [report_drift(comparison, settings.drift_threshold) for comparison in examined]
     # Outcomes are of both kinds together: people are notified of them once.
-    if examined and examined[0].found.outcomes.has_drifted:
-        announce_degradation(examined[0].window, examined[0].found.outcomes, run_ids[0])
-    return max((one.found.result.drift_score for one in examined), default=None)
+    if examined and examined[0].drift.outcomes.has_drifted:
+        announce_degradation(examined[0].window, examined[0].drift.outcomes, run_ids[0])
+    return max((comparison.drift.result.drift_score for comparison in examined), default=None)
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A window, the screenings of it that were tested, and what was found."""
+    """A window, the screenings of it that were tested, and their drift."""
 
     window: Window
     sample: ScreenedSample
-    found: Found
+    drift: MeasuredDrift
 
 
 def examine(window: Window, reference: DriftReference) -> Examined | None:
@@ -98,7 +100,7 @@ def examine(window: Window, reference: DriftReference) -> Examined | None:
         return None
     judged = judge_outcomes(window, sample, reference.groups, get_settings().lake_url)
     result = compare(choose_part(reference, window), sample)
-    return Examined(window, sample, Found(result, *judged))
+    return Examined(window, sample, MeasuredDrift(result, *judged))
 
 
 def choose_part(reference: DriftReference, window: Window) -> DriftReference:
@@ -108,7 +110,7 @@ def choose_part(reference: DriftReference, window: Window) -> DriftReference:
 
 def report_drift(examined: Examined, threshold: float) -> str:
     """Store the report, then act on it: a notification must find its report; return its run."""
-    window, sample, drift = examined.window, examined.sample, examined.found
+    window, sample, drift = examined.window, examined.sample, examined.drift
     run_id = log_report(window, sample, drift, threshold)
     store_summary(make_summary(window, sample, drift, threshold, run_id))
     create_markdown_artifact(drift.describe(), key=f"drift-{window.dataset}")
@@ -178,7 +180,9 @@ def find_people(lake_url: str, individuals: set[str]) -> pl.DataFrame:
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
-def log_report(window: Window, sample: ScreenedSample, drift: Found, threshold: float) -> str:
+def log_report(
+    window: Window, sample: ScreenedSample, drift: MeasuredDrift, threshold: float
+) -> str:
     """Log metrics, Evidently's page and JSON, and the tables; return the run's id."""
     result = drift.result
     mlflow.set_tracking_uri(get_settings().mlflow_tracking_uri)
@@ -237,9 +241,9 @@ def announce_degradation(window: Window, outcomes: OutcomeDrift, run_id: str) ->
     notify(f"release {window.version} in use: {outcomes.describe()}; MLflow run {run_id}")
 
 
-def announce_drift(window: Window, found: Found, threshold: float, run_id: str) -> None:
+def announce_drift(window: Window, drift: MeasuredDrift, threshold: float, run_id: str) -> None:
     """Emit the event for automations, and notify people."""
-    alarms, score = found.list_alarms(threshold), found.result.drift_score
+    alarms, score = drift.list_alarms(threshold), drift.result.drift_score
     emit_event(
         DRIFT_DETECTED,
         resource={

@@ -36,7 +36,7 @@ from flows.models.registered import RegisteredRelease, UnusableReleaseError, ope
 from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
-from flows.sources.locations import check_location
+from flows.sources.locations import DropLocation, check_location
 from flows.sources.pseudonymise import PersonKey
 from flows.validation import VALIDATED_TABLES, ValidationFailedError, validate_table
 from mlruns_config.external_validation import write_section
@@ -64,7 +64,7 @@ class ExternalReport:
 
 @flow(name="external-validation", timeout_seconds=6 * 3600, **NOTIFICATION_HOOKS)
 def validate_externally(
-    drop: str,
+    drop: DropLocation,
     release: int,
     source: str = "",
     simulated: bool = False,
@@ -136,8 +136,11 @@ def land_aside(
     drop: str, lake_url: str, aside: Engine, foreign_ids: bool, max_quarantined_share: float
 ) -> None:
     """Land and validate a drop as the ingestion and validation flows do, in another lake."""
-    salt = get_settings().anonymization_salt.get_secret_value()
-    key = PersonKey(f"{salt}{FOREIGN}" if foreign_ids else salt)
+    settings = get_settings()
+    salt = settings.anonymization_salt.get_secret_value()
+    key = PersonKey(
+        f"{salt}{FOREIGN}" if foreign_ids else salt, folds_case=settings.folds_case_of_ids
+    )
     report = ingest_files(prepare_run(drop, lake_url, key), aside)
     report.check()
     failures = report.list_failures(max_quarantined_share)

@@ -45,7 +45,7 @@ from flows.sources.contract import CONSENTS, EMR_EVENTS, PEOPLE, TABLES, Table
 from flows.sources.delimited import list_unknown_columns
 from flows.sources.drop import Drop, SourceFile, find_files
 from flows.sources.fhir_context import gather_context
-from flows.sources.locations import check_location, find_import_root, split_locations
+from flows.sources.locations import DropLocation, check_location, find_import_root, split_locations
 from flows.sources.pseudonymise import PersonKey
 from serving.settings import Settings, get_settings
 
@@ -69,7 +69,7 @@ PASSING_ERRORS = (OSError, DeltaError, OperationalError)
 
 @flow(name="ingestion", timeout_seconds=12 * 3600, **NOTIFICATION_HOOKS)
 def ingest(
-    drop: str,
+    drop: DropLocation,
     max_quarantined_share: float = MAX_QUARANTINED_SHARE,
     max_withheld_share: float = MAX_WITHHELD_SHARE,
 ) -> Any:
@@ -89,7 +89,9 @@ def ingest(
     settings = get_settings()
     check_location(drop, list_locations(settings))
     with open_database() as engine, run_alone("ingestion"):
-        key = PersonKey(settings.anonymization_salt.get_secret_value())
+        key = PersonKey(
+            settings.anonymization_salt.get_secret_value(), folds_case=settings.folds_case_of_ids
+        )
         report = ingest_files(prepare_run(drop, settings.lake_url, key), engine)
     return _conclude(report, max_quarantined_share, max_withheld_share)
 
@@ -102,15 +104,15 @@ def list_locations(settings: Settings) -> list[str]:
 
 def prepare_run(drop: str, lake_url: str, key: PersonKey) -> Run:
     """Return what every step of an ingestion into a lake needs; raises EmptyDropError."""
-    found = find_drop_files(drop)
+    contents = find_drop_files(drop)
     return Run(
         run_id=str(flow_run.get_id()),
         now=datetime.now(UTC),
         lake_url=lake_url,
         staging=open_staging(lake_url),
         key=key,
-        drop=found,
-        context=gather_context(found.fhir),
+        drop=contents,
+        context=gather_context(contents.fhir),
     )
 
 

@@ -86,7 +86,7 @@ def export_meds(target: str) -> ExportCounts:
 
 
 def prepare_target(target: str) -> Path:
-    """Return the folder, readable by this user alone."""
+    """Return the folder, readable by this user alone. Raises TargetNotEmptyError."""
     root = Path(target)
     if root.exists() and any(root.iterdir()):
         raise TargetNotEmptyError("the target folder is not empty")

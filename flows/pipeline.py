@@ -15,6 +15,7 @@ from flows.materialisation import materialise_features
 from flows.models.families import TABULAR_FAMILIES
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.sequence_scoring import score_sequences
+from flows.sources.locations import DropLocation
 from flows.training import TrainingReport, train
 from flows.validation import validate_lake
 from serving.settings import get_settings
@@ -22,7 +23,7 @@ from serving.settings import get_settings
 
 @flow(name="pipeline", timeout_seconds=36 * 3600, **NOTIFICATION_HOOKS)
 def run_pipeline(
-    drop: str | None = None,
+    drop: DropLocation | None = None,
     people: int = DEFAULT_PEOPLE,
     seed: int = 7,
     members: Sequence[str] = TABULAR_FAMILIES,

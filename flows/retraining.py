@@ -95,10 +95,10 @@ def judge_drift(reports: Sequence[DriftReport], production: int | None) -> str |
 def _judge_dataset(
     reports: Sequence[DriftReport], production: int | None, dataset: str
 ) -> str | None:
-    own = [one for one in reports if one.dataset == dataset]
+    own = [report for report in reports if report.dataset == dataset]
     breaches = [
-        one.release_version == production and bool(one.alarms)
-        for one in keep_apart_windows(own)[:REPORTS]
+        report.release_version == production and bool(report.alarms)
+        for report in keep_apart_windows(own)[:REPORTS]
     ]
     if not breaches or not breaches[0]:
         return CALM

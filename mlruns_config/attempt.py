@@ -40,8 +40,9 @@ class Attempt:
     def carry_out(self, change: Callable[[], None], note: str = "") -> None:
         """Make the change in MLflow and write its ledger row.
 
-        The row is written first and committed last: without a ledger that takes it nothing
-        moves, and a change that MLflow refuses leaves no row that says it happened.
+        The row is written first and committed last: without a ledger that takes it nothing moves,
+        and a change that MLflow refuses leaves no row that says it happened. Raises
+        PromotionFailedError.
         """
         try:
             with self.engine.begin() as connection:

@@ -75,7 +75,7 @@ class DriftResult:
     def alarms(self) -> list[str]:
         """Return the modalities, SCORE among them, of which a column has drifted."""
         tested = [*self.columns, *([] if self.score is None else [self.score])]
-        return sorted({one.modality for one in tested if one.drifted})
+        return sorted({column.modality for column in tested if column.drifted})
 
     @property
     def drift_score(self) -> float:

@@ -114,7 +114,10 @@ def make_reference(
 
 
 def draw(summary: ColumnSummary, rows: int) -> NDArray[np.float64]:
-    """Return a column of `rows` values distributed as in the summary, missing ones last."""
+    """Return a column of `rows` values distributed as in the summary, missing ones last.
+
+    Float64 [rows].
+    """
     drawn = np.full(rows, np.nan)
     known_rows = round(rows * (1 - summary.missing)) if summary.is_known else 0
     ranks = (np.arange(known_rows) + 0.5) / max(known_rows, 1)

@@ -10,6 +10,7 @@ import typer
 import uvicorn
 
 from monitoring.metrics import MULTIPROCESS_FOLDER
+from serving.http.listening import LastingProtocol, bind, serve_on
 from serving.http.rate_limit import SHARED_FILE
 from serving.settings import MissingSettingError, get_settings
 
@@ -24,7 +25,7 @@ def serve(
 ) -> None:
     """Answer screenings until SIGTERM or Ctrl-C, then finish what is under way."""
     try:
-        get_settings()
+        metrics_port = get_settings().metrics_port
     except MissingSettingError as error:
         sys.stderr.write(f"{error}\n")
         raise typer.Exit(2) from None
@@ -33,7 +34,7 @@ def serve(
             # Before a worker imports prometheus_client, which reads it once.
             os.environ.setdefault(MULTIPROCESS_FOLDER, folder)
             os.environ.setdefault(SHARED_FILE, make_file(Path(folder) / "rate-limit"))
-        run_server(host, port, workers)
+        run_server(host, port, workers, metrics_port)
 
 
 def make_file(path: Path) -> str:
@@ -41,12 +42,11 @@ def make_file(path: Path) -> str:
     return str(path)
 
 
-def run_server(host: str, port: int, workers: int) -> None:
-    uvicorn.run(
+def run_server(host: str, port: int, workers: int, metrics_port: int | None = None) -> None:
+    config = uvicorn.Config(
         "serving.app:start_worker",
         factory=True,
-        host=host,
-        port=port,
+        http=LastingProtocol,
         workers=workers,
         log_config=None,
         access_log=False,
@@ -55,6 +55,8 @@ def run_server(host: str, port: int, workers: int) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    ports = [port] if metrics_port is None else [port, metrics_port]
+    serve_on(config, [bind(host, listened) for listened in ports])
 
 
 if __name__ == "__main__":

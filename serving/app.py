@@ -13,7 +13,7 @@ from feature_repo.online import open_reader
 from feature_repo.online_store import OnlineReader
 from monitoring.logging import configure_logging
 from serving.accountability import Accountability
-from serving.console import assets, cases, persons, queue, reviewer, sign_in
+from serving.console import assets, cases, persons, queue, reviewer, sessions, sign_in
 from serving.console import consents as consent_pages
 from serving.console import models as model_pages
 from serving.console import screening as screening_form
@@ -28,6 +28,7 @@ from serving.http.middleware import RequestContext
 from serving.http.origins import CrossOrigin
 from serving.http.problems import PAGES, install_problem_handlers
 from serving.http.rate_limit import BURST, Allowance, open_rate_limiter
+from serving.http.separate_port import MetricsApart
 from serving.releases.lineage import ManifestReader
 from serving.releases.registry import Registry
 from serving.releases.signatures import make_release_keys
@@ -42,6 +43,7 @@ from serving.routes import (
     docs,
     drift,
     fhir,
+    fhir_records,
     health,
     individuals,
     metrics,
@@ -65,6 +67,9 @@ from serving.settings import Settings, get_settings
 
 #: Part of SCREENING_TIMEOUT that the feature store may use; the rest is for the record.
 FEATURE_SHARE = 0.4
+
+#: How long each of the two reads of a manifest may take: a passport without it is better than none.
+PASSPORT_SECONDS = 2.0
 
 #: A screening makes some thousand objects, nearly all gone with its answer: Python's default of
 #: 700 looks for cycles in the middle of each.
@@ -95,19 +100,25 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
     )
     origins = sorted({origin for client in clients for origin in client.origins})
     app.add_middleware(CrossOrigin, prefix=cds_services.router.prefix, origins=origins)
-    app.add_middleware(RequestContext, timeout_seconds=settings.request_timeout)
+    if settings.metrics_port is not None:
+        app.add_middleware(MetricsApart, port=settings.metrics_port)
+    app.add_middleware(
+        RequestContext,
+        timeout_seconds=settings.request_timeout,
+        screening_seconds=settings.screening_timeout,
+    )
     install_problem_handlers(
         app, {PAGES: render_problem, **dict.fromkeys(EHR_PREFIXES, render_outcome)}
     )
     for routes in (
         *(screening, predictions, crisis_overrides, reviews, consents, individuals),
         *(audit_trail, compliance, tokens, models, drift, configuration),
-        *(cds_services, fhir, health, metrics, root, docs),
+        *(cds_services, fhir, fhir_records, health, metrics, root, docs),
     ):
         app.include_router(routes.router)
     for pages in (
         *(sign_in, queue, cases, screening_form, persons, consent_pages),
-        *(reviewer, model_pages, assets),
+        *(reviewer, model_pages, sessions, assets),
     ):
         app.include_router(pages.router)
     return app
@@ -152,7 +163,9 @@ def make_services(
             thresholds=thresholds,
             explanations=read_explanation_options(settings),
         ),
-        manifests=ManifestReader(registry),
+        manifests=ManifestReader(
+            Registry(settings.mlflow_tracking_uri, settings.mlflow_login, PASSPORT_SECONDS)
+        ),
         rates=open_rate_limiter(read_allowance(settings)),
         accountability=accountability,
         ehr_clients=ClientVerifier(clients),

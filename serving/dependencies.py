@@ -7,10 +7,10 @@ import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from serving.audit import Event, record
 from serving.database.sessions import open_session
+from serving.database.threads import run_apart
 from serving.errors import (
     NotFoundError,
     Principal,
@@ -19,7 +19,14 @@ from serving.errors import (
     UnauthenticatedError,
 )
 from serving.fhir.client_tokens import is_client_token, take_token
-from serving.fhir.clients import CDS_SCOPE, CREATE_RESPONSES, READ_ASSESSMENTS, EhrClient
+from serving.fhir.clients import (
+    CDS_SCOPE,
+    CREATE_RESPONSES,
+    READ_ASSESSMENTS,
+    READ_CONSENTS,
+    READ_PROVENANCE,
+    EhrClient,
+)
 from serving.fhir.screening import EhrCaller
 from serving.http.problems import read_request_id
 from serving.roles import PERMISSIONS, Permission, Role
@@ -123,7 +130,7 @@ class EhrCheck(PermissionCheck):
             return EhrCaller(principal, read_request_id(request))
         require_ehr_clients(services)
         audience = f"{services.settings.public_url}{request.url.path}"
-        client = await run_in_threadpool(admit_client, services, token, audience)
+        client = await run_apart(admit_client, services, token, audience)
         principal = Principal(client.user_id, Role.CLINICIAN)
         structlog.contextvars.bind_contextvars(user_id=principal.user_id)
         if self._scope not in client.scopes:
@@ -150,6 +157,10 @@ HookCaller = Annotated[EhrCaller, Depends(EhrCheck(CDS_SCOPE))]
 AssessmentReader = Annotated[
     EhrCaller, Depends(EhrCheck(READ_ASSESSMENTS, Permission.VIEW_PREDICTIONS))
 ]
+ProvenanceReader = Annotated[
+    EhrCaller, Depends(EhrCheck(READ_PROVENANCE, Permission.VIEW_PREDICTIONS))
+]
+ConsentReader = Annotated[EhrCaller, Depends(EhrCheck(READ_CONSENTS, Permission.MANAGE_CONSENTS))]
 ResponseSender = Annotated[EhrCaller, Depends(EhrCheck(CREATE_RESPONSES, Permission.SCREEN))]
 ServiceReader = Annotated[Principal, Depends(PermissionCheck(Permission.READ_SERVICE_INFO))]
 Screener = Annotated[Principal, Depends(PermissionCheck(Permission.SCREEN))]

@@ -197,3 +197,13 @@ class DeadlineExceededError(ProblemError):
     status = 504
     kind = "deadline-exceeded"
     title = "The answer took too long"
+
+
+class MaybeRecordedError(DeadlineExceededError):
+    """The database was asked to record a screening, and its reply did not come."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the screening timed out; it may have been recorded. Send it again with the same "
+            "Idempotency-Key to get the recorded answer"
+        )

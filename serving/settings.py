@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     database_url: SecretStr
     jwt_secret_key: SecretStr
     anonymization_salt: SecretStr
+    #: Whether ids of people that differ in upper and lower case name one person. Another value
+    #: gives other pseudonyms: set it before the first drop and the first screening.
+    person_id_case: Literal["kept", "folded"] = "kept"
     #: Ed25519 seed in base64; signs audit checkpoints and receipts of erasures.
     audit_signing_key: SecretStr
     #: Public keys (base64, comma-separated) whose earlier signatures still count.
@@ -149,6 +152,9 @@ class Settings(BaseSettings):
     #: Screenings a worker takes on at once; beyond it only crisis answers are let in.
     max_concurrent_screenings: Annotated[int, Field(ge=1)] = 64
 
+    #: Port of /metrics alone; without it the API's own port serves them to all who reach it.
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+
     #: Requests of one caller in any 60 seconds, and in one second (twice that at once).
     rate_limit_per_minute: Annotated[int, Field(ge=1, le=10_000)] = 100
     rate_limit_per_second: Annotated[int, Field(ge=1, le=1_000)] = 10
@@ -171,6 +177,10 @@ class Settings(BaseSettings):
         if self.mlflow_tracking_username is None or self.mlflow_tracking_password is None:
             return None
         return self.mlflow_tracking_username, self.mlflow_tracking_password.get_secret_value()
+
+    @property
+    def folds_case_of_ids(self) -> bool:
+        return self.person_id_case == "folded"
 
     @property
     def is_development(self) -> bool:

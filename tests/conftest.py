@@ -35,11 +35,14 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHARED_WORLDS = ("trained_world", "in_trained_world", "served_world", "world_server")
 
 
+# First, because pytest-xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each worker whole files, and all the tests of a shared world to one worker."""
     for item in items:
         used = getattr(item, "fixturenames", ())
-        group = "trained world" if set(used) & set(SHARED_WORLDS) else item.path.as_posix()
+        file = item.nodeid.partition("::")[0]
+        group = "trained world" if set(used) & set(SHARED_WORLDS) else file
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -19,6 +19,7 @@ PATTERNS = (
     "CONTRIBUTING.md",
     "*/README.md",
     "flows/*/README.md",
+    "serving/*/README.md",
     "infra/runbooks/*.md",
 )
 DOCUMENTS = sorted(path for pattern in PATTERNS for path in PROJECT.glob(pattern))

@@ -9,7 +9,7 @@ from tests.fixtures.house_english import find_breaches
 
 PROJECT = Path(__file__).parents[1]
 #: The documents under the rule. CONTRIBUTING.md quotes the rule and is left out.
-PATTERNS = ("*.md", "*/README.md", "flows/*/README.md", "infra/**/*.md")
+PATTERNS = ("*.md", "*/README.md", "flows/*/README.md", "serving/*/README.md", "infra/**/*.md")
 DOCUMENTS = sorted(
     set(chain.from_iterable(map(PROJECT.glob, PATTERNS))) - {PROJECT / "CONTRIBUTING.md"}
 )

@@ -169,18 +169,18 @@ def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> 
     screened = doubted = adjudicated = 0
     excluded = dict.fromkeys(EXCLUDED.values(), 0)
     for bucket in range(BUCKET_COUNT):
-        found = label_bucket(lake_url, bucket, consented, known_until)
-        landed = found.entities
+        labelled = label_bucket(lake_url, bucket, consented, known_until)
+        landed = labelled.entities
         together = add_screened_rows(landed, read_screened_rows(engine, bucket), consented)
         doubts = read_doubted_dates(engine, bucket)
         kept = together.join(doubts, on=[JOIN_KEY, INDEX_DATE], how="anti", maintain_order="left")
         frames.append(kept)
-        futures.append(collect_futures(kept, found.surveys))
+        futures.append(collect_futures(kept, labelled.surveys))
         screened += together.height - landed.height
         doubted += together.height - kept.height
-        adjudicated += found.adjudicated
+        adjudicated += labelled.adjudicated
         for name, reason in EXCLUDED.items():
-            excluded[reason] += getattr(found, name)
+            excluded[reason] += getattr(labelled, name)
     excluded[DOUBTED] = doubted
     return Collected(
         pl.concat(frames), np.concatenate(futures), screened, doubted, adjudicated, excluded

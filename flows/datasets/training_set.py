@@ -253,12 +253,12 @@ class TrainingSet:
         return replace(self, split=everything)
 
     def read_phq9_totals(self) -> Probabilities:
-        """Return the PHQ-9 total of each row's index date, NaN where unknown."""
+        """Return the PHQ-9 total of each row's index date, NaN where unknown. Float64 [rows]."""
         return self.rows.features[:, find_input("phq9_total")].astype(np.float64)
 
 
 def find_time_boundary(index_dates: pl.Series) -> date:
-    """Return the first index date of the held-out period."""
+    """Return the first index date of the held-out period. Raises ValueError without index dates."""
     boundary = index_dates.cast(pl.Int32).quantile(HELD_OUT_FROM, interpolation="nearest")
     if boundary is None:
         raise ValueError("there are no index dates to split")

@@ -87,7 +87,10 @@ def summarise_coverage(table: pl.DataFrame) -> dict[str, float]:
 
 
 def find_abstained(held_out: HeldOut, learnt: LearntRelease, bounds: Bounds) -> np.ndarray:
-    """Return which rows the release leaves to a person, as serving does by the default bands."""
+    """Return which rows the release leaves to a person, as serving does by the default bands.
+
+    Bool [rows].
+    """
     manifest = learnt.manifest
     abstained = is_queued(manifest, bounds.contested) & ~is_queued(manifest, held_out.probabilities)
     abstained |= find_missing(held_out.rows).all(axis=1)
@@ -97,7 +100,10 @@ def find_abstained(held_out: HeldOut, learnt: LearntRelease, bounds: Bounds) -> 
 
 
 def is_queued(manifest: ReleaseManifest, probabilities: Probabilities) -> np.ndarray:
-    """Return which probabilities give a score above the default `moderate` band."""
+    """Return which probabilities give a score above the default `moderate` band.
+
+    Probabilities are float64 [rows], the answer bool [rows].
+    """
     scores = [
         map_to_score(manifest.score_map, probability) for probability in probabilities.tolist()
     ]

@@ -30,8 +30,8 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Drift of columns, of outcomes and of groups."""
+class MeasuredDrift:
+    """Drift of columns, of outcomes and of groups in one window."""
 
     result: DriftResult
     outcomes: OutcomeDrift
@@ -46,7 +46,7 @@ class Found:
         return f"{describe(self.result)}\n\n{describe_outcomes(self.outcomes, self.groups)}"
 
 
-def log_files(drift: Found) -> None:
+def log_files(drift: MeasuredDrift) -> None:
     """Log the tables and Evidently's page and JSON to the active MLflow run."""
     result, groups = drift.result, [group.to_dict() for group in drift.groups]
     mlflow.log_text(json.dumps(describe_columns(result), indent=1), "columns.json")
@@ -64,7 +64,7 @@ def log_files(drift: Found) -> None:
 
 
 def make_summary(
-    window: Window, sample: ScreenedSample, drift: Found, threshold: float, run_id: str
+    window: Window, sample: ScreenedSample, drift: MeasuredDrift, threshold: float, run_id: str
 ) -> DriftReport:
     result = drift.result
     return DriftReport(
@@ -106,11 +106,15 @@ def describe(result: DriftResult) -> str:
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     tested = [*result.columns, *([] if result.score is None else [result.score])]
-    for column in sorted(tested, key=lambda one: one.strength, reverse=True):
+    for column in sorted(tested, key=lambda column: column.strength, reverse=True):
         if column.drifted:
-            value = "" if column.value is None else f"{column.value:.3f} | {column.threshold:.3f}"
+            value = (
+                f"{column.value:.3f} | {column.threshold:.3f}"
+                if column.value is not None
+                else " | "
+            )
             lines.append(
-                f"| {column.column} | {column.modality} | {column.importance:.3f} | {value or ' | '} | "
+                f"| {column.column} | {column.modality} | {column.importance:.3f} | {value} | "
                 f"{column.missing_reference:.0%} | {column.missing_current:.0%} |"
             )
     return "\n".join(lines)

@@ -35,7 +35,10 @@ class OneSidedLabelsError(ValueError):
 
 
 def compute_metrics(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
-    """Return every metric by name; raises OneSidedLabelsError if one outcome is absent."""
+    """Return every metric by name; raises OneSidedLabelsError if one outcome is absent.
+
+    Both arrays have one value for each row: labels bool, probabilities from 0 to 1.
+    """
     if labels.all() or not labels.any():
         raise OneSidedLabelsError(f"all {len(labels)} rows have the same outcome")
     slope, intercept = fit_recalibration(labels, probabilities)
@@ -79,7 +82,10 @@ def measure_top_share(
 
 
 def measure_net_benefit(labels: Labels, probabilities: Probabilities, threshold: float) -> float:
-    """Return the net benefit of reviewing everyone at or above `threshold`, per individual."""
+    """Return the net benefit of reviewing everyone at or above `threshold`, per individual.
+
+    Source: Vickers and Elkin 2006, decision curve analysis.
+    """
     flagged = probabilities >= threshold
     true_positives = float((flagged & labels).mean())
     false_positives = float((flagged & ~labels).mean())
@@ -119,7 +125,10 @@ def draw_bootstrap_rows(
 def bootstrap_interval(
     metric: Metric, labels: Labels, probabilities: Probabilities, rounds: list[NDArray[np.int64]]
 ) -> Interval:
-    """Return the 95 % percentile interval of a metric."""
+    """Return the 95 % percentile interval of a metric.
+
+    `rounds` are those of `draw_bootstrap_rows`; those with one outcome alone are left out.
+    """
     return take_interval(
         [metric(labels[rows], probabilities[rows]) for rows in _usable(labels, rounds)]
     )

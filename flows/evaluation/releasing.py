@@ -169,7 +169,10 @@ def learn_worsening(
 
 
 def find_severe(training_set: TrainingSet) -> NDArray[np.bool_]:
-    """Return which index dates have a PHQ-9 so high that severity itself is the message."""
+    """Return which index dates have a PHQ-9 so high that severity itself is the message.
+
+    Bool [rows].
+    """
     return np.asarray(training_set.read_phq9_totals() >= SEVERE_FROM)
 
 
@@ -185,7 +188,10 @@ def calibrate_severe(learnt: LearntHead, severe: TrainingSet) -> Calibration | N
 def stack_rows_of(
     learnt: LearntHead, training_set: TrainingSet, chosen: NDArray[np.bool_]
 ) -> Probabilities:
-    """Return the stacked, not calibrated probabilities of the chosen rows."""
+    """Return the stacked, not calibrated probabilities of the chosen rows.
+
+    Float64 [chosen rows].
+    """
     rows, stacker = training_set.rows.select(chosen), learnt.head.stacker
     names = list(stacker.coefficients) or [f"{WORSENING_PREFIX}{BASELINE}"]
     predictions = {name: learnt.members[name].predict(rows) for name in names}

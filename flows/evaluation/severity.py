@@ -23,7 +23,10 @@ SEVERITY, PATTERN = "severity", "missing pattern"
 
 
 def read_totals(held_out: HeldOut) -> Probabilities:
-    """Return the PHQ-9 total of each held-out row, NaN where unknown."""
+    """Return the PHQ-9 total of each held-out row, NaN where unknown.
+
+    Float64 [rows], in points from 0 to 27.
+    """
     column = [model_input.name for model_input in list_model_inputs()].index("phq9_total")
     return held_out.rows.features[:, column].astype(np.float64)
 

@@ -153,7 +153,10 @@ def set_rows_aside(lake_url: str, table: str, rows: pl.DataFrame) -> int:
 
 
 def delete_rows(lake_url: str, name: str, people: list[str]) -> None:
-    """Delete individuals from a table in one commit; earlier versions still hold them."""
+    """Delete individuals from a table in one commit; earlier versions still hold them.
+
+    Raises ValueError for what is no pseudonym.
+    """
     if not all(map(PSEUDONYM_PATTERN.fullmatch, people)):
         raise ValueError("not a pseudonym")
     listed = ", ".join(f"'{person}'" for person in people)

@@ -60,8 +60,9 @@ def choose_calibration(
 def divide_rows(labels: Labels, individuals: pl.Series, index_dates: pl.Series) -> list[Fold]:
     """Return pairs of rows to learn from and rows of other individuals to be asked about.
 
-    The asked ones come after the learnt ones' outcomes were known, as in use; where there are
-    too few months for that, from any month.
+    The asked ones come after the learnt ones' outcomes were known, as in use; where there are too
+    few months for that, from any month. Raises TooFewOutcomesError where a part would lack one of
+    the outcomes.
     """
     people = individuals.to_numpy()
     if len(np.unique(people)) >= FOLDS:
@@ -88,7 +89,7 @@ def chain_months(folds: list[Fold], index_dates: pl.Series) -> Iterator[Fold]:
 
 
 def fit_platt(stacked: Probabilities, labels: Labels) -> Calibration:
-    """Fit log-odds' = a + b * log-odds, written as knots."""
+    """Fit log-odds' = a + b * log-odds, written as knots. Source: Platt 1999."""
     # No penalty to speak of: two parameters, hundreds of rows.
     model = LogisticRegression(C=1e6).fit(to_log_odds(stacked)[:, None], labels)
     inputs = _spread_knots()
@@ -118,7 +119,8 @@ def _take_logarithms(probabilities: Probabilities) -> NDArray[np.float64]:
 def fit_isotonic(stacked: Probabilities, labels: Labels) -> Calibration:
     """Fit rates that never fall, each put at the centre of its rows, lines between them.
 
-    Every rate counts one more row of the overall rate: none becomes 0 or 1 by its few rows.
+    Every rate counts one more row of the overall rate: none becomes 0 or 1 by its few rows. Source:
+    Zadrozny and Elkan 2002.
     """
     # Between two inputs that differ in the last bit, scikit-learn interpolates to NaN.
     stacked = stacked.round(12)

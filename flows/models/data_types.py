@@ -53,7 +53,7 @@ def find_columns(part: str, names: tuple[str, ...] | None = None) -> NDArray[np.
 
 
 def find_patterns(rows: ModelRows) -> NDArray[np.str_]:
-    """Return the name of each row's missing pattern, as serving names it."""
+    """Return the name of each row's missing pattern, as serving names it. Text [rows]."""
     is_present = ~np.isnan(rows.features)
     lacking = np.column_stack([~is_present[:, find_columns(part)].any(axis=1) for part in PARTS])
     combinations, which = np.unique(lacking, axis=0, return_inverse=True)

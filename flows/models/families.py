@@ -29,6 +29,7 @@ def load_families(names: Iterable[str]) -> dict[str, Any]:
     """Return how each named family is fitted, the baseline always among them.
 
     A family's `fit` is a `flows.models.member.FitMember`; that of UNFAMILIARITY gives a forest.
+    Raises UnknownFamilyError naming those that do not exist.
     """
     requested = list(dict.fromkeys([BASELINE, *names]))
     unknown = [name for name in requested if name not in FAMILIES]

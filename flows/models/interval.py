@@ -39,7 +39,10 @@ class Halves:
     second: Predictors
 
     def measure_straying(self, head: Head, rows: ModelRows) -> Probabilities:
-        """Return, in log-odds, how far a release learnt from other people strays on each row."""
+        """Return, in log-odds, how far a release learnt from other people strays on each row.
+
+        Float64 [rows].
+        """
         first, second = (
             to_log_odds(predict_head(half, head, rows)) for half in (self.first, self.second)
         )
@@ -63,7 +66,7 @@ def fit_halves(
 
 
 def predict_head(members: Predictors, head: Head, rows: ModelRows) -> Probabilities:
-    """Return the calibrated probability of each row by its missing pattern."""
+    """Return the calibrated probability of each row by its missing pattern. Float64 [rows]."""
     names = list(head.stacker.coefficients) or list(members)[:1]
     predictions = {name: members[name].predict(rows) for name in names}
     stacked = to_probability(stack_log_odds(head.stacker, predictions) + np.zeros(len(rows)))

@@ -128,7 +128,7 @@ def check_forest(forest: AnomalyForest, graph: onnx.ModelProto, rows: ModelRows)
 
 
 def find_columns_without_answers(names: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return the columns that today's answers do not change."""
+    """Return the columns that today's answers do not change. Int64 positions in the catalogue."""
     changing = [name for name in ANSWER_FEATURES if name not in NO_SYMPTOMS]
     return np.flatnonzero(~np.isin(names, changing))
 
@@ -176,7 +176,10 @@ def _list_tree_attributes(
 
 
 def measure_path_lengths(tree: Tree) -> NDArray[np.float64]:
-    """Return each node's depth plus the depth its rows would need to be told apart."""
+    """Return each node's depth plus the depth its rows would need to be told apart.
+
+    Float64 [nodes].
+    """
     depths = np.zeros(tree.node_count)
     # Children come after their parents.
     for node in np.flatnonzero(tree.children_left != NO_CHILD):

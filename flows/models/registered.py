@@ -80,7 +80,10 @@ def _open_members(
 
 
 def find_columns(manifest: ReleaseManifest) -> list[int]:
-    """Return the position in today's catalogue of each feature a release takes."""
+    """Return the position in today's catalogue of each feature a release takes.
+
+    Raises UnusableReleaseError where one is no longer computed.
+    """
     today = {column.name: n for n, column in enumerate(list_model_inputs())}
     missing = [feature.name for feature in manifest.features if feature.name not in today]
     if missing:

@@ -28,7 +28,10 @@ OPERATING_POINTS = {
 
 
 def fit_stacker(predictions: Mapping[str, Probabilities], labels: Labels) -> Stacker:
-    """Weigh the members by logistic regression on log-odds, no weight below zero."""
+    """Weigh the members by logistic regression on log-odds, no weight below zero.
+
+    Probabilities and labels have one value for each row, in the same order.
+    """
     names = list(predictions)
     columns = np.column_stack([to_log_odds(predictions[name]) for name in names])
 
@@ -50,7 +53,7 @@ def to_log_odds(probabilities: Probabilities) -> Probabilities:
 
 
 def stack(stacker: Stacker, predictions: Mapping[str, Probabilities]) -> Probabilities:
-    """Return the stacked, not yet calibrated probability of each row."""
+    """Return the stacked, not yet calibrated probability of each row. Float64 [rows]."""
     # Of any member, weighed or not: where none is, every row still gets a probability.
     rows = len(next(iter(predictions.values()), ()))
     log_odds = np.full(rows, stacker.intercept)

@@ -49,7 +49,10 @@ def explain_manifest(
 def fit_surrogate(
     features: Matrix, probabilities: Probabilities, seed: int
 ) -> DecisionTreeRegressor:
-    """Fit the tree to the release's probabilities of these rows."""
+    """Fit the tree to the release's probabilities of these rows.
+
+    Float64 [rows] probabilities of [rows, columns].
+    """
     tree = DecisionTreeRegressor(
         max_leaf_nodes=MAX_RULES, min_samples_leaf=MIN_SHARE, random_state=seed
     )

@@ -16,6 +16,7 @@ from fsspec.core import url_to_fs
 
 from flows.sources.batch import UnreadableFileError
 from flows.sources.contract import TABLES
+from flows.sources.unpacking import check_member, unpack_gzip
 from flows.sources.wearable_exports.places import find_reader
 
 CHUNK_BYTES = 1 << 20
@@ -44,6 +45,7 @@ BULK_TYPES = (
     "MedicationRequest|MedicationStatement|Observation|Organization|Patient|Practitioner|"
     "PractitionerRole|Procedure|Provenance|Questionnaire|QuestionnaireResponse|ServiceRequest"
 )
+KNOWN_TYPES = frozenset(BULK_TYPES.split("|"))
 BULK_FILE = re.compile(rf"(?:{BULK_TYPES})(?:[._-]?\d{{1,6}})*\.ndjson(?:\.gz)?", re.IGNORECASE)
 
 
@@ -153,15 +155,17 @@ def open_file(file: SourceFile) -> Iterator[BinaryIO]:
     file_system, path = url_to_fs(file.url)
     with file_system.open(path, "rb") as raw, _name_damage(file):
         if file.member is None:
-            yield _decompress(file.format, raw)
+            yield _decompress(file.format, raw, file_system.size(path), file.label)
         else:
-            with _open_zip(file, raw) as archive, archive.open(file.member) as member:
-                yield _decompress(file.format, member)
+            with _open_zip(file, raw) as archive:
+                entry = check_member(archive, file.member, file.label)
+                with archive.open(entry) as member:
+                    yield _decompress(file.format, member, entry.file_size, file.label)
 
 
-def _decompress(format_: str, stream: Any) -> BinaryIO:
+def _decompress(format_: str, stream: Any, size: int, label: str) -> BinaryIO:
     packed = format_ == "gz" or format_.endswith(".gz")
-    return cast(BinaryIO, gzip.GzipFile(fileobj=stream) if packed else stream)
+    return unpack_gzip(stream, size, label) if packed else cast(BinaryIO, stream)
 
 
 @contextmanager
@@ -192,14 +196,15 @@ def open_members(file: SourceFile) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
             yield iter([(file.format.removesuffix(".gz"), cast(IO[bytes], stream))])
             return
         with _open_zip(file, stream) as archive:
-            yield _iterate_archive(archive)
+            yield _iterate_archive(archive, file.label)
 
 
-def _iterate_archive(archive: zipfile.ZipFile) -> Iterator[tuple[str, IO[bytes]]]:
+def _iterate_archive(archive: zipfile.ZipFile, label: str) -> Iterator[tuple[str, IO[bytes]]]:
     for name, (table, format_) in list_members(archive):
         if table is None and format_ != "zip":
-            with archive.open(name) as member:
-                stream = cast(IO[bytes], _decompress(format_, member))
+            entry = check_member(archive, name, label)
+            with archive.open(entry) as member:
+                stream = cast(IO[bytes], _decompress(format_, member, entry.file_size, label))
                 yield format_.removesuffix(".gz"), stream
 
 

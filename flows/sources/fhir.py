@@ -28,7 +28,7 @@ from feature_repo.instruments import ITEM_COLUMNS
 from flows.sources.batch import UNREADABLE, Batch, Rejected
 from flows.sources.clean import ORIGIN, PARSERS
 from flows.sources.contract import INSTANT, WEARABLE_CHANNELS
-from flows.sources.drop import SourceFile
+from flows.sources.drop import KNOWN_TYPES, SourceFile
 from flows.sources.fhir_consents import UnreadableConsentError, map_consent
 from flows.sources.fhir_documents import Record, iterate_records
 from flows.sources.fhir_events import map_condition, map_encounter, map_medication
@@ -281,5 +281,5 @@ def _map_record(record: Record, table: str | None) -> list[tuple[str, Resource]]
 def _describe_kind(resource: Resource) -> str:
     """Return the kind an unused resource is counted under: its type, never its content."""
     kind = resource["resourceType"]
-    safe_kind = kind if kind.isascii() and kind.isalpha() and len(kind) < 40 else "unknown"
+    safe_kind = kind if kind in KNOWN_TYPES else "unknown"
     return "Observation with another code" if safe_kind == "Observation" else safe_kind

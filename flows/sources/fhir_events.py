@@ -60,7 +60,10 @@ NOT_GIVEN = {"not-taken", "not-done", "declined", "entered-in-error", "intended"
 
 
 def map_condition(resource: Resource, context: Context) -> Resource:
-    """Return a diagnosis from its onset, known since it was recorded."""
+    """Return a diagnosis from its onset, known since it was recorded.
+
+    Raises IgnoredResourceError where it states no fact.
+    """
     doubt = _read_words(resource.get("verificationStatus")) & NOT_A_FACT
     if doubt:
         raise IgnoredResourceError(f"Condition that is {', '.join(sorted(doubt))}", retracts=True)
@@ -106,7 +109,8 @@ def _read_certainties(resource: Resource) -> set[str]:
 def map_medication(resource: Resource, context: Context) -> Resource:
     """Return a medication from the day it was ordered, dispensed, given or reported as taken.
 
-    An order that was stopped ended: when that was said, or where nothing says so, at once.
+    An order that was stopped ended: when that was said, or where nothing says so, at once. Raises
+    IgnoredResourceError where nothing was taken or ordered.
     """
     status = read_word(resource.get("status"))
     kind = str(resource["resourceType"])

@@ -17,7 +17,10 @@ RACES = {"2106-3": "white", "2054-5": "black", "2028-9": "asian"}
 
 
 def map_patient(resource: Resource, context: Context) -> Resource:
-    """Return a person; ethnicity is the US Core ethnicity if Hispanic, else the race."""
+    """Return a person; ethnicity is the US Core ethnicity if Hispanic, else the race.
+
+    Raises RejectedResourceError, or IgnoredResourceError for a record that is not in use.
+    """
     person_id = resource.get("id")
     if not isinstance(person_id, str) or not person_id:
         raise RejectedResourceError("Patient.id: is missing")

@@ -75,8 +75,9 @@ def map_wearable_observation(resource: Resource, loinc: str, context: Context) -
 def find_day(start: Any, end: Any) -> str:
     """Return the day that a reading belongs to, as the wearer's clock writes it.
 
-    A night belongs to the day of waking, so it is the day of the end; an end at midnight closes
-    the day before. Rejects a span of more than a day: it says nothing of any single one.
+    A night belongs to the day of waking, so it is the day of the end; an end at midnight closes the
+    day before. Rejects a span of more than a day: it says nothing of any single one. Raises
+    RejectedResourceError for a reading over more than a day.
     """
     day = require_date("effectiveDateTime", end, start)
     began, ended = _read_instant(start), _read_instant(end)

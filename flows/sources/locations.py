@@ -5,11 +5,21 @@ that fsspec opens: an internal web server, for example.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 LOCAL = ("", "file")
+
+#: Prefect stores parameters of runs and shows them to all who may look at runs, so a drop is named
+#: by date or number. Its server refuses spaces and other alphabets by this pattern; a person's
+#: name in plain letters is no different from any other word.
+PLAIN_LOCATION = r"[A-Za-z0-9._~:/=+@-]{1,1024}"
+DropLocation = Annotated[str, Field(pattern=f"^{PLAIN_LOCATION}$")]
 
 
 class DropLocationError(ValueError):
@@ -33,6 +43,11 @@ def check_location(drop: str, allowed: Sequence[str]) -> None:
     A local folder is compared after symbolic links and `..` are resolved; any other URL by scheme,
     host and whole path segments. Chained URLs (`zip::http://...`) are never allowed.
     """
+    if not re.fullmatch(PLAIN_LOCATION, drop):
+        raise DropLocationError(
+            "name drops by date or number: their location may hold plain letters, digits and "
+            ". _ ~ : / = + @ - only"
+        )
     if "::" in drop or not any(_lies_in(drop, location) for location in allowed):
         raise DropLocationError(
             f"the drop lies outside the allowed locations; DROP_LOCATIONS allows "

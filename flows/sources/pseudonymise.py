@@ -24,15 +24,16 @@ class RoundedIdentifierError(ValueError):
 class PersonKey:
     """Turns identifiers into pseudonyms under one salt; keeps none of them."""
 
-    def __init__(self, salt: str) -> None:
+    def __init__(self, salt: str, *, folds_case: bool = False) -> None:
         self._salt = salt
+        self._folds_case = folds_case
         self.key_id = derive_key_id(salt)
 
     def pseudonymise(self, person_id: str | None) -> str | None:
         """Return the pseudonym, or None when there is no identifier."""
         if person_id is None or normalise_identifier(person_id) in ("", *MISSING_TOKENS):
             return None
-        return pseudonymise(person_id, self._salt)
+        return pseudonymise(person_id, self._salt, folds_case=self._folds_case)
 
     def hide_reference(self, reference: str) -> str:
         """Return a keyed hash, 16 hex characters, of a resource's or a device's name."""

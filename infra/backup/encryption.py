@@ -31,7 +31,10 @@ def parse_recipients(stated: str) -> list[x25519.Recipient]:
 
 
 def read_identity(path: Path | None) -> x25519.Identity:
-    """Return the private key of a file; lines that begin with # are comments."""
+    """Return the private key of a file; lines that begin with # are comments.
+
+    Raises EncryptionError where it holds none.
+    """
     if path is None:
         raise EncryptionError("BACKUP_IDENTITY_FILE is not set: the file with the private key")
     try:

@@ -29,9 +29,9 @@ class ForgedReceiptError(ValueError):
 def reapply_erasures(engine: Engine, receipts: Iterable[Receipt], keys: KeyRing) -> tuple[int, int]:
     """Carry out erasures again after a restore; return how many were new, and how many queued.
 
-    `receipts` are those given out after the backup, which the restored database knows nothing
-    of. Whatever lake, feature store and artifacts came back with, the erasure flow cleans: every
-    erasure ever made is queued for it again. All or nothing.
+    `receipts` are those given out after the backup, which the restored database knows nothing of.
+    Whatever lake, feature store and artifacts came back with, the erasure flow cleans: every
+    erasure ever made is queued for it again. All or nothing. Raises ForgedReceiptError.
     """
     checked = list(receipts)
     for place, receipt in enumerate(checked, 1):

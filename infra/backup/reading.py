@@ -176,6 +176,7 @@ def restore_backup(backup: OpenedBackup, announce: Announce) -> None:
 
 
 def check_targets(backup: OpenedBackup, targets: dict[str, str]) -> None:
+    """Raise DatabaseError where a database to restore into does not exist or is not empty."""
     missing = sorted(set(backup.manifest["databases"]) - set(targets))
     if missing:
         raise DatabaseError(f"BACKUP_DATABASE_URLS names no database {', '.join(missing)}")

@@ -84,7 +84,10 @@ def open_escrow(url: str, identity_file: Path | None) -> list[Secret]:
 
 
 def read_cluster_secrets(text: str) -> list[Secret]:
-    """Return what `kubectl get secrets -o yaml` printed as Secrets that can be applied again."""
+    """Return what `kubectl get secrets -o yaml` printed as Secrets that can be applied again.
+
+    Raises EscrowError naming what is missing.
+    """
     items = [
         item
         for document in yaml.safe_load_all(text)
@@ -138,7 +141,10 @@ def _make_libpq_url(url: str) -> str:
 def make_restore_secret(
     secrets: Sequence[Secret], identity_file: Path, given: Mapping[str, str]
 ) -> Secret:
-    """Return what the restore Job needs beside the old Secrets; it is deleted after the restore."""
+    """Return what the restore Job needs beside the old Secrets; it is deleted after the restore.
+
+    Raises EscrowError.
+    """
     if missing := [name for name in RESTORE_KEYS if not given.get(name)]:
         raise EscrowError(f"{', '.join(missing)} not set: a key that may write every bucket")
     values = {

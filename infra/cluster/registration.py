@@ -93,7 +93,7 @@ def _set_defaults(variables: Manifest, image: str) -> None:
 
 
 def register_work_pool(client: httpx.Client, template: Manifest) -> None:
-    """Create the work pool, or give it the template of this release."""
+    """Create the work pool, or give it the template of this release. Raises RegistrationError."""
     body = {"name": WORK_POOL, "type": "kubernetes", "base_job_template": template}
     answer = client.post("/work_pools/", json=body)
     if answer.status_code == httpx.codes.CONFLICT:
@@ -103,7 +103,10 @@ def register_work_pool(client: httpx.Client, template: Manifest) -> None:
 
 
 def deploy_flows(environment: Mapping[str, str]) -> None:
-    """Deploy every flow of prefect.yaml to the work pool of the cluster."""
+    """Deploy every flow of prefect.yaml to the work pool of the cluster.
+
+    Raises RegistrationError.
+    """
     declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
     for deployment in declared["deployments"]:
         deployment["work_pool"] = {"name": WORK_POOL}

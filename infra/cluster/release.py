@@ -58,7 +58,10 @@ def pin_release(component: Path) -> list[str]:
 
 
 def find_digest(reference: str) -> str:
-    """Return the digest of an image's manifest (for several architectures, of their list)."""
+    """Return the digest of an image's manifest (for several architectures, of their list).
+
+    Raises ReleaseError.
+    """
     if shutil.which("skopeo") is None:
         raise ReleaseError("skopeo is not installed: apt-get install skopeo")
     # Without a format skopeo would also list every tag of the repository.

@@ -51,7 +51,10 @@ def choose_ports() -> tuple[int, int]:
 
 
 def read_workload(name: str, kind: str, container: str) -> dict[str, Any]:
-    """Return a container of a workload's manifest: the drill starts what a cluster would."""
+    """Return a container of a workload's manifest: the drill starts what a cluster would.
+
+    Raises LookupError where it has none of that name.
+    """
     for document in yaml.safe_load_all((K8S / name).read_text()):
         if document["kind"] == kind:
             containers = document["spec"]["template"]["spec"]["containers"]

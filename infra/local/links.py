@@ -32,6 +32,7 @@ def print_links(stack: LocalStack, console: Console) -> None:
         "  reviewer's login there": (
             f"{MLFLOW_REVIEWER} {stack.mlflow_reviewer['MLFLOW_TRACKING_PASSWORD']}"
         ),
+        "requests of an EHR": "serving/fhir/README.md",
         "a shell with everything set": "make shell",
     }
     console.print()

@@ -16,8 +16,8 @@ _reserved: dict[int, int] = {}
 def choose_port(usual: int, taken: frozenset[int] = frozenset()) -> int:
     """Return `usual` if it is free, else the next free port above it.
 
-    The port is reserved until this process ends: another process that chooses at the same time
-    gets another one, although no server is listening yet.
+    The port is reserved until this process ends: another process that chooses at the same time gets
+    another one, although no server is listening yet. Raises OSError where none is free.
     """
     for port in range(usual, FIRST_EPHEMERAL_PORT):
         if port not in taken and is_free(port) and reserve(port):

@@ -41,6 +41,7 @@ class ManagedProcess:
         self.record.unlink(missing_ok=True)
 
     def check_alive(self) -> None:
+        """Raise ServiceFailedError with the end of its log if the process has ended."""
         if (code := self.process.poll()) is not None:
             raise ServiceFailedError(f"{self.name} ended with code {code}:\n{self.read_log_end()}")
 

@@ -25,11 +25,16 @@ def load_or_make_secrets(state: Path) -> dict[str, str]:
 
 def write_env_file(path: Path, variables: dict[str, str]) -> None:
     """Write NAME='value' lines, readable by the owner only, to be sourced by a shell."""
+    write_private_file(path, "".join(f"{name}='{value}'\n" for name, value in variables.items()))
+
+
+def write_private_file(path: Path, content: str) -> None:
+    """Write a file that only its owner may read, also where it was open to others before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(descriptor, 0o600)
-        file.writelines(f"{name}='{value}'\n" for name, value in variables.items())
+        file.write(content)
 
 
 def read_env_file(path: Path) -> dict[str, str]:

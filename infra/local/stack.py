@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from infra.local.ehr_client import register_demo_client
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, start_postgres
 from infra.local.prefect_api import (
@@ -248,6 +249,8 @@ def _make_environment(
         **secrets,
         "RELEASE_PUBLIC_KEYS": Signer(secrets["RELEASE_SIGNING_KEY"]).public_key,
         "MHRAS_ENV": "development",
+        "EHR_CLIENTS_FILE": str(register_demo_client(state)),
+        "PUBLIC_URL": f"http://127.0.0.1:{ports['api']}",
         # A drop may hold real people; without one all people are simulated.
         "MHRAS_SIMULATED_DATA": str(not (state / DROPPED).exists()),
         "PREFECT_UI_URL": f"http://127.0.0.1:{ports['prefect']}",

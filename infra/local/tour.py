@@ -47,7 +47,10 @@ def has_release(stack: LocalStack) -> bool:
 
 
 def run_pipeline(stack: LocalStack, parameters: dict[str, Any], console: Console) -> None:
-    """Run the parent flow as a deployment and follow its steps until it ends."""
+    """Run the parent flow as a deployment and follow its steps until it ends.
+
+    Raises PipelineFailedError.
+    """
     run_id = create_flow_run(stack, PIPELINE, parameters)
     link = link_flow_run(stack, run_id)
     console.print(f"\npipeline: [cyan]{link}[/]", soft_wrap=True)
@@ -84,7 +87,10 @@ def _print_promotion(stack: LocalStack, console: Console) -> None:
 
 
 def fill_queue(stack: LocalStack, console: Console) -> None:
-    """Screen everyone who consents in a first batch, and print how many wait for a clinician."""
+    """Screen everyone who consents in a first batch, and print how many wait for a clinician.
+
+    Raises PipelineFailedError.
+    """
     run_id = create_flow_run(stack, BATCH, {})
     console.print(f"\nfirst batch: [cyan]{link_flow_run(stack, run_id)}[/]", soft_wrap=True)
     state = follow(stack, run_id, console)
@@ -123,7 +129,10 @@ def write_curl_line(stack: LocalStack) -> str | None:
 
 
 def screen_example(stack: LocalStack, console: Console) -> None:
-    """Screen one consenting individual and print the answer as a clinician would read it."""
+    """Screen one consenting individual and print the answer as a clinician would read it.
+
+    Raises PipelineFailedError.
+    """
     if _wait_for_release(stack, RELEASE_PATIENCE_SECONDS) is None:
         raise PipelineFailedError(f"the API has loaded no release: {stack.url('api')}/health/ready")
     individual = _choose_individual(stack)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
-from sqlalchemy import ColumnElement, delete, true, update
+from sqlalchemy import ColumnElement, delete, select, true, update
 from sqlalchemy.orm import Session
 
 from serving.database.tables import BrowserSession
@@ -58,6 +58,17 @@ class SignedIn:
     expires_at: datetime
 
 
+@dataclass(frozen=True)
+class OwnSession:
+    """A live session as its person sees it; `name` ends it and opens nothing."""
+
+    name: str
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    is_present: bool
+
+
 def open_browser_session(session: Session, principal: Principal, limits: Limits) -> str:
     """Store a new session and return the secret for the cookie; remove what ended long ago."""
     secret, now = secrets.token_urlsafe(SECRET_BYTES), datetime.now(UTC)
@@ -86,11 +97,44 @@ def find_browser_session(session: Session, secret: str, limits: Limits) -> Signe
     if row is None or row.role not in list(Role):
         return None
     principal = Principal(row.user_id, Role(row.role))
-    if row.revoked_at is not None or now >= min(row.expires_at, row.last_seen_at + limits.idle):
+    if has_ended(row, now, limits):
         raise SessionEndedError("your session has ended; sign in again", principal, "open_page")
     if now >= row.last_seen_at + SEEN_EVERY:
         row.last_seen_at = now
     return SignedIn(principal, derive_form_token(secret), row.expires_at)
+
+
+def list_own_sessions(
+    session: Session, user_id: str, present: str, limits: Limits
+) -> list[OwnSession]:
+    """Return a user's live sessions, newest first; `present` is the secret of the asking one."""
+    now = datetime.now(UTC)
+    own = select(BrowserSession).where(BrowserSession.user_id == user_id)
+    rows = session.scalars(own.order_by(BrowserSession.created_at.desc()))
+    return [
+        OwnSession(
+            name=name_session(row.token_hash),
+            created_at=row.created_at,
+            last_seen_at=row.last_seen_at,
+            expires_at=row.expires_at,
+            is_present=row.token_hash == hash_secret(present),
+        )
+        for row in rows
+        if not has_ended(row, now, limits)
+    ]
+
+
+def end_own_sessions(session: Session, user_id: str, present: str, name: str | None) -> int:
+    """Revoke a user's session of that name, without one all but the present; return how many."""
+    rows = session.scalars(
+        select(BrowserSession.token_hash).where(BrowserSession.user_id == user_id)
+    )
+    ended = [
+        token_hash
+        for token_hash in rows
+        if token_hash != hash_secret(present) and name in (None, name_session(token_hash))
+    ]
+    return _revoke(session, BrowserSession.token_hash.in_(ended))
 
 
 def end_browser_session(session: Session, secret: str) -> None:
@@ -112,6 +156,16 @@ def _revoke(session: Session, condition: ColumnElement[bool]) -> int:
         .returning(BrowserSession.user_id)
     )
     return len(session.scalars(statement).all())
+
+
+def has_ended(row: BrowserSession, now: datetime, limits: Limits) -> bool:
+    """Return True for a session that was revoked, has expired, or was idle for too long."""
+    return row.revoked_at is not None or now >= min(row.expires_at, row.last_seen_at + limits.idle)
+
+
+def name_session(token_hash: bytes) -> str:
+    """Return a name of a session that reveals neither its secret nor what is stored of it."""
+    return hashlib.sha256(b"session name" + token_hash).hexdigest()[:32]
 
 
 def hash_secret(secret: str) -> bytes:

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import httpx
 import jwt
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWKClient
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.concurrency import run_in_threadpool
 
 from serving.auth.revocations import RevocationList, Revocations
 from serving.auth.tokens import (
@@ -26,6 +26,7 @@ from serving.auth.tokens import (
     VerifiedToken,
     check_token,
 )
+from serving.database.threads import run_apart
 from serving.errors import (
     DatabaseUnavailableError,
     IdentityProviderUnavailableError,
@@ -63,6 +64,16 @@ class SharedSecret:
         return self._secret, ALGORITHM
 
 
+class KeyClient(PyJWKClient):
+    """PyJWT's client of a key set, which follows no redirect: only the set address is trusted."""
+
+    def fetch_data(self) -> Any:
+        """Return the key set; raises httpx.HTTPError, for a redirect too, and ValueError."""
+        response = httpx.get(self.uri, timeout=self.timeout, follow_redirects=False)
+        response.raise_for_status()
+        return response.json()
+
+
 class ProviderKeys:
     """The keys of a publisher by their id, each with what `choose` allows it to be used for.
 
@@ -71,7 +82,7 @@ class ProviderKeys:
 
     def __init__(self, url: str, choose: Callable[[Any], Any] | None = None) -> None:
         self._choose = choose or choose_algorithm
-        self._client = PyJWKClient(url, cache_jwk_set=False, timeout=PROVIDER_TIMEOUT_SECONDS)
+        self._client = KeyClient(url, cache_jwk_set=False, timeout=PROVIDER_TIMEOUT_SECONDS)
         self._lock = threading.Lock()
         self._keys: dict[str, tuple[Any, Any]] = {}
         self._asked_at = float("-inf")
@@ -172,7 +183,7 @@ class TokenVerifier:
             verified = await self._check(token)
         revoked = self._revocations.get_known()
         if revoked is None:
-            revoked = await run_in_threadpool(self._read_revocations)
+            revoked = await run_apart(self._read_revocations)
         if revoked.revokes(verified.token_id, verified.principal.user_id, verified.issued_at):
             raise UnauthenticatedError("the token was revoked")
         return verified.principal
@@ -182,7 +193,7 @@ class TokenVerifier:
         if isinstance(self._keys, SharedSecret):
             key, algorithm = self._keys.find(token)
         else:
-            key, algorithm = await run_in_threadpool(self._keys.find, token)
+            key, algorithm = await run_apart(self._keys.find, token)
         verified = check_token(token, key, algorithm, self._rules)
         if len(self._remembered) >= REMEMBERED_TOKENS:
             self._remembered.clear()

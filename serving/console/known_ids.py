@@ -11,8 +11,8 @@ import json
 
 from fastapi import Request, Response
 
-from feature_repo.pseudonyms import pseudonymise
 from serving.console.access import set_cookie
+from serving.http.individual import hash_identifier
 from serving.settings import Settings
 
 KNOWN_IDS = "mhras-known-ids"
@@ -23,10 +23,8 @@ MOST_BYTES = 3500
 
 def read_known_ids(request: Request, settings: Settings) -> dict[str, str]:
     """Return the ids that this browser keeps, by pseudonym, oldest first."""
-    salt = settings.anonymization_salt.get_secret_value()
-    return {
-        pseudonymise(own_id, salt): own_id for own_id in _decode(request.cookies.get(KNOWN_IDS, ""))
-    }
+    own_ids = _decode(request.cookies.get(KNOWN_IDS, ""))
+    return {hash_identifier(own_id, settings): own_id for own_id in own_ids}
 
 
 def remember_id(

@@ -114,6 +114,7 @@ def read_view(query: Mapping[str, str]) -> QueueView:
 
 
 def read_term(terms: type[Term], given: str | None) -> Term | None:
+    """Return a term of a filter, None where none is given; raises UnusableError."""
     if not given:
         return None
     try:

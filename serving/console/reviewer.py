@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
-from feature_repo.pseudonyms import PSEUDONYM_PATTERN, pseudonymise
+from feature_repo.pseudonyms import PSEUDONYM_PATTERN
 from serving.audit.reading import TrailFilter, record_access, stream_lines, view_rows
 from serving.audit.verification import verify_trail
 from serving.compliance.report import ComplianceReport, view_report
@@ -22,6 +22,7 @@ from serving.console.pages import render_page
 from serving.database.sessions import open_session
 from serving.dependencies import DbSession, RequestTrail, Trail, WorkerServices
 from serving.errors import UnusableError
+from serving.http.individual import hash_identifier
 from serving.http.parameters import read_cursor, read_number, write_cursor
 from serving.predictions.passport import Addresses
 from serving.predictions.passport_access import view_passport
@@ -140,7 +141,10 @@ def export_audit(request: Request, services: WorkerServices, _person: AuditReade
 
 
 def read_filter(query: Mapping[str, str], services: Services) -> TrailFilter:
-    """Return the filter of a search form; a person is named by pseudonym or by own id."""
+    """Return the filter of a search form; a person is named by pseudonym or by own id.
+
+    Raises UnusableError for a day that cannot be read.
+    """
     settings = services.settings
     since, until = read_day(query.get("first")), read_day(query.get("last"))
     for name, day in (("first", since), ("last", until)):
@@ -148,7 +152,7 @@ def read_filter(query: Mapping[str, str], services: Services) -> TrailFilter:
             raise UnusableError("write a day as 2026-01-31")
     individual = query.get("individual", "").strip()
     if individual and not PSEUDONYM_PATTERN.fullmatch(individual):
-        individual = pseudonymise(individual, settings.anonymization_salt.get_secret_value())
+        individual = hash_identifier(individual, settings)
     names = ("event_type", "action", "result", "user_id")
     text = {name: query.get(name, "").strip()[:128] or None for name in names}
     return TrailFilter(

@@ -142,6 +142,7 @@ def return_from_provider(
 
 
 def require_provider(services: Services) -> OpenIdProvider:
+    """Return the OpenID Connect provider; raises NotFoundError without one."""
     provider = services.accountability.provider
     if provider is None:
         raise NotFoundError("no identity provider is set here")
@@ -185,8 +186,14 @@ def start_session(
     method: str,
     response: Response,
 ) -> None:
-    """Open a session for a person who has proven who they are, audit it, and set the cookie."""
+    """Open a session for a person who has proven who they are, audit it, and set the cookie.
+
+    The session that this browser had before ends.
+    """
     settings = services.settings
+    earlier = request.cookies.get(name_cookie(settings))
+    if earlier is not None:
+        end_browser_session(session, earlier)
     secret = open_browser_session(session, principal, Limits.read(settings))
     event = audit.Event(SIGN_IN, "sign_in", details={"method": method})
     audit.record(session, principal, read_request_id(request), event)

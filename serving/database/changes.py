@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 from sqlalchemy import URL, NullPool, create_engine, text
 
+from feature_repo.postgres_deadlines import bind_limit
 from feature_repo.postgres_sessions import begin_sessions_with
 from serving.database.clock import DatabaseClock
 
@@ -28,6 +29,8 @@ LEASE_SECONDS = 0.7
 #: A notice to ourselves must arrive within this, or the connection cannot listen (a pooler).
 SELF_TEST_SECONDS = 5
 RECONNECT_SECONDS = 0.5
+#: Without an answer for so long the connection is given up, and another one opened.
+SILENCE_SECONDS = 5
 STOP_SECONDS = 3
 
 Receive = Callable[[str], None]
@@ -53,6 +56,7 @@ class ChangeListener:
                 # A peer that vanished is given up, so that listening begins again.
                 "tcp_user_timeout": 5_000,
                 "keepalives_idle": 5,
+                "connection_factory": bind_limit(SILENCE_SECONDS),
             },
         )
         self._engine = begin_sessions_with(engine, {"statement_timeout": 1000})

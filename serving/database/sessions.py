@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session
 
+from feature_repo.postgres_deadlines import bind_limit
 from feature_repo.postgres_sessions import begin_sessions_with
 
 
@@ -30,7 +31,7 @@ def create_database_engine(database_url: str, deadline_seconds: float | None = N
 
 
 def _limit_connecting(deadline_seconds: float) -> dict[str, Any]:
-    """Return libpq's options by which a lost peer is detected within the deadline."""
+    """Return the options by which a lost or frozen peer is given up within the deadline."""
     whole_seconds = max(1, int(deadline_seconds))
     return {
         # libpq counts whole seconds and reads 1 as 2.
@@ -39,6 +40,7 @@ def _limit_connecting(deadline_seconds: float) -> dict[str, Any]:
         "keepalives_idle": whole_seconds,
         "keepalives_interval": 1,
         "keepalives_count": 3,
+        "connection_factory": bind_limit(deadline_seconds),
     }
 
 

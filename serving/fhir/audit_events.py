@@ -12,6 +12,7 @@ from serving.database.tables import AuditRow
 from serving.fhir.elements import (
     PREDICTION_SYSTEM,
     PSEUDONYM_SYSTEM,
+    USER_SYSTEM,
     Resource,
     make_code,
     make_concept,
@@ -120,7 +121,7 @@ def _make_agents(row: AuditRow, pattern: Pattern) -> list[Resource]:
         },
         {
             "type": make_concept(PARTICIPATION, "AUT" if pattern is CREATE else "IRCP"),
-            "who": {"identifier": {"system": "urn:mhras:user", "value": row.user_id}},
+            "who": {"identifier": {"system": USER_SYSTEM, "value": row.user_id}},
             "requestor": True,
             "role": [{"text": row.user_role}],
             "purposeOfUse": [make_concept(ACT_REASON, purpose)],

@@ -2,13 +2,17 @@
 
 from datetime import date
 
+from serving.fhir.clients import SCOPES
 from serving.fhir.elements import FHIR_JSON, Resource
 from serving.screening.answers import INTENDED_USE
 
+FHIR_SCOPES = [scope for scope in SCOPES if scope.startswith("system/")]
 FHIR_VERSION = "4.0.1"
 SEARCH_PARAMETERS = {
     "RiskAssessment": {"subject": "reference", "patient": "reference", "date": "date"},
     "AuditEvent": {"patient": "reference", "date": "date"},
+    "Consent": {"patient": "reference"},
+    "Provenance": {"target": "reference"},
 }
 
 
@@ -30,8 +34,7 @@ def make_capability_statement(version: str, public_url: str, at: date) -> Resour
                 "mode": "server",
                 "security": {
                     "description": "Bearer tokens: a clinician's own, or the signed JWT of a "
-                    "registered client with scopes system/RiskAssessment.rs and "
-                    "system/QuestionnaireResponse.c."
+                    f"registered client with the scopes {', '.join(FHIR_SCOPES)}."
                 },
                 "resource": [
                     *map(_describe_searched, SEARCH_PARAMETERS),

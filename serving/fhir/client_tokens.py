@@ -72,6 +72,7 @@ class RegisteredKeys:
         self._keys = {str(key.key_id): (key.key, list_algorithms(key.key)) for key in keys}
 
     def find(self, token: str) -> tuple[Any, tuple[str, ...]]:
+        """Return a token's key and its algorithms; raises UnauthenticatedError."""
         key_id = str(jwt.get_unverified_header(token).get("kid"))
         if key_id not in self._keys:
             raise UnauthenticatedError("the token is signed with a key that is not registered")

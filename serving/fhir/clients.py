@@ -16,7 +16,9 @@ from serving.settings import MissingSettingError
 CDS_SCOPE = "cds"
 READ_ASSESSMENTS = "system/RiskAssessment.rs"
 CREATE_RESPONSES = "system/QuestionnaireResponse.c"
-SCOPES = (CDS_SCOPE, READ_ASSESSMENTS, CREATE_RESPONSES)
+READ_CONSENTS = "system/Consent.rs"
+READ_PROVENANCE = "system/Provenance.rs"
+SCOPES = (CDS_SCOPE, READ_ASSESSMENTS, CREATE_RESPONSES, READ_CONSENTS, READ_PROVENANCE)
 
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.-]+(:\d{1,5})?$")]
 

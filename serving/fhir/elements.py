@@ -11,6 +11,7 @@ PSEUDONYM_SYSTEM = "urn:mhras:pseudonym"
 PREDICTION_SYSTEM = "urn:mhras:prediction"
 PRIORITY_SYSTEM = "urn:mhras:review-priority"
 OUTCOME_SYSTEM = "urn:mhras:outcome"
+USER_SYSTEM = "urn:mhras:user"
 UCUM = "http://unitsofmeasure.org"
 NAMESPACE = uuid.UUID("6d687261-7300-5000-8000-000000000000")
 
@@ -59,11 +60,9 @@ def make_percentage(share: float) -> float:
     return round(100 * share, 4)
 
 
-def make_search_set(resources: list[Resource], self_url: str, next_url: str | None) -> Resource:
-    """Return a Bundle of type searchset; its addresses hold no identifier of a person."""
-    links = [{"relation": "self", "url": self_url}]
-    if next_url is not None:
-        links.append({"relation": "next", "url": next_url})
+def make_search_set(resources: list[Resource], public_url: str, kind: str) -> Resource:
+    """Return a Bundle of type searchset; its address holds no identifier of a person."""
+    links = [{"relation": "self", "url": f"{public_url}/fhir/{kind}"}]
     entries = [
         {
             "fullUrl": f"urn:uuid:{resource['id']}",

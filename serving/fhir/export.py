@@ -1,24 +1,18 @@
 """An individual's data as a FHIR R4 Bundle (type collection), as plain dictionaries.
 
-Patient (the pseudonym alone), Consent, RiskAssessment for predictions, Task for reviews.
+Patient (the pseudonym alone), Consent, RiskAssessment with Provenance for predictions, Task for
+reviews.
 """
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from feature_repo.consent_terms import SCREENING
-from serving.fhir.elements import (
-    Resource,
-    make_code,
-    make_id,
-    make_patient,
-    name_patient,
-)
+from serving.fhir.consents import make_consent
+from serving.fhir.elements import Resource, make_patient, name_patient
+from serving.fhir.provenance import describe_amendments, make_provenances, refer_to_assessment
 from serving.fhir.risk_assessments import make_risk_assessment
-
-CONSENT_SCOPE = "http://terminology.hl7.org/CodeSystem/consentscope"
 
 _TASK_STATUS = {"pending": "requested", "claimed": "in-progress", "decided": "completed"}
 _TASK_PRIORITY = {"critical": "stat", "high": "asap", "moderate": "urgent", "low": "routine"}
@@ -26,7 +20,7 @@ _TASK_PRIORITY = {"critical": "stat", "high": "asap", "moderate": "urgent", "low
 
 def make_bundle(anonymized_id: str, held: Mapping[str, Any], at: datetime) -> Resource:
     """Return the Bundle of what `serving.individuals.rights.collect_everything` found."""
-    resources = list(_make_resources(anonymized_id, held))
+    resources = list(_make_resources(anonymized_id, held, at))
     return {
         "resourceType": "Bundle",
         "id": str(uuid.uuid4()),
@@ -39,50 +33,29 @@ def make_bundle(anonymized_id: str, held: Mapping[str, Any], at: datetime) -> Re
     }
 
 
-def _make_resources(anonymized_id: str, held: Mapping[str, Any]) -> Iterator[Resource]:
+def _make_resources(
+    anonymized_id: str, held: Mapping[str, Any], at: datetime
+) -> Iterator[Resource]:
     subject = {"reference": f"urn:uuid:{name_patient(anonymized_id)}"}
     yield make_patient(anonymized_id)
     for consent in held["consents"]:
-        yield _make_consent(consent, subject)
-    overridden = _list_overridden(held)
+        yield make_consent(consent, subject, at)
     for prediction in held["predictions"]:
-        yield make_risk_assessment(prediction, subject, prediction["id"] in overridden)
+        number = prediction["id"]
+        amendments = _find_amendments(number, held)
+        yield make_risk_assessment(prediction, subject, bool(amendments))
+        target = refer_to_assessment(number, f"urn:uuid:{number}")
+        yield from make_provenances(prediction, amendments, target)
     for review in held["reviews"]:
         yield _make_task(review, subject)
 
 
-def _list_overridden(held: Mapping[str, Any]) -> set[str]:
-    """Return the ids of predictions that a clinician has put into another band."""
-    decided = [review for review in held["reviews"] if review["new_band"] is not None]
-    return {decision["prediction_id"] for decision in (*held["crisis_overrides"], *decided)}
-
-
-def _make_consent(consent: Mapping[str, Any], subject: Resource) -> Resource:
-    withdrawn = consent["withdrawn_at"] is not None
-    return {
-        "resourceType": "Consent",
-        "id": make_id("consent", consent["anonymized_id"] + consent["granted_at"]),
-        "status": "inactive" if withdrawn else "active",
-        "scope": {"coding": [make_code(CONSENT_SCOPE, _choose_scope(consent["purposes"]))]},
-        "category": [{"coding": [make_code("http://loinc.org", "59284-0")]}],
-        "patient": subject,
-        "dateTime": consent["granted_at"],
-        "policyRule": {"text": "Consent recorded by MHRAS"},
-        "provision": {
-            "type": "permit",
-            "period": {
-                "start": consent["granted_at"],
-                "end": consent["withdrawn_at"] or consent["expires_at"],
-            },
-            "purpose": [make_code("urn:mhras:purpose", purpose) for purpose in consent["purposes"]],
-            "class": [make_code("urn:mhras:data-type", kind) for kind in consent["data_types"]],
-        },
-    }
-
-
-def _choose_scope(purposes: Sequence[str]) -> str:
-    """Return the consent scope: use for screening is privacy consent, training alone research."""
-    return "patient-privacy" if SCREENING in purposes else "research"
+def _find_amendments(number: str, held: Mapping[str, Any]) -> list[Resource]:
+    overrides, reviews = (
+        (row for row in held[kind] if row["prediction_id"] == number)
+        for kind in ("crisis_overrides", "reviews")
+    )
+    return describe_amendments(overrides, reviews)
 
 
 def _make_task(review: Mapping[str, Any], subject: Resource) -> Resource:

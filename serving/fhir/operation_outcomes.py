@@ -44,6 +44,10 @@ def describe_outcomes(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+#: What a search or a read of FHIR may answer beside its resource.
+READ_PROBLEMS = describe_outcomes(401, 403, 404, 422, 429, 500, 503, 504)
+
+
 def render_outcome(_request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
     """Return a problem as an OperationOutcome under the same status and headers."""
     return FhirResponse(make_outcome(problem), problem.status, dict(headers))

@@ -3,17 +3,17 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
-
 from serving import audit
 from serving.audit.trail import PREDICTION_VIEW, Event, record
+from serving.database.rows import describe_row
 from serving.database.sessions import open_session
+from serving.database.threads import run_apart
 from serving.errors import ConsentMissingError
 from serving.fhir.cards import is_shown, make_card, make_notice
 from serving.fhir.elements import Resource
 from serving.fhir.hooks import HookRequest, has_died, list_resources
 from serving.fhir.reading import Findings, Survey, choose_current, make_survey_data, read_surveys
-from serving.fhir.risk_assessments import make_risk_assessment, read_columns
+from serving.fhir.risk_assessments import make_risk_assessment
 from serving.fhir.screening import (
     EhrCaller,
     require_one_person,
@@ -44,7 +44,7 @@ async def answer_hook(
     settings = dependencies.settings
     anonymized_id = caller.hash_patient(hook.context.patientId, settings)
     if has_died(resources):
-        await run_in_threadpool(record_no_card, dependencies, caller, anonymized_id, "deceased")
+        await run_apart(record_no_card, dependencies, caller, anonymized_id, "deceased")
         return []
     findings = read_surveys(resources, settings.zone)
     require_one_person(findings.surveys, hook.context.patientId)
@@ -52,9 +52,7 @@ async def answer_hook(
     try:
         cards = await find_cards(hook, current, anonymized_id, caller, dependencies)
     except ConsentMissingError as refusal:
-        await run_in_threadpool(
-            audit.record_refusal, dependencies.engine, refusal, caller.request_id
-        )
+        await run_apart(audit.record_refusal, dependencies.engine, refusal, caller.request_id)
         return [explain_consent(refusal, dependencies)]
     return [*explain_unreadable(findings, dependencies), *cards]
 
@@ -66,14 +64,14 @@ async def find_cards(
     caller: EhrCaller,
     dependencies: ScreeningDependencies,
 ) -> list[Resource]:
-    if make_survey_data(current) and not await run_in_threadpool(
+    if make_survey_data(current) and not await run_apart(
         is_known, dependencies, anonymized_id, current
     ):
         answer = await screen_surveys(current, anonymized_id, caller, dependencies)
-        return await run_in_threadpool(make_cards, dependencies, caller, hook, answer)
+        return await run_apart(make_cards, dependencies, caller, hook, answer)
     body = ScreeningRequest(anonymized_id=anonymized_id)
     await require_consent(body, anonymized_id, caller.principal, dependencies)
-    return await run_in_threadpool(show_stored, dependencies, caller, hook, anonymized_id)
+    return await run_apart(show_stored, dependencies, caller, hook, anonymized_id)
 
 
 def is_known(
@@ -122,7 +120,7 @@ def make_cards(
         if not shown:
             return []
         prediction = find_prediction(session, answer.prediction_id)
-        assessment = make_risk_assessment(read_columns(prediction), subject)
+        assessment = make_risk_assessment(describe_row(prediction), subject)
         item = find_newest_of_prediction(session, answer.prediction_id)
         review_id = item.id if item else None
     guidance = choose_guidance(settings) if answer.decided_by == "crisis_rule" else None

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from feature_repo.outcomes import HORIZON_DAYS, OUTCOMES
-from serving.database.tables import Prediction
 from serving.fhir.elements import (
     OUTCOME_SYSTEM,
     PREDICTION_SYSTEM,
@@ -25,18 +24,8 @@ from serving.fhir.observations import make_observations
 from serving.screening.answers import INTENDED_USE
 
 TEXTS = {outcome.key: outcome.text for outcome in OUTCOMES}
-COLUMNS = (
-    *("id", "anonymized_id", "created_at", "outcome", "probability", "risk_band"),
-    *("release_version", "answer", "inputs"),
-)
 MITIGATION = "Review priority for a clinician; not a diagnosis."
 DEVICE = "release"
-
-
-def read_columns(prediction: Prediction) -> dict[str, Any]:
-    """Return what a RiskAssessment is built from, as an export holds it."""
-    values = {name: getattr(prediction, name) for name in COLUMNS}
-    return values | {"id": str(prediction.id), "created_at": prediction.created_at.isoformat()}
 
 
 def make_risk_assessment(
@@ -45,7 +34,7 @@ def make_risk_assessment(
     is_amended: bool = False,
     basis: Sequence[Resource] = (),
 ) -> Resource:
-    """Return the RiskAssessment of a prediction.
+    """Return the RiskAssessment of a prediction, of which `describe_row` gives the columns.
 
     `is_amended`: a clinician has overridden it since. `basis` refers to resources of the caller
     that were used; without any, the answers are contained as Observations.

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from feature_repo.instruments import GAD7, PHQ9
 from feature_repo.online import make_request_fields
-from feature_repo.pseudonyms import pseudonymise
 from serving.database.tables import Prediction
-from serving.errors import Principal
+from serving.errors import NotFoundError, Principal
 from serving.fhir.clients import EhrClient
 from serving.fhir.reading import Findings, Survey, make_survey_data
+from serving.http.individual import hash_identifier
 from serving.http.problems import FieldProblem, InvalidRequestError, list_validation_problems
 from serving.screening.answers import ScreeningAnswer
 from serving.screening.dependencies import ScreeningDependencies
@@ -38,7 +38,14 @@ class EhrCaller:
     def hash_patient(self, patient_id: str, settings: Settings) -> str:
         """Return the pseudonym of the caller's own patient id, which goes no further."""
         identifier = patient_id if self.client is None else self.client.name_person(patient_id)
-        return pseudonymise(identifier, settings.anonymization_salt.get_secret_value())
+        return hash_identifier(identifier, settings)
+
+
+def require_own(prediction: Prediction, caller: EhrCaller) -> None:
+    """Raise NotFoundError for a prediction that a client with a tenant did not ask for itself."""
+    client = caller.client
+    if client and client.tenant and prediction.user_id != caller.principal.user_id:
+        raise NotFoundError("there is no such prediction; it may have been erased")
 
 
 def require_one_person(surveys: Sequence[Survey], patient_id: str | None) -> str:
@@ -91,7 +98,10 @@ async def screen_surveys(
 
 
 def make_body(current: Mapping[str, Survey], anonymized_id: str) -> ScreeningRequest:
-    """Return the screening request; its index time is that of the newest answers used."""
+    """Return the screening request; its index time is that of the newest answers used.
+
+    Raises InvalidRequestError naming each wrong answer.
+    """
     data = make_survey_data(current)
     asked = [
         current[instrument.name].answered_at

@@ -4,9 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Annotated
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from fastapi import Query
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -18,6 +20,11 @@ from serving.fhir.elements import PSEUDONYM_SYSTEM
 from serving.fhir.reading import read_instant
 from serving.fhir.screening import EhrCaller
 from serving.settings import Settings
+
+MOST_RESULTS = 100
+
+Reference = Annotated[str | None, Query(max_length=300)]
+Dates = Annotated[list[str], Query(max_length=2)]
 
 DATE = re.compile(r"(eq|ge|gt|le|lt)?(\d{4}-\d{2}-\d{2}(?:T[0-9:.]+(?:Z|[+-]\d{2}:\d{2})?)?)")
 DAY_LENGTH = len("2026-01-31")
@@ -35,7 +42,8 @@ class PatientSearch:
 def read_patient(reference: str | None, caller: EhrCaller, settings: Settings) -> str:
     """Return the pseudonym of `Patient/<own id>`, `<own id>`, or the pseudonym's identifier.
 
-    Clients with a tenant name people by their own ids only: a pseudonym could be anyone's.
+    Clients with a tenant name people by their own ids only: a pseudonym could be anyone's. Raises
+    UnusableError.
     """
     if not reference:
         raise UnusableError("subject or patient is needed")
@@ -52,7 +60,10 @@ def read_patient(reference: str | None, caller: EhrCaller, settings: Settings) -
 
 
 def read_dates(dates: Sequence[str]) -> tuple[datetime | None, datetime | None]:
-    """Return (since, before) of search parameters such as `ge2026-01-01`; days are UTC."""
+    """Return (since, before) of search parameters such as `ge2026-01-01`; days are UTC.
+
+    Raises UnusableError.
+    """
     since, before = None, None
     for text in dates:
         match = DATE.fullmatch(text)

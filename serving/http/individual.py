@@ -33,4 +33,10 @@ def resolve_individual(body: IndividualBody, settings: Settings) -> str:
     if body.anonymized_id is not None:
         return body.anonymized_id
     assert body.patient_id is not None  # the body's own validation
-    return pseudonymise(body.patient_id, settings.anonymization_salt.get_secret_value())
+    return hash_identifier(body.patient_id, settings)
+
+
+def hash_identifier(patient_id: str, settings: Settings) -> str:
+    """Return the pseudonym of a clinic's own identifier, by the site's rule of case."""
+    salt = settings.anonymization_salt.get_secret_value()
+    return pseudonymise(patient_id, salt, folds_case=settings.folds_case_of_ids)

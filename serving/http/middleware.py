@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feature_repo.postgres_deadlines import REQUEST_DEADLINE
 from monitoring.logging import describe_error
 from monitoring.metrics import HTTP_REQUEST_DURATION, HTTP_REQUESTS
 from serving.audit.trail import CALLER_NETWORK
@@ -47,6 +48,11 @@ DOCUMENTATION_POLICY = (
     "base-uri 'none'; frame-ancestors 'none'"
 )
 
+#: Requests that are one screening: their time is SCREENING_TIMEOUT, from their arrival.
+_SCREENING = re.compile(r"/screen|/console/screen|/cds-services/[^/]+|/fhir/QuestionnaireResponse")
+#: A screening explains its own time-out; the net below it is as much later.
+NET_SECONDS = 0.2
+
 #: 1,000 screenings take a quarter of it.
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -54,9 +60,10 @@ MAX_BODY_BYTES = 1024 * 1024
 class RequestContext:
     """Plain ASGI middleware: Starlette's own base class would run routes in another task."""
 
-    def __init__(self, app: ASGIApp, timeout_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, timeout_seconds: float, screening_seconds: float) -> None:
         self._app = app
         self._timeout_seconds = timeout_seconds
+        self._screening_seconds = screening_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -83,7 +90,7 @@ class RequestContext:
             await send(message)
 
         try:
-            async with asyncio.timeout(self._timeout_seconds) as deadline:
+            async with asyncio.timeout(self._begin_time(request)) as deadline:
                 request.state.timeout = deadline
                 send_in_time = release_deadline(deadline, send_with_headers)
                 await self._app(request.scope, limit_body(request, receive), send_in_time)
@@ -94,6 +101,13 @@ class RequestContext:
             await response(request.scope, receive, send_with_headers)
         finally:
             report(request, sent.get("status", 500), time.perf_counter() - started)
+
+    def _begin_time(self, request: Request) -> float:
+        """Return the seconds a request has; those of a screening hold for the database too."""
+        if request.method != "POST" or not _SCREENING.fullmatch(request.url.path):
+            return self._timeout_seconds
+        REQUEST_DEADLINE.set(time.monotonic() + self._screening_seconds)
+        return self._screening_seconds + NET_SECONDS
 
 
 def extend_deadline(request: Request, seconds: float) -> None:

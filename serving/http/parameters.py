@@ -109,6 +109,7 @@ def read_cursor(cursor: str, *readers: Callable[[Any], Any]) -> Sequence[Any]:
 
 
 def read_instant(part: Any) -> datetime:
+    """Return an instant with a time zone; raises ValueError for any other text."""
     moment = datetime.fromisoformat(part)
     if moment.tzinfo is None:
         raise ValueError("no time zone")

@@ -17,6 +17,7 @@ MAX_DIGITS = 100
 
 class StrictRequest(Request):
     async def json(self) -> Any:
+        """Return the body as JSON; raises JSONDecodeError, also for what is no UTF-8."""
         body = await self.body()
         try:
             return read_strictly(body)

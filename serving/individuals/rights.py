@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from serving.audit.trail import REVIEW_LIST
 from serving.consent.changes import list_history
+from serving.database.rows import describe_row
 from serving.database.tables import (
     AuditRow,
     Base,
@@ -49,9 +50,16 @@ def list_overridden(session: Session, predictions: Sequence[Prediction]) -> set[
 
 
 def list_accesses(
-    session: Session, anonymized_id: str, before: int | None, limit: int
+    session: Session,
+    anonymized_id: str,
+    before: int | None,
+    limit: int,
+    span: tuple[datetime | None, datetime | None] = (None, None),
 ) -> Sequence[AuditRow]:
-    """Return up to `limit` audit rows about an individual, latest first, before an id."""
+    """Return up to `limit` audit rows about an individual, latest first, before an id.
+
+    `span`: from an instant on, and before another; None leaves an end open.
+    """
     listed = AuditRow.details.contains({"individuals": [anonymized_id]})
     statement = select(AuditRow).where(
         or_(
@@ -61,6 +69,11 @@ def list_accesses(
     )
     if before is not None:
         statement = statement.where(AuditRow.id < before)
+    since, end = span
+    if since is not None:
+        statement = statement.where(AuditRow.created_at >= since)
+    if end is not None:
+        statement = statement.where(AuditRow.created_at < end)
     return session.scalars(statement.order_by(AuditRow.id.desc()).limit(limit)).all()
 
 
@@ -69,7 +82,7 @@ def collect_everything(session: Session, anonymized_id: str) -> dict[str, Any]:
     return {
         "consents": _collect(session, Consent, anonymized_id, "granted_at"),
         "consent_notices": _collect(session, ConsentNotice, anonymized_id, "noticed_at"),
-        "consent_history": [_to_dict(row) for row in list_history(session, anonymized_id)],
+        "consent_history": [describe_row(row) for row in list_history(session, anonymized_id)],
         "predictions": _collect(session, Prediction, anonymized_id, "created_at"),
         "reviews": _collect(session, ReviewItem, anonymized_id, "created_at"),
         "review_events": _collect(session, ReviewEvent, anonymized_id, "created_at"),
@@ -84,17 +97,7 @@ def _collect(
 ) -> list[dict[str, Any]]:
     columns = table.__table__.c
     statement = select(table).where(columns.anonymized_id == anonymized_id)
-    return [_to_dict(row) for row in session.scalars(statement.order_by(columns[order]))]
-
-
-def _to_dict(row: Base) -> dict[str, Any]:
-    return {name: _settle(getattr(row, name)) for name in row.__table__.columns.keys()}  # noqa: SIM118
-
-
-def _settle(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value) if isinstance(value, UUID) else value
+    return [describe_row(row) for row in session.scalars(statement.order_by(columns[order]))]
 
 
 def describe_export(anonymized_id: str, held: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Loads a release: downloaded by numeric version, verified, warmed up.
 
 Nothing that executes is loaded: ONNX graphs, LightGBM's text model and JSON only, each
-checked against the SHA-256 in the release's manifest first.
+checked against the SHA-256 in the release's manifest first. Graphs run in a process of their
+own, with limits, before a worker opens them.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -23,6 +25,7 @@ from mlruns_config.manifest import (
 from mlruns_config.uncertainty import REFITS_FILE, REFITS_OUTPUT, UNFAMILIARITY_OUTPUT
 from serving.audit.signing import KeyRing
 from serving.errors import ScoringFailedError
+from serving.releases.probe import GraphLimitError, run_within_limits
 from serving.releases.registry import Registry
 from serving.releases.signatures import SIGNATURE_TAG, is_signed
 from serving.scoring.estimate import (
@@ -44,6 +47,9 @@ from serving.scoring.loaded_release import OUTPUT_NAME, Member, Release
 #: Log-odds by which an explanation may miss its member: float32 rounding, no more.
 EXPLANATION_TOLERANCE = 0.01
 
+#: Digests of the artifacts of releases whose graphs have run within the limits in this process.
+_probed: set[frozenset[str]] = set()
+
 
 class ReleaseRejectedError(Exception):
     """A release that must not be served; the message names the part and the reason."""
@@ -60,13 +66,17 @@ def load_release(registry: Registry, version: int, keys: KeyRing | None = None) 
         manifest = _fetch_manifest(registry, version, Path(folder), keys)
         watcher = manifest.familiarity.member if manifest.familiarity else None
         place = Path(folder) / "members"
+        fetched = {
+            pin.name: _fetch_artifacts(registry, pin, place / pin.name) for pin in manifest.members
+        }
+        _probe_graphs(manifest, fetched)
         members = {
-            pin.name: _load_member(registry, pin, manifest, place / pin.name)
+            pin.name: _load_member(pin, manifest, fetched[pin.name])
             for pin in manifest.members
             if pin.name != watcher
         }
         forests = [
-            _load_forest(registry, pin, manifest, place / pin.name)
+            _load_forest(pin, manifest, fetched[pin.name])
             for pin in manifest.members
             if pin.name == watcher
         ]
@@ -75,10 +85,23 @@ def load_release(registry: Registry, version: int, keys: KeyRing | None = None) 
     return release
 
 
+def _probe_graphs(manifest: ReleaseManifest, fetched: Mapping[str, Sequence[Path]]) -> None:
+    """Run every graph in another process first; those that ended before are not run again."""
+    graphs = [path for files in fetched.values() for path in files if path.suffix == ".onnx"]
+    digests = frozenset(digest for pin in manifest.members for digest in pin.artifacts.values())
+    if digests in _probed:
+        return
+    try:
+        run_within_limits(graphs)
+    except GraphLimitError as error:
+        raise ReleaseRejectedError(str(error)) from None
+    _probed.add(digests)
+
+
 def _load_forest(
-    registry: Registry, pin: MemberPin, manifest: ReleaseManifest, folder: Path
+    pin: MemberPin, manifest: ReleaseManifest, files: Sequence[Path]
 ) -> onnxruntime.InferenceSession:
-    (graph,) = _fetch_artifacts(registry, pin, folder)
+    (graph,) = files
     shape = _describe_shape(pin, manifest)
     return _open_session(pin, graph, shape, UNFAMILIARITY_OUTPUT)
 
@@ -105,10 +128,7 @@ def _fetch_manifest(
         raise ReleaseRejectedError(f"{MANIFEST_FILE} is not usable: {problems}") from None
 
 
-def _load_member(
-    registry: Registry, pin: MemberPin, manifest: ReleaseManifest, folder: Path
-) -> Member:
-    files = _fetch_artifacts(registry, pin, folder)
+def _load_member(pin: MemberPin, manifest: ReleaseManifest, files: Sequence[Path]) -> Member:
     graphs = [path for path in files if path.suffix == ".onnx" and path.name != REFITS_FILE]
     if len(graphs) != 1:
         raise ReleaseRejectedError(f"{pin.name} pins {len(graphs)} ONNX graphs, one is needed")
@@ -183,7 +203,7 @@ def _check_signature(
         )
 
 
-def _load_explainer(pin: MemberPin, files: list[Path], width: int) -> Explainer | None:
+def _load_explainer(pin: MemberPin, files: Sequence[Path], width: int) -> Explainer | None:
     by_name = {path.name: path for path in files}
     try:
         if "linear.json" in by_name:

@@ -28,20 +28,25 @@ class NoProductionVersionError(Exception):
 class Registry:
     """A connection to the MLflow server at `tracking_uri` (http or https), with its login."""
 
-    def __init__(self, tracking_uri: str, login: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        login: tuple[str, str] | None = None,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
         # trust_env: the registry is inside; no proxy may come between.
         self._client = httpx.Client(
             base_url=tracking_uri,
             auth=login,
-            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(read_seconds, connect=CONNECT_SECONDS),
             trust_env=False,
         )
 
     def find_production_version(self, model: str) -> int:
         """Return the numeric Production version of `model`.
 
-        Stage and alias are set one after the other; while they differ, a transition is
-        running or was cut off, and neither is trusted.
+        Stage and alias are set one after the other; while they differ, a transition is running or
+        was cut off, and neither is trusted. Raises NoProductionVersionError.
         """
         staged = self._find_staged_version(model)
         model_version = self._find_by_alias(model, PRODUCTION_ALIAS)

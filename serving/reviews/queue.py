@@ -160,6 +160,7 @@ def find_rank(priority: str) -> int:
 
 
 def find_item(session: Session, review_id: UUID) -> ReviewItem:
+    """Return a review item; raises NotFoundError."""
     item = session.get(ReviewItem, review_id)
     if item is None:
         raise NotFoundError("there is no such review item; it may have been erased")
@@ -167,6 +168,7 @@ def find_item(session: Session, review_id: UUID) -> ReviewItem:
 
 
 def find_prediction(session: Session, prediction_id: UUID) -> Prediction:
+    """Return a prediction; raises NotFoundError."""
     prediction = session.get(Prediction, prediction_id)
     if prediction is None:
         raise NotFoundError("there is no such prediction; it may have been erased")
@@ -219,7 +221,10 @@ def claim(session: Session, review_id: UUID, principal: Principal) -> ReviewItem
 
 
 def release(session: Session, review_id: UUID, principal: Principal) -> ReviewItem:
-    """Give an item back; its owner may, and an admin for those who are away."""
+    """Give an item back; its owner may, and an admin for those who are away.
+
+    Raises ConflictError or RefusedError.
+    """
     owned: ColumnElement[bool] = ReviewItem.status == ReviewStatus.CLAIMED
     if principal.role is not Role.ADMIN:
         owned = and_(owned, ReviewItem.claimed_by == principal.user_id)

@@ -41,7 +41,10 @@ def get_asset(name: Literal["swagger-ui.css", "swagger-ui-bundle.js"]) -> FileRe
 
 
 def find_assets() -> Path:
-    """Return the folder of Swagger UI in the package that ships it; it is not imported."""
+    """Return the folder of Swagger UI in the package that ships it; it is not imported.
+
+    Raises FileNotFoundError.
+    """
     spec = find_spec("fastapi_offline")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("fastapi-offline is not installed")

@@ -1,53 +1,54 @@
-"""The FHIR R4 server: RiskAssessments and AuditEvents out, QuestionnaireResponses in."""
+"""FHIR R4: RiskAssessments out, QuestionnaireResponses and transactions in."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from serving.audit import Event, record
-from serving.audit.trail import AUDIT_ACCESS, PREDICTION_VIEW
+from serving.audit.trail import PREDICTION_VIEW
+from serving.database.rows import describe_row
 from serving.database.sessions import open_session
 from serving.database.tables import Prediction
 from serving.dependencies import (
-    AccessHistoryReader,
     AssessmentReader,
     DbSession,
     ResponseSender,
     Trail,
     WorkerServices,
 )
-from serving.errors import NotFoundError, UnusableError
-from serving.fhir.audit_events import make_audit_event
+from serving.errors import UnusableError
 from serving.fhir.bundles import Entry, answer_transaction, read_entries
 from serving.fhir.capability import make_capability_statement
 from serving.fhir.elements import Resource, make_search_set, make_subject
-from serving.fhir.operation_outcomes import FhirResponse, describe_outcomes
+from serving.fhir.operation_outcomes import READ_PROBLEMS, FhirResponse, describe_outcomes
 from serving.fhir.reading import choose_current, read_surveys
-from serving.fhir.risk_assessments import make_risk_assessment, read_columns
+from serving.fhir.risk_assessments import make_risk_assessment
 from serving.fhir.screening import (
     EhrCaller,
     require_one_person,
+    require_own,
     require_readable,
     screen_surveys,
 )
 from serving.fhir.searching import (
+    MOST_RESULTS,
+    Dates,
     PatientSearch,
+    Reference,
     list_amended,
     read_dates,
     read_patient,
     search_predictions,
 )
-from serving.http.parameters import AnonymizedId
 from serving.http.strict_json import StrictJsonRoute
-from serving.individuals.rights import list_accesses
 from serving.predictions.viewing import record_viewing
 from serving.reviews.queue import find_prediction
 from serving.services import Services
@@ -60,26 +61,17 @@ router = APIRouter(
     default_response_class=FhirResponse,
 )
 
-READ_PROBLEMS = describe_outcomes(401, 403, 404, 422, 429, 500, 503, 504)
 SENT_PROBLEMS = describe_outcomes(401, 403, 404, 409, 413, 422, 429, 500, 503, 504)
-MOST_RESULTS = 100
 FORM = "application/x-www-form-urlencoded"
-
-Reference = Annotated[str | None, Query(max_length=300)]
-Dates = Annotated[list[str], Query(max_length=2)]
-
-
-def answer(
-    resource: Resource, status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
-    return FhirResponse(resource, status, headers)
 
 
 @router.get("/metadata")
 def get_metadata(services: WorkerServices) -> Response:
     """Return what this server can do (CapabilityStatement)."""
     today = datetime.now(UTC).date()
-    return answer(make_capability_statement(version("mhras"), services.settings.public_url, today))
+    return FhirResponse(
+        make_capability_statement(version("mhras"), services.settings.public_url, today)
+    )
 
 
 @router.get("/RiskAssessment/{prediction_id}", responses=READ_PROBLEMS)
@@ -91,14 +83,7 @@ def read_risk_assessment(
     require_own(prediction, caller)
     (resource,) = make_assessments(session, [prediction])
     record_viewing(trail, prediction, "read_risk_assessment")
-    return answer(resource)
-
-
-def require_own(prediction: Prediction, caller: EhrCaller) -> None:
-    """Raise NotFoundError for a prediction that a client with a tenant did not ask for itself."""
-    client = caller.client
-    if client and client.tenant and prediction.user_id != caller.principal.user_id:
-        raise NotFoundError("there is no such prediction; it may have been erased")
+    return FhirResponse(resource)
 
 
 @router.get("/RiskAssessment", responses=READ_PROBLEMS)
@@ -147,35 +132,20 @@ def search(
     details = {"results": len(predictions)}
     event = Event(PREDICTION_VIEW, "search_risk_assessments", wanted.anonymized_id, (), details)
     record(session, caller.principal, caller.request_id, event)
-    address = f"{settings.public_url}/fhir/RiskAssessment"
-    return answer(make_search_set(make_assessments(session, predictions), address, None))
+    assessments = make_assessments(session, predictions)
+    return FhirResponse(make_search_set(assessments, settings.public_url, "RiskAssessment"))
 
 
 def make_assessments(session: Session, predictions: Sequence[Prediction]) -> list[Resource]:
     amended = list_amended(session, [prediction.id for prediction in predictions])
     return [
         make_risk_assessment(
-            read_columns(prediction),
+            describe_row(prediction),
             make_subject(prediction.anonymized_id),
             prediction.id in amended,
         )
         for prediction in predictions
     ]
-
-
-@router.get("/AuditEvent", responses=READ_PROBLEMS)
-def search_audit_events(
-    patient: Annotated[AnonymizedId, Query(description="The person's pseudonym.")],
-    trail: Trail,
-    _reader: AccessHistoryReader,
-    session: DbSession,
-    services: WorkerServices,
-) -> Response:
-    """Return who saw or changed a person's record, latest first (IHE BALP)."""
-    rows = list_accesses(session, patient, None, MOST_RESULTS)
-    trail.record(Event(AUDIT_ACCESS, "search_audit_events", patient))
-    events = [make_audit_event(row, patient) for row in rows]
-    return answer(make_search_set(events, f"{services.settings.public_url}/fhir/AuditEvent", None))
 
 
 @router.post("/QuestionnaireResponse", status_code=201, responses=SENT_PROBLEMS)
@@ -191,7 +161,7 @@ async def create_questionnaire_response(
     prediction = await screen_entries([Entry(body)], caller, services)
     basis = [{"reference": f"QuestionnaireResponse/{body['id']}"}] if body.get("id") else []
     resource = make_risk_assessment(prediction, body["subject"], basis=basis)
-    return answer(resource, 201, {"Location": locate(resource, services.settings)})
+    return FhirResponse(resource, 201, {"Location": locate(resource, services.settings)})
 
 
 @router.post("", responses=SENT_PROBLEMS)
@@ -202,7 +172,7 @@ async def process_transaction(
     entries = read_entries(body)
     prediction = await screen_entries(entries, caller, services)
     resource = make_risk_assessment(prediction, make_subject(prediction["anonymized_id"]))
-    return answer(answer_transaction(entries, resource, locate(resource, services.settings)))
+    return FhirResponse(answer_transaction(entries, resource, locate(resource, services.settings)))
 
 
 async def screen_entries(
@@ -224,7 +194,7 @@ async def screen_entries(
 
 def read_prediction(services: Services, prediction_id: UUID) -> dict[str, Any]:
     with open_session(services.engine) as session:
-        return read_columns(find_prediction(session, prediction_id))
+        return describe_row(find_prediction(session, prediction_id))
 
 
 def locate(resource: Resource, settings: Settings) -> str:

@@ -83,7 +83,10 @@ def try_settings(
     settings: list[Setting],
     pattern: str,
 ) -> NDArray[np.float64]:
-    """Return the release's probability for the individual under each setting."""
+    """Return the release's probability for the individual under each setting.
+
+    Float64 [settings].
+    """
     weighed = [release.members[name] for name in release.manifest.stacker.coefficients]
     if all(member.pin.input == "features" for member in weighed):
         inputs = Inputs(inputs.vector)  # the weeks are not needed

@@ -45,7 +45,10 @@ class Inputs:
     sequence: WeeklySequence | None = None
 
     def pick(self, name: str) -> NDArray[np.float32]:
-        """Return the input of a graph by its name, "features" or "sequence"."""
+        """Return the input of a graph by its name, "features" or "sequence".
+
+        Float32 [1, columns] or [1, weeks, channels].
+        """
         if name == "features":
             return self.vector
         # A manifest that names a sequence member describes the sequence.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import structlog
 from pydantic import BaseModel, Field, JsonValue, ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from serving import audit
+from serving.database.threads import run_apart
 from serving.errors import (
     DatabaseUnavailableError,
     DeadlineExceededError,
@@ -128,7 +128,7 @@ async def explain_failure(
     problem = error if isinstance(error, ProblemError) else NOTHING_RECORDED
     if isinstance(error, RefusedError):
         try:
-            await run_in_threadpool(audit.record_refusal, dependencies.engine, error, request_id)
+            await run_apart(audit.record_refusal, dependencies.engine, error, request_id)
         except OUTAGES as failure:
             log.error("refusal not audited", cause=type(failure).__name__)
             problem = NOTHING_RECORDED

@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from feature_repo.postgres_sessions import PreparedStatement, Rows
 from serving.database.tables import AuditRow, Base, Prediction, ReviewItem
-from serving.errors import DeadlineExceededError
+from serving.errors import DeadlineExceededError, MaybeRecordedError, RequestInFlightError
 
 log = structlog.get_logger("serving.screening")
 
@@ -33,6 +33,8 @@ TREND_LENGTH = 10
 
 #: What refuses rows that are there already, whichever table is written first.
 TAKEN = ("predictions_pkey", "review_items_pkey")
+#: The trigger that refuses a second answer under an idempotency key.
+ANSWERED_ONCE = "idempotency_keys_answered_once"
 #: The trigger that refuses rows of an individual who was erased after consent was checked.
 NOT_ERASED = "predictions_not_erased"
 
@@ -95,8 +97,9 @@ class Recorder:
 
         A future that is cancelled before its turn leaves no rows. The future raises
         DeadlineExceededError when its turn came too late, ErasedMeanwhileError when the
-        individual was erased in between, and what SQLAlchemy raises when the rows could not be
-        written; nothing was recorded then.
+        individual was erased in between, RequestInFlightError when another request answered
+        under the same key, and what SQLAlchemy raises when the rows could not be written; nothing
+        was recorded then. MaybeRecordedError when the connection broke before the reply.
         """
         lane = self._urgent_lane if record.is_urgent else self._lane
         return lane.submit(record)
@@ -171,12 +174,11 @@ class Lane:
     def _write_together(self, batch: Sequence[_Waiting]) -> None:
         try:
             trends = write_records(self._engine, [waiter.record for waiter in batch])
-        except OUTAGES as error:
+        except (*OUTAGES, MaybeRecordedError) as error:
             _fail(batch, error)
         except Exception as error:  # the thread must outlive any surprise
             if len(batch) == 1:
-                erased = _find_constraint(error) == NOT_ERASED
-                _fail(batch, ErasedMeanwhileError() if erased else error)
+                _fail(batch, _explain_refusal(error))
                 return
             # An error in one screening is not the others': each is written on its own.
             for waiter in batch:
@@ -184,6 +186,16 @@ class Lane:
         else:
             for waiter, trend in zip(batch, trends, strict=True):
                 waiter.done.set_result(trend)
+
+
+def _explain_refusal(error: Exception) -> Exception:
+    """Return what a refusal of the database means for a screening, else the error itself."""
+    constraint = _find_constraint(error)
+    if constraint == NOT_ERASED:
+        return ErasedMeanwhileError()
+    if constraint == ANSWERED_ONCE:
+        return RequestInFlightError("the first request with this key was answered; send it again")
+    return error
 
 
 def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
@@ -196,7 +208,8 @@ def write_records(engine: Engine, records: Sequence[Record]) -> list[list[PastPr
     """Write the rows of all records in one transaction; return each one's trend.
 
     A connection that died may have committed or not: the rows are written again, and if their
-    numbers are taken, by themselves, then it had (and nothing is known of the trend).
+    numbers are taken, by themselves, then it had (and nothing is known of the trend). Raises
+    MaybeRecordedError when the second attempt does not reach the database either.
     """
     arguments = (
         _dump([record.prediction for record in records]),
@@ -210,7 +223,7 @@ def write_records(engine: Engine, records: Sequence[Record]) -> list[list[PastPr
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
-        points = _execute_again(engine, arguments)
+        points = _find_out(engine, arguments, records)
     trends: list[list[PastPrediction]] = [[] for _ in records]
     for position, *point in points:
         trends[position - 1].append(PastPrediction(*point))
@@ -221,6 +234,15 @@ def _execute(engine: Engine, arguments: Sequence[Any]) -> Rows:
     # One statement is one transaction: the engine commits it.
     with engine.connect() as connection:
         return WRITE_AND_LOOK_BACK.execute(connection, *arguments)
+
+
+def _find_out(engine: Engine, arguments: Sequence[Any], records: Sequence[Record]) -> Rows:
+    if time.monotonic() > min(record.deadline for record in records):
+        raise MaybeRecordedError
+    try:
+        return _execute_again(engine, arguments)
+    except OUTAGES as error:
+        raise MaybeRecordedError from error
 
 
 def _execute_again(engine: Engine, arguments: Sequence[Any]) -> Rows:

@@ -3,11 +3,10 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from starlette.concurrency import run_in_threadpool
-
 from serving.audit import Event, record
 from serving.audit.trail import PREDICTION_VIEW
 from serving.database.sessions import open_session
+from serving.database.threads import run_apart
 from serving.errors import DeadlineExceededError, ProblemError
 from serving.scoring.crisis import find_sent_crisis
 from serving.screening.answers import ScreeningAnswer
@@ -30,9 +29,7 @@ async def screen_once(
     digest = hash_body(anonymized_id, content)
     patience = timedelta(seconds=2 * dependencies.settings.screening_timeout)
     try:
-        answer = await run_in_threadpool(
-            claim_key, dependencies.engine, user, key, digest, patience
-        )
+        answer = await run_apart(claim_key, dependencies.engine, user, key, digest, patience)
     except ProblemError as error:
         error.shows_guidance = find_sent_crisis(make_answers(body)).forces_top_band
         raise
@@ -43,7 +40,7 @@ async def screen_once(
     except DeadlineExceededError:
         raise  # it may yet be recorded under the key, which a repetition then finds
     except Exception:
-        await run_in_threadpool(give_up_key, dependencies.engine, user, key)
+        await run_apart(give_up_key, dependencies.engine, user, key)
         raise
 
 
@@ -58,7 +55,7 @@ async def replay(
     await require_consent(body, person, caller.principal, dependencies)
     details = {"prediction_id": str(answer.prediction_id)}
     event = Event(PREDICTION_VIEW, "replay_screening", person, ["prediction"], details)
-    await run_in_threadpool(record_viewing, dependencies, caller, event)
+    await run_apart(record_viewing, dependencies, caller, event)
     return answer
 
 

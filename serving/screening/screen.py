@@ -12,20 +12,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
-from starlette.concurrency import run_in_threadpool
 
 from feature_repo.consent_terms import SCREENING
 from feature_repo.online import Answers
+from feature_repo.postgres_deadlines import REQUEST_DEADLINE
 from mlruns_config.severity import load_severity_rules
 from monitoring.logging import describe_error
 from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
 from serving import audit
 from serving.consent.in_force import KnownConsent, combine_consents
 from serving.database.sessions import open_session
+from serving.database.threads import run_apart
 from serving.errors import (
     Actor,
     ConsentMissingError,
-    DeadlineExceededError,
+    MaybeRecordedError,
     ReleaseUnavailableError,
     ScoringFailedError,
 )
@@ -78,17 +79,14 @@ async def screen(
     """Answer one screening once its records are durable.
 
     Raises ConsentMissingError, ReleaseUnavailableError and ScoringFailedError (unless the
-    crisis rule decides without models), OverloadedError and DeadlineExceededError; nothing is
-    recorded then.
+    crisis rule decides without models), OverloadedError and DeadlineExceededError: nothing is
+    recorded then. MaybeRecordedError, where the time was up or the database's reply lost.
     """
     try:
         async with asyncio.timeout(caller.deadline - time.monotonic()):
             return await screen_in_time(request, anonymized_id, caller, dependencies)
     except TimeoutError:
-        raise DeadlineExceededError(
-            "the screening timed out; it may have been recorded. Send it again with the same "
-            "Idempotency-Key to get the recorded answer"
-        ) from None
+        raise MaybeRecordedError from None
 
 
 async def screen_in_time(
@@ -129,7 +127,7 @@ async def require_consent(
     consented = find_consented(consents or (), dependencies)
     if not suffices(consented, request):
         # A refusal never rests on the cache: the consent may be a moment old.
-        consents = await run_in_threadpool(read_consents, dependencies, anonymized_id)
+        consents = await run_apart(read_consents, dependencies, anonymized_id)
         consented = find_consented(consents, dependencies)
     if suffices(consented, request):
         return consented
@@ -184,7 +182,7 @@ async def collect_case(
     case = replace(case, row=row, store_is_away=stored is None)
     if not rests_on_stored_answers(case, choice.release):
         return case
-    decisions = await run_in_threadpool(read_last_decisions, dependencies.engine, [anonymized_id])
+    decisions = await run_apart(read_last_decisions, dependencies.engine, [anonymized_id])
     return replace(case, decided=decisions.get(anonymized_id, LastDecisions()))
 
 
@@ -252,11 +250,13 @@ def apply_release(release: Release, case: Case, options: ExplanationOptions) -> 
 
 
 def find_deadline(settings: Settings) -> float:
-    """Return until when (monotonic seconds) an answer is of use to a caller of now."""
-    return time.monotonic() + settings.screening_timeout
+    """Return until when (monotonic seconds) an answer is of use: counted from its arrival."""
+    arrived_with = REQUEST_DEADLINE.get()
+    return arrived_with or time.monotonic() + settings.screening_timeout
 
 
 def require_rules(findings: RuleFindings) -> None:
+    """Raise ReleaseUnavailableError where no rule decides without a release."""
     if not findings.decide_alone:
         raise ReleaseUnavailableError(
             "the registry's Production release could not be loaded yet; try again shortly"

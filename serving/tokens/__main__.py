@@ -34,7 +34,7 @@ def revoke_by_command(
     user: str | None,
     everyone: bool,
 ) -> str:
-    """Revoke, audit, and return one line with the result."""
+    """Revoke, audit, and return one line with the result. Raises UnusableTargetError."""
     if [token_id is not None, user is not None, everyone].count(True) != 1:
         raise UnusableTargetError("name one of --token-id, --user, --everyone")
     for value, pattern in ((token_id, TOKEN_ID_PATTERN), (user, USER_PATTERN), (by, USER_PATTERN)):

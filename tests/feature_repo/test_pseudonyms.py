@@ -34,3 +34,10 @@ def test_full_width_digits_are_digits(number):
 
 def test_upper_and_lower_case_are_two_identifiers():
     assert pseudonymise("A1", SALT) != pseudonymise("a1", SALT)
+
+
+@given(IDENTIFIERS)
+def test_where_case_is_folded_it_makes_no_second_person(identifier):
+    expected = pseudonymise(identifier, SALT, folds_case=True)
+    for written in (identifier.lower(), identifier.casefold(), identifier.swapcase().casefold()):
+        assert pseudonymise(written, SALT, folds_case=True) == expected

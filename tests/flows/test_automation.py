@@ -25,7 +25,7 @@ DETECT = """
 from datetime import UTC, datetime
 from prefect import flow
 from flows.drift import announce_drift
-from flows.evaluation.drift_report import Found, Window
+from flows.evaluation.drift_report import MeasuredDrift, Window
 from monitoring.drift import ColumnDrift, DriftResult
 from monitoring.outcome_drift import OutcomeDrift
 
@@ -45,7 +45,7 @@ column = ColumnDrift(
     infinite=0,
 )
 outcomes = OutcomeDrift(0, 0, None, None, None)
-found = Found(DriftResult([column], None, 1000, None), outcomes, [])
+found = MeasuredDrift(DriftResult([column], None, 1000, None), outcomes, [])
 flow(lambda: announce_drift(Window(4, now, now), found, 0.3, "a" * 32), name="drift")()
 """
 

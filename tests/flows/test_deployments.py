@@ -85,6 +85,6 @@ def test_the_five_core_flows_can_be_started_from_a_form(name: str) -> None:
 
 def _require(flow: Flow[..., Any]) -> dict[str, Any]:
     """Return a value for each parameter that whoever starts the run must give."""
-    values = {"integer": 1, "string": "a folder", "date": "2026-01-31"}
+    values = {"integer": 1, "string": "/data/folder", "date": "2026-01-31"}
     needed = {name: flow.parameters.properties[name] for name in flow.parameters.required}
     return {name: values[one.get("format", one["type"])] for name, one in needed.items()}

@@ -108,15 +108,6 @@ def test_another_population_and_a_release_that_outcomes_prove_wrong_are_told_of(
     (report,) = list_reports(watched)
 
     assert score == report.drift_score
-    print("DEBUG", reference.null.factors, reference.people, reference.rows)
-    for name in heaviest:
-        if not report.columns[name]["drifted"]:
-            print(
-                "DEBUG",
-                report.columns[name],
-                reference.null.distances[name],
-                reference.columns[name],
-            )
     assert 0.3 < sum(reference.importance[name] for name in heaviest) <= score + 1e-9
     assert {name for name, one in report.columns.items() if one["drifted"]} >= set(heaviest)
     events, version = dict(emitted), watched.report.release_version

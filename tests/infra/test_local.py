@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from infra.local.__main__ import DROPPED, SIMULATED, keep_apart
+from infra.local.ehr_client import make_demo_token, register_demo_client
 from infra.local.ports import choose_port
 from infra.local.processes import (
     ServiceFailedError,
@@ -20,6 +21,8 @@ from infra.local.processes import (
     wait_until_healthy,
 )
 from infra.local.secrets import load_or_make_secrets, read_env_file, write_env_file
+from serving.fhir.client_tokens import ClientVerifier
+from serving.fhir.clients import load_clients
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -142,3 +145,19 @@ def test_what_a_crash_left_running_is_stopped_and_a_reused_pid_is_spared(tmp_pat
         left.process.wait()
         bystander.kill()
         bystander.wait()
+
+
+def test_the_demo_client_of_a_stack_is_one_that_the_api_accepts(tmp_path: Path) -> None:
+    clients = load_clients(str(register_demo_client(tmp_path)))
+    url = "http://127.0.0.1:8000/fhir/RiskAssessment"
+    verified = ClientVerifier(clients).verify(make_demo_token(tmp_path, f"{url}?patient=17"), url)
+
+    assert verified.client.name_person("17") == "demo|17"
+    assert stat.S_IMODE((tmp_path / "ehr-demo.key").stat().st_mode) == 0o600
+    assert "BEGIN" not in (tmp_path / "ehr-clients.json").read_text()
+
+
+def test_the_demo_client_keeps_its_key_at_the_next_start(tmp_path: Path) -> None:
+    first = register_demo_client(tmp_path).read_text()
+
+    assert register_demo_client(tmp_path).read_text() == first

@@ -32,7 +32,7 @@ NEEDED = {
     ("mhras-flow-run", "prefect-server", 4200),
     ("mhras-registration", "prefect-server", 4200),
     ("blackbox-exporter", "prefect-server", 4200),
-    ("prometheus", "mhras-api", 8000),
+    ("prometheus", "mhras-api", 9464),
     ("prometheus", "node-exporter", 9100),
     ("prometheus", "postgres-exporter", 9187),
     ("prometheus", "kube-state-metrics", 8080),

@@ -1,14 +1,10 @@
 """Debian's pgbouncer in session mode between the API and PostgreSQL, with our parameters."""
 
-import os
-import pwd
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import psycopg2
@@ -18,83 +14,16 @@ from sqlalchemy import Engine, create_engine, text
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer
 from tests.fixtures.api import make_headers
+from tests.fixtures.pooler import POOL_SIZE, needs_pooler, run_pooler
 from tests.fixtures.server_process import make_environment, wait_until_alive
-from tests.infra.cluster_objects import find
 
-PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
-pytestmark = [
-    pytest.mark.nightly,
-    pytest.mark.skipif(
-        PGBOUNCER is None or os.geteuid() != 0, reason="needs root and Debian's package pgbouncer"
-    ),
-]
-#: The server of the tests takes fewer connections than production's.
-POOL_SIZE = 40
-RUN_AS = "postgres"
-
-
-def read_parameters() -> dict[str, str]:
-    (pooler,) = find("production", "Pooler")
-    pgbouncer = pooler["spec"]["pgbouncer"]
-    parameters = dict(pgbouncer["parameters"]) | {"pool_mode": pgbouncer["poolMode"]}
-    # Certificates of clients are the operator's; TLS is proven in test_outside_database.py.
-    del parameters["client_tls_sslmode"]
-    return parameters | {"default_pool_size": str(POOL_SIZE)}
-
-
-def write_configuration(folder: Path, postgres: PostgresServer, port: int, database: str) -> Path:
-    (folder / "users.txt").write_text('"mhras_api" "test"\n')
-    lines = [
-        "[databases]",
-        f"{database} = host=127.0.0.1 port={postgres.port}",
-        "[pgbouncer]",
-        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {folder}",
-        f"auth_type = scram-sha-256\nauth_file = {folder / 'users.txt'}",
-        "admin_users = mhras_api",
-        # As the operator sets it: both are sent by drivers, and neither can be passed on.
-        "ignore_startup_parameters = extra_float_digits,options",
-        *(f"{name} = {value}" for name, value in read_parameters().items()),
-    ]
-    path = folder / "pgbouncer.ini"
-    path.write_text("\n".join(lines) + "\n")
-    user = pwd.getpwnam(RUN_AS)
-    for one in (folder, *folder.iterdir()):
-        os.chown(one, user.pw_uid, user.pw_gid)
-    return path
+pytestmark = [pytest.mark.nightly, needs_pooler]
 
 
 @pytest.fixture(scope="module")
-def pooled_url(
-    postgres: PostgresServer, application_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    folder = Path("/var/lib/postgresql") / f"mhras-pooler-{os.getpid()}"
-    folder.mkdir(parents=True)
-    port = choose_port(15433)
-    database = application_url.rpartition("/")[2]
-    configuration = write_configuration(folder, postgres, port, database)
-    pooler = subprocess.Popen(
-        [str(PGBOUNCER), "--quiet", str(configuration)], user=RUN_AS, group=RUN_AS, cwd="/"
-    )
-    url = application_url.replace(f":{postgres.port}/", f":{port}/")
-    try:
-        wait_for_pooler(url)
-        yield url
-    finally:
-        pooler.terminate()
-        pooler.wait(timeout=30)
-        shutil.rmtree(folder)
-
-
-def wait_for_pooler(url: str) -> None:
-    until = time.monotonic() + 30
-    while True:
-        try:
-            psycopg2.connect(url.replace("+psycopg2", "")).close()
-            return
-        except psycopg2.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
+def pooled_url(postgres: PostgresServer, application_url: str) -> Iterator[str]:
+    with run_pooler(postgres, application_url, "pooler") as pooler:
+        yield pooler.url
 
 
 @pytest.fixture

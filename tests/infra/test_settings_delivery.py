@@ -46,6 +46,7 @@ OPTIONAL = {
     "MAX_CONCURRENT_SCREENINGS": "its default was measured with the pod's resources",
     "DASK_SCHEDULER_ADDRESS": "a site with a Dask cluster sets it",
     "BUCKET_WORKERS": "its default was measured with the pod's resources",
+    "PERSON_ID_CASE": "a site whose ids differ in case without meaning sets it",
     "DROP_LOCATIONS": "a site that takes drops from fewer places sets it",
     "RETENTION_PREDICTION_DAYS": "a site that removes predictions by age sets it",
     "RETENTION_LAKE_DAYS": "a site that removes landed data by age sets it",

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from flows.cohort import simulate_cohort
 from flows.simulation.fhir import write_fhir_drop
 from infra.local.postgres import remove_root_state
+from tests.fixtures.local_runs import read_until_ready, start_local_run
 from tests.fixtures.processes import list_orphans
 
 pytestmark = pytest.mark.nightly
@@ -28,15 +28,8 @@ def state(tmp_path_factory):
 
 
 def start(state: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "infra.local", "--state", str(state), *options]
-    return subprocess.Popen(
-        command,
-        cwd=PROJECT,
-        env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return start_local_run(PROJECT, state, *options, environment=environment)
 
 
 def test_a_simulated_cohort_goes_all_the_way_to_an_answered_screening(state: Path) -> None:
@@ -51,12 +44,7 @@ def test_a_simulated_cohort_goes_all_the_way_to_an_answered_screening(state: Pat
 
 def test_the_next_start_serves_at_once_and_ctrl_c_stops_everything(state: Path) -> None:
     run = start(state)
-    assert run.stdout is not None
-    shown = ""
-    while "Ctrl-C" not in shown:
-        line = run.stdout.readline()
-        assert line, shown
-        shown += line
+    shown = read_until_ready(run)
     run.send_signal(signal.SIGINT)
     rest, _ = run.communicate(timeout=120)
 
@@ -67,9 +55,7 @@ def test_the_next_start_serves_at_once_and_ctrl_c_stops_everything(state: Path) 
 
 def test_what_a_kill_left_behind_is_stopped_at_the_next_start(state: Path) -> None:
     run = start(state)
-    assert run.stdout is not None
-    while "Ctrl-C" not in run.stdout.readline():
-        assert run.poll() is None
+    read_until_ready(run)
     run.kill()
     run.communicate()
     time.sleep(1)

@@ -32,6 +32,8 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     ("post", "/fhir/RiskAssessment/_search"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
     ("get", "/fhir/RiskAssessment/{prediction_id}"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
     ("get", "/fhir/AuditEvent"): frozenset({ADMIN, AUDITOR}),
+    ("get", "/fhir/Consent"): frozenset({ADMIN, CLINICIAN}),
+    ("get", "/fhir/Provenance"): frozenset({ADMIN, CLINICIAN, DATA_SCIENTIST}),
     # clinician: "Screen individuals, view risk scores, access review queue"
     ("post", "/screen"): frozenset({ADMIN, CLINICIAN}),
     ("post", "/screen/batch"): frozenset({ADMIN, CLINICIAN}),

@@ -15,6 +15,7 @@ from flows.sources.batch import Batch, UnreadableFileError
 from flows.sources.contract import DAY_SPAN, DAY_TOTAL
 from flows.sources.drop import SourceFile, open_file
 from flows.sources.pseudonymise import PersonKey
+from flows.sources.unpacking import check_member
 from flows.sources.wearable_exports.apple import read_apple
 from flows.sources.wearable_exports.places import find_owner
 from flows.sources.wearable_exports.readings import Reading, make_batch
@@ -67,7 +68,7 @@ def _open_export(stream: Any, file: SourceFile) -> IO[bytes]:
     names = [name for name in archive.namelist() if posixpath.basename(name) == "export.xml"]
     if not names:
         raise UnreadableFileError(f"{file.label}: holds no export.xml of Apple Health")
-    return archive.open(names[0])
+    return archive.open(check_member(archive, names[0], file.label))
 
 
 def _close(readings: list[Reading], records: int, ignored: Counter[str], key: PersonKey) -> Batch:

@@ -134,6 +134,7 @@ def list_retrainings(stage: Stage) -> list[dict[str, Any]]:
 
 
 def wait_for_retraining(stage: Stage, known_runs: set[str]) -> str:
+    """Return the run that the automation started; raises StoryFailedError without one."""
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
         fresh = [run["id"] for run in list_retrainings(stage) if run["id"] not in known_runs]

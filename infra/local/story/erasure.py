@@ -47,6 +47,7 @@ def erase_somebody(stage: Stage, population: Population, versions: list[int]) ->
 
 
 def choose_screened(stage: Stage, population: Population) -> str:
+    """Return a screened person with rows in every table; raises StoryFailedError without one."""
     with open_session(stage.engine) as session:
         screened = set(session.scalars(select(Prediction.anonymized_id).distinct()))
     for person in sorted(screened & set(population.answers)):
@@ -56,6 +57,7 @@ def choose_screened(stage: Stage, population: Population) -> str:
 
 
 def request_erasure(stage: Stage, person: str) -> dict[str, Any]:
+    """Return the erasure's receipt as the API answers; raises StoryFailedError."""
     secret = stage.stack.environment["JWT_SECRET_KEY"]
     token = issue_token(secret, OPERATOR.replace(" ", "-"), Role.ADMIN, timedelta(minutes=5))
     answer = httpx.delete(

@@ -50,6 +50,7 @@ class Stage:
         return self.watch(create_flow_run(self.stack, deployment, parameters), deployment, expect)
 
     def watch(self, run_id: str, name: str, expect: str = "COMPLETED") -> str:
+        """Follow a flow run to its end; raises StoryFailedError where it ends otherwise."""
         state = follow(self.stack, run_id, self.console)
         link = link_flow_run(self.stack, run_id)
         if state["type"] != expect:

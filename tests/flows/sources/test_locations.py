@@ -5,7 +5,10 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.utilities.schema_tools import validate
 
+from flows.ingestion import ingest
+from flows.pipeline import run_pipeline
 from flows.sources.locations import DropLocationError, check_location, split_locations
 
 ANYWHERE = split_locations("/,s3://")
@@ -31,6 +34,22 @@ def test_other_schemes_and_chained_urls_are_refused_by_default(drop):
 def test_a_prefix_allows_whole_segments_only(drop):
     with pytest.raises(DropLocationError):
         check_location(drop, ONE_BUCKET)
+
+
+@pytest.mark.parametrize("name", ["Zéphyrine Quellbrook", "Anna Smith", "a\tb", "d?x", ""])
+def test_a_drop_named_as_a_person_may_be_is_refused_without_repeating_it(name):
+    with pytest.raises(DropLocationError, match="by date or number") as refusal:
+        check_location(f"s3://drops/{name}" if name else "", ANYWHERE)
+    assert not name or name not in str(refusal.value)
+
+
+@pytest.mark.parametrize("flow", [ingest, run_pipeline])
+def test_prefect_refuses_such_a_name_before_it_stores_a_run(flow):
+    """As its server does for runs of a deployment, by the schema of the parameters."""
+    declared = {"properties": {"drop": flow.parameters.properties["drop"]}, "type": "object"}
+
+    assert validate({"drop": "s3://drops/2025-03"}, declared) == []
+    assert validate({"drop": "s3://drops/Zéphyrine Quellbrook"}, declared) != []
 
 
 def test_a_link_out_of_an_allowed_folder_is_refused(tmp_path):

@@ -17,6 +17,7 @@ from serving.auth import verifier
 from serving.auth.revocations import RevocationList
 from serving.auth.tokens import issue_token
 from serving.auth.verifier import ProviderKeys, choose_algorithm
+from serving.errors import IdentityProviderUnavailableError
 from serving.roles import Role
 from tests.fixtures.api import (
     AT_INSERT,
@@ -46,6 +47,8 @@ class Provider:
         self.requests = 0
         #: What is sent instead of the keys.
         self.body = b""
+        #: Where a request is sent on to.
+        self.moved_to = ""
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -53,7 +56,9 @@ class Provider:
                 provider.requests += 1
                 keys = [{**key, "kid": kid, "use": "sig"} for kid, key in provider.keys.items()]
                 body = provider.body or json.dumps({"keys": keys}).encode()
-                self.send_response(200)
+                self.send_response(302 if provider.moved_to else 200)
+                if provider.moved_to:
+                    self.send_header("Location", provider.moved_to)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
                 self.wfile.write(body)
@@ -361,3 +366,17 @@ def test_a_known_key_waits_for_no_provider_that_hangs(provider, monkeypatch):
     hangs.set()
 
     assert len(found) == 3
+
+
+def test_keys_are_not_fetched_from_where_a_redirect_leads(provider):
+    """An attacker who answers for the provider once could name another server."""
+    attacker = Provider()
+    provider.moved_to = attacker.url
+    try:
+        with pytest.raises(IdentityProviderUnavailableError):
+            ProviderKeys(provider.url).find(attacker.sign())
+    finally:
+        provider.moved_to = ""
+        attacker.server.shutdown()
+        attacker.server.server_close()
+    assert attacker.requests == 0

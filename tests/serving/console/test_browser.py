@@ -135,6 +135,7 @@ def paths(crisis):
             f"/console/cases/{item.id}",
             f"/console/predictions/{item.prediction_id}",
             f"/console/predictions/{item.prediction_id}/passport",
+            "/console/sessions",
             "/console/screen",
             "/console/individuals",
             one,

@@ -7,7 +7,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from serving.auth.openid import read_description
 from serving.database.tables import AuditRow
+from serving.errors import IdentityProviderUnavailableError
 from serving.settings import Settings
 from tests.fixtures.api import MemoryReader, make_settings, run_app
 from tests.fixtures.console import read_text
@@ -157,3 +159,9 @@ def test_a_provider_that_is_away_is_said_to_be(provider, application_url, mlflow
 
     assert answer.status_code == 503
     assert "identity provider cannot be reached" in read_text(answer)
+
+
+def test_the_description_of_another_issuer_is_refused(provider):
+    """As an attacker's copy of the description under the address of the issuer would be."""
+    with pytest.raises(IdentityProviderUnavailableError, match="names another issuer"):
+        read_description(f"{provider.issuer}/")

@@ -17,7 +17,7 @@ from serving.auth.browser_sessions import (
 )
 from serving.auth.sign_in_tickets import LinksDisabledError, issue_sign_in_link
 from serving.console.access import DEVELOPMENT_COOKIE, SECURE_COOKIE, name_cookie
-from serving.database.tables import AuditRow, BrowserSession
+from serving.database.tables import AuditRow, BrowserSession, SignInTicket
 from serving.errors import Principal
 from serving.roles import Role
 from tests.fixtures.api import make_headers, make_settings
@@ -253,3 +253,12 @@ def test_a_page_runs_no_script_and_loads_nothing_from_elsewhere(visit):
 
 def test_the_intended_use_is_on_the_page(visit):
     assert "Not a diagnosis" in read_text(visit().get("/console/sign-in"))
+
+
+def test_a_link_that_was_not_used_in_time_signs_nobody_in(visit, engine):
+    visitor = visit()
+    token = visitor.issue_link().partition("=")[2]
+    with Session(engine) as session, session.begin():
+        session.execute(update(SignInTicket).values(expires_at=datetime.now(UTC)))
+
+    assert visitor.post_raw("/console/sign-in", {"link": token}).status_code == 401

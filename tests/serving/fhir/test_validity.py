@@ -61,7 +61,8 @@ def test_the_capability_statement_is_valid(client, fhir_judge):
 
     assert fhir_judge.find_problems(statement) == []
     kinds = [one["type"] for one in statement["rest"][0]["resource"]]
-    assert kinds == ["RiskAssessment", "AuditEvent", "QuestionnaireResponse"]
+    searched = ["RiskAssessment", "AuditEvent", "Consent", "Provenance"]
+    assert kinds == [*searched, "QuestionnaireResponse"]
 
 
 @pytest.mark.parametrize("subject", [PATIENT, f"Patient/{PATIENT}"])

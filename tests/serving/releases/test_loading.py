@@ -6,7 +6,9 @@ import pytest
 
 from mlruns_config.manifest import MEMBER_MODELS, Stacker
 from serving.audit.signing import KeyRing, Signer
+from serving.releases import loading
 from serving.releases.loading import ReleaseRejectedError, check_member, load_release
+from serving.releases.probe import GraphLimitError
 from serving.releases.registry import Registry
 from serving.releases.signatures import make_release_keys
 from serving.scoring.estimate import Inputs, assemble_vector
@@ -160,3 +162,19 @@ def test_a_row_of_nothing_still_gets_a_probability(registry, releases):
     nothing = Inputs(assemble_vector(FEATURES, {}))
 
     assert all(0 < member.predict(nothing) < 1 for member in release.members.values())
+
+
+def test_a_release_whose_graphs_exceed_the_limits_is_refused_before_they_are_opened(
+    registry, releases, monkeypatch
+):
+    version = releases.publish(promote=False)
+
+    def give_up(graphs):
+        assert {path.name for path in graphs} == {"model.onnx", "refits.onnx"}
+        raise GraphLimitError("a graph did not end within 60 s")
+
+    monkeypatch.setattr(loading, "_probed", set())
+    monkeypatch.setattr(loading, "run_within_limits", give_up)
+    monkeypatch.setattr(loading, "_load_member", pytest.fail)
+    with pytest.raises(ReleaseRejectedError, match="did not end within 60 s"):
+        load_release(registry, version)

@@ -161,6 +161,8 @@ def test_an_export_as_fhir_is_valid_r4(client, known, options):
     bundle = Bundle.model_validate_json(response.text)
     kinds = [entry.resource.get_resource_type() for entry in bundle.entry]
     assert kinds.count("RiskAssessment") == 3
+    # Each prediction was made, and one of them was overridden.
+    assert kinds.count("Provenance") == 4
     assert {"Patient", "Consent", "Task"} < set(kinds)
     inside = {entry.fullUrl for entry in bundle.entry}
     references = set(_find_references(json.loads(response.text)))

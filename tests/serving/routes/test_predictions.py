@@ -8,6 +8,7 @@ from feature_repo.answer_features import ITEM_ANSWERS
 from mlruns_config.manifest import RELEASE_MODEL
 from serving.roles import Role
 from tests.fixtures.api import LOW_ANSWERS, make_headers, make_settings, read_audit, run_app
+from tests.fixtures.frozen import frozen, list_listeners
 
 CRISIS_ANSWERS = [*LOW_ANSWERS[:8], 1]
 LINEAGE = {
@@ -125,6 +126,15 @@ def test_a_passport_without_the_registry_says_what_is_missing(answer, database_u
     assert passport["release"] is None
     assert passport["missing"] == ["release: the registry is away or no longer has it"]
     assert passport["answer"]["summary"] == answer["summary"]
+
+
+def test_a_passport_does_not_wait_for_a_registry_that_hangs(client, answer, mlflow_url):
+    client.app.state.services.manifests._known.clear()
+    with frozen(list_listeners(int(mlflow_url.rpartition(":")[2])), 0):
+        response = get(client, f"/predictions/{answer['prediction_id']}/passport")
+
+    assert response.status_code == 200
+    assert response.json()["missing"] == ["release: the registry is away or no longer has it"]
 
 
 @pytest.mark.parametrize("role", [Role.CLINICIAN, Role.DATA_SCIENTIST, Role.AUDITOR])

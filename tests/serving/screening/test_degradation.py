@@ -18,6 +18,7 @@ from tests.fixtures.api import (
     read_rows,
     run_app,
 )
+from tests.fixtures.frozen import frozen, list_server_processes
 
 NO_MLFLOW = "http://127.0.0.1:1"
 CRISIS_ANSWERS = [*LOW_ANSWERS[:8], 2]
@@ -125,3 +126,20 @@ def test_an_answer_that_comes_too_late_is_not_recorded(
     assert response.status_code in (503, 504)
     assert response.json()["crisis_guidance"] == GUIDANCE
     assert read_rows(engine, Prediction, individual) == []
+
+
+def test_a_frozen_database_is_given_up_while_it_is_frozen(
+    postgres, database_url, mlflow_url, production_version, grant
+):
+    settings = make_settings(database_url, mlflow_url, screening_timeout=1)
+    with run_app(settings, MemoryReader()) as client:
+        person = grant()
+        assert post(client, person, LOW_ANSWERS).status_code == 200
+        with frozen(list_server_processes(postgres), 1):
+            time.sleep(1)  # the lease of the caches is over: consent has to be read
+            response = post(client, person, CRISIS_ANSWERS)
+        again = post(client, person, CRISIS_ANSWERS)
+
+    assert response.status_code in (503, 504)
+    assert response.json()["crisis_guidance"] == GUIDANCE
+    assert again.status_code == 200

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from serving.database.sessions import create_single_engine
 from serving.database.tables import AuditRow, Prediction, ReviewItem
-from serving.errors import DeadlineExceededError
+from serving.errors import DeadlineExceededError, MaybeRecordedError, RequestInFlightError
 from serving.screening import recorder as recorder_module
 from serving.screening.recorder import MAX_TOGETHER, TREND_LENGTH, Record, Recorder
 
@@ -281,6 +281,47 @@ def test_rows_that_were_committed_before_the_connection_died_are_not_written_twi
     single.dispose()
 
     assert len(read(engine, Prediction, record.prediction["anonymized_id"])) == 1
+
+
+def test_a_screening_whose_reply_is_lost_for_good_may_have_been_recorded(
+    database_url, engine, monkeypatch
+):
+    single, record = create_single_engine(database_url, 5), make_record()
+    execute, attempts = recorder_module._execute, []
+
+    def commit_and_go_away(engine_, parameters):
+        attempts.append(parameters)
+        if len(attempts) == 1:
+            execute(engine_, parameters)
+        raise OperationalError("cut off", {}, OSError(), connection_invalidated=len(attempts) == 1)
+
+    monkeypatch.setattr(recorder_module, "_execute", commit_and_go_away)
+    with pytest.raises(MaybeRecordedError, match="may have been recorded"):
+        recorder_module.write_records(single, [record])
+    single.dispose()
+
+    assert len(attempts) == 2
+    assert len(read(engine, Prediction, record.prediction["anonymized_id"])) == 1
+
+
+def test_of_two_answers_under_one_key_the_later_leaves_no_rows(recorder, engine):
+    """The first may lie in a frozen server until the key was claimed again."""
+    key = {"user_id": "dr.who", "key": uuid.uuid4().hex}
+    claim = "INSERT INTO idempotency_keys VALUES (:user_id, :key, repeat('0', 64), now())"
+    with engine.begin() as connection:
+        connection.execute(text(claim), key)
+    first, second = (make_record() for _ in range(2))
+    keyed = [
+        replace(one, idempotency=key | {"prediction_id": one.prediction["id"], "answer": {}})
+        for one in (first, second)
+    ]
+    recorder.submit(keyed[0]).result(PATIENCE_SECONDS)
+    with pytest.raises(RequestInFlightError, match="was answered; send it again"):
+        recorder.submit(keyed[1]).result(PATIENCE_SECONDS)
+
+    for table in (Prediction, ReviewItem, AuditRow):
+        assert len(read(engine, table, first.prediction["anonymized_id"])) == 1
+        assert read(engine, table, second.prediction["anonymized_id"]) == []
 
 
 def test_closing_writes_what_is_queued(database_url):
