@@ -128,8 +128,8 @@ def read_aside(drop: str, foreign_ids: bool, max_quarantined_share: float) -> It
         land_aside(drop, lake_url, aside, foreign_ids, max_quarantined_share)
         consented = read_consented_types(aside, purposes=["training"])
         with open_database() as engine:
-            known = find_known_people(engine, settings.lake_url, consented[JOIN_KEY])
-        yield load_aside(Path(folder), lake_url, consented, known)
+            known_people = find_known_people(engine, settings.lake_url, consented[JOIN_KEY])
+        yield load_aside(Path(folder), lake_url, consented, known_people)
 
 
 def land_aside(
@@ -155,7 +155,7 @@ def land_aside(
 
 @task(cache_policy=NO_CACHE)
 def load_aside(
-    folder: Path, lake_url: str, consented: pl.DataFrame, known: pl.Series
+    folder: Path, lake_url: str, consented: pl.DataFrame, known_people: pl.Series
 ) -> ExternalSet:
     """Compute the features of another lake and return its labelled rows."""
     store = open_separate_store(folder, lake_url)
@@ -163,7 +163,7 @@ def load_aside(
     for bucket in range(BUCKET_COUNT):
         # In this process: workers of a cluster do not see its folder.
         compute_bucket.fn(lake_url, bucket, snapshot)
-    external = load_external_set(store, lake_url, consented, known)
+    external = load_external_set(store, lake_url, consented, known_people)
     get_run_logger().info("%d labelled external rows", external.frame.height)
     return external
 
@@ -173,10 +173,10 @@ def assess(
     release: RegisteredRelease, external: ExternalSet, source: str, simulated: bool
 ) -> Validation:
     """Evaluate a release on external rows, and what recalibrating it to them would change."""
-    found = score_external(external, release, SEED)
-    evaluation = evaluate_external(found, external, release)
+    scored = score_external(external, release, SEED)
+    evaluation = evaluate_external(scored, external, release)
     offer = offer_recalibration(
-        found,
+        scored,
         external.people,
         release.manifest,
         evaluation.intervals,

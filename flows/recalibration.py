@@ -73,11 +73,11 @@ def read_offer(validation_run: str) -> Recalibration:
     """Return the offer of a validation; raises NoRecalibrationError where there is none."""
     client = MlflowClient()
     experiment = client.get_experiment_by_name(VALIDATIONS)
-    found = client.search_runs(
+    runs = client.search_runs(
         [experiment.experiment_id] if experiment else [], f"attributes.run_id = '{validation_run}'"
     )
     folder = OFFER_FILE.partition("/")[0]
-    if not found or not client.list_artifacts(validation_run, folder):
+    if not runs or not client.list_artifacts(validation_run, folder):
         raise NoRecalibrationError(
             f"run {validation_run} is no external validation that offers a recalibration"
         )

@@ -15,9 +15,9 @@ Content = Mapping[str, Any] | str | Sequence[Any]
 
 def write_applied_card(facts: AttributeFacts, attributes: list[Attribute]) -> str:
     """Return the card; what is open is stated as not available."""
-    known = {one.clause: one.text for one in attributes}
+    texts = {attribute.clause: attribute.text for attribute in attributes}
     root = ElementTree.Element("AppliedModelCard", {"xmlns": NAMESPACE})
-    for name, content in _list_parts(facts, known).items():
+    for name, content in _list_parts(facts, texts).items():
         _append(root, name, content)
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode")
@@ -32,17 +32,17 @@ def _append(parent: ElementTree.Element, name: str, content: Content) -> None:
         for inner, text in content.items():
             _append(element, inner, text)
     else:
-        for one in content:
-            _append(parent, name, one)
+        for part in content:
+            _append(parent, name, part)
 
 
-def _list_parts(facts: AttributeFacts, known: Mapping[str, str]) -> dict[str, Content]:
+def _list_parts(facts: AttributeFacts, texts: Mapping[str, str]) -> dict[str, Content]:
     manifest = facts.run.manifest
     return {
         "BasicInfo": {
             "ModelName": RELEASE_MODEL,
-            "ModelDeveloper": known["1.i"],
-            "DeveloperContact": known["1.i"],
+            "ModelDeveloper": texts["1.i"],
+            "DeveloperContact": texts["1.i"],
         },
         "ReleaseInfo": {
             "ReleaseStage": "see the stage of the version in the registry",
@@ -53,25 +53,25 @@ def _list_parts(facts: AttributeFacts, known: Mapping[str, str]) -> dict[str, Co
             "RegulatoryApproval": "none",
         },
         "ModelSummary": {
-            "Summary": f"{known['1.iii']}. {known['2.i']}",
+            "Summary": f"{texts['1.iii']}. {texts['2.i']}",
             "Keywords": {"Keyword": ["PHQ-9", "mental health", "priority of review"]},
         },
         "UsesAndDirections": {
-            "IntendedUseAndWorkflow": known["2.i"],
-            "PrimaryIntendedUsers": known["2.iii"],
-            "HowToUse": known["2.iv"],
-            "TargetedPatientPopulation": known["2.ii"],
-            "CautionedOutOfScopeSettings": known["3.i"],
+            "IntendedUseAndWorkflow": texts["2.i"],
+            "PrimaryIntendedUsers": texts["2.iii"],
+            "HowToUse": texts["2.iv"],
+            "TargetedPatientPopulation": texts["2.ii"],
+            "CautionedOutOfScopeSettings": texts["3.i"],
         },
         "Warnings": {
-            "KnownRisksAndLimitations": known["3.ii"],
-            "KnownBiasesOrEthicalConsiderations": known["5.ii"],
+            "KnownRisksAndLimitations": texts["3.ii"],
+            "KnownBiasesOrEthicalConsiderations": texts["5.ii"],
             "ClinicalRiskLevel": SITE,
         },
-        "TrustIngredients": _describe_trust(facts, known),
-        "KeyMetrics": _describe_metrics(facts, known),
+        "TrustIngredients": _describe_trust(facts, texts),
+        "KeyMetrics": _describe_metrics(facts, texts),
         "Resources": {
-            "EvaluationReferences": known["7.v"],
+            "EvaluationReferences": texts["7.v"],
             "PeerReviewedPublications": "none",
             "PatientConsentOrDisclosure": "only people who consent, to training and to screening",
         },
@@ -79,25 +79,27 @@ def _list_parts(facts: AttributeFacts, known: Mapping[str, str]) -> dict[str, Co
     }
 
 
-def _describe_trust(facts: AttributeFacts, known: Mapping[str, str]) -> dict[str, Content]:
+def _describe_trust(facts: AttributeFacts, texts: Mapping[str, str]) -> dict[str, Content]:
     manifest = facts.run.manifest
-    members = ", ".join(dict.fromkeys(one.registered_model for one in manifest.members))
-    tables = ", ".join(name for name, one in manifest.lineage["tables"].items() if one["rows"])
+    members = ", ".join(dict.fromkeys(member.registered_model for member in manifest.members))
+    tables = ", ".join(
+        name for name, landed in manifest.lineage["tables"].items() if landed["rows"]
+    )
     return {
         "AISystemFacts": {
-            "OutcomesAndOutputs": known["1.iii"],
+            "OutcomesAndOutputs": texts["1.iii"],
             "ModelType": f"stacked and calibrated: {members}",
             "InputDataSource": tables or "none",
             "OutputAndInputDataTypes": f"{len(manifest.features)} numbers in, a probability out",
-            "DevelopmentDataCharacterization": f"{known['4.i']}\n\n{known['4.iii']}",
-            "BiasMitigationApproaches": f"{known['5.i']}. {known['5.ii']}",
-            "OngoingMaintenance": f"{known['8.i']}. {known['9.i']}",
+            "DevelopmentDataCharacterization": f"{texts['4.i']}\n\n{texts['4.iii']}",
+            "BiasMitigationApproaches": f"{texts['5.i']}. {texts['5.ii']}",
+            "OngoingMaintenance": f"{texts['8.i']}. {texts['9.i']}",
             "Security": "signed manifest, hashed ONNX and JSON artifacts, no pickle",
             "Transparency": f"commit {manifest.lineage['git_commit']}, training run "
             f"{manifest.training_run_id}",
         },
         "TransparencyInformation": {
-            "FundingSource": known["1.ii"],
+            "FundingSource": texts["1.ii"],
             "StakeholdersConsulted": SITE,
         },
     }
@@ -120,7 +122,7 @@ KEY_METRICS = {
 }
 
 
-def _describe_metrics(facts: AttributeFacts, known: Mapping[str, str]) -> dict[str, Content]:
+def _describe_metrics(facts: AttributeFacts, texts: Mapping[str, str]) -> dict[str, Content]:
     return {
         kind: {
             "MetricGoal": goal,
@@ -128,7 +130,7 @@ def _describe_metrics(facts: AttributeFacts, known: Mapping[str, str]) -> dict[s
             "Interpretation": "see the model card of the training run",
             "TestType": "internal validation, held out by individual"
             + (" and time" if facts.run.split_in_time else ""),
-            "TestingDataDescription": known["7.i"],
+            "TestingDataDescription": texts["7.i"],
             "ValidationProcessAndJustification": "intervals by bootstrap of individuals",
         }
         for kind, (goal, names) in KEY_METRICS.items()
@@ -136,10 +138,10 @@ def _describe_metrics(facts: AttributeFacts, known: Mapping[str, str]) -> dict[s
 
 
 def _list_results(metrics: Mapping[str, float], names: Sequence[str]) -> list[Content]:
-    found = [(name, metrics[name]) for name in names if name in metrics]
-    if not found:
+    measured = [(name, metrics[name]) for name in names if name in metrics]
+    if not measured:
         return [{"Label": "not available", "ValueJson": _value("not measured in this run")}]
-    return [{"Label": name, "ValueJson": _tell(metrics, name)} for name, value in found]
+    return [{"Label": name, "ValueJson": _tell(metrics, name)} for name, value in measured]
 
 
 def _tell(metrics: Mapping[str, float], name: str) -> str:

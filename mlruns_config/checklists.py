@@ -61,7 +61,9 @@ def _answer_tripod(facts: RunFacts) -> Iterator[tuple[str, str]]:
     metrics, (rows, events) = facts.metrics, facts.held_out
     learnt_rows, learnt_events = facts.learnt
     design = "individuals and later months" if facts.split_in_time else "individuals alone"
-    tables = [name for name, one in facts.manifest.lineage.get("tables", {}).items() if one["rows"]]
+    tables = [
+        name for name, landed in facts.manifest.lineage.get("tables", {}).items() if landed["rows"]
+    ]
     yield "TRIPOD+AI 1-2 title, abstract", f"this card; no article: {OPEN}"
     yield "TRIPOD+AI 3 background, and who is served worse today", f"{OPEN} per site"
     yield "TRIPOD+AI 4 objectives", "development with internal validation; see What it is for"

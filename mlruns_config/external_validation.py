@@ -121,15 +121,17 @@ def _write_row(name: str, metrics: Mapping[str, float], intervals: Mapping[str, 
 
 def add_to_card(card: str, facts: ExternalFacts) -> str:
     """Return the card (Markdown) with one validation added, or written anew."""
-    before, found, rest = card.partition(f"\n{HEADING}\n")
-    section, heading, after = rest.partition("\n## ") if found else ("", "", "")
-    entries = [one for one in _split_entries(section) if facts.run_id not in one]
+    before, separator, rest = card.partition(f"\n{HEADING}\n")
+    section, heading, after = rest.partition("\n## ") if separator else ("", "", "")
+    entries = [entry for entry in _split_entries(section) if facts.run_id not in entry]
     body = "\n\n".join([*entries, write_section(facts)])
     return f"{before.rstrip()}\n\n{HEADING}\n\n{body}\n{heading}{after}"
 
 
 def _split_entries(section: str) -> list[str]:
-    return [one.strip() for one in re.split(r"(?m)^(?=### )", section) if one.startswith("### ")]
+    return [
+        entry.strip() for entry in re.split(r"(?m)^(?=### )", section) if entry.startswith("### ")
+    ]
 
 
 def add_to_description(description: str, facts: ExternalFacts) -> str:

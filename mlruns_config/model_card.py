@@ -80,7 +80,7 @@ def render_card(manifest: ReleaseManifest, facts: CardFacts, version: int | None
         lineage=manifest.lineage,
         checklist=list_answers(facts.run),
         source_attributes=write_attributes(facts.attributes),
-        open_attributes=sum(one.is_open for one in facts.attributes),
+        open_attributes=sum(attribute.is_open for attribute in facts.attributes),
         probability_at=_list_edges(manifest),
         **_to_fields(facts),
     )

@@ -55,7 +55,7 @@ def list_attributes(facts: AttributeFacts) -> list[Attribute]:
         *_describe_performance(facts),
         *_describe_maintenance(facts),
     ]
-    return [Attribute(*one) for one in texts]
+    return [Attribute(*parts) for parts in texts]
 
 
 def _describe_output(facts: AttributeFacts) -> Iterator[tuple[str, str, str]]:
@@ -97,7 +97,7 @@ def _describe_development(facts: AttributeFacts) -> Iterator[tuple[str, str, str
         f"Consent to training, labelled index dates from {first} to {last}: {learnt:,} learnt from "
         f"with {events:,} outcomes. Left out: {describe_counts(run.excluded)}",
     )
-    names = {one.name for one in run.manifest.features}
+    names = {feature.name for feature in run.manifest.features}
     used = [word for word, column in DEMOGRAPHICS.items() if column in names]
     unused = [word for word in ALL_DEMOGRAPHICS if word not in used]
     yield (
@@ -201,7 +201,7 @@ def _describe_maintenance(_: AttributeFacts) -> Iterator[tuple[str, str, str]]:
 def write_attributes(attributes: list[Attribute]) -> str:
     """Return the attributes as Markdown; texts that hold a table follow theirs."""
     parts = []
-    for one in attributes:
-        text = f"\n\n{one.text}\n" if one.text.startswith("|") else f" {one.text}"
-        parts.append(f"**{one.clause} {one.title}**:{text}")
+    for attribute in attributes:
+        text = f"\n\n{attribute.text}\n" if attribute.text.startswith("|") else f" {attribute.text}"
+        parts.append(f"**{attribute.clause} {attribute.title}**:{text}")
     return "\n\n".join(parts)

@@ -68,7 +68,7 @@ def make_null(
     `days` are those of the rows (days since any day); without them a window is drawn from all.
     """
     random = np.random.default_rng(seed)
-    matrix = np.column_stack([np.asarray(one, np.float64) for one in columns.values()])
+    matrix = np.column_stack([np.asarray(values, np.float64) for values in columns.values()])
     distances = [Distance(summaries[name]) for name in columns]
     missing = np.array([summaries[name].missing for name in columns])
     drawn = [
@@ -98,21 +98,23 @@ def draw_rows(
 def measure_draw(rows: Values, distances: Sequence[Distance], missing: Values) -> Values:
     """Return each column's distance and change of missing share, float [2, columns]."""
     ordered = np.sort(rows, axis=0)  # NaN last
-    known = np.isfinite(ordered).sum(axis=0)
-    found = [one.measure(ordered[: known[n], n]) for n, one in enumerate(distances)]
-    return np.stack([np.array(found), np.abs(1 - known / len(rows) - missing)])
+    known_counts = np.isfinite(ordered).sum(axis=0)
+    moved = [
+        distance.measure(ordered[: known_counts[n], n]) for n, distance in enumerate(distances)
+    ]
+    return np.stack([np.array(moved), np.abs(1 - known_counts / len(rows) - missing)])
 
 
 def summarise_draws(names: Sequence[str], drawn: Sequence[Values]) -> DriftNull:
     """Return the bounds of draws, float [rounds, 2, columns] for each of SIZES."""
-    own = [np.quantile(one, 1 - COLUMN_SHARE, axis=0) for one in drawn]
+    own = [np.quantile(window, 1 - COLUMN_SHARE, axis=0) for window in drawn]
     roots = np.sqrt(SIZES)
     scaled = np.stack(own) * roots[:, None, None]
     return DriftNull(
         sizes=list(SIZES),
         distances={name: scaled[:, 0, n].tolist() for n, name in enumerate(names)},
         missing={name: scaled[:, 1, n].tolist() for n, name in enumerate(names)},
-        factors=[find_factor(one, bound) for one, bound in zip(drawn, own, strict=True)],
+        factors=[find_factor(window, bound) for window, bound in zip(drawn, own, strict=True)],
     )
 
 

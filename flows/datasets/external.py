@@ -60,7 +60,12 @@ def open_separate_store(folder: Path, lake_url: str) -> FeatureStore:
     )
     store = FeatureStore(config=configuration)
     declared = [getattr(definitions, name) for name in definitions.__all__]
-    store.apply([_move(one, lake_url) if _is_stored(one) else one for one in declared])
+    store.apply(
+        [
+            _move(declared_object, lake_url) if _is_stored(declared_object) else declared_object
+            for declared_object in declared
+        ]
+    )
     return store
 
 
@@ -79,24 +84,24 @@ def _move(view: FeatureView, lake_url: str) -> FeatureView:
 
 
 def load_external_set(
-    store: FeatureStore, lake_url: str, consented: pl.DataFrame, known: pl.Series
+    store: FeatureStore, lake_url: str, consented: pl.DataFrame, known_people: pl.Series
 ) -> ExternalSet:
     """Label the index dates of a lake and join their features, people of `known` left out.
 
     `consented` says who lets which data types be used for training. Raises NotEnoughLabelsError.
     """
-    allowed = consented.filter(~pl.col(JOIN_KEY).is_in(known.implode()))
+    allowed = consented.filter(~pl.col(JOIN_KEY).is_in(known_people.implode()))
     until = find_last_day(lake_url)
     entities = pl.concat(
         label_bucket(lake_url, bucket, allowed, until).entities for bucket in range(BUCKET_COUNT)
     )
-    require_enough_external(entities, known.len())
+    require_enough_external(entities, known_people.len())
     frame, rows = join_rows(store, entities, allowed)
     people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity").collect()
-    return ExternalSet(frame, rows, people, known.len())
+    return ExternalSet(frame, rows, people, known_people.len())
 
 
-def require_enough_external(entities: pl.DataFrame, known: int) -> None:
+def require_enough_external(entities: pl.DataFrame, known_people: int) -> None:
     """Raise NotEnoughLabelsError where too little is labelled to assess a release on."""
     outcomes = int(entities[LABEL].sum() or 0)
     if not is_enough(entities.height, outcomes):
@@ -104,14 +109,14 @@ def require_enough_external(entities: pl.DataFrame, known: int) -> None:
             f"{entities.height} labelled index dates of {entities[JOIN_KEY].n_unique()} "
             f"individuals who consent to training, {outcomes} with the outcome; at least "
             f"{MIN_LABELS} are needed, and {MIN_OUTCOMES} with and without it"
-            f"{_describe_known(known)}"
+            f"{_describe_known(known_people)}"
         )
 
 
-def _describe_known(known: int) -> str:
-    if not known:
+def _describe_known(known_people: int) -> str:
+    if not known_people:
         return ""
     return (
-        f"; {known} individuals were left out because this state holds data of them (if the drop "
-        "uses another organisation's ids, start the run with foreign_ids)"
+        f"; {known_people} individuals were left out because this state holds data of them (if the "
+        "drop uses another organisation's ids, start the run with foreign_ids)"
     )

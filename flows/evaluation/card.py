@@ -75,7 +75,7 @@ def log_card(
 
 def log_attributes(about: AttributeFacts, attributes: list[Attribute]) -> None:
     """Log the source attributes, and CHAI's card made of them, to the active run."""
-    listed = [asdict(one) | {"open": one.is_open} for one in attributes]
+    listed = [asdict(attribute) | {"open": attribute.is_open} for attribute in attributes]
     mlflow.log_text(json.dumps(listed, indent=1), ATTRIBUTES_FILE)
     mlflow.log_text(write_applied_card(about, attributes), APPLIED_CARD_FILE)
 

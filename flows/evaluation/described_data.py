@@ -56,11 +56,11 @@ def describe_baseline(training_set: TrainingSet, people: pl.DataFrame) -> pl.Dat
     split = training_set.split
     learnt = split.fitting | split.stopping | split.calibration
     parts = {"learnt from": learnt, "held out": split.held_out}
-    found = {name: _describe_people(training_set, people, mask) for name, mask in parts.items()}
-    lines = list(found["learnt from"])
+    described = {name: _describe_people(training_set, people, mask) for name, mask in parts.items()}
+    lines = list(described["learnt from"])
     return pl.DataFrame(
         [
-            {"characteristic": line, **{name: values[line] for name, values in found.items()}}
+            {"characteristic": line, **{name: values[line] for name, values in described.items()}}
             for line in lines
         ]
     )
@@ -79,9 +79,9 @@ def _describe_people(training_set: TrainingSet, people: pl.DataFrame, mask: Mask
         told[f"PHQ-9 {name}"] = _describe_share((totals >= low) & (totals <= high))
     told["PHQ-9 unknown"] = _describe_share(np.isnan(totals))
     for kind in DATA_TYPES:
-        columns = [n for n, one in enumerate(list_model_inputs()) if one.data_type == kind]
-        known = np.asarray(np.isfinite(features[:, columns]).any(axis=1))
-        told[f"with {kind} data"] = _describe_share(known)
+        columns = [n for n, column in enumerate(list_model_inputs()) if column.data_type == kind]
+        has_data = np.asarray(np.isfinite(features[:, columns]).any(axis=1))
+        told[f"with {kind} data"] = _describe_share(has_data)
     groups = name_groups(frame, people)
     for attribute, names in _list_large_groups(training_set, people).items():
         for name in names:
@@ -102,17 +102,17 @@ def find_first_rows(training_set: TrainingSet, mask: Mask) -> NDArray[np.int64]:
 def _list_large_groups(training_set: TrainingSet, people: pl.DataFrame) -> dict[str, list[str]]:
     everyone = find_first_rows(training_set, np.ones(len(training_set.labels), dtype=bool))
     groups = name_groups(training_set.frame[everyone], people)
-    found = {}
+    large_groups = {}
     for attribute in PROTECTED:
         counts = groups[attribute].value_counts()
         large = counts.filter(pl.col("count") >= MIN_GROUP)[attribute]
-        found[attribute] = sorted(large.to_list())
-    return found
+        large_groups[attribute] = sorted(large.to_list())
+    return large_groups
 
 
 def _describe_numbers(values: NDArray[np.float64]) -> str:
-    known = values[np.isfinite(values)]
-    return f"{known.mean():.1f} ({known.std():.1f})" if known.size else "-"
+    finite = values[np.isfinite(values)]
+    return f"{finite.mean():.1f} ({finite.std():.1f})" if finite.size else "-"
 
 
 def _describe_share(mask: Mask) -> str:

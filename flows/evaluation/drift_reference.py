@@ -87,7 +87,7 @@ def reference_rows(
     Scores that are not of these very rows are summarised and have no bounds.
     """
     inputs = list_model_inputs()
-    columns = {one.name: values for one, values in zip(inputs, features.T, strict=True)}
+    columns = {column.name: values for column, values in zip(inputs, features.T, strict=True)}
     made = make_reference(columns, scores, weights)
     drawn, summaries = dict(columns), dict(made.columns)
     if len(scores) == len(features):
@@ -95,7 +95,7 @@ def reference_rows(
     return made.model_copy(
         update={
             "people": people,
-            "modalities": {one.name: MODALITIES[one.data_type] for one in inputs},
+            "modalities": {column.name: MODALITIES[column.data_type] for column in inputs},
             "null": make_null(drawn, summaries, days, seed),
         }
     )

@@ -48,44 +48,46 @@ def score_external(external: ExternalSet, release: RegisteredRelease, seed: int)
 
 
 def evaluate_external(
-    found: HeldOut, external: ExternalSet, release: RegisteredRelease
+    scored: HeldOut, external: ExternalSet, release: RegisteredRelease
 ) -> Evaluation:
     """Return discrimination, calibration, usefulness and groups, with intervals by individual."""
-    metrics, intervals, tables = measure_external(found, external.people, release.manifest)
-    tables["calibration"] = compare_expected(found, release.members, release.manifest)
+    metrics, intervals, tables = measure_external(scored, external.people, release.manifest)
+    tables["calibration"] = compare_expected(scored, release.members, release.manifest)
     metrics |= find_worst_ratio(tables["calibration"]) | measure_second_outcome(external, release)
     tables["smooth_calibration"] = draw_smooth_curve(
-        found.labels, found.probabilities, found.rounds
+        scored.labels, scored.probabilities, scored.rounds
     )
-    curves = {plots.RELEASE: found.probabilities, **found.by_member}
-    tables["decision_curve"] = measure_decision_curve(found.labels, curves)
-    figures = plots.draw_all(found.labels, found.probabilities, found.by_member, release.manifest)
+    curves = {plots.RELEASE: scored.probabilities, **scored.by_member}
+    tables["decision_curve"] = measure_decision_curve(scored.labels, curves)
+    figures = plots.draw_all(
+        scored.labels, scored.probabilities, scored.by_member, release.manifest
+    )
     return Evaluation(metrics, intervals, tables, figures | plots.draw_tables(tables, metrics))
 
 
 def measure_external(
-    found: HeldOut, people: pl.DataFrame, manifest: ReleaseManifest
+    scored: HeldOut, people: pl.DataFrame, manifest: ReleaseManifest
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, pl.DataFrame]]:
     """Return metrics under the names that the gates use, intervals, and tables of groups."""
-    described = describe_groups(found, people)
+    described = describe_groups(scored, people)
     threshold = manifest.score_map.probabilities[REVIEW_EDGE]
-    groups = compare_groups(described, found, threshold)
-    judged = measure_judged(found, described, manifest)
-    alone, alone_intervals = compare_with_phq9_alone(found)
-    intervals = measure_intervals(found) | alone_intervals
-    intervals["observed_over_expected"] = bound_ratio(found, np.ones(len(found.labels), bool))
-    metrics = compute_metrics(found.labels, found.probabilities)
+    groups = compare_groups(described, scored, threshold)
+    judged = measure_judged(scored, described, manifest)
+    alone, alone_intervals = compare_with_phq9_alone(scored)
+    intervals = measure_intervals(scored) | alone_intervals
+    intervals["observed_over_expected"] = bound_ratio(scored, np.ones(len(scored.labels), bool))
+    metrics = compute_metrics(scored.labels, scored.probabilities)
     metrics |= {
-        "observed_over_expected": float(found.labels.sum() / found.probabilities.sum()),
-        "rows": float(len(found.labels)),
-        "outcomes": float(found.labels.sum()),
-        "individuals": float(found.frame[JOIN_KEY].n_unique()),
+        "observed_over_expected": float(scored.labels.sum() / scored.probabilities.sum()),
+        "rows": float(len(scored.labels)),
+        "outcomes": float(scored.labels.sum()),
+        "individuals": float(scored.frame[JOIN_KEY].n_unique()),
     }
-    metrics |= measure_operating_points(found, manifest) | compare_net_benefit(found, manifest)
+    metrics |= measure_operating_points(scored, manifest) | compare_net_benefit(scored, manifest)
     metrics |= find_worst(groups) | judged.metrics | alone
-    metrics |= measure_distance(found.labels, found.probabilities)
-    if BASELINE in found.by_member:
-        metrics |= compare_with_baseline(found)
+    metrics |= measure_distance(scored.labels, scored.probabilities)
+    if BASELINE in scored.by_member:
+        metrics |= compare_with_baseline(scored)
     metrics |= name_bounds(intervals)
     return metrics, intervals, {"fairness": groups, "not_judged": judged.not_judged}
 
@@ -104,8 +106,8 @@ def measure_second_outcome(external: ExternalSet, release: RegisteredRelease) ->
     if head is None:
         return {}
     totals = external.rows.features[:, find_input("phq9_total")].astype(np.float64)
-    known = external.frame[WORSENED].is_not_null().to_numpy()
-    chosen = known & ~(totals >= head.severe_from)
+    is_labelled = external.frame[WORSENED].is_not_null().to_numpy()
+    chosen = is_labelled & ~(totals >= head.severe_from)
     if not chosen.any():
         return {}
     return describe_worsening(

@@ -27,16 +27,16 @@ def measure_noise_floor(training_set: TrainingSet, seed: int) -> dict[str, float
     Of the rows with a PHQ-9 and a later one; empty where there are none.
     """
     totals, futures = training_set.read_phq9_totals(), training_set.futures
-    known = np.flatnonzero(np.isfinite(totals) & np.isfinite(futures).any(axis=1))
-    if not known.size:
+    rows = np.flatnonzero(np.isfinite(totals) & np.isfinite(futures).any(axis=1))
+    if not rows.size:
         return {}
-    known = np.random.default_rng(seed).permutation(known)[:MAX_ROWS]
-    redrawn = redraw_answers(totals[known], futures[known].astype(np.float64), seed)
-    severe, risen = _find_outcomes(totals[known][:, None, None], redrawn)
+    rows = np.random.default_rng(seed).permutation(rows)[:MAX_ROWS]
+    redrawn = redraw_answers(totals[rows], futures[rows].astype(np.float64), seed)
+    severe, risen = _find_outcomes(totals[rows][:, None, None], redrawn)
     return {
         "noise_floor_adverse_course": float((severe | risen).mean()),
         "noise_floor_worsening": float(risen.mean()),
-        "standard_error_of_phq9": _measure_error(totals[known]),
+        "standard_error_of_phq9": _measure_error(totals[rows]),
     }
 
 

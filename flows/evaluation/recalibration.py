@@ -78,26 +78,26 @@ def fit_numbers(kind: Kind, labels: Labels, probabilities: Probabilities) -> tup
         return float(np.logaddexp(0, np.where(labels, -moved, moved)).mean())
 
     most = (1.0, 1.0) if kind == "intercept" else (0.01, None)
-    found = minimize(loss, [0.0, 1.0], bounds=[(None, None), most], method="L-BFGS-B").x
-    return float(found[0]), float(found[1])
+    numbers = minimize(loss, [0.0, 1.0], bounds=[(None, None), most], method="L-BFGS-B").x
+    return float(numbers[0]), float(numbers[1])
 
 
 def move(probabilities: Probabilities, intercept: float, slope: float) -> Probabilities:
     return np.asarray(expit(intercept + slope * to_log_odds(probabilities)))
 
 
-def move_others(kind: Kind, found: HeldOut) -> Probabilities:
+def move_others(kind: Kind, scored: HeldOut) -> Probabilities:
     """Return each row's recalibrated probability, by numbers fitted on other individuals."""
-    moved = np.empty(len(found.labels))
-    people = found.frame[JOIN_KEY].to_numpy()
+    moved = np.empty(len(scored.labels))
+    people = scored.frame[JOIN_KEY].to_numpy()
     for learnt, asked in GroupKFold(FOLDS).split(people, groups=people):
-        numbers = fit_numbers(kind, found.labels[learnt], found.probabilities[learnt])
-        moved[asked] = move(found.probabilities[asked], *numbers)
+        numbers = fit_numbers(kind, scored.labels[learnt], scored.probabilities[learnt])
+        moved[asked] = move(scored.probabilities[asked], *numbers)
     return moved
 
 
 def offer_recalibration(
-    found: HeldOut,
+    scored: HeldOut,
     people: pl.DataFrame,
     manifest: ReleaseManifest,
     intervals: dict[str, Interval],
@@ -108,12 +108,12 @@ def offer_recalibration(
     kind = choose_kind(intervals["observed_over_expected"], intervals["calibration_slope"])
     if kind is None:
         return None
-    moved = replace(found, probabilities=move_others(kind, found))
+    moved = replace(scored, probabilities=move_others(kind, scored))
     metrics, _, _ = measure_external(moved, people, manifest)
-    before = brier(found.labels, found.probabilities)
+    before = brier(scored.labels, scored.probabilities)
     if metrics["brier"] >= before:
         return None
-    intercept, slope = fit_numbers(kind, found.labels, found.probabilities)
+    intercept, slope = fit_numbers(kind, scored.labels, scored.probabilities)
     return Recalibration(
         release=release,
         kind=kind,
@@ -122,7 +122,7 @@ def offer_recalibration(
         simulated=simulated,
         before={
             "brier": before,
-            "observed_over_expected": float(found.labels.sum() / found.probabilities.sum()),
+            "observed_over_expected": float(scored.labels.sum() / scored.probabilities.sum()),
         },
         metrics=metrics,
     )
@@ -136,7 +136,9 @@ def recalibrate_manifest(manifest: ReleaseManifest, offer: Recalibration) -> Rel
 def _move_maps(head: Head, offer: Recalibration) -> dict[str, Any]:
     return {
         "calibration": move_map(head.calibration, offer),
-        "calibrations": {name: move_map(one, offer) for name, one in head.calibrations.items()},
+        "calibrations": {
+            name: move_map(calibration, offer) for name, calibration in head.calibrations.items()
+        },
     }
 
 
@@ -155,8 +157,8 @@ def move_reference(reference: DriftReference, offer: Recalibration) -> DriftRefe
     score = reference.score
     given = {"values": score.values, "quantiles": score.quantiles}
     moved = {
-        name: move(np.asarray(found), offer.intercept, offer.slope).tolist()
-        for name, found in given.items()
-        if found
+        name: move(np.asarray(probabilities), offer.intercept, offer.slope).tolist()
+        for name, probabilities in given.items()
+        if probabilities
     }
     return reference.model_copy(update={"score": score.model_copy(update=moved)})

@@ -61,10 +61,10 @@ def find_known_people(engine: Engine, lake_url: str, people: pl.Series) -> pl.Se
 
 
 def _find_in_consents(engine: Engine, people: list[str]) -> list[str]:
-    found: list[str] = []
+    with_consent: list[str] = []
     with open_session(engine) as session:
         for first in range(0, len(people), PEOPLE_PER_STATEMENT):
             some = people[first : first + PEOPLE_PER_STATEMENT]
             statement = select(Consent.anonymized_id).where(Consent.anonymized_id.in_(some))
-            found.extend(session.scalars(statement.distinct()))
-    return found
+            with_consent.extend(session.scalars(statement.distinct()))
+    return with_consent

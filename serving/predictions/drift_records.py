@@ -103,8 +103,8 @@ def list_latest(session: Session) -> list[DriftReport]:
     latest = select(DriftReport).where(DriftReport.dataset.in_(DATASETS))
     latest = latest.distinct(DriftReport.dataset)
     ordered = latest.order_by(DriftReport.dataset, DriftReport.created_at.desc())
-    found = session.scalars(ordered).all()
-    return sorted(found, key=lambda one: one.created_at, reverse=True)
+    reports = session.scalars(ordered).all()
+    return sorted(reports, key=lambda report: report.created_at, reverse=True)
 
 
 def list_newest(session: Session, count: int) -> Sequence[DriftReport]:
