@@ -1,6 +1,7 @@
 """The model card of a release, filled from its evaluation and logged to its MLflow run."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import mlflow
@@ -9,6 +10,7 @@ import polars as pl
 from feature_repo.outcomes import HORIZON_DAYS
 from flows.datasets.labels import INDEX_DATE
 from flows.datasets.training_set import TrainingSet
+from flows.evaluation.metrics import Interval
 from flows.evaluation.report import Evaluation
 from flows.evaluation.selection import Decision
 from mlruns_config.applied_model_card import write_applied_card
@@ -83,20 +85,28 @@ def log_attributes(about: AttributeFacts, attributes: list[Attribute]) -> None:
 def gather_facts(
     manifest: ReleaseManifest, evaluation: Evaluation, training_set: TrainingSet
 ) -> RunFacts:
-    """Return what the checklists read of the run."""
+    """Return what the checklists read of the run, the ends of intervals among its metrics."""
     parts = {
         str(row["part"]): (int(row["index dates"]), int(row["with the outcome"]))
         for row in evaluation.get_table("parts").iter_rows(named=True)
     }
     return RunFacts(
         manifest=manifest,
-        metrics=evaluation.metrics,
+        metrics=evaluation.metrics | name_ends(evaluation.intervals),
         parts=parts,
         excluded=training_set.excluded,
         split_in_time=training_set.split.by_time,
         groups_assessed=evaluation.get_table("fairness").height,
         groups_not_assessed=evaluation.get_table("not_judged").height,
     )
+
+
+def name_ends(intervals: Mapping[str, Interval]) -> dict[str, float]:
+    """Return the ends of intervals as `<metric>_low` and `<metric>_high`."""
+    ends = {
+        name: dict(zip(("low", "high"), bounds, strict=True)) for name, bounds in intervals.items()
+    }
+    return {f"{name}_{end}": value for name, both in ends.items() for end, value in both.items()}
 
 
 def describe_decisions(manifest: ReleaseManifest, decisions: list[Decision]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")  # before anything draws: a worker has no screen
 
 import mlflow
+import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
@@ -34,7 +35,7 @@ from flows.evaluation.held_out import (
     measure_without_data,
     score_held_out,
 )
-from flows.evaluation.judgeable import measure_judged
+from flows.evaluation.judgeable import bound_ratio, measure_judged
 from flows.evaluation.members import compare_members, name_member_metrics
 from flows.evaluation.metrics import Interval, compute_metrics, measure_decision_curve
 from flows.evaluation.noise_floor import measure_noise_floor
@@ -61,7 +62,8 @@ class Evaluation:
     Tables: `fairness` by group, `decision_curve`, `members` with what each costs and adds,
     `calibration` with outcomes expected and observed by severity and pattern, `coverage` of the
     interval about one person by severity, `not_judged` with groups that are too few for the
-    gates, `smooth_calibration`. One that does not apply is absent or empty.
+    gates, `smooth_calibration`; `parts`, `baseline`, `outcome` and `excluded` describe the data,
+    `learning_curve` what more people would bring. One that does not apply is absent or empty.
     """
 
     metrics: dict[str, float]
@@ -112,6 +114,9 @@ def evaluate_release(
     alone, alone_intervals = compare_with_phq9_alone(held_out)
     metrics |= find_worst_ratio(calibration) | alone
     intervals |= alone_intervals
+    intervals["observed_over_expected"] = bound_ratio(
+        held_out, np.ones(len(held_out.labels), dtype=bool)
+    )
     judged = measure_judged(held_out, describe_groups(held_out, people), manifest)
     metrics |= judged.metrics
     metrics |= measure_noise_floor(training_set, seed)
@@ -127,23 +132,37 @@ def evaluate_release(
         "rows": float(training_set.frame.height),
     }
     metrics |= measure_distance(held_out.labels, held_out.probabilities)
-    smooth = draw_smooth_curve(held_out.labels, held_out.probabilities, held_out.rounds)
-    curves = {plots.RELEASE: held_out.probabilities, **held_out.by_member}
     tables = {
         "fairness": groups,
-        "decision_curve": measure_decision_curve(held_out.labels, curves),
         "members": costs,
         "calibration": calibration,
         "coverage": coverage,
         "not_judged": judged.not_judged,
-        "smooth_calibration": smooth,
+        **tabulate_curves(held_out),
+        **describe_data(training_set, people),
+    }
+    figures = draw_figures(held_out, members, manifest, seed) | plots.draw_tables(tables, metrics)
+    return Evaluation(metrics, intervals, tables, figures)
+
+
+def tabulate_curves(held_out: HeldOut) -> dict[str, pl.DataFrame]:
+    """Return the curves of decisions and of smooth calibration as tables."""
+    labels, probabilities = held_out.labels, held_out.probabilities
+    curves = {plots.RELEASE: probabilities, **held_out.by_member}
+    return {
+        "decision_curve": measure_decision_curve(labels, curves),
+        "smooth_calibration": draw_smooth_curve(labels, probabilities, held_out.rounds),
+    }
+
+
+def describe_data(training_set: TrainingSet, people: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Return what a reader asks of the data: parts, baseline, outcome, what was left out."""
+    return {
         "parts": describe_parts(training_set),
         "baseline": describe_baseline(training_set, people),
         "outcome": describe_outcome(training_set),
         "excluded": describe_exclusions(training_set),
     }
-    figures = draw_figures(held_out, members, manifest, seed) | plots.draw_tables(tables, metrics)
-    return Evaluation(metrics, intervals, tables, figures)
 
 
 def draw_figures(

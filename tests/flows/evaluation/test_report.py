@@ -9,7 +9,7 @@ import pytest
 
 from flows.datasets.rows import ModelRows
 from flows.datasets.training_set import Split, TrainingSet
-from flows.evaluation.card import describe_table
+from flows.evaluation.card import describe_table, gather_facts
 from flows.evaluation.held_out import HeldOut, compare_net_benefit
 from flows.evaluation.learning import LearntHead
 from flows.evaluation.plots import (
@@ -154,6 +154,12 @@ def test_a_release_with_trees_is_reported_with_its_gain_its_groups_and_shap():
     gain = metrics["lightgbm_auroc"] - metrics["logistic_regression_auroc"]
     assert metrics["auroc_gain"] == pytest.approx(gain)
     assert metrics["auroc_gain_low"] == evaluation.intervals["auroc_gain"][0]
+    low, high = evaluation.intervals["observed_over_expected"]
+    assert low <= metrics["observed_over_expected"] <= high
+    facts = gather_facts(manifest, evaluation, training_set)
+    assert facts.holds("observed_over_expected", 1.0) is (low <= 1 <= high)
+    assert facts.metrics["auroc_high"] == evaluation.intervals["auroc"][1]
+    assert facts.held_out == (300, training_set.labels.sum())
     assert metrics["auroc_without_survey"] < metrics["auroc"]
     assert metrics["auroc_without_emr"] > metrics["auroc_without_survey"]
     assert "female" in evaluation.tables["fairness"]["group"].to_list()
