@@ -22,6 +22,7 @@ from flows.lake.tables import scan_table
 from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS, notify
 from flows.runtime.retries import IO_RETRIES
+from mlruns_config.experiments import DRIFT, open_experiment
 from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.pages import locate_run
 from mlruns_config.registry.transitions import find_production, open_registry, read_metrics
@@ -38,7 +39,7 @@ from serving.predictions.drift_records import (
 )
 from serving.settings import get_settings
 
-EXPERIMENT = "mhras-drift"
+EXPERIMENT = DRIFT
 DRIFT_DETECTED = "drift.detected"
 WINDOW_DAYS = 30
 #: Outcomes come after 90 days; screenings of a year tell of them.
@@ -186,7 +187,7 @@ def log_report(
     """Log metrics, Evidently's page and JSON, and the tables; return the run's id."""
     result = drift.result
     mlflow.set_tracking_uri(get_settings().mlflow_tracking_uri)
-    mlflow.set_experiment(EXPERIMENT)
+    open_experiment(EXPERIMENT)
     with mlflow.start_run(run_name=f"drift of {window.dataset} {window.end:%Y-%m-%d %H:%M}") as run:
         mlflow.log_params(
             {

@@ -24,6 +24,7 @@ from flows.runtime.flow_run import name_flow_run
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.releases import hold_registry
 from flows.training import EXPERIMENT
+from mlruns_config.experiments import open_experiment
 from mlruns_config.integrity import list_damage
 from mlruns_config.manifest import RELEASE_MODEL, ReleaseManifest
 from mlruns_config.model_card import CARD_FILE, CARD_PAGE, add_notice, render_page
@@ -97,7 +98,7 @@ def register_recalibrated(registry: Registry, offer: Recalibration, validation_r
         )
     if damage := list_damage(registry.client, offer.release):
         raise NoRecalibrationError(f"{RELEASE_MODEL} {offer.release}: {'; '.join(damage)}")
-    mlflow.set_experiment(EXPERIMENT)
+    open_experiment(EXPERIMENT)
     name = f"recalibration of release {offer.release}"
     with mlflow.start_run(run_name=name, tags=name_flow_run()) as run:
         run_id = str(run.info.run_id)

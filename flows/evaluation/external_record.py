@@ -15,6 +15,7 @@ from flows.evaluation.recalibration import OFFER_FILE, Recalibration
 from flows.evaluation.report import Evaluation, log_evaluation
 from flows.runtime.flow_run import describe_flow_run
 from flows.runtime.retries import IO_RETRIES
+from mlruns_config.experiments import EXTERNAL_VALIDATION, open_experiment
 from mlruns_config.external_validation import (
     TAG,
     ExternalFacts,
@@ -26,7 +27,7 @@ from mlruns_config.manifest import RELEASE_MODEL, ReleaseManifest
 from mlruns_config.model_card import CARD_FILE, CARD_PAGE, render_page
 from serving.settings import get_settings
 
-EXPERIMENT = "mhras-external-validation"
+EXPERIMENT = EXTERNAL_VALIDATION
 NO_OFFER = "none is called for: the intervals of observed/expected and of the slope hold 1."
 NO_HELP = "it would not lower the Brier score of these individuals; none is offered."
 
@@ -87,7 +88,7 @@ class Validation:
 def log_validation(validation: Validation) -> str:
     """Log metrics, tables, plots and the offered recalibration to an MLflow run; return its id."""
     mlflow.set_tracking_uri(get_settings().mlflow_tracking_uri)
-    mlflow.set_experiment(EXPERIMENT)
+    open_experiment(EXPERIMENT)
     name = f"release {validation.release} on {validation.source}"
     with mlflow.start_run(run_name=name) as run:
         mlflow.log_params(

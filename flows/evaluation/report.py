@@ -204,4 +204,4 @@ def log_evaluation(evaluation: Evaluation) -> None:
             mlflow.log_text(table.write_csv(), f"evaluation/{name}.csv")
     mlflow.log_text(evaluation.to_markdown(), "evaluation/metrics.md")
     for name, figure in evaluation.figures.items():
-        mlflow.log_figure(figure, f"plots/{name}.png")
+        mlflow.log_figure(figure, f"plots/{name}.png", save_kwargs={"bbox_inches": "tight"})

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnxruntime
+from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
 from feature_repo.catalogue import list_model_inputs
@@ -58,7 +59,7 @@ def open_release(registry: Registry, version: int) -> RegisteredRelease:
     """
     manifest = read_evaluated(registry, version)
     weighed = set(manifest.stacker.coefficients)
-    return RegisteredRelease(version, manifest, _open_members(registry, manifest, weighed))
+    return RegisteredRelease(version, manifest, open_members(registry.client, manifest, weighed))
 
 
 def open_deployed_release(registry: Registry, version: int) -> RegisteredRelease:
@@ -68,15 +69,16 @@ def open_deployed_release(registry: Registry, version: int) -> RegisteredRelease
     """
     manifest = read_manifest(registry, version)
     used = {BASELINE, *(name for head in manifest.heads for name in head.stacker.coefficients)}
-    return RegisteredRelease(version, manifest, _open_members(registry, manifest, used))
+    return RegisteredRelease(version, manifest, open_members(registry.client, manifest, used))
 
 
-def _open_members(
-    registry: Registry, manifest: ReleaseManifest, names: Collection[str]
+def open_members(
+    client: MlflowClient, manifest: ReleaseManifest, names: Collection[str]
 ) -> dict[str, RegisteredMember]:
+    """Open the graphs of the named members of a release; raises UnusableReleaseError."""
     columns = find_columns(manifest)
     pins = [pin for pin in manifest.members if pin.name in names] or manifest.members[:1]
-    return {pin.name: RegisteredMember(_open_graph(registry, pin), columns) for pin in pins}
+    return {pin.name: RegisteredMember(_open_graph(client, pin), columns) for pin in pins}
 
 
 def find_columns(manifest: ReleaseManifest) -> list[int]:
@@ -97,8 +99,7 @@ def find_columns(manifest: ReleaseManifest) -> list[int]:
     return [today[feature.name] for feature in manifest.features]
 
 
-def _open_graph(registry: Registry, pin: MemberPin) -> onnxruntime.InferenceSession:
-    client = registry.client
+def _open_graph(client: MlflowClient, pin: MemberPin) -> onnxruntime.InferenceSession:
     source = client.get_model_version_download_uri(pin.registered_model, str(pin.version))
     with TemporaryDirectory() as folder:
         path = Path(

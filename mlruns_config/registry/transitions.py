@@ -57,15 +57,27 @@ def promote(
 ) -> ModelVersion:
     """Move a release version to a stage; to Production only through the gates.
 
-    A candidate that leaves Staging is no longer rolled out. Raises PromotionRefusedError,
+    A candidate that leaves Staging is no longer rolled out. A version that is in the stage already
+    stays as it is, and the ledger says `unchanged`. Raises PromotionRefusedError,
     after writing the ledger, when the version does not exist, a gate fails that nobody
     overrode, a member it pins is not in the registry, or the manifest or an artifact is not
     the one that was registered; PromotionFailedError when MLflow does not carry it out.
     """
     attempt = begin_attempt(registry, version, to_stage, actor, reason)
+    if is_there(registry, attempt):
+        attempt.record("unchanged", f"it was in {to_stage} already")
+        return registry.client.get_model_version(RELEASE_MODEL, str(version))
     note = require_passed_gates(registry, attempt) if to_stage == "Production" else ""
     attempt.carry_out(lambda: _transition(registry, version, to_stage), note)
     return registry.client.get_model_version(RELEASE_MODEL, str(version))
+
+
+def is_there(registry: Registry, attempt: Attempt) -> bool:
+    """Return True if the version is in the stage by MLflow's stage, alias and the ledger."""
+    version, is_production = attempt.version, attempt.to_stage == "Production"
+    recorded = replay_productions(registry)[-1:] == [version]
+    has_alias = find_production(registry) == version
+    return attempt.from_stage == attempt.to_stage and has_alias == recorded == is_production
 
 
 def begin_attempt(
