@@ -12,7 +12,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from feature_repo.individual import JOIN_KEY
-from flows.evaluation.drift_report import MeasuredDrift, Window, log_files, make_summary
+from flows.evaluation.drift_report import (
+    SUMMARY_PAGE,
+    MeasuredDrift,
+    Window,
+    log_files,
+    make_summary,
+)
 from flows.evaluation.outcome_drift import (
     Mix,
     measure_groups,
@@ -188,7 +194,10 @@ def log_report(
     result = drift.result
     mlflow.set_tracking_uri(get_settings().mlflow_tracking_uri)
     open_experiment(EXPERIMENT)
-    with mlflow.start_run(run_name=f"drift of {window.dataset} {window.end:%Y-%m-%d %H:%M}") as run:
+    title = (
+        f"drift of {window.dataset} against release {window.version}, {window.end:%Y-%m-%d %H:%M}"
+    )
+    with mlflow.start_run(run_name=title) as run:
         mlflow.log_params(
             {
                 "release_version": window.version,
@@ -215,9 +224,9 @@ def log_report(
                 for name, value in describe_performance(drift.outcomes.performance).items()
             }
         )
-        log_files(drift)
+        log_files(drift, title)
     page = locate_run(
-        run.info.experiment_id, run.info.run_id, "drift.html", mlflow.get_tracking_uri()
+        run.info.experiment_id, run.info.run_id, SUMMARY_PAGE, mlflow.get_tracking_uri()
     )
     create_link_artifact(page, link_text="drift report", key=f"drift-report-{window.dataset}")
     return str(run.info.run_id)

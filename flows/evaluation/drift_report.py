@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import mlflow
 
 from flows.evaluation.outcome_drift import describe_outcomes
+from mlruns_config.model_card import render_page
 from monitoring.drift import DriftResult
 from monitoring.outcome_drift import GroupDrift, OutcomeDrift
 from serving.database.tables import DriftReport
@@ -46,13 +47,18 @@ class MeasuredDrift:
         return f"{describe(self.result)}\n\n{describe_outcomes(self.outcomes, self.groups)}"
 
 
-def log_files(drift: MeasuredDrift) -> None:
-    """Log the tables and Evidently's page and JSON to the active MLflow run."""
+#: The page to open first: the farthest drift is on top of it, and nothing is cut off.
+SUMMARY_PAGE = "summary.html"
+
+
+def log_files(drift: MeasuredDrift, title: str) -> None:
+    """Log the tables, a page of them, and Evidently's page and JSON to the active MLflow run."""
     result, groups = drift.result, [group.to_dict() for group in drift.groups]
     mlflow.log_text(json.dumps(describe_columns(result), indent=1), "columns.json")
     outcomes = {"overall": drift.outcomes.to_dict(), "groups": groups}
     mlflow.log_text(json.dumps(outcomes, indent=1), "outcomes.json")
     mlflow.log_text(drift.describe(), "summary.md")
+    mlflow.log_text(render_page(f"# {title}\n\n{drift.describe()}"), SUMMARY_PAGE)
     if result.snapshot is None:
         return
     with TemporaryDirectory() as folder:

@@ -200,8 +200,7 @@ def log_evaluation(evaluation: Evaluation) -> None:
     for name, (low, high) in evaluation.intervals.items():
         mlflow.log_metrics({f"{name}_interval_low": low, f"{name}_interval_high": high})
     for name, table in evaluation.tables.items():
-        if not table.is_empty():
-            mlflow.log_text(table.write_csv(), f"evaluation/{name}.csv")
+        mlflow.log_text(table.write_csv(), f"evaluation/{name}.csv")
     mlflow.log_text(evaluation.to_markdown(), "evaluation/metrics.md")
     for name, figure in evaluation.figures.items():
         mlflow.log_figure(figure, f"plots/{name}.png", save_kwargs={"bbox_inches": "tight"})

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import Float, Select, cast, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from feature_repo.outcomes import ADVERSE_COURSE
@@ -101,7 +102,7 @@ def _thin(drawn: Select[Any], screened: int, rows: int) -> Select[Any]:
 def list_latest(session: Session) -> list[DriftReport]:
     """Return the newest summary of each of DATASETS, the newest of all first."""
     latest = select(DriftReport).where(DriftReport.dataset.in_(DATASETS))
-    latest = latest.distinct(DriftReport.dataset)
+    latest = latest.ext(distinct_on(DriftReport.dataset))
     ordered = latest.order_by(DriftReport.dataset, DriftReport.created_at.desc())
     reports = session.scalars(ordered).all()
     return sorted(reports, key=lambda report: report.created_at, reverse=True)
