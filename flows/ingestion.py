@@ -25,6 +25,7 @@ from flows.lake.code_coverage import count_unmapped
 from flows.lake.consent_landing import land_consents
 from flows.lake.consents import keep_consented, read_consented_types
 from flows.lake.landing import land_records
+from flows.lake.origin import is_simulated
 from flows.lake.parts import date_retractions, find_retracted_buckets, read_retractions
 from flows.lake.people import move_consents, take_records
 from flows.lake.quarantine import publish_outcome
@@ -47,6 +48,7 @@ from flows.sources.drop import Drop, SourceFile, find_files
 from flows.sources.fhir_context import gather_context
 from flows.sources.locations import DropLocation, check_location, find_import_root, split_locations
 from flows.sources.pseudonymise import PersonKey
+from mlruns_config.data_origin import note_origin
 from serving.settings import Settings, get_settings
 
 #: Share of a table's records that may be bad before a run fails. A few bad rows are usual;
@@ -92,7 +94,9 @@ def ingest(
         key = PersonKey(
             settings.anonymization_salt.get_secret_value(), folds_case=settings.folds_case_of_ids
         )
-        report = ingest_files(prepare_run(drop, settings.lake_url, key), engine)
+        run = prepare_run(drop, settings.lake_url, key)
+        note_origin(engine, is_simulated=is_simulated(settings.lake_url))
+        report = ingest_files(run, engine)
     return _conclude(report, max_quarantined_share, max_withheld_share)
 
 

@@ -27,9 +27,11 @@ from flows.lake.origin import is_simulated
 from flows.lake.tables import scan_table
 from flows.models.families import FAMILIES, load_families
 from flows.models.registration import register_release
+from flows.runtime.database import open_database
 from flows.runtime.flow_run import name_flow_run
 from flows.runtime.locks import run_alone
 from flows.runtime.notifications import NOTIFICATION_HOOKS
+from mlruns_config.data_origin import note_origin
 from mlruns_config.experiments import TRAINING, open_experiment
 from mlruns_config.pages import locate_run
 from mlruns_config.registry.transitions import PromotionRefusedError, open_registry, promote
@@ -106,6 +108,8 @@ def _make_release(
 ) -> tuple[int, Evaluation]:
     lake_url = get_settings().lake_url
     lineage = describe_lineage(lake_url)
+    with open_database() as engine:  # a state from before the notes has none
+        note_origin(engine, is_simulated=bool(lineage["simulated"]))
     log_data_inputs(lake_url)
     log_environment()
     mlflow.set_tags(describe_tags(lineage))

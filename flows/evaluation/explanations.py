@@ -72,7 +72,7 @@ def _keep_texts_inside(figure: Figure) -> None:
     figure.set_size_inches(SIZE)
     for axes in figure.axes:
         axes.tick_params(labelsize=FONT_SIZE)
-        axes.xaxis.label.set_size(FONT_SIZE)
-        axes.yaxis.label.set_size(FONT_SIZE)
+        axes.xaxis.label.set_fontsize(FONT_SIZE)
+        axes.yaxis.label.set_fontsize(FONT_SIZE)
     # The bar of colours is no part of the layout: its label lies right of it.
     figure.tight_layout(rect=(0, 0, 0.95, 0.97))
