@@ -135,7 +135,10 @@ def read_aside(drop: str, foreign_ids: bool, max_quarantined_share: float) -> It
 def land_aside(
     drop: str, lake_url: str, aside: Engine, foreign_ids: bool, max_quarantined_share: float
 ) -> None:
-    """Land and validate a drop as the ingestion and validation flows do, in another lake."""
+    """Land and validate a drop as the ingestion and validation flows do, in another lake.
+
+    Raises IngestionFailedError and ValidationFailedError.
+    """
     settings = get_settings()
     salt = settings.anonymization_salt.get_secret_value()
     key = PersonKey(
