@@ -28,8 +28,10 @@ def describe_release_model(manifest: ReleaseManifest, run_id: str) -> str:
     All columns are required, NaN where a value is unknown: MLflow drops a misspelt column, which
     would otherwise count as missing in silence.
     """
+    columns = [*_list_features(manifest), *_list_weeks(manifest)]
     signature = ModelSignature(
-        inputs=Schema([*_list_features(manifest), *_list_weeks(manifest)]),
+        # MLflow refuses an empty schema; a release without features takes none.
+        inputs=Schema(columns) if columns else None,
         outputs=Schema([ColSpec(DataType.double, name) for name in list_outputs(manifest)]),
     )
     model = Model(run_id=run_id, signature=signature)
