@@ -24,9 +24,12 @@ individual = Entity(
 )
 
 
-def locate_feature_table(view: str) -> str:
-    """Return the path or URL of a view's Delta table, absolute where it is a path."""
-    lake = os.environ.get("LAKE_URL", ".mhras/lake")
+def locate_feature_table(view: str, lake_url: str | None = None) -> str:
+    """Return the path or URL of a view's Delta table, absolute where it is a path.
+
+    `lake_url` is the lake it belongs to; None: LAKE_URL.
+    """
+    lake = lake_url or os.environ.get("LAKE_URL", ".mhras/lake")
     root = lake.rstrip("/") if "://" in lake else str(Path(lake).resolve())
     return f"{root}/features/{view}"
 

@@ -35,6 +35,8 @@ from flows.runtime.releases import hold_registry
 from flows.runtime.retries import IO_RETRIES
 from flows.sequence_scoring import find_midnight, find_sequence_members, score_bucket
 from mlruns_config.registry.transitions import find_production
+from monitoring.drift_reference import DriftReference
+from serving.predictions.drift_records import DATASETS
 from serving.settings import get_settings
 
 STEPS: tuple[Step, ...] = ("features", "sequences", "drift")
@@ -155,11 +157,19 @@ def fill_drift(day: date) -> int | None:
         return None
     version, summary = reference
     end = find_midnight(day) + timedelta(days=1)
-    window = Window(version, end - timedelta(days=WINDOW_DAYS), end)
+    screened = [
+        fill_window(Window(version, end - timedelta(days=WINDOW_DAYS), end, dataset), summary)
+        for dataset in DATASETS
+    ]
+    counts = [count for count in screened if count is not None]
+    return sum(counts) if counts else None
+
+
+def fill_window(window: Window, summary: DriftReference) -> int | None:
+    """Report on one window; return its screenings, None where they are too few."""
     if (examined := examine(window, summary)) is None:
         return None
-    sample, drift = examined
     threshold = get_settings().drift_threshold
-    run_id = log_report(window, sample, drift, threshold)
-    store_summary(make_summary(window, sample, drift, threshold, run_id))
-    return sample.screened
+    run_id = log_report(window, examined.sample, examined.drift, threshold)
+    store_summary(make_summary(window, examined.sample, examined.drift, threshold, run_id))
+    return examined.sample.screened

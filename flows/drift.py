@@ -1,5 +1,6 @@
 """The drift flow: recent screenings against the training data of the Production release."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import mlflow
@@ -12,7 +13,13 @@ from prefect.events import emit_event
 from pydantic import AwareDatetime
 
 from feature_repo.individual import JOIN_KEY
-from flows.evaluation.drift_report import Found, Window, log_files, make_summary
+from flows.evaluation.drift_report import (
+    SUMMARY_PAGE,
+    MeasuredDrift,
+    Window,
+    log_files,
+    make_summary,
+)
 from flows.evaluation.outcome_drift import (
     Mix,
     measure_groups,
@@ -22,17 +29,24 @@ from flows.lake.tables import scan_table
 from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS, notify
 from flows.runtime.retries import IO_RETRIES
+from mlruns_config.experiments import DRIFT, open_experiment
 from mlruns_config.manifest import RELEASE_MODEL
+from mlruns_config.pages import locate_run
 from mlruns_config.registry.transitions import find_production, open_registry, read_metrics
 from monitoring.drift import SAMPLE_ROWS, DriftResult, measure_drift
 from monitoring.drift_reference import REFERENCE_FILE, DriftReference
 from monitoring.outcome_drift import GroupDrift, OutcomeDrift, describe_performance
 from serving.database.sessions import open_session
 from serving.database.tables import DriftReport
-from serving.predictions.drift_records import ScreenedSample, sample_outcomes, sample_screenings
+from serving.predictions.drift_records import (
+    DATASETS,
+    ScreenedSample,
+    sample_outcomes,
+    sample_screenings,
+)
 from serving.settings import get_settings
 
-EXPERIMENT = "mhras-drift"
+EXPERIMENT = DRIFT
 DRIFT_DETECTED = "drift.detected"
 WINDOW_DAYS = 30
 #: Outcomes come after 90 days; screenings of a year tell of them.
@@ -48,9 +62,11 @@ MIN_SCREENINGS = 200
 def watch_drift(window_days: int = WINDOW_DAYS, begin: AwareDatetime | None = None) -> float | None:
     """Compare the screenings of the last days with the Production release's training.
 
-    Returns the drift score, None when there was nothing to compare. From DRIFT_THRESHOLD on it
-    emits `drift.detected`, which starts the retraining automation, and notifies people. So it does
-    (`performance.degraded`) when outcomes show that the release has lost what it could.
+    Screenings on request and those of batches are compared apart, each with what it would read.
+    Returns the larger drift score, None when there was nothing to compare. An alarm of a modality,
+    or a score from DRIFT_THRESHOLD on, emits `drift.detected`, which starts the retraining
+    automation, and notifies people. So it does (`performance.degraded`) when outcomes show that
+    the release has lost what it could.
 
     Args:
         window_days: Length in days of the window of screenings that ends now.
@@ -63,34 +79,52 @@ def watch_drift(window_days: int = WINDOW_DAYS, begin: AwareDatetime | None = No
         return None
     version, summary = reference
     end = datetime.now(UTC)
-    window = Window(version, begin or end - timedelta(days=window_days), end)
-    examined = examine(window, summary)
-    if examined is None:
-        return None
-    sample, drift = examined
-    report_drift(window, sample, drift, settings.drift_threshold)
-    return drift.result.drift_score
+    begin = begin or end - timedelta(days=window_days)
+    windows = [Window(version, begin, end, dataset) for dataset in DATASETS]
+    examined = [
+        comparison for window in windows if (comparison := examine(window, summary)) is not None
+    ]
+    run_ids = [report_drift(comparison, settings.drift_threshold) for comparison in examined]
+    # Outcomes are of both kinds together: people are notified of them once.
+    if examined and examined[0].drift.outcomes.has_drifted:
+        announce_degradation(examined[0].window, examined[0].drift.outcomes, run_ids[0])
+    return max((comparison.drift.result.drift_score for comparison in examined), default=None)
 
 
-def examine(window: Window, reference: DriftReference) -> tuple[ScreenedSample, Found] | None:
+@dataclass(frozen=True)
+class Examined:
+    """A window, the screenings of it that were tested, and their drift."""
+
+    window: Window
+    sample: ScreenedSample
+    drift: MeasuredDrift
+
+
+def examine(window: Window, reference: DriftReference) -> Examined | None:
     """Compare what was screened in a window; None where that is too little."""
     sample = read_screenings(window)
     if sample.screened < MIN_SCREENINGS:
-        get_run_logger().info("%d screenings are too few to compare", sample.screened)
+        get_run_logger().info("%d %s are too few to compare", sample.screened, window.dataset)
         return None
     judged = judge_outcomes(window, sample, reference.groups, get_settings().lake_url)
-    return sample, Found(compare(reference, sample), *judged)
+    result = compare(choose_part(reference, window), sample)
+    return Examined(window, sample, MeasuredDrift(result, *judged))
 
 
-def report_drift(window: Window, sample: ScreenedSample, drift: Found, threshold: float) -> None:
-    """Store the report, then act on it: a notification must find its report."""
+def choose_part(reference: DriftReference, window: Window) -> DriftReference:
+    """Return what a kind of screening is compared with; that of requests where it has none."""
+    return (reference.batches if window.dataset == "batches" else None) or reference
+
+
+def report_drift(examined: Examined, threshold: float) -> str:
+    """Store the report, then act on it: a notification must find its report; return its run."""
+    window, sample, drift = examined.window, examined.sample, examined.drift
     run_id = log_report(window, sample, drift, threshold)
     store_summary(make_summary(window, sample, drift, threshold, run_id))
-    create_markdown_artifact(drift.describe(), key="drift")
-    if drift.result.drift_score >= threshold:
-        announce_drift(window, drift.result, run_id)
-    if drift.outcomes.has_drifted:
-        announce_degradation(window, drift.outcomes, run_id)
+    create_markdown_artifact(drift.describe(), key=f"drift-{window.dataset}")
+    if drift.list_alarms(threshold):
+        announce_drift(window, drift, threshold, run_id)
+    return run_id
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
@@ -111,13 +145,16 @@ def load_reference() -> tuple[int, DriftReference] | None:
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def read_screenings(window: Window) -> ScreenedSample:
     with open_database() as engine, open_session(engine) as session:
-        return sample_screenings(session, window.begin, window.end, window.version, SAMPLE_ROWS)
+        return sample_screenings(
+            session, window.begin, window.end, window.version, SAMPLE_ROWS, window.dataset
+        )
 
 
 @task(cache_policy=NO_CACHE)
 def compare(reference: DriftReference, sample: ScreenedSample) -> DriftResult:
     features = pd.DataFrame.from_records(sample.features)
-    return measure_drift(reference, features, pd.Series(sample.scores, dtype=float))
+    scores = pd.Series(sample.scores, dtype=float)
+    return measure_drift(reference, features, scores, len(set(sample.individuals)))
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
@@ -151,15 +188,22 @@ def find_people(lake_url: str, individuals: set[str]) -> pl.DataFrame:
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
-def log_report(window: Window, sample: ScreenedSample, drift: Found, threshold: float) -> str:
+def log_report(
+    window: Window, sample: ScreenedSample, drift: MeasuredDrift, threshold: float
+) -> str:
     """Log metrics, Evidently's page and JSON, and the tables; return the run's id."""
     result = drift.result
     mlflow.set_tracking_uri(get_settings().mlflow_tracking_uri)
-    mlflow.set_experiment(EXPERIMENT)
-    with mlflow.start_run(run_name=f"drift {window.end:%Y-%m-%d %H:%M}") as run:
+    open_experiment(EXPERIMENT)
+    title = (
+        f"drift of {window.dataset} against release {window.version}, {window.end:%Y-%m-%d %H:%M}"
+    )
+    with mlflow.start_run(run_name=title) as run:
         mlflow.log_params(
             {
                 "release_version": window.version,
+                "dataset": window.dataset,
+                "alarms": ", ".join(drift.list_alarms(threshold)) or "none",
                 "window_begin": window.begin.isoformat(),
                 "window_end": window.end.isoformat(),
                 "rows_screened": sample.screened,
@@ -181,13 +225,11 @@ def log_report(window: Window, sample: ScreenedSample, drift: Found, threshold: 
                 for name, value in describe_performance(drift.outcomes.performance).items()
             }
         )
-        log_files(drift)
-    link = f"{mlflow.get_tracking_uri()}/#/experiments/{run.info.experiment_id}/runs/"
-    create_link_artifact(
-        f"{link}{run.info.run_id}/artifacts/drift.html",
-        link_text="drift report",
-        key="drift-report",
+        log_files(drift, title)
+    page = locate_run(
+        run.info.experiment_id, run.info.run_id, SUMMARY_PAGE, mlflow.get_tracking_uri()
     )
+    create_link_artifact(page, link_text="drift report", key=f"drift-report-{window.dataset}")
     return str(run.info.run_id)
 
 
@@ -210,17 +252,23 @@ def announce_degradation(window: Window, outcomes: OutcomeDrift, run_id: str) ->
     notify(f"release {window.version} in use: {outcomes.describe()}; MLflow run {run_id}")
 
 
-def announce_drift(window: Window, result: DriftResult, run_id: str) -> None:
+def announce_drift(window: Window, drift: MeasuredDrift, threshold: float, run_id: str) -> None:
     """Emit the event for automations, and notify people."""
+    alarms, score = drift.list_alarms(threshold), drift.result.drift_score
     emit_event(
         DRIFT_DETECTED,
         resource={
             "prefect.resource.id": f"model.{RELEASE_MODEL}.{window.version}",
             "prefect.resource.name": f"{RELEASE_MODEL} {window.version}",
         },
-        payload={"drift_score": result.drift_score, "run_id": run_id},
+        payload={
+            "drift_score": score,
+            "dataset": window.dataset,
+            "alarms": alarms,
+            "run_id": run_id,
+        },
     )
     notify(
-        f"drift score {result.drift_score:.2f} against release {window.version}; "
-        f"report in MLflow run {run_id}"
+        f"drift of {window.dataset} against release {window.version}: {', '.join(alarms)}; "
+        f"drifted features hold {score:.0%} of its importance; report in MLflow run {run_id}"
     )

@@ -25,6 +25,7 @@ from flows.lake.code_coverage import count_unmapped
 from flows.lake.consent_landing import land_consents
 from flows.lake.consents import keep_consented, read_consented_types
 from flows.lake.landing import land_records
+from flows.lake.origin import is_simulated
 from flows.lake.parts import date_retractions, find_retracted_buckets, read_retractions
 from flows.lake.people import move_consents, take_records
 from flows.lake.quarantine import publish_outcome
@@ -47,6 +48,7 @@ from flows.sources.drop import Drop, SourceFile, find_files
 from flows.sources.fhir_context import gather_context
 from flows.sources.locations import DropLocation, check_location, find_import_root, split_locations
 from flows.sources.pseudonymise import PersonKey
+from mlruns_config.data_origin import note_origin
 from serving.settings import Settings, get_settings
 
 #: Share of a table's records that may be bad before a run fails. A few bad rows are usual;
@@ -89,7 +91,12 @@ def ingest(
     settings = get_settings()
     check_location(drop, list_locations(settings))
     with open_database() as engine, run_alone("ingestion"):
-        report = _ingest_files(_prepare(drop, settings), engine)
+        key = PersonKey(
+            settings.anonymization_salt.get_secret_value(), folds_case=settings.folds_case_of_ids
+        )
+        run = prepare_run(drop, settings.lake_url, key)
+        note_origin(engine, is_simulated=is_simulated(settings.lake_url))
+        report = ingest_files(run, engine)
     return _conclude(report, max_quarantined_share, max_withheld_share)
 
 
@@ -99,23 +106,22 @@ def list_locations(settings: Settings) -> list[str]:
     return [*allowed, str(find_import_root(settings.lake_url))]
 
 
-def _prepare(drop: str, settings: Settings) -> Run:
+def prepare_run(drop: str, lake_url: str, key: PersonKey) -> Run:
+    """Return what every step of an ingestion into a lake needs; raises EmptyDropError."""
     contents = find_drop_files(drop)
     return Run(
         run_id=str(flow_run.get_id()),
         now=datetime.now(UTC),
-        lake_url=settings.lake_url,
-        staging=open_staging(settings.lake_url),
-        key=PersonKey(
-            settings.anonymization_salt.get_secret_value(),
-            folds_case=settings.folds_case_of_ids,
-        ),
+        lake_url=lake_url,
+        staging=open_staging(lake_url),
+        key=key,
         drop=contents,
         context=gather_context(contents.fhir),
     )
 
 
-def _ingest_files(run: Run, engine: Engine) -> IngestionReport:
+def ingest_files(run: Run, engine: Engine) -> IngestionReport:
+    """Land what the consents in the database of `engine` allow; return what was counted."""
     progress: Any = create_progress_artifact(0.0, key="ingestion-progress")
     report = IngestionReport(run.run_id, len(run.drop.files), run.drop.others)
     report.errors.extend(run.drop.errors)

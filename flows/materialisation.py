@@ -103,26 +103,31 @@ def compute_bucket(lake_url: str, bucket: int, snapshot: date) -> dict[str, tupl
     for span in list_spans(lake_url, bucket):
         tables = {
             name: scan_table(lake_url, name, bucket).filter(span.holds()).collect()
-            for name in LANDED
+            for name in (*LANDED, OUTCOMES)
         }
         frames = compute_views(tables, snapshot)
         for view in STORED_VIEWS:
             rows, changed = counts[view.name]
             frame = frames[view.name]
             moment = find_midnight(snapshot) if view.ttl else None
-            changed += merge_rows(view, bucket, frame, span, moment)
+            changed += merge_rows(view, bucket, frame, span, moment, lake_url)
             counts[view.name] = rows + frame.height, changed
     return counts
 
 
+#: Tables whose individuals have features; adjudicated outcomes beside them name index dates.
 LANDED = ("people", "surveys", "wearable_days", "emr_events")
+OUTCOMES = "outcomes"
 
 
 def compute_views(tables: dict[str, pl.DataFrame], snapshot: date) -> dict[str, pl.DataFrame]:
-    """Return the rows of every stored view for the individuals of these landed tables."""
+    """Return the rows of every stored view for the individuals of these landed tables.
+
+    `tables` are those of LANDED, and OUTCOMES where there are any.
+    """
     surveys, days, events = (tables[name] for name in LANDED[1:])
     individuals = pl.concat([tables[name][JOIN_KEY] for name in LANDED]).unique()
-    moments = list_moments(surveys, individuals, snapshot)
+    moments = list_moments(surveys, individuals, snapshot, tables.get(OUTCOMES))
     return {
         "survey_history": compute_survey_history(moments, surveys),
         "wearable_windows": compute_wearable_windows(moments, days),

@@ -36,9 +36,10 @@ from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import TABLES
+from mlruns_config.experiments import MEDS_EXPORT, open_experiment
 from serving.settings import get_settings
 
-EXPERIMENT = "mhras-meds-export"
+EXPERIMENT = MEDS_EXPORT
 READ_TABLES = ("people", "surveys", "wearable_days", "emr_events", "outcomes")
 
 
@@ -160,7 +161,7 @@ def hash_files(root: Path) -> str:
 def log_export(lake_url: str, counts: ExportCounts) -> None:
     """Log digest, counts and table versions as an MLflow run."""
     mlflow.set_tracking_uri(get_settings().mlflow_tracking_uri)
-    mlflow.set_experiment(EXPERIMENT)
+    open_experiment(EXPERIMENT)
     with mlflow.start_run(run_name=f"MEDS export {datetime.now(UTC):%Y-%m-%d %H:%M}"):
         mlflow.log_params(asdict(counts))
         mlflow.set_tag("digest", counts.digest)

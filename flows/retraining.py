@@ -16,14 +16,15 @@ from mlruns_config.registry.rollout import find_rollout, start_shadow
 from mlruns_config.registry.transitions import Registry, find_production
 from serving.database.sessions import open_session
 from serving.database.tables import DriftReport
-from serving.predictions.drift_records import list_newest
+from serving.predictions.drift_records import DATASETS, list_newest
 
 ACTOR = "retraining flow"
 #: The newest report must breach, and this many of the last ones: one odd week is no drift.
 REPORTS, BREACHES = 5, 2
 #: Reports that are read to find REPORTS whose windows do not overlap: of a daily drift flow with
-#: windows of 30 days, five such are 150 days.
-REPORTS_READ = 200
+#: windows of 30 days, five such are 150 days, of two datasets each.
+REPORTS_READ = 400
+CALM = "the newest drift report does not breach"
 #: A retraining changes what drift is measured against; a second one waits until that shows.
 COOL_DOWN_DAYS = 7
 
@@ -80,16 +81,27 @@ def find_refusal(force: bool, cool_down: timedelta) -> str | None:
 def judge_drift(reports: Sequence[DriftReport], production: int | None) -> str | None:
     """Return why the reports, newest first, call for no retraining, or None.
 
+    Screenings on request and those of batches are counted apart; a report with an alarm breaches.
     Reports against a release that is not in Production any more say nothing about this one.
     Only windows that do not overlap are counted: of a daily report with windows of 30 days, two
     breaches in a row would be one and the same.
     """
+    refusals = [_judge_dataset(reports, production, dataset) for dataset in DATASETS]
+    if None in refusals:
+        return None
+    return next((why for why in refusals if why != CALM), CALM)
+
+
+def _judge_dataset(
+    reports: Sequence[DriftReport], production: int | None, dataset: str
+) -> str | None:
+    own = [report for report in reports if report.dataset == dataset]
     breaches = [
-        report.release_version == production and report.drift_score >= report.threshold
-        for report in keep_apart_windows(reports)[:REPORTS]
+        report.release_version == production and bool(report.alarms)
+        for report in keep_apart_windows(own)[:REPORTS]
     ]
     if not breaches or not breaches[0]:
-        return "the newest drift report does not breach"
+        return CALM
     if sum(breaches) < BREACHES:
         return f"{sum(breaches)} of the last {REPORTS} drift reports breach, {BREACHES} must"
     return None

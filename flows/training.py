@@ -6,33 +6,44 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import mlflow
+from mlflow import MlflowClient
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from feature_repo.individual import JOIN_KEY
 from flows.comparison import compare_with_production
-from flows.datasets.lineage import describe_lineage, log_data_inputs, log_environment
+from flows.datasets.lineage import describe_lineage, describe_tags, log_data_inputs, log_environment
 from flows.datasets.loading import load_training_set
+from flows.datasets.stored_rows import load_stored_features
 from flows.datasets.training_set import TrainingSet
+from flows.evaluation.card import log_card
 from flows.evaluation.comparison import Comparison
 from flows.evaluation.drift_reference import log_drift_reference, summarise_training
+from flows.evaluation.learning_curve import measure_learning_curve
 from flows.evaluation.releasing import learn_release
-from flows.evaluation.report import Evaluation, evaluate_release, log_card, log_evaluation
+from flows.evaluation.report import Evaluation, evaluate_release, log_evaluation
+from flows.lake.origin import is_simulated
 from flows.lake.tables import scan_table
 from flows.models.families import FAMILIES, load_families
 from flows.models.registration import register_release
+from flows.runtime.database import open_database
 from flows.runtime.flow_run import name_flow_run
 from flows.runtime.locks import run_alone
 from flows.runtime.notifications import NOTIFICATION_HOOKS
+from mlruns_config.data_origin import note_origin
+from mlruns_config.experiments import TRAINING, open_experiment
+from mlruns_config.pages import locate_run
 from mlruns_config.registry.transitions import PromotionRefusedError, open_registry, promote
 from serving.database.sessions import create_database_engine
 from serving.releases.signatures import make_release_signer
 from serving.settings import get_settings
 
-EXPERIMENT = "mhras-training"
+EXPERIMENT = TRAINING
 #: A training with the sequence networks takes an hour; ten times that is no training any more.
 HOURS = 12
+#: Time of a run in its name (UTC).
+MINUTE = "%Y-%m-%d %H:%M"
 
 PromotedTo = Literal["Staging", "Production"]
 
@@ -78,12 +89,13 @@ def _train(
 ) -> TrainingReport:
     settings = get_settings()
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
-    mlflow.set_experiment(EXPERIMENT)
+    open_experiment(EXPERIMENT)
     training_set = load_training_set(settings.lake_url)
-    name = f"training {datetime.now(UTC):%Y-%m-%d %H:%M}"
+    begun = datetime.now(UTC)
     # At once: should this process be killed, the tag tells which run of ours it was.
-    with mlflow.start_run(run_name=name, tags=name_flow_run()) as run:
+    with mlflow.start_run(run_name=f"training {begun:{MINUTE}}", tags=name_flow_run()) as run:
         version, evaluation = _make_release(training_set, families, seed, run.info.run_id)
+    name_training(run.info.run_id, version, begun)
     comparison = compare_with_production(training_set, version)
     metrics = evaluation.metrics | (comparison.to_metrics() if comparison else {})
     report = promote_release(run.info.run_id, version, metrics, actor, promote_to)
@@ -96,9 +108,11 @@ def _make_release(
 ) -> tuple[int, Evaluation]:
     lake_url = get_settings().lake_url
     lineage = describe_lineage(lake_url)
+    with open_database() as engine:  # a state from before the notes has none
+        note_origin(engine, is_simulated=bool(lineage["simulated"]))
     log_data_inputs(lake_url)
     log_environment()
-    mlflow.set_tags({f"lineage.{name}": str(value)[:5000] for name, value in lineage.items()})
+    mlflow.set_tags(describe_tags(lineage))
     mlflow.log_params(
         {
             "seed": seed,
@@ -110,16 +124,28 @@ def _make_release(
     evaluated = learn_release(families, training_set, lineage, run_id, seed)
     people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity").collect()
     evaluation = evaluate_release(training_set, people, evaluated, seed)
+    curve = measure_learning_curve(families, training_set, seed)
+    evaluation = evaluation.add_table("learning_curve", curve)
     log_evaluation(evaluation)
     # What was evaluated is the procedure; what is deployed has seen everything (ADR 0066).
     everything = training_set.use_everything()
     chosen = evaluated.choose_families(families)
     learnt = learn_release(chosen, everything, lineage, run_id, seed, evaluated)
     manifest = learnt.manifest
-    log_drift_reference(summarise_training(everything, people, learnt.priority, manifest))
+    stored = load_stored_features()
+    log_drift_reference(
+        summarise_training(everything, people, learnt.priority, manifest, stored, seed)
+    )
     card = log_card(manifest, evaluation, evaluated.list_decisions(), everything)
     signer = make_release_signer(get_settings())
     return register_release(manifest, run_id, card, evaluated.manifest, signer), evaluation
+
+
+def name_training(run_id: str, version: int, begun: datetime) -> None:
+    """Name a training's run by the release that it registered, and by whose data it was."""
+    people = "simulated people" if is_simulated(get_settings().lake_url) else "people"
+    name = f"release {version}, trained on {people} {begun:{MINUTE}}"
+    MlflowClient().update_run(run_id, name=name)
 
 
 @task(cache_policy=NO_CACHE)
@@ -146,7 +172,7 @@ def _leave_artifacts(
 ) -> None:
     uri = get_settings().mlflow_tracking_uri
     experiment = mlflow.get_run(report.run_id).info.experiment_id
-    link = f"{uri}/#/experiments/{experiment}/runs/{report.run_id}"
+    link = locate_run(experiment, report.run_id, host=uri)
     create_link_artifact(link, link_text="MLflow run of this training", key="training-run")
     outcome = report.refused or f"release {report.release_version} is {report.stage}"
     rival = comparison.to_markdown() if comparison else "No other release is in Production."

@@ -26,6 +26,8 @@ from flows.quality.suites import list_expectations
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import CONSENTS, TABLES
+from mlruns_config.experiments import open_experiment
+from mlruns_config.pages import locate_run
 from serving.settings import get_settings
 
 VALIDATED_TABLES = tuple(name for name in TABLES if name != CONSENTS.name)
@@ -159,7 +161,7 @@ def _list_broken_rows(details: dict[str, Any]) -> list[int]:
 def log_results(results: list[TableResult], tracking_uri: str) -> str:
     """Log the results and their page to an MLflow run; link it; return the run's id."""
     mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_experiment(VALIDATION_EXPERIMENT)
+    open_experiment(VALIDATION_EXPERIMENT)
     page = render_page(results, datetime.now(UTC))
     with mlflow.start_run(run_name=f"validation {datetime.now(UTC):%Y-%m-%d %H:%M}") as run:
         mlflow.log_text(page, "validation.html")
@@ -168,6 +170,6 @@ def log_results(results: list[TableResult], tracking_uri: str) -> str:
         for result in results:
             mlflow.log_metric(f"{result.table}_rows", result.rows)
             mlflow.log_metric(f"{result.table}_set_aside", result.set_aside)
-    link = f"{tracking_uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
+    link = locate_run(run.info.experiment_id, run.info.run_id, "validation.html", host=tracking_uri)
     create_link_artifact(link, link_text="validation results", key="validation-page")
     return str(run.info.run_id)

@@ -7,6 +7,7 @@ is reached.
 from collections.abc import Iterator
 
 from mlruns_config.manifest import RELEASE_MODEL, ReleaseManifest
+from mlruns_config.pages import locate_run, locate_version
 
 #: What MLflow keeps of a description on PostgreSQL.
 DESCRIPTION_LIMIT = 5000
@@ -24,23 +25,21 @@ def describe_version(card: str, manifest: ReleaseManifest, experiment_id: str) -
 
 
 def _list_links(manifest: ReleaseManifest, experiment_id: str) -> Iterator[str]:
-    run = _locate_run(experiment_id, manifest.training_run_id)
+    def locate(artifact: str = "") -> str:
+        return locate_run(experiment_id, manifest.training_run_id, artifact)
+
     lineage = manifest.lineage
-    yield f"- [The whole model card]({run}/artifacts/model_card.html)"
-    yield f"- [Training run]({run}): parameters, metrics, plots"
-    yield f"- [Datasets]({run}), as Delta versions: {_name_tables(lineage.get('tables', {}))}"
+    yield f"- [The whole model card]({locate('model_card.html')})"
+    yield f"- [Training run]({locate()}): parameters, metrics, plots"
+    yield f"- [Datasets]({locate()}), as Delta versions: {_name_tables(lineage.get('tables', {}))}"
     yield f"- Validation: {_link_validation(lineage.get('validation', {}))}"
     contract = lineage.get("feature_service_hash", "unknown")
     yield f"- FeatureService `{manifest.feature_service}`, definition `{contract}`"
     yield f"- Code: commit `{lineage.get('git_commit', 'unknown')}`"
     yield f"- Flow run: {_link_flow_run(lineage)}"
-    yield f"- [Environment]({run}/artifacts/environment/packages.txt), every package by version"
+    yield f"- [Environment]({locate('environment/packages.txt')}), every package by version"
     yield f"- Members: {', '.join(_link_members(manifest)) or 'none'}"
-    yield f"- [Manifest]({run}/artifacts/release/release.json) of {RELEASE_MODEL}, with every hash"
-
-
-def _locate_run(experiment_id: str, run_id: str) -> str:
-    return f"#/experiments/{experiment_id}/runs/{run_id}"
+    yield f"- [Manifest]({locate('release/release.json')}) of {RELEASE_MODEL}, with every hash"
 
 
 def _name_tables(tables: dict[str, dict[str, object]]) -> str:
@@ -52,8 +51,8 @@ def _link_validation(validation: dict[str, str]) -> str:
     if not validation:
         return "**none of exactly these versions**"
     result = "passed" if validation["success"] == "true" else "failed"
-    run = _locate_run(validation["experiment_id"], validation["run_id"])
-    return f"[Great Expectations results]({run}/artifacts/validation.html), {result}"
+    page = locate_run(validation["experiment_id"], validation["run_id"], "validation.html")
+    return f"[Great Expectations results]({page}), {result}"
 
 
 def _link_flow_run(lineage: dict[str, str]) -> str:
@@ -64,4 +63,4 @@ def _link_flow_run(lineage: dict[str, str]) -> str:
 def _link_members(manifest: ReleaseManifest) -> Iterator[str]:
     for pin in manifest.members:
         name = f"{pin.registered_model} {pin.version}"
-        yield f"[{name}](#/models/{pin.registered_model}/versions/{pin.version})"
+        yield f"[{name}]({locate_version(pin.registered_model, pin.version)})"

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-Result = Literal["promoted", "refused", "failed", "overridden"]
+Result = Literal["promoted", "refused", "failed", "overridden", "unchanged"]
 
 ledger_metadata = MetaData()
 

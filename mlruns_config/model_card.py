@@ -1,7 +1,7 @@
 """The model card of a release: what it is for, made of, good at, and not.
 
-After Mitchell et al. 2019, with the items of TRIPOD+AI (Collins et al. 2024) and PROBAST
-(Wolff et al. 2019) that a reader asks first, answered or marked open.
+After Mitchell et al. 2019, with TRIPOD+AI, PROBAST+AI and the source attributes of ONC HTI-1
+answered from the run, or marked open.
 """
 
 from collections.abc import Mapping
@@ -14,63 +14,13 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 
+from mlruns_config.checklists import RunFacts, list_answers
 from mlruns_config.manifest import RELEASE_MODEL, ReleaseManifest
+from mlruns_config.source_attributes import Attribute, write_attributes
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
-
-CHECKLIST = (
-    ("TRIPOD+AI 1-2 title, abstract", "this card; no article: **open**"),
-    (
-        "TRIPOD+AI 3 background, and who is served worse today",
-        "see What it is for; **open** per site",
-    ),
-    ("TRIPOD+AI 4 objectives", "see What it is for; development and internal validation"),
-    ("TRIPOD+AI 5 source of data, dates", "see Data; every table by version and digest"),
-    (
-        "TRIPOD+AI 6 participants and eligibility",
-        "consent for training; setting: **open**",
-    ),
-    ("TRIPOD+AI 7 preparation of data", "contract and suites; bad rows in quarantine, counted"),
-    (
-        "TRIPOD+AI 8 outcome and how it is determined",
-        "see What it is for; derived, not adjudicated, unless outcomes were delivered",
-    ),
-    (
-        "TRIPOD+AI 9 predictors and when they are known",
-        "only what was known at the index date; asserted by a test",
-    ),
-    ("TRIPOD+AI 10 sample size", "see Data; no formal calculation: **open**"),
-    ("TRIPOD+AI 11 missing data", "not imputed for trees; median and flag for the regression"),
-    (
-        "TRIPOD+AI 12 analytical methods",
-        "out-of-fold stacking by individual; calibration on later months; see Members",
-    ),
-    ("TRIPOD+AI 13 class imbalance", "nothing resampled: probabilities keep their meaning"),
-    ("TRIPOD+AI 14 fairness", "see For whom; by group, pair of groups and missing data"),
-    ("TRIPOD+AI 15 output of the model", "see Operating points; the probability beside the score"),
-    (
-        "TRIPOD+AI 16 training against evaluation data",
-        "held out by individual and time; external data: **open**, none",
-    ),
-    ("TRIPOD+AI 17 ethical approval", "**open**: to be had by whoever trains on real people"),
-    ("TRIPOD+AI 18 funding, protocol, registration, data, code", "code by commit; others **open**"),
-    ("TRIPOD+AI 19 involvement of patients and the public", "**open**: none"),
-    ("TRIPOD+AI 20 participants in numbers", "see Data and For whom"),
-    ("TRIPOD+AI 21 development in numbers", "see Members and How good it is"),
-    ("TRIPOD+AI 22 the whole model", "registered as ONNX and JSON, hashes in the manifest"),
-    ("TRIPOD+AI 23 performance with intervals", "see How good it is; by individual, bootstrapped"),
-    ("TRIPOD+AI 24 updating", "retrained as a new version; every promotion in the ledger"),
-    ("TRIPOD+AI 25 interpretation", "**open**: no comparison with other models on these data"),
-    ("TRIPOD+AI 26 limitations", "see Known failure modes"),
-    ("TRIPOD+AI 27 usability and utility in care", "decision curve; prospective study: **open**"),
-    ("PROBAST 1 participants", "to be judged per site: **open**"),
-    ("PROBAST 2 predictors", "low: known before the outcome, same definition for all"),
-    ("PROBAST 3 outcome", "unclear: self-report is part of predictors and of the outcome"),
-    (
-        "PROBAST 4 analysis",
-        "low: calibration, intervals by individual, no selection on the held-out rows",
-    ),
-)
+#: Artifacts of a training run.
+CARD_FILE, CARD_PAGE = "model_card.md", "model_card.html"
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
@@ -95,8 +45,15 @@ class UnknownFact(StrictUndefined):
 class CardFacts:
     """What a card tells besides the manifest; tables are Markdown."""
 
+    run: RunFacts
+    attributes: list[Attribute]
     metrics: Mapping[str, float]
     metrics_table: str
+    parts_table: str
+    baseline_table: str
+    outcome_table: str
+    excluded_table: str
+    learning_table: str
     groups_table: str
     coverage_table: str
     not_judged_table: str
@@ -121,10 +78,18 @@ def render_card(manifest: ReleaseManifest, facts: CardFacts, version: int | None
         version=version,
         manifest=manifest,
         lineage=manifest.lineage,
-        checklist=CHECKLIST,
+        checklist=list_answers(facts.run),
+        source_attributes=write_attributes(facts.attributes),
+        open_attributes=sum(attribute.is_open for attribute in facts.attributes),
         probability_at=_list_edges(manifest),
         **_to_fields(facts),
     )
+
+
+def add_notice(card: str, notice: str) -> str:
+    """Return a card (Markdown) with a notice in bold below its title."""
+    title, _, rest = card.partition("\n")
+    return f"{title}\n\n**{notice}**\n{rest}"
 
 
 def render_page(card: str) -> str:

@@ -162,7 +162,15 @@ ML = {
             "Drift score",
             [("max by (dataset) (mhras_drift_score)", "{{dataset}}")],
             "percentunit",
-            "Share of drifted features. HighDrift fires above 0.5.",
+            "Share of what the release looks at, by feature importance, that has drifted. Requests "
+            "and batches apart. HighDrift fires above 0.5.",
+        ),
+        Chart(
+            "Modalities with a drift alarm",
+            [("max by (dataset) (mhras_drift_alarms)", "{{dataset}}")],
+            "short",
+            "Modalities that differ from the training more than 19 of 20 windows without drift. "
+            "DriftDetected fires above 0.",
         ),
         Chart(
             "AUROC where the outcome is known",

@@ -1,8 +1,9 @@
 """What counts as drift: tests by Evidently, column by column, and one number of them all.
 
-A column has drifted when its known values are distributed otherwise than in training, or when
-it is missing otherwise. The drift score is the share of drifted columns, each weighed by its
-importance to the release. ADR 0017.
+A column has drifted when its known values, or its missing ones, differ from the training more than
+in windows without drift (`drift_null.py`). A modality whose column has drifted raises an alarm. The
+drift score is the share of drifted columns, each weighed by its importance to the release: how much
+of what the release looks at has moved. ADR 17, 71.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from monitoring.drift_bounds import Bounds
 from monitoring.drift_reference import SCORE, ColumnSummary, DriftReference, draw
 
 if TYPE_CHECKING:
@@ -20,29 +22,22 @@ if TYPE_CHECKING:
 SAMPLE_ROWS = 5_000
 #: Fewer known values of a column say nothing about how they are distributed.
 MIN_KNOWN = 100
-#: From here on a p-value detects irrelevant differences; distances are used instead.
-LARGE_SAMPLE = 1_000
-#: A share of missing values has drifted by at least this, and beyond chance.
-MISSING_CHANGE = 0.1
-MISSING_Z = 2.58
-
-
-@dataclass(frozen=True)
-class DriftTest:
-    """How a column is tested: drifted above `threshold`, of a p-value below it."""
-
-    method: str
-    threshold: float
-
-    def finds_drift(self, value: float) -> bool:
-        return value < self.threshold if self.method == "ks" else value >= self.threshold
+METHOD = "wasserstein"
+#: The modality of columns of a release whose reference names none.
+ALL = "features"
 
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """One column: its test (None where too little is known) and its missing values."""
+    """One column: its test (None where too little is known) and its missing values.
+
+    `value` is the distance of its known values in standard deviations of the training; `threshold`
+    and `missing_threshold` are what it and the change of its missing share stay below without
+    drift.
+    """
 
     column: str
+    modality: str
     importance: float
     method: str | None
     threshold: float | None
@@ -50,6 +45,7 @@ class ColumnDrift:
     values_drifted: bool
     missing_reference: float
     missing_current: float
+    missing_threshold: float
     missing_drifted: bool
     #: Values that are not numbers: a fault of their source.
     infinite: int
@@ -57,6 +53,13 @@ class ColumnDrift:
     @property
     def drifted(self) -> bool:
         return self.values_drifted or self.missing_drifted or self.infinite > 0
+
+    @property
+    def strength(self) -> float:
+        """Return how far it lies beyond what it stays below without drift; 1 is just there."""
+        distance = (self.value or 0.0) / (self.threshold or 1.0)
+        missing = abs(self.missing_current - self.missing_reference) / self.missing_threshold
+        return max(distance, missing)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,12 @@ class DriftResult:
     score: ColumnDrift | None
     rows_current: int
     snapshot: "Snapshot | None"
+
+    @property
+    def alarms(self) -> list[str]:
+        """Return the modalities, SCORE among them, of which a column has drifted."""
+        tested = [*self.columns, *([] if self.score is None else [self.score])]
+        return sorted({column.modality for column in tested if column.drifted})
 
     @property
     def drift_score(self) -> float:
@@ -82,28 +91,24 @@ class DriftResult:
 
 
 def measure_drift(
-    reference: DriftReference, features: pd.DataFrame, scores: pd.Series
+    reference: DriftReference, features: pd.DataFrame, scores: pd.Series, people: int
 ) -> DriftResult:
     """Compare what was screened with a release's training data.
 
     `features` has a column per feature (one that is absent counts as missing everywhere),
-    `scores` the release's probabilities; either may be of fewer rows, or of none.
+    `scores` the release's probabilities; either may be of fewer rows, or of none. `people` is the
+    number of individuals they are of.
     """
     sampled = features.head(SAMPLE_ROWS)
     current = {name: _take(sampled, name) for name in reference.columns}
     current[SCORE] = scores.head(SAMPLE_ROWS).to_numpy(np.float64)
     summaries = reference.columns | {SCORE: reference.score}
-    tests = {
-        name: test
-        for name, values in current.items()
-        if (test := choose_test(summaries[name], values)) is not None
-    }
-    snapshot = run_report(summaries, current, tests) if tests else None
+    bounds = {name: reference.find_bounds(name, people) for name in current}
+    tested = [name for name, values in current.items() if can_be_tested(summaries[name], values)]
+    snapshot = run_report(summaries, current, tested, bounds) if tested else None
     drift_values = read_values(snapshot) if snapshot else {}
     columns = {
-        name: describe_column(
-            name, summaries[name], values, tests.get(name), drift_values.get(name), reference
-        )
+        name: describe_column(name, reference, values, drift_values.get(name), bounds[name])
         for name, values in current.items()
     }
     score = columns.pop(SCORE)
@@ -117,58 +122,49 @@ def _take(features: pd.DataFrame, name: str) -> np.ndarray:
     return features[name].to_numpy(np.float64)
 
 
-def choose_test(summary: ColumnSummary, current: np.ndarray) -> DriftTest | None:
-    """Return how a column is tested, by its type and size; None where it cannot be.
+def can_be_tested(summary: ColumnSummary, current: np.ndarray) -> bool:
+    """Return True if enough is known of a column on both sides.
 
     Evidently stops at a column without a value, or with an infinite one: neither reaches it.
     """
-    known_rows = int(np.isfinite(current).sum())
-    if not summary.is_known or known_rows < MIN_KNOWN:
-        return None
-    if summary.is_discrete:
-        # Of few rows the distance is above 0.1 by chance alone.
-        return DriftTest("jensenshannon", 0.1 if known_rows >= LARGE_SAMPLE else 0.2)
-    return DriftTest("wasserstein", 0.1) if known_rows >= LARGE_SAMPLE else DriftTest("ks", 0.01)
+    return summary.is_known and int(np.isfinite(current).sum()) >= MIN_KNOWN
 
 
 def run_report(
     summaries: dict[str, ColumnSummary],
     current: dict[str, np.ndarray],
-    tests: dict[str, DriftTest],
+    tested: list[str],
+    bounds: dict[str, Bounds],
 ) -> "Snapshot":
     """Run Evidently over the columns that can be tested."""
     # Imported late: Evidently takes seconds to import, and the tests of definitions need none.
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    discrete = [name for name in tests if summaries[name].is_discrete]
-    definition = DataDefinition(
-        numerical_columns=[name for name in tests if name not in discrete],
-        categorical_columns=discrete,
-    )
+    definition = DataDefinition(numerical_columns=tested)
     sides = (
-        {name: current[name] for name in tests},
-        {name: draw(summaries[name], SAMPLE_ROWS) for name in tests},
+        {name: current[name] for name in tested},
+        {name: draw(summaries[name], SAMPLE_ROWS) for name in tested},
     )
     now, then = (
-        Dataset.from_pandas(_make_frame(side, discrete), data_definition=definition)
-        for side in sides
+        Dataset.from_pandas(_make_frame(side), data_definition=definition) for side in sides
     )
     preset = DataDriftPreset(
-        columns=list(tests),
-        per_column_method={name: test.method for name, test in tests.items()},
-        per_column_threshold={name: test.threshold for name, test in tests.items()},
+        columns=tested,
+        per_column_method=dict.fromkeys(tested, METHOD),
+        per_column_threshold={name: bounds[name].distance for name in tested},
     )
     return Report([preset]).run(now, then)
 
 
-def _make_frame(columns: dict[str, np.ndarray], discrete: list[str]) -> pd.DataFrame:
+def _make_frame(columns: dict[str, np.ndarray]) -> pd.DataFrame:
     rows = max(len(values) for values in columns.values())
-    made = {}
-    for name, values in columns.items():
-        finite = pd.Series(np.where(np.isfinite(values), values, np.nan)).reindex(range(rows))
-        made[name] = finite.map("{:g}".format, na_action="ignore") if name in discrete else finite
-    return pd.DataFrame(made)
+    return pd.DataFrame(
+        {
+            name: pd.Series(np.where(np.isfinite(values), values, np.nan)).reindex(range(rows))
+            for name, values in columns.items()
+        }
+    )
 
 
 def read_values(snapshot: "Snapshot") -> dict[str, float]:
@@ -183,30 +179,26 @@ def read_values(snapshot: "Snapshot") -> dict[str, float]:
 
 def describe_column(
     name: str,
-    summary: ColumnSummary,
-    current: np.ndarray,
-    test: DriftTest | None,
-    value: float | None,
     reference: DriftReference,
+    current: np.ndarray,
+    value: float | None,
+    bounds: Bounds,
 ) -> ColumnDrift:
+    """Return what was found of a column; `value` is its distance, None where it was not tested."""
+    summary = reference.score if name == SCORE else reference.columns[name]
     missing = float(np.isnan(current).mean()) if len(current) else 1.0
+    change = abs(missing - summary.missing)
     return ColumnDrift(
         column=name,
+        modality=reference.modalities.get(name, name if name == SCORE else ALL),
         importance=reference.importance.get(name, 0.0),
-        method=test.method if test else None,
-        threshold=test.threshold if test else None,
+        method=None if value is None else METHOD,
+        threshold=None if value is None else bounds.distance,
         value=value,
-        values_drifted=test is not None and value is not None and test.finds_drift(value),
+        values_drifted=value is not None and value >= bounds.distance,
         missing_reference=summary.missing,
         missing_current=missing,
-        missing_drifted=_has_missing_drifted(summary.missing, missing, len(current)),
+        missing_threshold=bounds.missing,
+        missing_drifted=len(current) >= MIN_KNOWN and change >= bounds.missing,
         infinite=int(np.isinf(current).sum()),
     )
-
-
-def _has_missing_drifted(reference: float, current: float, rows: int) -> bool:
-    if rows < MIN_KNOWN:
-        return False
-    spread = np.sqrt(max(reference * (1 - reference), 1 / rows) / rows)
-    change = abs(current - reference)
-    return bool(change >= MISSING_CHANGE and change / spread >= MISSING_Z)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from monitoring.drift_bounds import UNKNOWN_DISTANCE, UNKNOWN_MISSING, Bounds, DriftNull
+
 #: Artifact of a training run.
 REFERENCE_FILE = "drift/reference.json"
 #: Of the release's probability among the features' summaries.
@@ -58,6 +60,20 @@ class DriftReference(BaseModel):
     importance: dict[str, float]
     #: Attribute -> group -> its share of the training rows.
     groups: dict[str, dict[str, float]] = {}
+    #: Individuals of the rows.
+    people: int = 0
+    #: Column -> the modality it belongs to, by which alarms are raised.
+    modalities: dict[str, str] = {}
+    #: Bounds of windows without drift; releases from before have none.
+    null: DriftNull | None = None
+    #: The same for screenings of a batch, which read what is stored and no answers of the day.
+    batches: "DriftReference | None" = None
+
+    def find_bounds(self, column: str, people: int) -> Bounds:
+        """Return what a column stays below in a window of so many people without drift."""
+        if self.null is None or column not in self.null.distances:
+            return Bounds(distance=UNKNOWN_DISTANCE, missing=UNKNOWN_MISSING)
+        return self.null.find_bounds(column, people, self.people)
 
 
 def summarise(values: Values) -> ColumnSummary:

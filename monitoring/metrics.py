@@ -61,7 +61,13 @@ MODEL_INFERENCE_DURATION = Histogram(
 # Labelled, so that nothing is exposed before a drift report exists: 0 would mean "no drift".
 DRIFT_SCORE = Gauge(
     "mhras_drift_score",
-    "Share of drifted features in the latest drift report.",
+    "Share of the release's feature importance that drifted, in the latest drift report.",
+    ["dataset"],
+    multiprocess_mode="mostrecent",
+)
+DRIFT_ALARMS = Gauge(
+    "mhras_drift_alarms",
+    "Modalities that differ from the training more than windows without drift do.",
     ["dataset"],
     multiprocess_mode="mostrecent",
 )

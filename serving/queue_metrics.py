@@ -17,6 +17,7 @@ from monitoring.metrics import (
     CONSENTS_EXPIRING,
     CRISES_UNCLAIMED_OVERDUE,
     CRISIS_NOTICES_WAITING,
+    DRIFT_ALARMS,
     DRIFT_SCORE,
     OUTCOME_AUROC,
     REVIEW_QUEUE_OVERDUE,
@@ -25,7 +26,7 @@ from monitoring.metrics import (
 from serving.consent.changes import count_expiring
 from serving.database.sessions import open_session
 from serving.database.tables import DriftReport
-from serving.predictions.drift_records import SCREENINGS, find_newest
+from serving.predictions.drift_records import SCREENINGS, list_latest
 from serving.reviews.crisis_notices import count_waiting_notices
 from serving.reviews.queue import OPEN, PRIORITIES, QueueCount, count_crises_left, count_open
 
@@ -54,7 +55,7 @@ class QueueMetrics:
                 with open_session(self._engine) as session:
                     counts, expiring = count_open(session), float(count_expiring(session))
                     crises, notices = count_crises_left(session), count_waiting_notices(session)
-                    report = find_newest(session) if self._watches_drift else None
+                    reports = list_latest(session) if self._watches_drift else []
             except SQLAlchemyError as error:
                 log.warning("queue not counted", cause=type(error).__name__)
                 show_unknown()
@@ -63,15 +64,18 @@ class QueueMetrics:
                 CONSENTS_EXPIRING.set(expiring)
                 CRISES_UNCLAIMED_OVERDUE.set(crises)
                 CRISIS_NOTICES_WAITING.set(notices)
-                if report is not None:
-                    show_drift(report)
+                show_drift(reports)
             self._refreshed_at = time.monotonic()
 
 
-def show_drift(report: DriftReport) -> None:
-    DRIFT_SCORE.labels(SCREENINGS).set(report.drift_score)
-    for gauge, name in ((OUTCOME_AUROC, "auroc"), (CALIBRATION_RATIO, "ratio")):
-        gauge.labels(SCREENINGS).set(report.outcomes.get(name, UNKNOWN))
+def show_drift(reports: list[DriftReport]) -> None:
+    """Show the newest report of each dataset, and the outcomes of the newest of all."""
+    for report in reports:
+        DRIFT_SCORE.labels(report.dataset).set(report.drift_score)
+        DRIFT_ALARMS.labels(report.dataset).set(len(report.alarms))
+    for newest in reports[:1]:
+        for gauge, name in ((OUTCOME_AUROC, "auroc"), (CALIBRATION_RATIO, "ratio")):
+            gauge.labels(SCREENINGS).set(newest.outcomes.get(name, UNKNOWN))
 
 
 def show_queue(counts: list[QueueCount]) -> None:

@@ -14,6 +14,7 @@ from feature_repo.clinical_codes import ACUTE_PSYCHIATRIC_SETTINGS
 from feature_repo.individual import JOIN_KEY
 from feature_repo.instruments import PHQ9, PHQ9_CASE_CUTOFF, PHQ9_SIGNIFICANT_CHANGE
 from feature_repo.outcomes import ADVERSE_COURSE, HORIZON_DAYS, PHQ9_SEVERE_COURSE, WORSENING
+from flows.features.moments import find_end_of_day
 from flows.features.surveys import add_totals
 from flows.lake.tables import scan_table
 
@@ -46,15 +47,23 @@ def derive_labels(
     )
 
 
+def count_unlabelled(
+    surveys: pl.DataFrame, labels: pl.DataFrame, known_until: date
+) -> tuple[int, int]:
+    """Return how many days with a PHQ-9 have no label: horizon not over, no later PHQ-9 in it."""
+    days = list_totals(surveys).select(_KEY).unique()
+    without = days.join(labels, on=_KEY, how="anti")
+    over = without.filter(pl.col(INDEX_DATE) <= known_until - timedelta(days=HORIZON_DAYS)).height
+    return without.height - over, over
+
+
 def _index_outcomes(outcomes: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFrame:
     """Return an index without a PHQ-9 for each adjudicated outcome of a day that has none.
 
     It lies at the end of the day: what is known up to and including it counts.
     """
     alone = outcomes.select(_KEY).unique().join(answered, on=_KEY, how="anti")
-    end = pl.col(INDEX_DATE).cast(answered.schema["answered_at"]) + pl.duration(
-        hours=23, minutes=59, seconds=59
-    )
+    end = find_end_of_day(pl.col(INDEX_DATE)).cast(answered.schema["answered_at"])
     return alone.select(
         JOIN_KEY,
         end.alias("answered_at"),

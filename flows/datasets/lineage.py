@@ -27,6 +27,8 @@ from flows.runtime.flow_run import describe_flow_run
 from flows.sources.contract import CONSENTS, TABLES
 
 PROJECT = Path(__file__).resolve().parents[2]
+#: Characters that are kept of a tag.
+TAG_LIMIT = 5000
 LANDED_TABLES = tuple(name for name in TABLES if name != CONSENTS.name)
 
 
@@ -44,6 +46,33 @@ def describe_lineage(lake_url: str) -> dict[str, Any]:
         "git_commit": find_git_commit(),
         **describe_flow_run(),
     }
+
+
+def describe_tags(lineage: Mapping[str, Any]) -> dict[str, str]:
+    """Return a lineage as tags of a run that a person reads, `lineage.<what>`."""
+    words = {name: str(value) for name, value in lineage.items() if isinstance(value, str)}
+    tables = {
+        name: f"{name}@{table['version']} ({table['rows']:,} rows)"
+        for name, table in lineage["tables"].items()
+        if table["version"] is not None
+    }
+    features = {name: f"{name}@{version}" for name, version in lineage["feature_tables"].items()}
+    environment = lineage["environment"]
+    words |= {
+        "tables": ", ".join(tables.values()) or "none",
+        "simulated": "yes" if lineage["simulated"] else "no",
+        "validation": _describe_result(lineage["validation"]),
+        "feature_tables": ", ".join(features.values()) or "none",
+        "environment": f"Python {environment['python']}, packages {environment['packages']}",
+    }
+    return {f"lineage.{name}": value[:TAG_LIMIT] for name, value in words.items()}
+
+
+def _describe_result(validation: Mapping[str, str]) -> str:
+    if not validation:
+        return "none of exactly these versions"
+    result = "passed" if validation["success"] == "true" else "failed"
+    return f"{result}, run {validation['run_id']}"
 
 
 def describe_environment() -> dict[str, str]:

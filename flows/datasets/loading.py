@@ -1,6 +1,7 @@
 """What a training learns from: the lake's labelled index dates with everything known at each."""
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,15 @@ from feature_repo.individual import JOIN_KEY
 from feature_repo.online_store import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
-from flows.datasets.labels import INDEX_DATE, LABEL, WORSENED, derive_labels, find_last_day
-from flows.datasets.rows import Labels, Matrix, concatenate_rows
+from flows.datasets.labels import (
+    INDEX_DATE,
+    LABEL,
+    WORSENED,
+    count_unlabelled,
+    derive_labels,
+    find_last_day,
+)
+from flows.datasets.rows import Labels, Matrix, ModelRows, concatenate_rows
 from flows.datasets.screened_rows import (
     add_screened_rows,
     read_doubted_dates,
@@ -42,6 +50,13 @@ ROWS_PER_JOIN = 25_000
 #: Fewer say nothing: published models with fewer outcomes are the ones that do not replicate.
 MIN_ROWS = 400
 MIN_OUTCOMES = 60
+#: Count of a bucket -> why these could not be used.
+EXCLUDED = {
+    "too_late": "PHQ-9 whose 90 days are not over",
+    "unfollowed": "PHQ-9 without another within 90 days",
+    "withheld": "adjudicated outcomes without consent to training",
+}
+DOUBTED = "index dates that a reviewer found to rest on wrong inputs"
 #: Of either outcome in each part of the split: with fewer a part can be neither learnt nor told.
 MIN_OF_A_PART = 3
 
@@ -62,60 +77,114 @@ def load_training_set(lake_url: str) -> TrainingSet:
         collected = collect_entities(engine, lake_url, consented)
     entities = collected.entities
     require_enough(entities)
-    store = FeatureStore(repo_path=str(REPOSITORY))
+    frame, rows = join_rows(FeatureStore(repo_path=str(REPOSITORY)), entities, consented)
+    split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE], frame[LABEL].to_numpy())
+    require_both_outcomes(split, frame[LABEL].to_numpy())
+    get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
+    return TrainingSet(
+        frame,
+        rows,
+        collected.futures,
+        split,
+        collected.screened,
+        collected.doubted,
+        collected.adjudicated,
+        collected.excluded,
+    )
+
+
+def join_rows(
+    store: FeatureStore, entities: pl.DataFrame, consented: pl.DataFrame
+) -> tuple[pl.DataFrame, ModelRows]:
+    """Return the labels with age, and the model inputs, of the entity frame's rows, in order."""
     joined = [
         blank_unconsented(join_features(store, part), consented)
         for part in entities.iter_slices(ROWS_PER_JOIN)
     ]
     frame = pl.concat(part.select(JOIN_KEY, INDEX_DATE, LABEL, WORSENED, "age") for part in joined)
-    rows = concatenate_rows([stack_rows(part) for part in joined])
-    split = split_rows(frame[JOIN_KEY], frame[INDEX_DATE], frame[LABEL].to_numpy())
-    require_both_outcomes(split, frame[LABEL].to_numpy())
-    get_run_logger().info("%d labelled rows, %d held out", frame.height, split.held_out.sum())
-    return TrainingSet(frame, rows, collected.futures, split, collected.screened, collected.doubted)
+    return frame, concatenate_rows([stack_rows(part) for part in joined])
+
+
+@dataclass(frozen=True)
+class LabelledBucket:
+    """The entity frame of a bucket's landed rows, its surveys, and what could not be labelled.
+
+    `withheld` outcomes lack consent; of the PHQ-9 `too_late` are those whose horizon is not over,
+    `unfollowed` those without a later one in it.
+    """
+
+    entities: pl.DataFrame
+    surveys: pl.DataFrame
+    withheld: int
+    too_late: int
+    unfollowed: int
+    adjudicated: int
+
+
+def label_bucket(
+    lake_url: str, bucket: int, consented: pl.DataFrame, known_until: date
+) -> LabelledBucket:
+    """Label the index dates of a bucket of a lake, as far as people consent."""
+    surveys, events, outcomes = (
+        scan_table(lake_url, name, bucket).collect()
+        for name in ("surveys", "emr_events", "outcomes")
+    )
+    asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
+    seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
+    adjudicated = outcomes.join(
+        consented.filter(pl.any_horizontal(DATA_TYPES)), on=JOIN_KEY, how="semi"
+    )
+    labels = derive_labels(asked, seen, adjudicated, known_until)
+    too_late, unfollowed = count_unlabelled(asked, labels, known_until)
+    return LabelledBucket(
+        entities=make_entity_frame(labels, asked),
+        surveys=asked,
+        withheld=outcomes.height - adjudicated.height,
+        too_late=too_late,
+        unfollowed=unfollowed,
+        adjudicated=labels.join(adjudicated, on=[JOIN_KEY, INDEX_DATE], how="semi").height,
+    )
 
 
 @dataclass(frozen=True)
 class Collected:
     """The entity frame and the futures of its rows, in the order Feast gives back.
 
-    `screened` rows come from screenings alone; `doubted` ones are left out. `withheld` adjudicated
-    outcomes are of people who let nothing be used for training.
+    `screened` rows come from screenings alone; `doubted` ones are left out; `excluded` says by
+    reason what else could not be used.
     """
 
     entities: pl.DataFrame
     futures: Matrix
     screened: int
     doubted: int
-    withheld: int
+    adjudicated: int
+    excluded: dict[str, int]
 
 
 def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> Collected:
     """Label the index dates of the lake and of screenings, a bucket at a time."""
     known_until = find_last_day(lake_url)
     frames, futures = [], []
-    screened = doubted = withheld = 0
+    screened = doubted = adjudicated = 0
+    excluded = dict.fromkeys(EXCLUDED.values(), 0)
     for bucket in range(BUCKET_COUNT):
-        surveys, events, outcomes = (
-            scan_table(lake_url, name, bucket).collect()
-            for name in ("surveys", "emr_events", "outcomes")
-        )
-        asked = surveys.join(consented.filter("survey"), on=JOIN_KEY, how="semi")
-        seen = events.join(consented.filter("emr"), on=JOIN_KEY, how="semi")
-        adjudicated = outcomes.join(
-            consented.filter(pl.any_horizontal(DATA_TYPES)), on=JOIN_KEY, how="semi"
-        )
-        withheld += outcomes.height - adjudicated.height
-        labels = derive_labels(asked, seen, adjudicated, known_until)
-        landed = make_entity_frame(labels, asked)
+        labelled = label_bucket(lake_url, bucket, consented, known_until)
+        landed = labelled.entities
         together = add_screened_rows(landed, read_screened_rows(engine, bucket), consented)
         doubts = read_doubted_dates(engine, bucket)
         kept = together.join(doubts, on=[JOIN_KEY, INDEX_DATE], how="anti", maintain_order="left")
         frames.append(kept)
-        futures.append(collect_futures(kept, asked))
+        futures.append(collect_futures(kept, labelled.surveys))
         screened += together.height - landed.height
         doubted += together.height - kept.height
-    return Collected(pl.concat(frames), np.concatenate(futures), screened, doubted, withheld)
+        adjudicated += labelled.adjudicated
+        for name, reason in EXCLUDED.items():
+            excluded[reason] += getattr(labelled, name)
+    excluded[DOUBTED] = doubted
+    return Collected(
+        pl.concat(frames), np.concatenate(futures), screened, doubted, adjudicated, excluded
+    )
 
 
 def require_enough(entities: pl.DataFrame) -> None:

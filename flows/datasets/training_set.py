@@ -1,6 +1,6 @@
 """The training set: labelled index dates with the features known at each of them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -231,6 +231,10 @@ class TrainingSet:
     #: Rows whose answers only a screening delivered, and rows that a review left out.
     screened_rows: int = 0
     doubted_rows: int = 0
+    #: Rows whose outcome was adjudicated elsewhere.
+    adjudicated_rows: int = 0
+    #: Index dates and outcomes that could not be used, by reason.
+    excluded: dict[str, int] = field(default_factory=dict)
     #: Column of the outcome that is learnt, LABEL or WORSENED.
     outcome: str = LABEL
 

@@ -10,8 +10,9 @@ from flows.evaluation.releasing import LearntRelease
 from flows.evaluation.severity import SEVERITY_GROUPS, read_totals
 from flows.models.data_types import find_missing
 from flows.models.interval import COVERAGE, bound_rows, measure_coverage
+from flows.models.stacking import to_log_odds
 from mlruns_config.manifest import ReleaseManifest
-from serving.scoring.estimate import BandEdges, map_to_score
+from serving.scoring.estimate import BandEdges, map_to_score, to_probability
 from serving.scoring.uncertainty import Bounds
 
 #: Smaller severity groups are reported and not assessed.
@@ -45,8 +46,18 @@ def measure_certainty(
         if chosen.any():
             metrics[f"error_of_{name}"] = float(errors[chosen].mean())
     straying = halves.measure_straying(learnt.manifest.priority, held_out.rows)
+    metrics["instability"] = measure_instability(held_out.probabilities, straying)
     table = compare_coverage(held_out, bounds, straying)
     return metrics | summarise_coverage(table), table
+
+
+def measure_instability(probabilities: Probabilities, straying: Probabilities) -> float:
+    """Return the mean distance of an estimate from that of a release learnt from other people.
+
+    The mean absolute prediction error of Riley & Collins 2023 (doi 10.1002/bimj.202200302).
+    """
+    other = to_probability(to_log_odds(probabilities) + straying)
+    return float(np.abs(other - probabilities).mean())
 
 
 def compare_coverage(held_out: HeldOut, bounds: Bounds, straying: Probabilities) -> pl.DataFrame:

@@ -10,40 +10,55 @@ from tempfile import TemporaryDirectory
 import mlflow
 
 from flows.evaluation.outcome_drift import describe_outcomes
+from mlruns_config.model_card import render_page
 from monitoring.drift import DriftResult
 from monitoring.outcome_drift import GroupDrift, OutcomeDrift
 from serving.database.tables import DriftReport
-from serving.predictions.drift_records import ScreenedSample
+from serving.predictions.drift_records import Dataset, ScreenedSample
+
+#: The alarm of the score itself, at DRIFT_THRESHOLD.
+OVERALL = "overall"
 
 
 @dataclass(frozen=True)
 class Window:
-    """The time whose screenings are compared with a release."""
+    """The time, and the kind, of the screenings that are compared with a release."""
 
     version: int
     begin: datetime
     end: datetime
+    dataset: Dataset = "requests"
 
 
 @dataclass(frozen=True)
-class Found:
-    """Drift of columns, of outcomes and of groups."""
+class MeasuredDrift:
+    """Drift of columns, of outcomes and of groups in one window."""
 
     result: DriftResult
     outcomes: OutcomeDrift
     groups: list[GroupDrift]
 
+    def list_alarms(self, threshold: float) -> list[str]:
+        """Return what raises an alarm: modalities, and OVERALL where the score reaches it."""
+        overall = [OVERALL] if self.result.drift_score >= threshold else []
+        return [*self.result.alarms, *overall]
+
     def describe(self) -> str:
         return f"{describe(self.result)}\n\n{describe_outcomes(self.outcomes, self.groups)}"
 
 
-def log_files(drift: Found) -> None:
-    """Log the tables and Evidently's page and JSON to the active MLflow run."""
+#: The page to open first: the farthest drift is on top of it, and nothing is cut off.
+SUMMARY_PAGE = "summary.html"
+
+
+def log_files(drift: MeasuredDrift, title: str) -> None:
+    """Log the tables, a page of them, and Evidently's page and JSON to the active MLflow run."""
     result, groups = drift.result, [group.to_dict() for group in drift.groups]
     mlflow.log_text(json.dumps(describe_columns(result), indent=1), "columns.json")
     outcomes = {"overall": drift.outcomes.to_dict(), "groups": groups}
     mlflow.log_text(json.dumps(outcomes, indent=1), "outcomes.json")
     mlflow.log_text(drift.describe(), "summary.md")
+    mlflow.log_text(render_page(f"# {title}\n\n{drift.describe()}"), SUMMARY_PAGE)
     if result.snapshot is None:
         return
     with TemporaryDirectory() as folder:
@@ -55,7 +70,7 @@ def log_files(drift: Found) -> None:
 
 
 def make_summary(
-    window: Window, sample: ScreenedSample, drift: Found, threshold: float, run_id: str
+    window: Window, sample: ScreenedSample, drift: MeasuredDrift, threshold: float, run_id: str
 ) -> DriftReport:
     result = drift.result
     return DriftReport(
@@ -71,6 +86,8 @@ def make_summary(
         missing_drifted_share=result.missing_share,
         scores_drifted=None if result.score is None else result.score.drifted,
         threshold=threshold,
+        dataset=window.dataset,
+        alarms=drift.list_alarms(threshold),
         run_id=run_id,
         columns=describe_columns(result),
         outcomes=drift.outcomes.to_dict(),
@@ -85,18 +102,25 @@ def describe_columns(result: DriftResult) -> dict[str, dict[str, object]]:
 
 
 def describe(result: DriftResult) -> str:
-    """Return the drifted columns as Markdown, the most important first."""
+    """Return the drifted columns as Markdown, the farthest beyond its bound first."""
+    alarms = ", ".join(result.alarms) or "none"
     lines = [
-        f"Drift score {result.drift_score:.3f} on {result.rows_current:,} screenings.",
+        f"Drifted columns hold {result.drift_score:.1%} of the release's feature importance, on "
+        f"{result.rows_current:,} screenings. Modalities with an alarm: {alarms}.",
         "",
-        "| column | importance | test | value | missing then | missing now |",
-        "|---|---:|---|---:|---:|---:|",
+        "| column | modality | importance | distance | bound | missing then | missing now |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
-    for column in result.columns:
+    tested = [*result.columns, *([] if result.score is None else [result.score])]
+    for column in sorted(tested, key=lambda column: column.strength, reverse=True):
         if column.drifted:
-            value = "" if column.value is None else f"{column.value:.3f}"
+            value = (
+                f"{column.value:.3f} | {column.threshold:.3f}"
+                if column.value is not None
+                else " | "
+            )
             lines.append(
-                f"| {column.column} | {column.importance:.3f} | {column.method or 'none'} | "
-                f"{value} | {column.missing_reference:.0%} | {column.missing_current:.0%} |"
+                f"| {column.column} | {column.modality} | {column.importance:.3f} | {value} | "
+                f"{column.missing_reference:.0%} | {column.missing_current:.0%} |"
             )
     return "\n".join(lines)

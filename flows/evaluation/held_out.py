@@ -119,9 +119,11 @@ def compare_net_benefit(held_out: HeldOut, manifest: ReleaseManifest) -> dict[st
 
 
 def measure_intervals(held_out: HeldOut) -> dict[str, Interval]:
-    """Return 95 % intervals by individual, and those of the gains over the baseline."""
+    """Return 95 % intervals by individual, and those of the gains over the baseline.
+
+    Without predictions of the baseline there are no gains.
+    """
     labels, ours, rounds = held_out.labels, held_out.probabilities, held_out.rounds
-    baseline = held_out.by_member[BASELINE]
     alone: dict[str, Metric] = {
         "auroc": auroc,
         "auprc": auprc,
@@ -135,6 +137,9 @@ def measure_intervals(held_out: HeldOut) -> dict[str, Interval]:
     intervals = {
         name: bootstrap_interval(metric, labels, ours, rounds) for name, metric in alone.items()
     }
+    baseline = held_out.by_member.get(BASELINE)
+    if baseline is None:
+        return intervals
     gains = {"auroc_gain": auroc, "auprc_gain": auprc, "brier_gain": brier}
     return intervals | {
         name: bootstrap_difference(metric, labels, ours, baseline, rounds)

@@ -129,12 +129,17 @@ def make_fitting_data(training_set: TrainingSet, seed: int) -> FittingData:
     )
 
 
+def name_member_run(name: str, step: str) -> str:
+    """Return the name of a member's run: whether it was evaluated or is deployed."""
+    return f"{name}, evaluated" if step else f"{name}, deployed: fitted on everything"
+
+
 @task(cache_policy=NO_CACHE, task_run_name="fit-{name}")
 def fit_member(
     name: str, family: str, fit: FitMember, data: FittingData, people: pl.Series, step: str = ""
 ) -> _Fitted:
     """Fit one member in a child run, by fold and on resampled people too, and register it."""
-    with mlflow.start_run(run_name=f"{step}{name}", nested=True) as run:
+    with mlflow.start_run(run_name=name_member_run(name, step), nested=True) as run:
         begun = perf_counter()
         cross_fitted = cross_fit(data, people, fit)
         member = fit(data)

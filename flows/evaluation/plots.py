@@ -59,6 +59,29 @@ def draw_calibration(labels: Labels, probabilities: Probabilities) -> Figure:
     return _close_figure(figure, axes, "Calibration by tenths, held-out individuals")
 
 
+def draw_tables(
+    tables: Mapping[str, pl.DataFrame], metrics: Mapping[str, float]
+) -> dict[str, Figure]:
+    """Return the plots of an evaluation's tables by name."""
+    return {
+        "decision_curve": draw_decision_curve(tables["decision_curve"]),
+        "smooth_calibration": draw_smooth_calibration(tables["smooth_calibration"]),
+        "subgroups": draw_subgroups(tables["fairness"], metrics["auroc"]),
+    }
+
+
+def draw_smooth_calibration(curve: pl.DataFrame) -> Figure:
+    """Draw the table of `draw_smooth_curve`: the curve with its interval."""
+    figure, axes = _open_figure("predicted probability", "observed rate")
+    axes.fill_between(
+        curve["predicted"], curve["low"], curve["high"], alpha=0.25, label="95 % by individual"
+    )
+    axes.plot(curve["predicted"], curve["observed"], label=RELEASE)
+    most = float(curve["predicted"].to_numpy().max())
+    axes.plot([0, most], [0, most], color="grey", linestyle=":", label="ideal")
+    return _close_figure(figure, axes, "Smooth calibration, held-out individuals")
+
+
 def draw_decision_curve(benefits: pl.DataFrame) -> Figure:
     """Draw the table of `measure_decision_curve`."""
     figure, axes = _open_figure("threshold probability", "net benefit")

@@ -13,7 +13,7 @@ from feature_repo.outcomes import ADVERSE_COURSE, SEVERE_FROM, WORSENING
 from flows.datasets.labels import WORSENED
 from flows.datasets.rows import Probabilities
 from flows.datasets.training_set import TrainingSet
-from flows.evaluation.learning import LearntHead, learn_outcome, make_fitting_data
+from flows.evaluation.learning import LearntHead, learn_outcome, make_fitting_data, name_member_run
 from flows.evaluation.selection import Decision
 from flows.models.assembly import assemble_release
 from flows.models.calibration import TooFewOutcomesError, fit_platt
@@ -126,7 +126,7 @@ def fit_forest(
 ) -> tuple[AnomalyForest, MemberPin]:
     """Fit the forest in a child run and register it."""
     data = make_fitting_data(training_set, seed)
-    with mlflow.start_run(run_name=f"{step}{UNFAMILIARITY}", nested=True) as run:
+    with mlflow.start_run(run_name=name_member_run(UNFAMILIARITY, step), nested=True) as run:
         begun = perf_counter()
         forest: AnomalyForest = fit(data)
         mlflow.log_metric("fitting_seconds", perf_counter() - begun)

@@ -1,7 +1,7 @@
 """The evaluation of a release on held-out individuals, logged to its MLflow run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import matplotlib
@@ -9,15 +9,20 @@ import matplotlib
 matplotlib.use("Agg")  # before anything draws: a worker has no screen
 
 import mlflow
+import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
 from feature_repo.catalogue import list_model_inputs
-from feature_repo.outcomes import HORIZON_DAYS
-from flows.datasets.labels import INDEX_DATE
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation import plots
 from flows.evaluation.certainty import measure_certainty
+from flows.evaluation.described_data import (
+    describe_baseline,
+    describe_exclusions,
+    describe_outcome,
+    describe_parts,
+)
 from flows.evaluation.explanations import draw_bar, draw_beeswarm, explain_trees
 from flows.evaluation.fairness import compare_groups, describe_groups, find_worst
 from flows.evaluation.held_out import (
@@ -30,21 +35,21 @@ from flows.evaluation.held_out import (
     measure_without_data,
     score_held_out,
 )
-from flows.evaluation.judgeable import measure_judged
+from flows.evaluation.judgeable import bound_ratio, measure_judged
 from flows.evaluation.members import compare_members, name_member_metrics
 from flows.evaluation.metrics import Interval, compute_metrics, measure_decision_curve
+from flows.evaluation.noise_floor import measure_noise_floor
 from flows.evaluation.releasing import LearntRelease
-from flows.evaluation.selection import Decision
 from flows.evaluation.severity import (
     compare_expected,
     compare_with_phq9_alone,
     find_worst_ratio,
 )
+from flows.evaluation.smooth_calibration import draw_smooth_curve, measure_distance
 from flows.evaluation.worsening import measure_worsening
 from flows.models.lightgbm import BoostedTrees
 from flows.models.member import FittedMember
 from mlruns_config.manifest import ReleaseManifest
-from mlruns_config.model_card import CardFacts, render_card, render_page
 
 if TYPE_CHECKING:
     from flows.models.forecasting import ForecastingMember
@@ -54,21 +59,25 @@ if TYPE_CHECKING:
 class Evaluation:
     """Metrics by name, a 95 % interval for some, tables and plots.
 
-    `groups` is the fairness table, `benefits` the decision curve, `members` what each member
-    costs and adds, `calibration` the outcomes expected and observed by severity and pattern,
-    `coverage` what the interval about one person holds by severity, `not_judged` the groups
-    that are too few for the gates.
+    Tables: `fairness` by group, `decision_curve`, `members` with what each costs and adds,
+    `calibration` with outcomes expected and observed by severity and pattern, `coverage` of the
+    interval about one person by severity, `not_judged` with groups that are too few for the
+    gates, `smooth_calibration`; `parts`, `baseline`, `outcome` and `excluded` describe the data,
+    `learning_curve` what more people would bring. One that does not apply is absent or empty.
     """
 
     metrics: dict[str, float]
     intervals: dict[str, Interval]
-    groups: pl.DataFrame
-    benefits: pl.DataFrame
-    members: pl.DataFrame
-    calibration: pl.DataFrame
-    coverage: pl.DataFrame
-    not_judged: pl.DataFrame
+    tables: dict[str, pl.DataFrame]
     figures: dict[str, Figure]
+
+    def get_table(self, name: str) -> pl.DataFrame:
+        """Return a table; an empty one where it does not apply."""
+        return self.tables.get(name, pl.DataFrame())
+
+    def add_table(self, name: str, table: pl.DataFrame) -> "Evaluation":
+        """Return the evaluation with one more table."""
+        return replace(self, tables=self.tables | {name: table})
 
     def to_markdown(self) -> str:
         lines = ["| metric | value | 95 % interval |", "|---|---:|---|"]
@@ -105,9 +114,15 @@ def evaluate_release(
     alone, alone_intervals = compare_with_phq9_alone(held_out)
     metrics |= find_worst_ratio(calibration) | alone
     intervals |= alone_intervals
+    intervals["observed_over_expected"] = bound_ratio(
+        held_out, np.ones(len(held_out.labels), dtype=bool)
+    )
     judged = measure_judged(held_out, describe_groups(held_out, people), manifest)
     metrics |= judged.metrics
+    metrics |= measure_noise_floor(training_set, seed)
     metrics |= {
+        "observed_over_expected": float(held_out.labels.sum() / held_out.probabilities.sum()),
+        "adjudicated_share": training_set.adjudicated_rows / max(training_set.frame.height, 1),
         "auroc_low": intervals["auroc"][0],
         "auroc_gain_low": intervals["auroc_gain"][0],
         "auroc_gain_over_phq9_low": intervals["auroc_gain_over_phq9"][0],
@@ -116,22 +131,38 @@ def evaluate_release(
         "held_out_rows": float(len(held_out.labels)),
         "rows": float(training_set.frame.height),
     }
-    curves = {plots.RELEASE: held_out.probabilities, **held_out.by_member}
-    benefits = measure_decision_curve(held_out.labels, curves)
-    figures = draw_figures(held_out, members, manifest, seed)
-    figures["decision_curve"] = plots.draw_decision_curve(benefits)
-    figures["subgroups"] = plots.draw_subgroups(groups, metrics["auroc"])
-    return Evaluation(
-        metrics,
-        intervals,
-        groups,
-        benefits,
-        costs,
-        calibration,
-        coverage,
-        judged.not_judged,
-        figures,
-    )
+    metrics |= measure_distance(held_out.labels, held_out.probabilities)
+    tables = {
+        "fairness": groups,
+        "members": costs,
+        "calibration": calibration,
+        "coverage": coverage,
+        "not_judged": judged.not_judged,
+        **tabulate_curves(held_out),
+        **describe_data(training_set, people),
+    }
+    figures = draw_figures(held_out, members, manifest, seed) | plots.draw_tables(tables, metrics)
+    return Evaluation(metrics, intervals, tables, figures)
+
+
+def tabulate_curves(held_out: HeldOut) -> dict[str, pl.DataFrame]:
+    """Return the curves of decisions and of smooth calibration as tables."""
+    labels, probabilities = held_out.labels, held_out.probabilities
+    curves = {plots.RELEASE: probabilities, **held_out.by_member}
+    return {
+        "decision_curve": measure_decision_curve(labels, curves),
+        "smooth_calibration": draw_smooth_curve(labels, probabilities, held_out.rounds),
+    }
+
+
+def describe_data(training_set: TrainingSet, people: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Return what a reader asks of the data: parts, baseline, outcome, what was left out."""
+    return {
+        "parts": describe_parts(training_set),
+        "baseline": describe_baseline(training_set, people),
+        "outcome": describe_outcome(training_set),
+        "excluded": describe_exclusions(training_set),
+    }
 
 
 def draw_figures(
@@ -168,61 +199,8 @@ def log_evaluation(evaluation: Evaluation) -> None:
     mlflow.log_metrics(evaluation.metrics)
     for name, (low, high) in evaluation.intervals.items():
         mlflow.log_metrics({f"{name}_interval_low": low, f"{name}_interval_high": high})
-    tables = {
-        "fairness": evaluation.groups,
-        "decision_curve": evaluation.benefits,
-        "members": evaluation.members,
-        "calibration": evaluation.calibration,
-        "coverage": evaluation.coverage,
-        "not_judged": evaluation.not_judged,
-    }
-    for name, table in tables.items():
+    for name, table in evaluation.tables.items():
         mlflow.log_text(table.write_csv(), f"evaluation/{name}.csv")
     mlflow.log_text(evaluation.to_markdown(), "evaluation/metrics.md")
     for name, figure in evaluation.figures.items():
-        mlflow.log_figure(figure, f"plots/{name}.png")
-
-
-def log_card(
-    manifest: ReleaseManifest,
-    evaluation: Evaluation,
-    decisions: list[Decision],
-    training_set: TrainingSet,
-) -> str:
-    """Log the model card (Markdown and page) to the active run; return the Markdown."""
-    dates = training_set.frame[INDEX_DATE]
-    facts = CardFacts(
-        metrics=evaluation.metrics,
-        metrics_table=evaluation.to_markdown(),
-        calibration_table=describe_table(evaluation.calibration, "No row was held out."),
-        coverage_table=describe_table(evaluation.coverage, "No row was held out."),
-        not_judged_table=describe_table(evaluation.not_judged, "Every group was assessed."),
-        groups_table=describe_table(evaluation.groups, "No group is large enough to be assessed."),
-        decisions=describe_decisions(manifest, decisions),
-        split_in_time=training_set.split.by_time,
-        period=(dates.min(), dates.max()),  # type: ignore[arg-type]
-        horizon_days=HORIZON_DAYS,
-    )
-    card = render_card(manifest, facts)
-    mlflow.log_text(card, "model_card.md")
-    mlflow.log_text(render_page(card), "model_card.html")
-    return card
-
-
-def describe_decisions(manifest: ReleaseManifest, decisions: list[Decision]) -> dict[str, str]:
-    """Return why each member joined or not; of the one that estimates nothing, what it does."""
-    words = {decision.member: decision.describe() for decision in decisions}
-    if manifest.familiarity is not None:
-        words[manifest.familiarity.member] = "estimates nothing: measures unfamiliarity"
-    return words
-
-
-def describe_table(table: pl.DataFrame, if_empty: str) -> str:
-    """Return a table as Markdown."""
-    if table.is_empty():
-        return if_empty
-    lines = ["| " + " | ".join(table.columns) + " |", "|---" * table.width + "|"]
-    for row in table.iter_rows():
-        cells = [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        mlflow.log_figure(figure, f"plots/{name}.png", save_kwargs={"bbox_inches": "tight"})

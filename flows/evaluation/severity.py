@@ -4,8 +4,6 @@ Expected over observed is computed for each group: a release may be calibrated o
 whole and overstate the severely ill. Today's PHQ-9 alone is the baseline without any model.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import polars as pl
 
@@ -15,7 +13,7 @@ from flows.evaluation.held_out import HeldOut
 from flows.evaluation.metrics import Interval, auroc, bootstrap_difference
 from flows.models.assembly import predict_release
 from flows.models.data_types import blank_data_types
-from flows.models.member import FittedMember
+from flows.models.out_of_fold import Predictors
 from mlruns_config.manifest import ReleaseManifest
 from mlruns_config.missing import list_patterns, name_pattern
 
@@ -34,7 +32,7 @@ def read_totals(held_out: HeldOut) -> Probabilities:
 
 
 def compare_expected(
-    held_out: HeldOut, members: Mapping[str, FittedMember], manifest: ReleaseManifest
+    held_out: HeldOut, members: Predictors, manifest: ReleaseManifest
 ) -> pl.DataFrame:
     """Return rows, expected and observed outcomes of each severity group and missing pattern.
 

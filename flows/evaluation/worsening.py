@@ -5,6 +5,7 @@ import polars as pl
 
 from feature_repo.individual import JOIN_KEY
 from flows.datasets.labels import WORSENED
+from flows.datasets.rows import Labels, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.metrics import (
     auprc,
@@ -16,6 +17,7 @@ from flows.evaluation.metrics import (
 )
 from flows.evaluation.releasing import LIKELY_SHARE, LearntRelease, find_severe
 from flows.models.interval import predict_head
+from mlruns_config.manifest import WorseningHead
 
 SEED = 7
 
@@ -32,14 +34,32 @@ def measure_worsening(training_set: TrainingSet, learnt: LearntRelease) -> dict[
         return {}
     beside = training_set.turn_to(WORSENED, ~find_severe(training_set))
     chosen = beside.split.held_out
-    labels = beside.labels[chosen]
+    people = beside.frame[JOIN_KEY].filter(pl.Series(chosen))
+    return describe_worsening(
+        beside.labels[chosen],
+        predict_head(learnt.worsening.members, head, beside.rows.select(chosen)),
+        beside.read_phq9_totals()[chosen],
+        people,
+        head,
+    )
+
+
+def describe_worsening(
+    labels: Labels,
+    probabilities: Probabilities,
+    totals: Probabilities,
+    people: pl.Series,
+    head: WorseningHead,
+) -> dict[str, float]:
+    """Return the second outcome's metrics on rows of people who are not severely ill yet.
+
+    `totals` are their PHQ-9 totals. Empty where the rows hold one class only.
+    """
     if labels.all() or not labels.any():
         return {}
-    probabilities = predict_head(learnt.worsening.members, head, beside.rows.select(chosen))
-    totals = beside.read_phq9_totals()[chosen]
-    alone = np.nan_to_num(totals, nan=float(np.nanmean(totals)))
-    people = beside.frame[JOIN_KEY].filter(pl.Series(chosen)).to_numpy().astype(np.str_)
-    rounds = draw_bootstrap_rows(people, SEED)
+    mean = float(np.nanmean(totals)) if np.isfinite(totals).any() else 0.0
+    alone = np.nan_to_num(totals, nan=mean)
+    rounds = draw_bootstrap_rows(people.to_numpy().astype(np.str_), SEED)
     low, high = bootstrap_difference(auroc, labels, probabilities, alone, rounds)
     likely = probabilities >= head.likely_above
     expected = float(probabilities.sum())

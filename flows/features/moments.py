@@ -13,23 +13,41 @@ AS_OF = "as_of"
 AVAILABLE_AT = "available_at"
 
 
-def list_moments(surveys: pl.DataFrame, individuals: pl.Series, snapshot: date) -> pl.DataFrame:
-    """Return (anonymized_id, as_of): the day of every PHQ-9, and `snapshot` for everyone.
+def list_moments(
+    surveys: pl.DataFrame,
+    individuals: pl.Series,
+    snapshot: date,
+    outcomes: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """Return (anonymized_id, as_of): the moments of index dates, and `snapshot` for everyone.
 
-    The snapshot is what the online store serves; a PHQ-9 day is a possible index date.
+    The snapshot is what the online store serves. A PHQ-9 is an index date at the start of its
+    day; an adjudicated outcome is one at the end of its day, so that this day's data count.
     """
     asked = surveys.filter(pl.col("instrument") == PHQ9.name).select(
         JOIN_KEY, pl.col("answered_at").dt.truncate("1d").alias(AS_OF)
     )
+    named = _list_ends_of_days(surveys.clear() if outcomes is None else outcomes)
     today = pl.DataFrame({JOIN_KEY: individuals}).with_columns(
         pl.lit(snapshot).cast(INSTANT).alias(AS_OF)
     )
     return (
-        pl.concat([asked.cast({AS_OF: INSTANT}), today])
+        pl.concat([asked.cast({AS_OF: INSTANT}), named, today])
         .filter(pl.col(AS_OF) <= pl.lit(snapshot).cast(INSTANT))
         .unique()
         .sort(JOIN_KEY, AS_OF)
     )
+
+
+def _list_ends_of_days(outcomes: pl.DataFrame) -> pl.DataFrame:
+    if outcomes.is_empty():
+        return pl.DataFrame(schema={JOIN_KEY: pl.String, AS_OF: INSTANT})
+    return outcomes.select(JOIN_KEY, find_end_of_day(pl.col("index_date")).alias(AS_OF))
+
+
+def find_end_of_day(day: pl.Expr) -> pl.Expr:
+    """Return the instant at which a day (UTC) is over: the start of the next one."""
+    return (day + pl.duration(days=1)).cast(INSTANT)
 
 
 def stamp_rows(features: pl.DataFrame) -> pl.DataFrame:

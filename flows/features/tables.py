@@ -37,11 +37,14 @@ def _choose_type(field: Field) -> DataTypeClass | pl.DataType:
     return pl.String if field.dtype == String else pl.Float32
 
 
-def ensure_table(view: FeatureView) -> None:
-    """Create a view's table if it is not there: Feast cannot read what does not exist."""
+def ensure_table(view: FeatureView, lake_url: str | None = None) -> None:
+    """Create a view's table if it is not there: Feast cannot read what does not exist.
+
+    `lake_url` is the lake it belongs to; None: LAKE_URL.
+    """
     empty = pl.DataFrame(schema=list_columns(view))
     write_deltalake(
-        locate_feature_table(view.name),
+        locate_feature_table(view.name, lake_url),
         empty.to_arrow(),
         mode="ignore",
         partition_by=[BUCKET],
@@ -62,24 +65,26 @@ def merge_rows(
     rows: pl.DataFrame,
     span: Span = EVERYBODY,
     moment: datetime | None = None,
+    lake_url: str | None = None,
 ) -> int:
     """Write the rows of one bucket, or of a span of it; return how many are new or changed.
 
     Rows of other (event, created) timestamps stay: they are what was known before. With `moment`,
-    rows of it go that stand on records which have been taken back since.
+    rows of it go that stand on records which have been taken back since. `lake_url` is the lake
+    that the table belongs to; None: LAKE_URL.
     """
     columns = list_columns(view)
     rows = rows.with_columns(pl.lit(bucket).alias(BUCKET)).select(
         pl.col(name).cast(dtype) for name, dtype in columns.items()
     )
-    existing = read_bucket(view, bucket, span)
+    existing = read_bucket(view, bucket, span, lake_url)
     changed = rows.join(existing, on=list(columns), how="anti", nulls_equal=True)
     stale = _find_stale(existing, rows, moment)
     if changed.is_empty() and stale.is_empty():
         return 0
     kept = existing.join(changed, on=ROW_KEY, how="anti").join(stale, on=ROW_KEY, how="anti")
     write_deltalake(
-        locate_feature_table(view.name),
+        locate_feature_table(view.name, lake_url),
         pl.concat([kept, changed]).sort(ROW_KEY).to_arrow(),
         mode="overwrite",
         predicate=_write_predicate(bucket, span),
@@ -110,19 +115,23 @@ def _write_predicate(bucket: int, span: Span) -> str:
     return f"{whole} AND {JOIN_KEY} >= '{span.first}' AND {JOIN_KEY} < '{span.beyond}'"
 
 
-def scan_bucket(view: FeatureView, bucket: int) -> pl.LazyFrame:
+def scan_bucket(view: FeatureView, bucket: int, lake_url: str | None = None) -> pl.LazyFrame:
     """Return the rows of one bucket, of every version, as the table is now.
 
     Opening a table reads what its log says of all files of all buckets: whoever goes through a
     bucket by spans opens it once.
     """
-    rows = pl.scan_delta(locate_feature_table(view.name), storage_options=storage_options())
+    rows = pl.scan_delta(
+        locate_feature_table(view.name, lake_url), storage_options=storage_options()
+    )
     return rows.filter(pl.col(BUCKET) == bucket)
 
 
-def read_bucket(view: FeatureView, bucket: int, span: Span = EVERYBODY) -> pl.DataFrame:
+def read_bucket(
+    view: FeatureView, bucket: int, span: Span = EVERYBODY, lake_url: str | None = None
+) -> pl.DataFrame:
     """Return the rows of one bucket, or of a span of it; every version."""
-    return _collect(view, scan_bucket(view, bucket).filter(span.holds()))
+    return _collect(view, scan_bucket(view, bucket, lake_url).filter(span.holds()))
 
 
 def read_latest(

@@ -1,21 +1,24 @@
 """A release as it lies in the registry, opened to score rows: graphs whose hashes are checked."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnxruntime
+from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.rows import ModelRows, Probabilities
 from flows.models.assembly import predict_release
+from flows.models.families import BASELINE
 from flows.models.member import open_session, score_graph
 from flows.models.registration import GRAPH_FILE
 from mlruns_config.manifest import MemberPin, ReleaseManifest, hash_file
-from mlruns_config.registry.transitions import Registry, read_evaluated
+from mlruns_config.registry.transitions import Registry, read_evaluated, read_manifest
 
 
 class UnusableReleaseError(RuntimeError):
@@ -55,13 +58,27 @@ def open_release(registry: Registry, version: int) -> RegisteredRelease:
     release needs a feature that is not computed any more.
     """
     manifest = read_evaluated(registry, version)
+    weighed = set(manifest.stacker.coefficients)
+    return RegisteredRelease(version, manifest, open_members(registry.client, manifest, weighed))
+
+
+def open_deployed_release(registry: Registry, version: int) -> RegisteredRelease:
+    """Open a release as it answers, with its baseline and the members of its second outcome.
+
+    Raises as `open_release` does.
+    """
+    manifest = read_manifest(registry, version)
+    used = {BASELINE, *(name for head in manifest.heads for name in head.stacker.coefficients)}
+    return RegisteredRelease(version, manifest, open_members(registry.client, manifest, used))
+
+
+def open_members(
+    client: MlflowClient, manifest: ReleaseManifest, names: Collection[str]
+) -> dict[str, RegisteredMember]:
+    """Open the graphs of the named members of a release; raises UnusableReleaseError."""
     columns = find_columns(manifest)
-    weighed = [pin for pin in manifest.members if pin.name in manifest.stacker.coefficients]
-    members = {
-        pin.name: RegisteredMember(_open_graph(registry, pin), columns)
-        for pin in weighed or manifest.members[:1]
-    }
-    return RegisteredRelease(version, manifest, members)
+    pins = [pin for pin in manifest.members if pin.name in names] or manifest.members[:1]
+    return {pin.name: RegisteredMember(_open_graph(client, pin), columns) for pin in pins}
 
 
 def find_columns(manifest: ReleaseManifest) -> list[int]:
@@ -82,8 +99,7 @@ def find_columns(manifest: ReleaseManifest) -> list[int]:
     return [today[feature.name] for feature in manifest.features]
 
 
-def _open_graph(registry: Registry, pin: MemberPin) -> onnxruntime.InferenceSession:
-    client = registry.client
+def _open_graph(client: MlflowClient, pin: MemberPin) -> onnxruntime.InferenceSession:
     source = client.get_model_version_download_uri(pin.registered_model, str(pin.version))
     with TemporaryDirectory() as folder:
         path = Path(

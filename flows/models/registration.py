@@ -23,7 +23,9 @@ from flows.models.member import (
     check_parity,
 )
 from flows.models.refits import Refits, check_refits
+from flows.models.release_signature import MODEL_FILE, describe_release_model
 from mlruns_config.description import describe_version
+from mlruns_config.experiments import describe_model
 from mlruns_config.manifest import (
     EVALUATED_FILE,
     MANIFEST_FILE,
@@ -131,6 +133,9 @@ def register_release(
     if evaluated is not None:
         told = evaluated.model_dump_json(indent=2)
         client.log_text(run_id, told, f"{RELEASE_FOLDER}/{EVALUATED_FILE}")
+    client.log_text(
+        run_id, describe_release_model(manifest, run_id), f"{RELEASE_FOLDER}/{MODEL_FILE}"
+    )
     info = client.get_run(run_id).info
     version = create_version(RELEASE_MODEL, f"{info.artifact_uri}/{RELEASE_FOLDER}", run_id)
     description = describe_version(card, manifest, info.experiment_id)
@@ -152,6 +157,7 @@ def create_version(model: str, source: str, run_id: str, model_id: str | None = 
         client.get_registered_model(model)
     except MlflowException:
         client.create_registered_model(model)
+    describe_model(client, model)
     created = client.create_model_version(model, source, run_id, model_id=model_id)
     return int(created.version)
 

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
-VALIDATION_EXPERIMENT = "mhras-validation"
+from mlruns_config.experiments import VALIDATION
+
+VALIDATION_EXPERIMENT = VALIDATION
 
 
 @dataclass

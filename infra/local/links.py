@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from infra.local.stack import MLFLOW_REVIEWER, LocalStack
+from mlruns_config.pages import locate_models
 from serving.auth.tokens import issue_token
 from serving.roles import Role
 
@@ -28,7 +29,7 @@ def print_links(stack: LocalStack, console: Console) -> None:
         "API and its documentation": f"{stack.url('api')}/docs",
         "flow runs (Prefect)": f"{stack.url('prefect')}/runs",
         "  login there": stack.environment["PREFECT_API_AUTH_STRING"],
-        "models and lineage (MLflow)": f"{stack.url('mlflow')}/#/models",
+        "models and lineage (MLflow)": locate_models(stack.url("mlflow")),
         "  reviewer's login there": (
             f"{MLFLOW_REVIEWER} {stack.mlflow_reviewer['MLFLOW_TRACKING_PASSWORD']}"
         ),

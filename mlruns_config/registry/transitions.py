@@ -21,6 +21,7 @@ from sqlalchemy import Engine, Row, select
 
 from mlruns_config.attempt import Attempt, PromotionFailedError, PromotionRefusedError
 from mlruns_config.candidate import ABSENT, clear_candidate, find_by_alias, read_candidate
+from mlruns_config.data_origin import find_mixed_origin
 from mlruns_config.gates import Gate, drop_stale_comparisons, load_gates, select_gates
 from mlruns_config.integrity import list_damage, load_manifest_text
 from mlruns_config.ledger import promotion_ledger
@@ -57,15 +58,28 @@ def promote(
 ) -> ModelVersion:
     """Move a release version to a stage; to Production only through the gates.
 
-    A candidate that leaves Staging is no longer rolled out. Raises PromotionRefusedError,
+    A candidate that leaves Staging is no longer rolled out. A version that is in the stage already
+    stays as it is, and the ledger says `unchanged`. Raises PromotionRefusedError,
     after writing the ledger, when the version does not exist, a gate fails that nobody
-    overrode, a member it pins is not in the registry, or the manifest or an artifact is not
-    the one that was registered; PromotionFailedError when MLflow does not carry it out.
+    overrode, a member it pins is not in the registry, the manifest or an artifact is not
+    the one that was registered, or it was trained on simulated people and this state holds real
+    ones; PromotionFailedError when MLflow does not carry it out.
     """
     attempt = begin_attempt(registry, version, to_stage, actor, reason)
+    if is_there(registry, attempt):
+        attempt.record("unchanged", f"it was in {to_stage} already")
+        return registry.client.get_model_version(RELEASE_MODEL, str(version))
     note = require_passed_gates(registry, attempt) if to_stage == "Production" else ""
     attempt.carry_out(lambda: _transition(registry, version, to_stage), note)
     return registry.client.get_model_version(RELEASE_MODEL, str(version))
+
+
+def is_there(registry: Registry, attempt: Attempt) -> bool:
+    """Return True if the version is in the stage by MLflow's stage, alias and the ledger."""
+    version, is_production = attempt.version, attempt.to_stage == "Production"
+    recorded = replay_productions(registry)[-1:] == [version]
+    has_alias = find_production(registry) == version
+    return attempt.from_stage == attempt.to_stage and has_alias == recorded == is_production
 
 
 def begin_attempt(
@@ -88,10 +102,16 @@ def require_passed_gates(registry: Registry, attempt: Attempt) -> str:
     overrides = find_overrides(registry, attempt.version)
     gates = list_gates(registry, attempt.version)
     failures, used = apply_overrides(gates, measured, overrides)
-    failures += list_damage(registry.client, attempt.version)
+    failures += list_obstacles(registry, attempt.version)
     if failures:
         attempt.refuse(f"{RELEASE_MODEL} {attempt.version}: {'; '.join(failures)}")
     return "; ".join(override.describe() for override in used)
+
+
+def list_obstacles(registry: Registry, version: int) -> list[str]:
+    """Return what no override covers: damage, and simulated people where real ones are held."""
+    damage = list_damage(registry.client, version)
+    return damage or find_mixed_origin(registry.engine, read_manifest(registry, version))
 
 
 def override_gate(
@@ -139,8 +159,9 @@ def roll_back(registry: Registry, actor: str, reason: str) -> int:
 
     The earlier release passed its gates when it was promoted, so they are not asked again:
     a rollback is for when something is wrong now. That its artifacts are still the registered
-    ones is asked. A release that was rolled back from is not returned to: a second rollback
-    goes further back. Raises as `promote` does.
+    ones is asked, and that it was not trained on simulated people where real ones are held. A
+    release that was rolled back from is not returned to: a second rollback goes further back.
+    Raises as `promote` does.
     """
     current, earlier = find_production(registry), find_predecessor(registry)
     attempt = Attempt(registry.engine, earlier or 0, "unknown", "Production", actor, reason)
@@ -148,8 +169,8 @@ def roll_back(registry: Registry, actor: str, reason: str) -> int:
     if model_version is None:
         attempt.refuse(f"{RELEASE_MODEL} has no earlier Production version")
     version = int(model_version.version)
-    if damage := list_damage(registry.client, version):
-        attempt.refuse(f"{RELEASE_MODEL} {version}: {'; '.join(damage)}")
+    if obstacles := list_obstacles(registry, version):
+        attempt.refuse(f"{RELEASE_MODEL} {version}: {'; '.join(obstacles)}")
     replace(attempt, from_stage=str(model_version.current_stage)).carry_out(
         lambda: _transition(registry, version, "Production"), f"rollback from {current}"
     )

@@ -70,7 +70,7 @@ class GovernanceCounts(BaseModel):
     gate_overrides: int
     rollbacks: int
     drift_reports: int
-    drift_alarms: int = Field(description="Reports whose score reached its threshold.")
+    drift_alarms: int = Field(description="Reports with an alarm of a modality.")
 
 
 class AuditState(BaseModel):
@@ -254,7 +254,7 @@ def count_governance(session: Session, since: datetime, until: datetime) -> Gove
         gate_overrides=by_result.get("overridden", 0),
         rollbacks=by_origin.get(ARCHIVED, 0),
         drift_reports=session.scalar(reports) or 0,
-        drift_alarms=session.scalar(reports.where(DriftReport.drift_score >= DriftReport.threshold))
+        drift_alarms=session.scalar(reports.where(func.jsonb_array_length(DriftReport.alarms) > 0))
         or 0,
     )
 

@@ -1,11 +1,14 @@
 """The models page: which releases answer, the latest changes, and the model card."""
 
+from functools import partial
+
 import structlog
 from fastapi import APIRouter, Request
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 from starlette.responses import Response
 
+from mlruns_config.pages import locate_run_alone, locate_version
 from serving import audit
 from serving.audit.trail import MODEL_VIEW
 from serving.console.access import ModelReader
@@ -39,7 +42,12 @@ def show_models(
     state = describe_models(session, services.screening.releases)
     card = read_card(services, state.production.trained_by) if state.production else None
     mlflow = Addresses.read(services.settings).mlflow
-    values = {"state": state, "card": render_card(card) if card else None, "mlflow": mlflow}
+    values = {
+        "state": state,
+        "card": render_card(card) if card else None,
+        "locate_version": partial(locate_version, host=mlflow),
+        "locate_run": partial(locate_run_alone, host=mlflow),
+    }
     return render_page(request, "models.html", values)
 
 

@@ -377,6 +377,10 @@ class DriftReport(Base):
     scores_drifted: Mapped[bool | None]
     #: The score from which on it acted.
     threshold: Mapped[float] = mapped_column(Float)
+    #: What was compared: requests, batches; reports from before were of both, "screenings".
+    dataset: Mapped[str] = mapped_column(String(16), server_default="screenings")
+    #: Modalities that differ more than windows without drift do.
+    alarms: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")
     #: MLflow run with the whole report.
     run_id: Mapped[str] = mapped_column(String(64))
     #: Column -> its test and its missing values.

@@ -3,15 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Float, Select, cast, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from feature_repo.outcomes import ADVERSE_COURSE
 from serving.database.tables import DriftReport, Prediction, PredictionLabel
 
-#: Label of mhras_drift_score: what is compared with the training data.
+Dataset = Literal["requests", "batches"]
+#: What is compared with the training data, each with what it would read: screenings on request,
+#: with answers of the day, and those of batches, on what is stored. Labels of mhras_drift_score.
+DATASETS: tuple[Dataset, ...] = ("requests", "batches")
+#: Label of outcomes, which are of both.
 SCREENINGS = "screenings"
 
 
@@ -40,9 +45,9 @@ class LabelledSample:
 
 
 def sample_screenings(
-    session: Session, begin: datetime, end: datetime, version: int, rows: int
+    session: Session, begin: datetime, end: datetime, version: int, rows: int, dataset: Dataset
 ) -> ScreenedSample:
-    """Draw about `rows` screenings of a window that a release answered, each as likely.
+    """Draw about `rows` screenings of one kind and window, each as likely.
 
     Drawn in the database, so memory does not grow with the window.
     """
@@ -51,6 +56,7 @@ def sample_screenings(
         Prediction.created_at >= begin,
         Prediction.created_at < end,
         inputs.is_not(None),
+        Prediction.batch.is_(None) if dataset == "requests" else Prediction.batch.is_not(None),
     )
     screened = session.scalar(select(func.count()).where(*answered)) or 0
     drawn = select(
@@ -93,8 +99,13 @@ def _thin(drawn: Select[Any], screened: int, rows: int) -> Select[Any]:
     return drawn.where(func.random() < cast(rows / screened, Float))
 
 
-def find_newest(session: Session) -> DriftReport | None:
-    return next(iter(list_newest(session, 1)), None)
+def list_latest(session: Session) -> list[DriftReport]:
+    """Return the newest summary of each of DATASETS, the newest of all first."""
+    latest = select(DriftReport).where(DriftReport.dataset.in_(DATASETS))
+    latest = latest.ext(distinct_on(DriftReport.dataset))
+    ordered = latest.order_by(DriftReport.dataset, DriftReport.created_at.desc())
+    reports = session.scalars(ordered).all()
+    return sorted(reports, key=lambda report: report.created_at, reverse=True)
 
 
 def list_newest(session: Session, count: int) -> Sequence[DriftReport]:

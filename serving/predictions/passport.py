@@ -15,7 +15,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from feature_repo.consent_terms import SCREENING
-from mlruns_config.manifest import MemberPin
+from mlruns_config.manifest import RELEASE_MODEL, MemberPin
+from mlruns_config.pages import locate_run_alone, locate_version
 from serving.audit.trail import PREDICTION_VIEW
 from serving.consent.in_force import KnownConsent, read_consents, was_in_force
 from serving.database.tables import (
@@ -229,7 +230,7 @@ def trace_member(pin: MemberPin, member_part: dict[str, Any], ui: str) -> Member
         probability=member_part.get("probability"),
         weight=member_part.get("weight", 0.0),
         artifacts=pin.artifacts,
-        link=f"{ui}/#/models/{pin.registered_model}/versions/{pin.version}",
+        link=locate_version(pin.registered_model, pin.version, ui),
     )
 
 
@@ -242,8 +243,8 @@ def list_links(registered: RegisteredManifest, addresses: Addresses) -> dict[str
         "validation": lineage.get("validation", {}).get("run_id"),
     }
     links = {
-        "release": f"{ui}/#/models/mhras-risk/versions/{registered.version}",
-        **{f"{name}_run": f"{ui}/#/runs/{run}" for name, run in runs.items() if run},
+        "release": locate_version(RELEASE_MODEL, registered.version, ui),
+        **{f"{name}_run": locate_run_alone(run, ui) for name, run in runs.items() if run},
     }
     if addresses.prefect and (run := lineage.get("flow_run_id")):
         links["flow_run"] = f"{addresses.prefect.rstrip('/')}/runs/flow-run/{run}"

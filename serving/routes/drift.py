@@ -26,11 +26,15 @@ class DriftSummary(BaseModel):
     window_end: datetime
     rows_screened: int = Field(description="Screenings of the window.")
     rows_tested: int = Field(description="The random sample of them that was tested.")
+    dataset: str = Field(description="What was compared: requests or batches.")
+    alarms: list[str] = Field(
+        description="Modalities that differ more than windows without drift do."
+    )
     drift_score: float = Field(description="Share of drifted features, by importance.")
     drifted_share: float = Field(description="Share of drifted features, each counted alike.")
     missing_drifted_share: float
     scores_drifted: bool | None = Field(description="null: the release has answered too few.")
-    threshold: float = Field(description="Drift score from which on it acted.")
+    threshold: float = Field(description="Drift score that raises an alarm by itself.")
     outcomes: dict[str, Any] = Field(
         description="Discrimination and calibration in use; is_known is false on too few labels."
     )

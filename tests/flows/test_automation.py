@@ -24,13 +24,29 @@ PATIENCE_SECONDS = 90
 DETECT = """
 from datetime import UTC, datetime
 from prefect import flow
-from flows.drift import Window, announce_drift
+from flows.drift import announce_drift
+from flows.evaluation.drift_report import MeasuredDrift, Window
 from monitoring.drift import ColumnDrift, DriftResult
+from monitoring.outcome_drift import OutcomeDrift
 
 now = datetime.now(UTC)
-column = ColumnDrift("phq9_total", 0.625, "wasserstein", 0.1, 0.4, True, 0.0, 0.0, False, 0)
-result = DriftResult([column], None, 1000, None)
-flow(lambda: announce_drift(Window(4, now, now), result, "a" * 32), name="drift")()
+column = ColumnDrift(
+    column="phq9_total",
+    modality="questionnaires",
+    importance=0.625,
+    method="wasserstein",
+    threshold=0.1,
+    value=0.4,
+    values_drifted=True,
+    missing_reference=0.0,
+    missing_current=0.0,
+    missing_threshold=0.1,
+    missing_drifted=False,
+    infinite=0,
+)
+outcomes = OutcomeDrift(0, 0, None, None, None)
+found = MeasuredDrift(DriftResult([column], None, 1000, None), outcomes, [])
+flow(lambda: announce_drift(Window(4, now, now), found, 0.3, "a" * 32), name="drift")()
 """
 
 
@@ -87,4 +103,4 @@ def test_the_drift_event_schedules_the_retraining_with_its_reason(
         time.sleep(1)
     (run,) = runs
     assert run["state"]["type"] == "SCHEDULED"
-    assert run["parameters"]["reason"] == "drift score 0.625"
+    assert run["parameters"]["reason"] == "drift of requests, score 0.625"

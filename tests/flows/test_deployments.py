@@ -71,6 +71,7 @@ def test_a_form_explains_every_parameter_and_asks_for_no_more_than_it_must(
         assert {"type", "anyOf", "enum", "$ref"} & set(field), name
     # What the run is about, and nothing that has a sensible default.
     about = {"drop", "target", "version", "begin", "end"}
+    about |= {"release", "validation_run"}
     about |= {"server", "client_id", "key_file", "key_id"}
     assert set(schema.required) <= about
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from flows import drift
 from flows.drift import watch_drift
 from mlruns_config.manifest import RELEASE_MODEL
+from monitoring.drift_reference import SCORE, draw
 from serving.database.tables import DriftReport, Prediction, PredictionLabel
 from serving.predictions.drift_records import sample_screenings
 from serving.settings import get_settings
@@ -99,7 +100,9 @@ def expect_report_without_pseudonyms(world: TrainedWorld, report: DriftReport, f
     mlflow.artifacts.download_artifacts(f"runs:/{report.run_id}/", dst_path=str(folder))
     files = {path.name: path.read_text() for path in folder.rglob("*") if path.is_file()}
 
-    assert set(files) == {"drift.html", "drift.json", "columns.json", "outcomes.json", "summary.md"}
+    pages = {"drift.html", "drift.json", "columns.json", "outcomes.json", "summary.md"}
+    assert set(files) == pages | {"summary.html"}
+    assert "<h1>drift of requests against release" in files["summary.html"]
     assert json.loads(files["columns.json"]) == report.columns
     assert run.data.params["rows_screened"] == str(SCREENINGS)
     assert run.data.params["sampling"].startswith("random, about 5000 rows")
@@ -113,7 +116,7 @@ def test_another_population_and_a_release_that_outcomes_prove_wrong_are_told_of(
     watched, reference, emitted, webhook
 ):
     heaviest = sorted(reference.importance, key=reference.importance.get, reverse=True)[:30]
-    moved = {name: 3 + 2 * np.random.default_rng(2).normal(60, 30, SCREENINGS) for name in heaviest}
+    moved = {name: np.random.default_rng(2).normal(1e6, 60, SCREENINGS) for name in heaviest}
     screen(watched, reference, **moved)
     label(watched, lambda number: number % 2 == 0)
     score = watch_drift()
@@ -126,7 +129,13 @@ def test_another_population_and_a_release_that_outcomes_prove_wrong_are_told_of(
     assert set(events) == {"drift.detected", "performance.degraded"}
     told = events["drift.detected"]
     assert told["resource"]["prefect.resource.id"] == f"model.{RELEASE_MODEL}.{version}"
-    assert told["payload"] == {"drift_score": score, "run_id": report.run_id}
+    assert told["payload"] == {
+        "drift_score": score,
+        "dataset": "requests",
+        "alarms": report.alarms,
+        "run_id": report.run_id,
+    }
+    assert "overall" in report.alarms
     *messages, ended = webhook.messages
     assert "flow drift completed" in ended
     assert all(f"release {version}" in message for message in messages)
@@ -149,19 +158,67 @@ def test_a_large_window_is_sampled_in_the_database(watched, reference):
     now = datetime.now(UTC)
     with Session(watched.engine) as session:
         version = watched.report.release_version
-        found = sample_screenings(session, now - timedelta(days=30), now, version, 300)
-        other = sample_screenings(session, now - timedelta(days=30), now, version + 1, 300)
+        month = (now - timedelta(days=30), now)
+        found = sample_screenings(session, *month, version, 300, "requests")
+        other = sample_screenings(session, *month, version + 1, 300, "requests")
+        batches = sample_screenings(session, *month, version, 300, "batches")
 
     assert found.screened == SCREENINGS
     assert 200 < len(found.features) == len(found.scores) < 400
     assert other.scores == []  # of another release there are inputs, and no scores
+    assert batches.screened == 0
+
+
+def test_a_batch_without_answers_of_the_day_raises_no_alarm(watched, reference, emitted):
+    assert reference.batches is not None
+    screen(watched, reference.batches, batch="2026-01-01")
+    assert watch_drift() < 0.05
+
+    (report,) = list_reports(watched)
+    assert (report.dataset, report.alarms) == ("batches", [])
+    assert emitted == []
+
+
+def test_requests_and_batches_are_each_compared_with_what_they_would_read(
+    watched, reference, emitted
+):
+    screen(watched, reference)
+    screen(watched, reference, batch="2026-01-01")  # as if read on request
+    watch_drift()
+
+    reports = {one.dataset: one for one in list_reports(watched)}
+    assert reports["requests"].alarms == []
+    assert "questionnaires" in reports["batches"].alarms
+    assert [facts["payload"]["dataset"] for _, facts in emitted] == ["batches"]
+
+
+def test_a_device_that_counts_more_steps_raises_an_alarm_however_little_it_weighs(
+    watched, reference, emitted
+):
+    random = np.random.default_rng(4)
+    counted = {
+        name: 1.3 * random.permutation(draw(summary, SCREENINGS))
+        for name, summary in reference.columns.items()
+        if name.startswith("steps_") and "missing" not in name
+    }
+    screen(watched, reference, **counted)
+    score = watch_drift()
+
+    (report,) = list_reports(watched)
+    assert report.alarms == ["wearables"]
+    assert score < report.threshold
+    assert [event for event, _ in emitted] == ["drift.detected"]
 
 
 def test_the_reference_of_a_release_is_complete_and_no_row_of_it(reference, trained_world):
     assert sum(reference.importance.values()) == pytest.approx(1)
-    # All labelled rows but those of the people who stop the fit: what the release was fitted on.
-    assert 0.85 < reference.rows / trained_world.report.metrics["rows"] < 1
+    # The last of two years that the release was fitted on, the people who stop the fit left out.
+    assert 0.4 < reference.rows / trained_world.report.metrics["rows"] < 0.6
     assert reference.score.is_known
+    assert reference.people > 200
+    assert set(reference.null.distances) == {*reference.columns, SCORE}
+    assert set(reference.modalities.values()) == {"questionnaires", "wearables", "care", "person"}
+    assert reference.batches.people > 200
     assert all(
         summary.is_known for name, summary in reference.columns.items() if "phq9_item" in name
     )

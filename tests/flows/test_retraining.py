@@ -35,7 +35,9 @@ PRODUCTION = 4
 COOL_DOWN = timedelta(days=COOL_DOWN_DAYS)
 
 
-def make_report(score: float, version: int = PRODUCTION, days_ago: int = 0) -> DriftReport:
+def make_report(
+    score: float, version: int = PRODUCTION, days_ago: int = 0, dataset: str = "requests"
+) -> DriftReport:
     return DriftReport(
         id=uuid.uuid4(),
         created_at=NOW - timedelta(days=days_ago),
@@ -49,6 +51,8 @@ def make_report(score: float, version: int = PRODUCTION, days_ago: int = 0) -> D
         missing_drifted_share=0.0,
         scores_drifted=None,
         threshold=0.3,
+        dataset=dataset,
+        alarms=["questionnaires"] if score >= 0.3 else [],
         run_id="a" * 32,
         columns={},
     )
@@ -69,6 +73,21 @@ def make_report(score: float, version: int = PRODUCTION, days_ago: int = 0) -> D
 def test_the_newest_and_two_of_five_reports_must_breach(scores, reason):
     reports = [make_report(score, days_ago=30 * n) for n, score in enumerate(scores)]
     assert judge_drift(reports, PRODUCTION) == reason
+
+
+def test_requests_and_batches_are_counted_apart():
+    reports = [make_report(0.9), make_report(0.9, days_ago=30, dataset="batches")]
+    assert "1 of the last 5" in str(judge_drift(reports, PRODUCTION))
+    calm = make_report(0.0, dataset="requests")
+    lasting = [make_report(0.9, days_ago=30 * n, dataset="batches") for n in range(2)]
+    assert judge_drift([calm, *lasting], PRODUCTION) is None
+
+
+def test_an_alarm_of_columns_of_little_weight_is_a_breach():
+    device = [make_report(0.05, days_ago=30 * n) for n in range(2)]
+    for report in device:
+        report.alarms = ["wearables"]
+    assert judge_drift(device, PRODUCTION) is None
 
 
 def test_breaches_in_windows_that_overlap_count_once():

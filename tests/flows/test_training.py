@@ -6,9 +6,11 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import onnx
+import pandas as pd
 import polars as pl
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from prefect.logging import disable_run_logger
 from sklearn.metrics import roc_auc_score
 
@@ -19,8 +21,10 @@ from flows.datasets.training_set import TrainingSet
 from flows.lake.tables import scan_table
 from flows.models.data_types import blank_data_types, find_patterns
 from flows.models.member import open_graph, score_graph
+from flows.models.registered import open_deployed_release
 from flows.runtime.locks import AlreadyRunningError, run_alone
 from flows.training import train
+from mlruns_config.experiments import EXPERIMENTS, MODELS, NOTE_TAG, TRAINING
 from mlruns_config.gates import BEST_SO_FAR, COMPARED_WITH
 from mlruns_config.manifest import MEMBER_MODELS, RELEASE_MODEL, hash_file
 from mlruns_config.registry.transitions import (
@@ -152,8 +156,11 @@ def test_metrics_are_those_of_a_hard_cohort(trained_world):
 def test_the_run_says_what_it_was_made_of(run, trained_world):
     tags = run.data.tags
 
-    assert trained_world.validation_run_id in tags["lineage.validation"]
-    assert "'success': 'true'" in tags["lineage.validation"]
+    assert tags["lineage.validation"] == f"passed, run {trained_world.validation_run_id}"
+    assert "surveys@" in tags["lineage.tables"]
+    assert tags["lineage.simulated"] == "no"
+    assert tags["lineage.environment"].startswith("Python 3.11")
+    assert not [name for name, value in tags.items() if "lineage" in name and "{" in value]
     assert tags["lineage.feature_service"] == "screening_v1"
     assert len(tags["lineage.git_commit"]) in (7, 40)
     assert tags["lineage.flow_run_id"]
@@ -236,6 +243,41 @@ def training_set(trained_world) -> Iterator[TrainingSet]:
         trained_world.enter(patch)
         yield load(trained_world.lake_url)
     forget_settings()
+
+
+def test_mlflow_loads_the_release_in_production_and_predicts_from_a_table(
+    training_set, registry, in_trained_world
+):
+    rows = training_set.rows.select(training_set.split.held_out)
+    names = [column.name for column in list_model_inputs()]
+    table = pd.DataFrame(rows.features.astype(np.float64), columns=names)
+    model = mlflow.pyfunc.load_model(f"models:/{RELEASE_MODEL}/Production")
+    predicted = model.predict(table)
+
+    release = open_deployed_release(registry, in_trained_world.report.release_version)
+    estimates = predicted["probability_adverse_course_v1"]
+    assert estimates.to_numpy() == pytest.approx(release.predict(rows))
+    assert predicted["risk_score"].between(0, 100).all()
+    assert predicted["risk_score"].corr(estimates, "spearman") > 0.99
+    assert predicted["probability_worsening_v1"].between(0, 1).all()
+    with pytest.raises(MlflowException, match="phq9_total"):
+        model.predict(table.drop(columns="phq9_total"))
+
+
+def test_experiments_models_and_runs_have_words(client, run, in_trained_world):
+    version = in_trained_world.report.release_version
+    assert run.info.run_name.startswith(f"release {version}, trained on people 20")
+    children = client.search_runs(
+        [run.info.experiment_id], f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+    )
+    names = {child.info.run_name for child in children}
+    assert {"lightgbm, evaluated", "lightgbm, deployed: fitted on everything"} <= names
+    experiment = client.get_experiment(run.info.experiment_id)
+    assert experiment.tags[NOTE_TAG] == EXPERIMENTS[TRAINING]
+    models = client.search_registered_models()
+    assert {model.name: model.description for model in models} == {
+        model.name: MODELS[model.name] for model in models
+    }
 
 
 def test_serving_scores_stored_graphs_as_training_judged_them(

@@ -43,7 +43,7 @@ def measure(rows: int) -> None:
     begun = perf_counter()
     # As the flow does in the database: a random sample, then the tests.
     chosen = np.random.default_rng(3).permutation(rows)[:SAMPLE_ROWS]
-    result = measure_drift(reference, features.iloc[chosen], pd.Series(scores[chosen]))
+    result = measure_drift(reference, features.iloc[chosen], pd.Series(scores[chosen]), rows)
     with TemporaryDirectory() as folder:
         assert result.snapshot is not None
         result.snapshot.save_html(str(Path(folder) / "drift.html"))

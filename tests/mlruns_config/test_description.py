@@ -6,6 +6,7 @@ import pytest
 
 from mlruns_config.description import DESCRIPTION_LIMIT, describe_version
 from mlruns_config.manifest import MemberPin, ReleaseManifest, Stacker
+from mlruns_config.pages import VIEW
 from tests.fixtures.manifests import make_manifest
 
 CARD = "# Model card: mhras-risk\n\nIt is **not clinically validated**.\n\n## Data\n\nMuch of it."
@@ -32,7 +33,10 @@ def make_release(**lineage) -> ReleaseManifest:
     ("lineage", "words"),
     [
         ({"validation": {}}, "Validation: **none of exactly these versions**"),
-        ({"validation": LINEAGE["validation"] | {"success": "false"}}, "validation.html), failed"),
+        (
+            {"validation": LINEAGE["validation"] | {"success": "false"}},
+            f"validation.html?{VIEW}), failed",
+        ),
         ({"flow_run_id": "", "flow_run_url": ""}, "Flow run: `none`"),
         ({"flow_run_url": ""}, "Flow run: `flow-9`"),
     ],
@@ -44,16 +48,16 @@ def test_what_is_not_known_is_said(lineage, words):
 @pytest.mark.parametrize(
     "link",
     [
-        f"[The whole model card]({RUN}/artifacts/model_card.html)",
-        f"[Training run]({RUN})",
-        f"[Datasets]({RUN}), as Delta versions: surveys@3\n",
-        "results](#/experiments/4/runs/run-7/artifacts/validation.html), passed",
+        f"[The whole model card]({RUN}/artifacts/model_card.html?{VIEW})",
+        f"[Training run]({RUN}?{VIEW})",
+        f"[Datasets]({RUN}?{VIEW}), as Delta versions: surveys@3\n",
+        f"results](#/experiments/4/runs/run-7/artifacts/validation.html?{VIEW}), passed",
         f"FeatureService `screening_v1`, definition `{'f' * 64}`",
         f"commit `{'c' * 40}`",
         "[flow-9](http://127.0.0.1:4200/runs/flow-run/flow-9)",
-        f"[Environment]({RUN}/artifacts/environment/packages.txt)",
-        "[mhras-tft 5](#/models/mhras-tft/versions/5)",
-        f"[Manifest]({RUN}/artifacts/release/release.json)",
+        f"[Environment]({RUN}/artifacts/environment/packages.txt?{VIEW})",
+        f"[mhras-tft 5](#/models/mhras-tft/versions/5?{VIEW})",
+        f"[Manifest]({RUN}/artifacts/release/release.json?{VIEW})",
     ],
 )
 def test_everything_a_release_was_made_of_is_one_click_away(link):

@@ -8,13 +8,11 @@ from html.parser import HTMLParser
 import pytest
 from jinja2 import UndefinedError
 
+from mlruns_config.checklists import list_answers
 from mlruns_config.manifest import ReleaseManifest, ScoreMap
-from mlruns_config.model_card import (
-    CHECKLIST,
-    CardFacts,
-    render_card,
-    render_page,
-)
+from mlruns_config.model_card import CardFacts, render_card, render_page
+from mlruns_config.source_attributes import list_attributes
+from tests.fixtures.card_facts import make_attribute_facts, make_run_facts
 from tests.fixtures.manifests import PIN, make_manifest, make_refit_interval
 
 LINEAGE = {
@@ -29,6 +27,13 @@ LINEAGE = {
     "flow_run_id": "",
 }
 FACTS = CardFacts(
+    run=make_run_facts(make_manifest(lineage=LINEAGE)),
+    attributes=list_attributes(make_attribute_facts(make_manifest(lineage=LINEAGE))),
+    parts_table="| part | rows |\n|---|---|\n| held out | 1700 |",
+    baseline_table="| characteristic | held out |\n|---|---|\n| age, mean (sd) | 41.0 (12.0) |",
+    outcome_table="| index dates | number |\n|---|---|\n| with the outcome | 615 |",
+    excluded_table="| left out | number |\n|---|---|\n| PHQ-9 without another | 44 |",
+    learning_table="| share | AUROC lightgbm |\n|---|---|\n| 0.5 | 0.78 |",
     metrics={
         "rows": 5000.0,
         "held_out_rows": 1700.0,
@@ -109,8 +114,14 @@ REQUIRED = {
     "coverage by severity": "| severity | rows |\n|---|---|\n| 20-27 | 90 |",
     "operating points": "| 50 | 0.200 | the tenth most at risk |",
     "known failure modes": "## Known failure modes\n\n- ",
-    "TRIPOD+AI": "| TRIPOD+AI 27 usability and utility in care | ",
-    "PROBAST": "| PROBAST 4 analysis | ",
+    "parts of the split": "| held out | 1700 |",
+    "baseline": "| age, mean (sd) | 41.0 (12.0) |",
+    "what the outcome is made of": "| with the outcome | 615 |",
+    "exclusions": "| PHQ-9 without another | 44 |",
+    "learning curve": "| 0.5 | 0.78 |",
+    "TRIPOD+AI": "| TRIPOD+AI 27 usability in care | ",
+    "PROBAST": "| PROBAST+AI analysis | ",
+    "source attributes": "**9.ii Correction of performance when risks are found**: ",
 }
 
 
@@ -143,16 +154,14 @@ def test_a_card_says_when_the_data_was_not_validated(validation, words):
 
 
 def test_every_item_of_tripod_and_probast_is_answered_or_marked_open():
-    card = render_card(make_release(), FACTS)
-    numbers = [re.match(r"TRIPOD\+AI (\d+)(?:-(\d+))?", item) for item, _ in CHECKLIST]
+    card, answers = render_card(make_release(), FACTS), list_answers(FACTS.run)
+    numbers = [re.match(r"TRIPOD\+AI (\d+)(?:-(\d+))?", item) for item, _ in answers]
     covered = {n for one in numbers if one for n in range(int(one[1]), int(one[2] or one[1]) + 1)}
     assert covered == set(range(1, 28))
-    assert [item[:9] for item, _ in CHECKLIST if "PROBAST" in item] == [
-        f"PROBAST {domain}" for domain in range(1, 5)
-    ]
-    for item, answer in CHECKLIST:
+    assert len([item for item, _ in answers if item.startswith("PROBAST+AI ")]) == 4
+    for item, answer in answers:
         assert f"| {item} | {answer} |" in card
-    assert any("**open**" in answer for _, answer in CHECKLIST)
+    assert any("**open**" in answer for _, answer in answers)
 
 
 def test_a_page_has_tables_and_loads_nothing():

@@ -319,3 +319,17 @@ def test_what_is_recorded_is_dated_now(registry):
     (entry,) = read_ledger(registry)
     assert abs((datetime.now(UTC) - entry.created_at).total_seconds()) < 60
     assert json.dumps(entry.gates)
+
+
+def test_a_promotion_that_changes_nothing_is_recorded_as_unchanged(registry):
+    version = register(registry)
+    for stage in ("Staging", "Staging", "Production", "Production"):
+        go(registry, version, stage)
+
+    assert list_ledger(registry) == [
+        (version, "None", "Staging", "promoted"),
+        (version, "Staging", "Staging", "unchanged"),
+        (version, "Staging", "Production", "promoted"),
+        (version, "Production", "Production", "unchanged"),
+    ]
+    assert find_production(registry) == version

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.drift import SAMPLE_ROWS, choose_test, measure_drift
+from monitoring.drift import SAMPLE_ROWS, can_be_tested, measure_drift
+from monitoring.drift_null import make_null
 from monitoring.drift_reference import (
     MIN_ROWS,
     QUANTILES,
+    SCORE,
     DriftReference,
     draw,
     make_reference,
@@ -36,12 +38,17 @@ def draw_rows(rows: int, seed: int) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def reference() -> DriftReference:
     weights = {"steps": 6.0, "phq9_item_1": 3.0, "sparse": 1.0}
-    return make_reference(draw_rows(6000, 1), np.random.default_rng(2).beta(1, 6, 3000), weights)
+    rows, scores = draw_rows(6000, 1), np.random.default_rng(2).beta(1, 6, 6000)
+    made = make_reference(rows, scores, weights)
+    null = make_null(rows | {SCORE: scores}, made.columns | {SCORE: made.score}, None, 1, 100)
+    modalities = {"steps": "wearables", "sparse": "wearables", "phq9_item_1": "questionnaires"}
+    return made.model_copy(update={"null": null, "people": 6000, "modalities": modalities})
 
 
 def measure(reference: DriftReference, rows: int = 2000, seed: int = 5, **changes):
     features = pd.DataFrame(draw_rows(rows, seed) | changes)
-    return measure_drift(reference, features, pd.Series(np.random.default_rng(3).beta(1, 6, rows)))
+    scores = pd.Series(np.random.default_rng(seed).beta(1, 6, rows))
+    return measure_drift(reference, features, scores, rows)
 
 
 def names_of_drifted(result) -> list[str]:
@@ -49,7 +56,7 @@ def names_of_drifted(result) -> list[str]:
 
 
 def test_nothing_screened_is_no_drift_and_no_error(reference):
-    result = measure_drift(reference, pd.DataFrame(), pd.Series(dtype=float))
+    result = measure_drift(reference, pd.DataFrame(), pd.Series(dtype=float), 0)
 
     assert (result.drift_score, result.score, result.snapshot) == (0, None, None)
 
@@ -63,11 +70,28 @@ def test_the_same_population_has_not_drifted(reference, rows):
     assert not result.score.drifted
 
 
+def test_a_column_of_little_weight_raises_the_alarm_of_its_modality(reference):
+    sparse = 1.3 * draw_rows(2000, 5)["sparse"] + 0.4
+    result = measure(reference, sparse=sparse)
+
+    assert result.alarms == ["wearables"]
+    assert result.drift_score == pytest.approx(0.1)
+
+
+def test_a_release_whose_reference_has_no_null_is_compared_by_fixed_bounds(reference):
+    older = reference.model_copy(update={"null": None, "modalities": {}})
+    shifted = np.random.default_rng(1).normal(5000, 2500, 2000)
+
+    assert measure(older).alarms == []
+    assert measure(older, steps=shifted).alarms == ["features"]
+
+
 @pytest.mark.parametrize("rows", [300, 3000])
 def test_a_shifted_column_drifts_and_weighs_its_importance(reference, rows):
     result = measure(reference, rows, steps=np.random.default_rng(1).normal(5000, 2500, rows))
 
     assert names_of_drifted(result) == ["steps"]
+    assert result.alarms == ["wearables"]
     assert result.drift_score == pytest.approx(0.6)
     assert result.drifted_share == 0.25
     assert result.columns[0].column == "steps"  # the most important first
@@ -103,17 +127,18 @@ def test_columns_of_nothing_or_of_infinities_never_reach_evidently(reference):
 
 def test_a_column_that_is_no_longer_sent_counts_as_missing(reference):
     features = pd.DataFrame(draw_rows(2000, 5)).drop(columns="steps")
-    result = measure_drift(reference, features, pd.Series(dtype=float))
+    result = measure_drift(reference, features, pd.Series(dtype=float), 2000)
     assert names_of_drifted(result) == ["steps"]
 
 
 def test_scores_that_moved_are_told_beside_the_features(reference):
     features = pd.DataFrame(draw_rows(2000, 5))
     result = measure_drift(
-        reference, features, pd.Series(np.random.default_rng(1).beta(3, 3, 2000))
+        reference, features, pd.Series(np.random.default_rng(1).beta(3, 3, 2000)), 2000
     )
 
     assert result.score.drifted
+    assert result.alarms == [SCORE]
     assert result.drift_score == 0
 
 
@@ -160,4 +185,4 @@ def test_what_is_drawn_lies_within_what_was_summarised(values, rows):
         assert known.max() <= np.nanmax(column)
     if summary.is_known:
         assert np.isnan(drawn).mean() == pytest.approx(summary.missing, abs=0.5 / rows + 1e-9)
-    assert choose_test(summary, np.full(rows, np.nan)) is None
+    assert not can_be_tested(summary, np.full(rows, np.nan))

@@ -18,6 +18,8 @@ from infra.local.postgres import remove_root_state
 from infra.local.processes import ServiceFailedError
 from infra.local.stack import PROJECT, LocalStack
 from infra.local.terminal import console, fail, open_stack, watch_until_ctrl_c
+from mlruns_config.manifest import RELEASE_MODEL
+from mlruns_config.pages import locate_model
 
 #: The API looks at the registry every other second here, so that nobody has to wait.
 QUICK = {"RELEASE_POLL_SECONDS": "2"}
@@ -73,7 +75,7 @@ def _tell_acts(stack: LocalStack, state: Path, begun: float) -> None:
     console.print(f"  release {first} is Production again. To look at:")
     stage.show("flow runs", f"{stack.url('prefect')}/runs")
     stage.show("events", f"{stack.url('prefect')}/events")
-    stage.show("models and lineage", f"{stack.url('mlflow')}/#/models/mhras-risk")
+    stage.show("models and lineage", locate_model(RELEASE_MODEL, stack.url("mlflow")))
     print_links(stack, console)
 
 

@@ -12,6 +12,8 @@ from sqlalchemy import Engine
 
 from infra.local.flow_runs import ask_prefect, create_flow_run, follow, link_flow_run
 from infra.local.stack import LocalStack
+from mlruns_config.manifest import RELEASE_MODEL
+from mlruns_config.pages import locate_version
 from mlruns_config.registry.transitions import Registry, open_registry
 from serving.database.sessions import create_database_engine
 
@@ -70,7 +72,7 @@ class Stage:
         self.check(holds(), fact)
 
     def link_release(self, version: int) -> str:
-        return f"{self.stack.url('mlflow')}/#/models/mhras-risk/versions/{version}"
+        return locate_version(RELEASE_MODEL, version, self.stack.url("mlflow"))
 
     def serves(self, version: int) -> bool:
         """Whether the API answers with a release."""

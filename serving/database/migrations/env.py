@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from mlruns_config.ledger import ledger_metadata
+from mlruns_config.data_origin import data_origins
 from serving.database.tables import Base
 
 
@@ -10,7 +10,7 @@ def run_migrations() -> None:
     """Run on the given connection: it holds the lock that keeps two migrations apart."""
     context.configure(
         connection=context.config.attributes["connection"],
-        target_metadata=[Base.metadata, ledger_metadata],
+        target_metadata=[Base.metadata, data_origins.metadata],
         compare_type=True,
         compare_server_default=True,
         transaction_per_migration=True,

@@ -230,6 +230,5 @@ def test_what_is_known_of_the_day_of_an_outcome_counts():
         pl.DataFrame([outcome(INDEX, True)], schema=dict(OUTCOMES.schema)),
         LONG_AFTER,
     )
-    assert labels["index_time"].to_list() == [
-        datetime(INDEX.year, INDEX.month, INDEX.day, 23, 59, 59, tzinfo=UTC)
-    ]
+    over = datetime(INDEX.year, INDEX.month, INDEX.day, tzinfo=UTC) + timedelta(days=1)
+    assert labels["index_time"].to_list() == [over]

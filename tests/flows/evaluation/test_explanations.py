@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import shap
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from feature_repo.catalogue import list_model_inputs
 from flows.datasets.rows import ModelRows
@@ -92,6 +93,25 @@ def test_a_picture_is_in_plain_words_and_leaves_no_figure_open(explanation, draw
     assert plt.get_fignums() == before
     assert WORDS[NAMES.index("phq9_total")] in {text.removesuffix(" ") for text in shown}
     assert figure.get_suptitle()
+
+
+@pytest.mark.parametrize("draw", [draw_beeswarm, draw_bar])
+def test_the_longest_labels_lie_inside_the_picture(draw):
+    longest = sorted(WORDS, key=len)
+    values = np.random.default_rng(1).normal(size=(60, len(WORDS))) * np.arange(1, len(WORDS) + 1)
+    figure = draw(
+        shap.Explanation(
+            values=values, base_values=np.zeros(60), data=values, feature_names=longest
+        )
+    )
+    drawn = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
+    width, height = figure.get_size_inches()
+
+    assert longest[-1] in {label.get_text() for label in figure.axes[0].get_yticklabels()}
+    assert drawn.x0 >= 0
+    assert drawn.y0 >= 0
+    assert drawn.x1 <= width
+    assert drawn.y1 <= height
 
 
 def test_a_picture_that_cannot_be_drawn_leaves_no_figure_open(explanation):

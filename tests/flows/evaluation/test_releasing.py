@@ -10,7 +10,7 @@ from prefect import flow
 
 from feature_repo.pseudonyms import pseudonymise
 from flows.datasets.training_set import FUTURE_WEEKS, TrainingSet, split_rows
-from flows.evaluation.drift_reference import summarise_training
+from flows.evaluation.drift_reference import REFERENCE_DAYS, summarise_training
 from flows.evaluation.releasing import LearntRelease, learn_release
 from flows.models.assembly import predict_release
 from flows.models.families import load_families
@@ -105,9 +105,26 @@ def test_the_drift_reference_is_what_was_fitted_on(learnt, population):
     stated = people.with_columns(sex=pl.lit("female"), ethnicity=pl.lit(None, pl.String))
     everything = population.use_everything()
     _, deployed = learnt
-    reference = summarise_training(everything, stated, deployed.priority, deployed.manifest)
+    stored = everything.rows.features[:300]
+    reference = summarise_training(
+        everything, stated, deployed.priority, deployed.manifest, stored, 1
+    )
 
-    assert reference.rows == everything.split.fitting.sum()
+    days = population.frame["index_date"]
+    recent = (days > days.max() - timedelta(days=REFERENCE_DAYS)).to_numpy()
+    assert reference.rows == (everything.split.fitting & recent).sum()
+    assert reference.batches.rows == 300
+
+
+def test_too_few_people_with_stored_data_are_no_reference_of_batches(learnt, population):
+    everything, (_, deployed) = population.use_everything(), learnt
+    nobody = everything.rows.features[:0]
+    people = population.frame.select("anonymized_id").unique()
+    stated = people.with_columns(sex=pl.lit("female"), ethnicity=pl.lit(None, pl.String))
+    reference = summarise_training(
+        everything, stated, deployed.priority, deployed.manifest, nobody, 1
+    )
+    assert reference.batches is None
 
 
 def test_the_deployed_release_keeps_the_margins_that_were_measured(learnt):

@@ -9,6 +9,7 @@ import pytest
 
 from flows.datasets.rows import ModelRows
 from flows.datasets.training_set import Split, TrainingSet
+from flows.evaluation.card import describe_table, gather_facts
 from flows.evaluation.held_out import HeldOut, compare_net_benefit
 from flows.evaluation.learning import LearntHead
 from flows.evaluation.plots import (
@@ -20,7 +21,6 @@ from flows.evaluation.plots import (
 from flows.evaluation.releasing import LearntRelease
 from flows.evaluation.report import (
     Evaluation,
-    describe_table,
     draw_figures,
     evaluate_release,
 )
@@ -77,9 +77,7 @@ def test_every_plot_is_drawn_with_axes_and_a_legend():
 
 
 def test_a_table_shows_values_with_their_intervals():
-    evaluation = Evaluation(
-        {"auroc": 0.75, "ece": 0.02}, {"auroc": (0.7, 0.8)}, *[pl.DataFrame()] * 6, {}
-    )
+    evaluation = Evaluation({"auroc": 0.75, "ece": 0.02}, {"auroc": (0.7, 0.8)}, {}, {})
     text = evaluation.to_markdown()
 
     assert "| auroc | 0.750 | 0.700 to 0.800 |" in text
@@ -129,6 +127,7 @@ def make_report_set(rows: int = 300) -> TrainingSet:
             "anonymized_id": people,
             "index_date": [date(2025, 1, 1)] * rows,
             "adverse_course": data.labels,
+            "worsening": data.labels,
             "age": [40.0] * rows,
         }
     )
@@ -155,11 +154,17 @@ def test_a_release_with_trees_is_reported_with_its_gain_its_groups_and_shap():
     gain = metrics["lightgbm_auroc"] - metrics["logistic_regression_auroc"]
     assert metrics["auroc_gain"] == pytest.approx(gain)
     assert metrics["auroc_gain_low"] == evaluation.intervals["auroc_gain"][0]
+    low, high = evaluation.intervals["observed_over_expected"]
+    assert low <= metrics["observed_over_expected"] <= high
+    facts = gather_facts(manifest, evaluation, training_set)
+    assert facts.holds("observed_over_expected", 1.0) is (low <= 1 <= high)
+    assert facts.metrics["auroc_high"] == evaluation.intervals["auroc"][1]
+    assert facts.held_out == (300, training_set.labels.sum())
     assert metrics["auroc_without_survey"] < metrics["auroc"]
     assert metrics["auroc_without_emr"] > metrics["auroc_without_survey"]
-    assert "female" in evaluation.groups["group"].to_list()
+    assert "female" in evaluation.tables["fairness"]["group"].to_list()
     assert np.isfinite(list(metrics.values())).all()
-    written = evaluation.to_markdown() + describe_table(evaluation.groups, "none")
+    written = evaluation.to_markdown() + describe_table(evaluation.tables["fairness"], "none")
     assert "person" not in written
 
 

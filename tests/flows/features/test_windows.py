@@ -306,6 +306,18 @@ def test_moments_are_the_days_of_phq9_and_the_snapshot():
     ]
 
 
+def test_an_adjudicated_outcome_is_a_moment_at_the_end_of_its_day():
+    outcomes = pl.DataFrame({"anonymized_id": [SOMEONE], "index_date": [date(2025, 5, 20)]})
+    moments = list_moments(
+        make_table("surveys", survey(5.5, [1] * 7, "GAD-7")),
+        pl.Series([SOMEONE, OTHER]),
+        AS_OF.date(),
+        outcomes,
+    )
+
+    assert moments.rows() == [(SOMEONE, midnight(2025, 5, 21)), (SOMEONE, AS_OF), (OTHER, AS_OF)]
+
+
 def test_answers_after_the_snapshot_are_no_moments():
     moments = list_moments(
         make_table("surveys", survey(-5, [1] * 9)), pl.Series([SOMEONE]), AS_OF.date()

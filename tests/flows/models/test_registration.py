@@ -12,6 +12,7 @@ import pytest
 from flows.models.logistic_regression import FoldedRegression, fit
 from flows.models.member import ParityError, open_graph, score_graph
 from flows.models.registration import register_member, register_release
+from flows.models.release_signature import MODEL_FILE
 from mlruns_config.manifest import MANIFEST_FILE, MANIFEST_HASH_TAG, ReleaseManifest, hash_file
 from tests.fixtures.drawn_rows import draw_fitting_data, draw_rows
 from tests.fixtures.manifests import make_manifest
@@ -88,7 +89,7 @@ def test_a_release_is_its_manifest_and_nothing_else(tmp_path):
     files = {path.name for path in folder.rglob("*") if path.is_file()}
 
     assert MANIFEST_FILE in files
-    assert files <= {MANIFEST_FILE, "registered_model_meta"}
+    assert files <= {MANIFEST_FILE, MODEL_FILE, "registered_model_meta"}
     read = ReleaseManifest.model_validate_json((folder / MANIFEST_FILE).read_text())
     assert read == manifest
     known = mlflow.MlflowClient().get_model_version("mhras-risk", str(version))

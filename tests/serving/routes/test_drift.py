@@ -38,7 +38,7 @@ def report(engine, drift_score: float, days_ago: int = 0, **changes) -> None:
         threshold=0.3,
         run_id="a" * 32,
         columns={"steps": {"value": 0.4, "drifted": True}},
-        **changes,
+        **{"dataset": "requests", "alarms": ["wearables"], **changes},
     )
     with Session(engine) as session, session.begin():
         session.add(found)
@@ -69,6 +69,7 @@ def test_the_newest_report_comes_first_and_with_its_columns(client, engine):
     answer = ask(client, count=2).json()
 
     assert answer["latest"]["drift_score"] == 0.45
+    assert (answer["latest"]["dataset"], answer["latest"]["alarms"]) == ("requests", ["wearables"])
     assert answer["latest"]["columns"] == {"steps": {"value": 0.4, "drifted": True}}
     assert [one["drift_score"] for one in answer["history"]] == [0.45, 0.2]
     assert "columns" not in answer["history"][0]
@@ -79,7 +80,19 @@ def test_the_metric_is_the_newest_score(client, engine):
     report(engine, 0.45)
     QueueMetrics(engine).refresh()  # the worker's own looks every few seconds
 
-    assert 'mhras_drift_score{dataset="screenings"} 0.45' in client.get("/metrics").text
+    assert 'mhras_drift_score{dataset="requests"} 0.45' in client.get("/metrics").text
+    assert 'mhras_drift_alarms{dataset="requests"} 1.0' in client.get("/metrics").text
+
+
+def test_requests_and_batches_have_each_a_metric(client, engine):
+    report(engine, 0.45, days_ago=1)
+    report(engine, 0.02, dataset="batches", alarms=[])
+    QueueMetrics(engine).refresh()
+    metrics = client.get("/metrics").text
+
+    assert 'mhras_drift_score{dataset="requests"} 0.45' in metrics
+    assert 'mhras_drift_score{dataset="batches"} 0.02' in metrics
+    assert 'mhras_drift_alarms{dataset="batches"} 0.0' in metrics
 
 
 def test_outcomes_and_groups_are_told(client, engine):

@@ -6,6 +6,7 @@ import pytest
 
 from feature_repo.answer_features import ITEM_ANSWERS
 from mlruns_config.manifest import RELEASE_MODEL
+from mlruns_config.pages import VIEW
 from serving.roles import Role
 from tests.fixtures.api import LOW_ANSWERS, make_headers, make_settings, read_audit, run_app
 from tests.fixtures.frozen import frozen, list_listeners
@@ -91,9 +92,9 @@ def test_a_passport_leads_from_the_answer_to_everything_behind_it(client, answer
         assert member["artifacts"] == pin.artifacts
         assert member["probability"] == said[member["name"]]["probability"]
     assert release["links"]["release"].endswith(
-        f"/#/models/{RELEASE_MODEL}/versions/{release['version']}"
+        f"/#/models/{RELEASE_MODEL}/versions/{release['version']}?{VIEW}"
     )
-    assert release["links"]["validation_run"].endswith(LINEAGE["validation"]["run_id"])
+    assert release["links"]["validation_run"].endswith(f"{LINEAGE['validation']['run_id']}?{VIEW}")
     assert passport["missing"] == []
 
 

@@ -1,0 +1,128 @@
+"""How far a window without drift lies from its reference: by people drawn again, not by guess.
+
+A window of screenings differs from the training by chance alone, and by the season it lies in. Of
+the rows of a month of the training some are drawn, again and again: the distance and the missing
+share of each column in these draws give its bounds. The factor is how far beyond its own bound the
+farthest column of a draw lies, but for the farthest ANY_SHARE of draws: without drift at most one
+window in twenty has a column beyond bound times factor. The distance is Evidently's: Wasserstein's
+by the reference's spread.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.drift_bounds import MIN_DISTANCE, MIN_MISSING, DriftNull
+from monitoring.drift_reference import ColumnSummary, draw
+
+#: People of a drawn window; between them bounds are interpolated, beyond them they shrink with the
+#: root of the number.
+SIZES = (100, 400, 1600)
+ROUNDS = 200
+#: Share of draws beyond a column's own bound, and beyond that of any column by the factor. The
+#: second is less than one in twenty because it is estimated from ROUNDS.
+COLUMN_SHARE, ANY_SHARE = 0.05, 0.03
+#: Rows that stand for the reference, and places at which distributions are compared.
+REFERENCE_ROWS, PLACES = 5_000, 400
+#: Days of a window, and rows it must have to be drawn from.
+WINDOW_DAYS, MIN_WINDOW_ROWS = 30, 100
+
+Values = NDArray[np.float64]
+
+
+class Distance:
+    """The distance of values from a summary, fast enough for thousands of draws."""
+
+    def __init__(self, summary: ColumnSummary) -> None:
+        drawn = np.sort(keep_known(draw(summary, REFERENCE_ROWS)))
+        self.spread = max(float(drawn.std()), 0.001) if drawn.size else 1.0
+        places = np.unique(drawn)
+        if len(places) > PLACES:
+            places = np.unique(np.quantile(drawn, np.linspace(0, 1, PLACES)))
+        self.places = places
+        self.shares = np.searchsorted(drawn, places, "right") / max(drawn.size, 1)
+
+    def measure(self, values: Values) -> float:
+        """Return the distance of sorted known values, those beyond the summary at its ends."""
+        if not values.size or not self.places.size:
+            return 0.0
+        now = np.searchsorted(values, self.places, "right") / values.size
+        gaps = np.abs(now - self.shares)[:-1] * np.diff(self.places)
+        return float(gaps.sum()) / self.spread
+
+
+def keep_known(values: Values) -> Values:
+    return values[np.isfinite(values)]
+
+
+def make_null(
+    columns: Mapping[str, NDArray[np.floating]],
+    summaries: Mapping[str, ColumnSummary],
+    days: NDArray[np.int64] | None,
+    seed: int,
+    rounds: int = ROUNDS,
+) -> DriftNull:
+    """Return the bounds of windows drawn from a training's rows.
+
+    `days` are those of the rows (days since any day); without them a window is drawn from all.
+    """
+    random = np.random.default_rng(seed)
+    matrix = np.column_stack([np.asarray(values, np.float64) for values in columns.values()])
+    distances = [Distance(summaries[name]) for name in columns]
+    missing = np.array([summaries[name].missing for name in columns])
+    drawn = [
+        np.array(
+            [
+                measure_draw(matrix[draw_rows(matrix, days, size, random)], distances, missing)
+                for _ in range(rounds)
+            ]
+        )
+        for size in SIZES
+    ]
+    return summarise_draws(list(columns), drawn)
+
+
+def draw_rows(
+    matrix: Values, days: NDArray[np.int64] | None, size: int, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return `size` rows of one window of WINDOW_DAYS; of all rows where it has too few."""
+    rows = np.arange(len(matrix))
+    if days is not None:
+        middle = days[random.integers(len(days))]
+        near = np.flatnonzero(np.abs(days - middle) <= WINDOW_DAYS // 2)
+        rows = near if len(near) >= MIN_WINDOW_ROWS else rows
+    return random.choice(rows, size)
+
+
+def measure_draw(rows: Values, distances: Sequence[Distance], missing: Values) -> Values:
+    """Return each column's distance and change of missing share, float [2, columns]."""
+    ordered = np.sort(rows, axis=0)  # NaN last
+    known_counts = np.isfinite(ordered).sum(axis=0)
+    moved = [
+        distance.measure(ordered[: known_counts[n], n]) for n, distance in enumerate(distances)
+    ]
+    return np.stack([np.array(moved), np.abs(1 - known_counts / len(rows) - missing)])
+
+
+def summarise_draws(names: Sequence[str], drawn: Sequence[Values]) -> DriftNull:
+    """Return the bounds of draws, float [rounds, 2, columns] for each of SIZES."""
+    own = [np.quantile(window, 1 - COLUMN_SHARE, axis=0) for window in drawn]
+    roots = np.sqrt(SIZES)
+    scaled = np.stack(own) * roots[:, None, None]
+    return DriftNull(
+        sizes=list(SIZES),
+        distances={name: scaled[:, 0, n].tolist() for n, name in enumerate(names)},
+        missing={name: scaled[:, 1, n].tolist() for n, name in enumerate(names)},
+        factors=[find_factor(window, bound) for window, bound in zip(drawn, own, strict=True)],
+    )
+
+
+def find_factor(drawn: Values, own: Values) -> float:
+    """Return how far beyond its own bound the farthest column lies in but ANY_SHARE of draws.
+
+    What is too small to matter is no column beyond its bound.
+    """
+    least = np.array([[MIN_DISTANCE], [MIN_MISSING]])
+    counted = np.where(drawn >= least, drawn / np.maximum(own, 1e-9), 0.0)
+    return max(1.0, float(np.quantile(counted.max(axis=(1, 2)), 1 - ANY_SHARE)))
