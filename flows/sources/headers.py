@@ -132,9 +132,9 @@ def list_unknown(file: SourceFile, present: list[str]) -> list[str]:
 
 
 def _describe_column(name: str, number: int) -> str:
-    known = {column for table in TABLES.values() for column in list_columns(table)}
-    is_like = get_close_matches(name, known, 1, MIN_LIKENESS)
-    is_safe = bool(is_like) or _split_words([name]) <= _split_words(known)
+    contract_columns = {column for table in TABLES.values() for column in list_columns(table)}
+    is_like = get_close_matches(name, contract_columns, 1, MIN_LIKENESS)
+    is_safe = bool(is_like) or _split_words([name]) <= _split_words(contract_columns)
     return name if is_safe else f"column {number}"
 
 
