@@ -71,11 +71,11 @@ def validate_externally(
     foreign_ids: bool = False,
     max_quarantined_share: float = MAX_QUARANTINED_SHARE,
 ) -> ExternalReport:
-    """Assess a registered release on a labelled drop that is not kept and not learnt from.
+    """Assess a registered release on a labelled drop, which is neither kept nor used for training.
 
     Metrics, tables and plots go to an MLflow run that is linked with the release, and a section
     to the release's card. A recalibration is offered there; the flow `recalibration` makes it.
-    Individuals of whom this state holds data are left out. Raises DropLocationError,
+    Individuals whose data this state holds are left out. Raises DropLocationError,
     UnknownReleaseError, UnusableReleaseError, IngestionFailedError, ValidationFailedError and
     NotEnoughLabelsError.
 

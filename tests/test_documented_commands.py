@@ -33,7 +33,7 @@ NOT_OURS = ("venv", "http", "pip", "pytest", "mlflow", "build")
 
 def list_commands(path: Path) -> Iterator[str]:
     """Yield the commands in the code blocks and code spans of a document, comments left out."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line for block in BLOCK.findall(text) for line in block.splitlines()]
     for line in (*lines, *SPAN.findall(BLOCK.sub("", text))):
         command = line.partition("  #")[0].strip().removeprefix("$ ")

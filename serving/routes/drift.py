@@ -34,7 +34,7 @@ class DriftSummary(BaseModel):
     drifted_share: float = Field(description="Share of drifted features, each counted alike.")
     missing_drifted_share: float
     scores_drifted: bool | None = Field(description="null: the release has answered too few.")
-    threshold: float = Field(description="Drift score that raises an alarm by itself.")
+    threshold: float = Field(description="Drift score from which an alarm is raised.")
     outcomes: dict[str, Any] = Field(
         description="Discrimination and calibration in use; is_known is false on too few labels."
     )

@@ -139,11 +139,11 @@ def test_a_truncated_line_and_unknown_codes_do_not_stop_fhir(world: World) -> No
     assert report.records == 1 + 3
 
 
-def test_columns_nobody_knows_are_named(world: World) -> None:
+def test_columns_outside_the_contract_are_given_by_number(world: World) -> None:
     world.consent(["a"])
     world.write("people.csv", "person_id,birth_date,sex,phone", "a,1980,male,555")
     notes = world.ingest().notes
-    assert notes == ["people.csv: not read, because not in the contract: phone"]
+    assert notes == ["people.csv: not read, because not in the contract: column 4"]
 
 
 # Again and again

@@ -18,7 +18,7 @@ def test_nothing_is_said_of_drift_before_it_was_measured():
     code = "from monitoring.metrics import render_metrics; print(render_metrics()[0].decode())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert "# TYPE mhras_screenings_total counter" in done.stdout
+    assert "# TYPE mhras_consent_verifications_total counter" in done.stdout
     assert "\nmhras_drift_score" not in done.stdout
 
 
