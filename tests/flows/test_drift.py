@@ -179,6 +179,7 @@ def test_a_batch_without_answers_of_the_day_raises_no_alarm(watched, reference, 
     assert emitted == []
 
 
+@pytest.mark.nightly
 def test_requests_and_batches_are_each_compared_with_what_they_would_read(
     watched, reference, emitted
 ):
@@ -192,6 +193,7 @@ def test_requests_and_batches_are_each_compared_with_what_they_would_read(
     assert [facts["payload"]["dataset"] for _, facts in emitted] == ["batches"]
 
 
+@pytest.mark.nightly
 def test_a_device_that_counts_more_steps_raises_an_alarm_however_little_it_weighs(
     watched, reference, emitted
 ):
