@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
-from deltalake import DeltaTable
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.lake.parts import name_parts
-from flows.lake.tables import SET_ASIDE, erase_before, locate_table, storage_options
+from flows.lake.tables import SET_ASIDE, erase_before, has_table, locate_table
 from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
@@ -94,7 +93,8 @@ def list_dated_tables() -> Mapping[str, str]:
 @task(cache_policy=NO_CACHE, task_run_name="retention-{table}", **IO_RETRIES)
 def remove_old_rows(lake_url: str, table: str, column: str, days: int) -> int:
     """Remove rows older than `days` from a table, its earlier versions and its log."""
-    location = locate_table(lake_url, table)
-    if not DeltaTable.is_deltatable(location, storage_options=storage_options()):
+    if not has_table(lake_url, table):
         return 0
-    return erase_before(location, column, datetime.now(UTC) - timedelta(days=days))
+    return erase_before(
+        locate_table(lake_url, table), column, datetime.now(UTC) - timedelta(days=days)
+    )

@@ -46,7 +46,7 @@ def log_card(
         run=run,
         period=(dates.min(), dates.max()),
         groups_table=show("fairness", "not available: no group is large enough to be assessed"),
-        baseline_table=show("baseline", "not available: nobody was learnt from"),
+        baseline_table=show("baseline", "not available: no person was trained on"),
     )
     attributes = list_attributes(about)
     facts = CardFacts(

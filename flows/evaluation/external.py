@@ -18,10 +18,10 @@ from flows.evaluation.held_out import (
     measure_operating_points,
 )
 from flows.evaluation.judgeable import bound_ratio, measure_judged
-from flows.evaluation.metrics import compute_metrics, draw_bootstrap_rows, measure_decision_curve
-from flows.evaluation.report import Evaluation
+from flows.evaluation.metrics import compute_metrics, draw_bootstrap_rows
+from flows.evaluation.report import Evaluation, tabulate_curves
 from flows.evaluation.severity import compare_expected, compare_with_phq9_alone, find_worst_ratio
-from flows.evaluation.smooth_calibration import draw_smooth_curve, measure_distance
+from flows.evaluation.smooth_calibration import measure_distance
 from flows.evaluation.worsening import describe_worsening
 from flows.models.families import BASELINE
 from flows.models.interval import predict_head
@@ -54,11 +54,7 @@ def evaluate_external(
     metrics, intervals, tables = measure_external(scored, external.people, release.manifest)
     tables["calibration"] = compare_expected(scored, release.members, release.manifest)
     metrics |= find_worst_ratio(tables["calibration"]) | measure_second_outcome(external, release)
-    tables["smooth_calibration"] = draw_smooth_curve(
-        scored.labels, scored.probabilities, scored.rounds
-    )
-    curves = {plots.RELEASE: scored.probabilities, **scored.by_member}
-    tables["decision_curve"] = measure_decision_curve(scored.labels, curves)
+    tables |= tabulate_curves(scored)
     figures = plots.draw_all(
         scored.labels, scored.probabilities, scored.by_member, release.manifest
     )

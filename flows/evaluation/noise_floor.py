@@ -1,4 +1,4 @@
-"""The noise floor of an outcome: how often it would occur if nobody changed.
+"""The noise floor of an outcome: how often it would occur if no person changed.
 
 A total is a true score and an error; the reliability of PHQ-9 is its correlation with itself 48
 hours later (0.84, Kroenke 2001, doi 10.1046/j.1525-1497.2001.016009606.x). Answers are drawn again
@@ -22,7 +22,7 @@ MAX_ROWS = 20_000
 
 
 def measure_noise_floor(training_set: TrainingSet, seed: int) -> dict[str, float]:
-    """Return the share of rows with each outcome if nobody changed, and the observed shares.
+    """Return the share of rows with each outcome if no person changed, and the observed shares.
 
     Of the rows with a PHQ-9 and a later one; empty where there are none.
     """

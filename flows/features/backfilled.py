@@ -5,9 +5,9 @@ from datetime import UTC, date, datetime
 from typing import Literal
 
 import polars as pl
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 
-from flows.lake.tables import locate_table, storage_options
+from flows.lake.tables import has_table, locate_table, storage_options
 from flows.sources.contract import ColumnTypes
 
 TABLE = "backfilled"
@@ -25,10 +25,9 @@ class Done:
 
 def list_done(lake_url: str) -> set[Done]:
     """Return what has been filled so far."""
-    location = locate_table(lake_url, TABLE)
-    if not DeltaTable.is_deltatable(location, storage_options=storage_options()):
+    if not has_table(lake_url, TABLE):
         return set()
-    rows = pl.read_delta(location, storage_options=storage_options())
+    rows = pl.read_delta(locate_table(lake_url, TABLE), storage_options=storage_options())
     return {Done(*row) for row in rows.select("day", "step", "release").iter_rows()}
 
 

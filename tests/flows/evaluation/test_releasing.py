@@ -91,7 +91,7 @@ def test_the_deployed_release_follows_a_population_that_has_moved(learnt, popula
     assert 0.8 < compare_recent(deployed, population) < 1.25
 
 
-def test_everything_leaves_out_nobody_but_those_who_stop_the_fit(population):
+def test_everything_leaves_out_no_rows_but_those_who_stop_the_fit(population):
     everything = population.use_everything().split
     newest = (population.frame["index_date"] == population.frame["index_date"].max()).to_numpy()
 
@@ -118,11 +118,11 @@ def test_the_drift_reference_is_what_was_fitted_on(learnt, population):
 
 def test_too_few_people_with_stored_data_are_no_reference_of_batches(learnt, population):
     everything, (_, deployed) = population.use_everything(), learnt
-    nobody = everything.rows.features[:0]
+    no_rows = everything.rows.features[:0]
     people = population.frame.select("anonymized_id").unique()
     stated = people.with_columns(sex=pl.lit("female"), ethnicity=pl.lit(None, pl.String))
     reference = summarise_training(
-        everything, stated, deployed.priority, deployed.manifest, nobody, 1
+        everything, stated, deployed.priority, deployed.manifest, no_rows, 1
     )
     assert reference.batches is None
 
