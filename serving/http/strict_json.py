@@ -41,12 +41,7 @@ class StrictJsonRoute(APIRoute):
 
 def read_strictly(body: bytes) -> Any:
     """Return the value of a JSON text; raises json.JSONDecodeError, never quoting the text."""
-    return json.loads(
-        body.decode(),
-        object_pairs_hook=_refuse_repeated_names,
-        parse_constant=_refuse_constant,
-        parse_int=_read_integer,
-    )
+    return _DECODER.decode(body.decode())
 
 
 def _read_integer(digits: str) -> int:
@@ -64,6 +59,14 @@ def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(_constant: str) -> Any:
     raise json.JSONDecodeError("NaN and Infinity are not JSON", "", 0)
+
+
+#: Made once: json.loads makes a decoder for each text.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_refuse_repeated_names,
+    parse_constant=_refuse_constant,
+    parse_int=_read_integer,
+)
 
 
 class StrictBody(BaseModel):

@@ -122,11 +122,18 @@ class Case:
     row: StoredRow | None = None
     store_is_away: bool = False
     decided: LastDecisions = LastDecisions()
+    #: Rules and members of a release see the same features, which are combined once.
+    _seen: dict[int, OnlineFeatures] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def see_features(self, release: Release) -> OnlineFeatures:
         """Return the features as a release's contract defines them."""
-        row = self.row or StoredRow()
-        return combine_features(release.manifest.stored_views, row, self.answers, self.consented)
+        if release.version not in self._seen:
+            row, views = self.row or StoredRow(), release.manifest.stored_views
+            combined = combine_features(views, row, self.answers, self.consented)
+            self._seen[release.version] = combined
+        return self._seen[release.version]
 
     def apply_rules(self, release: Release | None, rules: SeverityRules) -> RuleFindings:
         """Return what crisis and severity rules find, which needs no model.

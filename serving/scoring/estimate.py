@@ -154,7 +154,8 @@ def stack_log_odds(stacker: Stacker, member_probabilities: Mapping[str, Numbers]
 
 
 def to_log_odds(probabilities: Numbers) -> Numbers:
-    kept = np.clip(probabilities, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+    # np.clip takes six times as long for one number.
+    kept = np.minimum(np.maximum(probabilities, PROBABILITY_MARGIN), 1 - PROBABILITY_MARGIN)
     return np.log(kept) - np.log1p(-kept)
 
 

@@ -9,6 +9,7 @@ Missing data give no reason, and severe symptoms none that lowers.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,9 @@ MODERATE_EFFECT = float(np.log(1.25))
 #: Questionnaires by the beginning of their columns' names, with the level that never lowers.
 INSTRUMENTS: dict[str, tuple[Instrument, int]] = {"phq9": (PHQ9, 10), "gad7": (GAD7, 10)}
 
+#: Layouts kept: those of Production, a candidate and a shadow at once, with room to spare.
+MAX_LAYOUTS = 8
+
 #: A wearable column: channel, statistic, days.
 _WINDOW = re.compile(
     r"(?P<channel>.+?)_(?:mean|sd|slope|share_missing|missing)_\d+|(?P<last>.+)_last"
@@ -44,6 +48,15 @@ class Subject:
 
     name: str
     columns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SubjectLayout:
+    """Subjects, their columns one after another, and where those of each begin."""
+
+    subjects: tuple[Subject, ...]
+    columns: NDArray[np.int64]
+    starts: NDArray[np.int64]
 
 
 def combine_attributions(
@@ -64,28 +77,43 @@ def explain(
 ) -> list[ReasonPart]:
     """Return the strongest reasons, up to MAX_RAISING and MAX_LOWERING, strongest first."""
     values = vector[0]
+    room = {"raises": MAX_RAISING, "lowers": MAX_LOWERING}
     reasons = []
-    for subject in list_subjects(features):
-        present = [column for column in subject.columns if not np.isnan(values[column])]
-        effect = float(attribution.contributions[present].sum()) if present else 0.0
-        if abs(effect) >= MIN_EFFECT and not reassures_falsely(subject, features, values, effect):
-            shown = present[0]
+    for subject, effect in rank_effects(features, values, attribution):
+        direction = name_direction(effect)
+        if room[direction] and not reassures_falsely(subject, features, values, effect):
+            room[direction] -= 1
+            shown = next(column for column in subject.columns if not np.isnan(values[column]))
             reasons.append(describe_reason(features[shown], float(values[shown]), effect))
-    ranked = sorted(reasons, key=lambda reason: -abs(reason.effect))
-    raising = [reason for reason in ranked if reason.direction == "raises"][:MAX_RAISING]
-    lowering = [reason for reason in ranked if reason.direction == "lowers"][:MAX_LOWERING]
-    return sorted([*raising, *lowering], key=lambda reason: -abs(reason.effect))
+    return reasons
 
 
-def list_subjects(features: Sequence[FeatureDescription]) -> list[Subject]:
-    """Return the features by subject, in their order; totals and means are shown first."""
-    grouped: dict[str, list[int]] = {}
-    for column, feature in enumerate(features):
-        grouped.setdefault(name_subject(feature.name), []).append(column)
+def rank_effects(
+    features: Sequence[FeatureDescription], values: NDArray[np.float32], attribution: Attribution
+) -> list[tuple[Subject, float]]:
+    """Return the subjects with an effect of at least MIN_EFFECT log-odds, strongest first."""
+    layout = lay_out_subjects(tuple(feature.name for feature in features))
+    present = np.where(np.isnan(values), 0.0, attribution.contributions)
+    effects = np.add.reduceat(present[layout.columns], layout.starts)
+    ranked = np.argsort(-np.abs(effects), kind="stable")
     return [
-        Subject(name, tuple(sorted(columns, key=lambda n: rank_to_show(features[n].name))))
-        for name, columns in grouped.items()
+        (layout.subjects[n], float(effects[n])) for n in ranked if abs(effects[n]) >= MIN_EFFECT
     ]
+
+
+@lru_cache(maxsize=MAX_LAYOUTS)
+def lay_out_subjects(features: tuple[str, ...]) -> SubjectLayout:
+    """Return named features by subject, in their order; totals and means are shown first."""
+    grouped: dict[str, list[int]] = {}
+    for column, name in enumerate(features):
+        grouped.setdefault(name_subject(name), []).append(column)
+    subjects = tuple(
+        Subject(name, tuple(sorted(columns, key=lambda column: rank_to_show(features[column]))))
+        for name, columns in grouped.items()
+    )
+    sizes = [len(subject.columns) for subject in subjects]
+    columns = np.array([column for subject in subjects for column in subject.columns])
+    return SubjectLayout(subjects, columns, np.cumsum([0, *sizes[:-1]]))
 
 
 def name_subject(feature: str) -> str:
@@ -117,7 +145,7 @@ def reassures_falsely(
 
 
 def describe_reason(feature: FeatureDescription, value: float, effect: float) -> ReasonPart:
-    direction: Direction = "raises" if effect > 0 else "lowers"
+    direction = name_direction(effect)
     size = name_size(effect)
     finding = describe_finding(feature, value)
     return ReasonPart(
@@ -132,6 +160,10 @@ def describe_reason(feature: FeatureDescription, value: float, effect: float) ->
         effect=round(effect, 3),
         text=f"{finding}; {direction} the priority, {size} effect",
     )
+
+
+def name_direction(effect: float) -> Direction:
+    return "raises" if effect > 0 else "lowers"
 
 
 def name_size(effect: float) -> Size:

@@ -9,12 +9,14 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from time import process_time
 
 from feature_repo.online import Answers, open_reader
 from mlruns_config.manifest import RELEASE_MODEL
+from mlruns_config.severity import load_severity_rules
 from serving.auth.tokens import issue_token, read_token
 from serving.database.sessions import create_single_engine
 from serving.errors import Principal
@@ -30,7 +32,6 @@ from serving.scoring.assessment import (
     explain_release,
     predict_members,
 )
-from serving.scoring.crisis import SelfHarmSignal
 from serving.screening.composition import compose_answer, read_thresholds
 from serving.screening.recorder import write_records
 from serving.screening.records import Caller, make_record
@@ -64,11 +65,12 @@ def measure_parts(individuals: list[str]) -> dict[str, float]:
     case = Case(Answers(datetime.now(UTC), ANSWERS), EVERYTHING, row)
     inputs = assemble_inputs(release, case.see_features(release), EVERYTHING)
     assessment = assess(release, case, ExplanationOptions())
+    findings = case.apply_rules(release, load_severity_rules())
     thresholds = read_thresholds(settings)
     caller = Caller(Principal("bench", Role.CLINICIAN), "bench", time.monotonic() + 3600)
 
     def answer() -> object:
-        return compose_answer(individuals[0], SelfHarmSignal.DENIED, assessment, [], thresholds)
+        return compose_answer(individuals[0], findings, assessment, [], thresholds)
 
     def make() -> object:
         said = answer().model_copy(update={"prediction_id": uuid.uuid4()})
@@ -79,7 +81,7 @@ def measure_parts(individuals: list[str]) -> dict[str, float]:
     return {
         "token, verified (PyJWT)": measure(lambda: read_token(token, secret)),
         "features of one, one query": measure(lambda: reader.fetch(views, [next(people)])),
-        "features seen against answers": measure(lambda: case.see_features(release)),
+        "features seen against answers": measure(lambda: replace(case).see_features(release)),
         "tabular members": measure(lambda: predict_members(release, inputs, tabular)),
         "sequence members, if live": measure(
             lambda: predict_members(release, inputs, set(release.members) - set(tabular))
