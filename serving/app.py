@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from feature_repo.online import open_reader
@@ -26,6 +26,7 @@ from serving.fhir.operation_outcomes import render_outcome
 from serving.http.load import LoadLimit
 from serving.http.middleware import RequestContext
 from serving.http.origins import CrossOrigin
+from serving.http.parameters import refuse_repeated_parameters
 from serving.http.problems import PAGES, install_problem_handlers
 from serving.http.rate_limit import BURST, Allowance, open_rate_limiter
 from serving.http.separate_port import MetricsApart
@@ -95,6 +96,7 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
         version=version("mhras"),
         lifespan=run,
         # Their pages load scripts from elsewhere; nothing here may call out. See routes/docs.py.
+        dependencies=[Depends(refuse_repeated_parameters)],
         docs_url=None,
         redoc_url=None,
     )

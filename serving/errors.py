@@ -29,7 +29,7 @@ class Principal:
 
 @dataclass(frozen=True)
 class FlowActor:
-    """A flow that does something of its own accord."""
+    """A flow, or another system, that acts without a person's request."""
 
     user_id: str
     role: str = "flow"

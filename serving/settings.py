@@ -37,6 +37,9 @@ MINIMUM_SECRET_BYTES = 32
 #: Hosts whose traffic leaves no machine, so that http:// is no risk.
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
+#: OpenID Connect Core 5.7: of all claims, only `sub` with `iss` stays with one person.
+REASSIGNABLE_CLAIMS = ("email", "preferred_username", "name", "nickname", "phone_number", "upn")
+
 #: An Ed25519 key, private seed or public.
 KEY_BYTES = 32
 
@@ -106,6 +109,9 @@ class Settings(BaseSettings):
     oidc_role_claim: str = "role"
     #: The claim of the user id that audit rows hold; the same as `sub` of API tokens.
     oidc_user_claim: str = "sub"
+    #: Accepted values of `acr`, comma-separated: how strongly the provider must have checked a
+    #: person. Empty leaves it to the provider's policy.
+    oidc_acr_values: str = ""
     #: The institution's own text for crises, and the line that people escalate to; the text is
     #: in every answer and on every page about a crisis.
     crisis_guidance: Annotated[str, Field(min_length=20, max_length=1000)] | None = None
@@ -220,6 +226,13 @@ class Settings(BaseSettings):
         if parts.scheme != "https" and not is_local:
             raise ValueError("must be an https:// URL (http:// to this machine only)")
         return url
+
+    @field_validator("oidc_user_claim")
+    @classmethod
+    def _refuse_reassignable_claims(cls, claim: str) -> str:
+        if claim in REASSIGNABLE_CLAIMS:
+            raise ValueError("names a claim that may pass to another person; use sub or oid")
+        return claim
 
     @field_validator("audit_signing_key", "release_signing_key")
     @classmethod

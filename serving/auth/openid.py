@@ -5,7 +5,7 @@ audience, the nonce of the visit, and a signature by one of the provider's publi
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -35,6 +35,9 @@ TIMEOUT_SECONDS = 3
 #: The provider's metadata is read again after this.
 DESCRIPTION_LIVES_SECONDS = 3600
 REQUIRED_CLAIMS = ("exp", "iat", "iss", "aud", "sub", "nonce")
+#: OpenID Connect Back-Channel Logout 1.0, 2.4.
+LOGOUT_CLAIMS = ("exp", "iat", "iss", "aud", "jti", "events")
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 #: How far the provider's clock may differ.
 LEEWAY_SECONDS = 30
 
@@ -51,6 +54,7 @@ class OpenIdProvider:
         self._client_secret = secret.get_secret_value() if secret else None
         self._redirect_uri = f"{settings.console_url.rstrip('/')}{CALLBACK_PATH}"
         self._role_claim, self._user_claim = settings.oidc_role_claim, settings.oidc_user_claim
+        self._acr_values = settings.oidc_acr_values.replace(",", " ").split()
         self._lock = threading.Lock()
         self._described: TTLCache[str, Mapping[str, Any]] = TTLCache(1, DESCRIPTION_LIVES_SECONDS)
         self._keys: ProviderKeys | None = None
@@ -61,9 +65,14 @@ class OpenIdProvider:
         Raises IdentityProviderUnavailableError.
         """
         endpoint = self._describe()["authorization_endpoint"]
+        wanted = {"acr_values": " ".join(self._acr_values)} if self._acr_values else {}
         with self._open_client() as client:
             address, _ = client.create_authorization_url(
-                endpoint, state=state, nonce=visit.nonce, code_verifier=visit.code_verifier
+                endpoint,
+                state=state,
+                nonce=visit.nonce,
+                code_verifier=visit.code_verifier,
+                **wanted,
             )
         return str(address)
 
@@ -74,6 +83,19 @@ class OpenIdProvider:
         """
         claims = self._verify(self._exchange(code, visit), visit)
         return self._read_principal(claims)
+
+    def identify_signed_out(self, logout_token: str) -> str:
+        """Return the user whom the provider has signed out, by OpenID Connect Back-Channel Logout.
+
+        Raises UnauthenticatedError, and IdentityProviderUnavailableError.
+        """
+        claims = self._decode(logout_token, LOGOUT_CLAIMS)
+        user, events = claims.get(self._user_claim), claims["events"]
+        # An ID token that leaked must end no session: it has a nonce, a logout token has none.
+        is_logout = isinstance(events, dict) and LOGOUT_EVENT in events and "nonce" not in claims
+        if not is_logout or not isinstance(user, str) or not USER_PATTERN.fullmatch(user):
+            raise UnauthenticatedError("this is no logout token that names a user")
+        return user
 
     def is_issuer(self, issuer: str | None) -> bool:
         """Return True if an answer names this provider, or none (RFC 9207)."""
@@ -97,23 +119,33 @@ class OpenIdProvider:
         return id_token
 
     def _verify(self, id_token: str, visit: ProviderVisit) -> Mapping[str, Any]:
-        key, algorithm = self._find_keys().find(id_token)
+        claims = self._decode(id_token, REQUIRED_CLAIMS)
+        if claims["nonce"] != visit.nonce:
+            raise UnauthenticatedError("the ID token belongs to another visit")
+        if claims.get("azp", self._client_id) != self._client_id:
+            raise UnauthenticatedError("the ID token was issued to another client")
+        if self._acr_values and claims.get("acr") not in self._acr_values:
+            raise UnauthenticatedError("the identity provider did not check you strongly enough")
+        return claims
+
+    def _decode(self, token: str, required: Sequence[str]) -> dict[str, Any]:
+        """Return the claims of a token that the provider signed for this client.
+
+        Raises UnauthenticatedError, and IdentityProviderUnavailableError.
+        """
+        key, algorithm = self._find_keys().find(token)
         try:
             claims: dict[str, Any] = jwt.decode(
-                id_token,
+                token,
                 key,
                 algorithms=[algorithm],
                 audience=self._client_id,
                 issuer=self._issuer,
                 leeway=LEEWAY_SECONDS,
-                options={"require": [*REQUIRED_CLAIMS]},
+                options={"require": [*required]},
             )
         except jwt.InvalidTokenError:
-            raise UnauthenticatedError("the ID token is not valid") from None
-        if claims["nonce"] != visit.nonce:
-            raise UnauthenticatedError("the ID token belongs to another visit")
-        if claims.get("azp", self._client_id) != self._client_id:
-            raise UnauthenticatedError("the ID token was issued to another client")
+            raise UnauthenticatedError("the token of the identity provider is not valid") from None
         return claims
 
     def _read_principal(self, claims: Mapping[str, Any]) -> Principal:

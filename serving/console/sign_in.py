@@ -11,7 +11,12 @@ from starlette.responses import RedirectResponse, Response
 
 from serving import audit
 from serving.audit.trail import SIGN_IN, SIGN_OUT
-from serving.auth.browser_sessions import Limits, end_browser_session, open_browser_session
+from serving.auth.browser_sessions import (
+    Limits,
+    end_browser_session,
+    open_browser_session,
+    revoke_browser_sessions,
+)
 from serving.auth.openid import CALLBACK_PATH, OpenIdProvider
 from serving.auth.sign_in_tickets import (
     SIGN_IN_PATH,
@@ -32,7 +37,7 @@ from serving.console.known_ids import KNOWN_IDS
 from serving.console.pages import list_menu, redirect_to, render_page
 from serving.database.sessions import open_session
 from serving.dependencies import DbSession, Trail, WorkerServices
-from serving.errors import NotFoundError, Principal, UnauthenticatedError
+from serving.errors import FlowActor, NotFoundError, Principal, UnauthenticatedError
 from serving.http.problems import read_request_id
 from serving.services import Services
 from serving.settings import Settings
@@ -40,6 +45,8 @@ from serving.settings import Settings
 router = APIRouter(include_in_schema=False)
 
 HOME = "/console"
+#: Who acts where the provider calls by itself.
+PROVIDER = FlowActor("identity-provider", "identity-provider")
 #: Where a sign-in may lead: pages of the console, nothing elsewhere.
 OWN_PAGE = re.compile(r"/console(?:/[A-Za-z0-9_/-]*)?(?:\?[A-Za-z0-9_=&%.:+~-]*)?")
 
@@ -163,6 +170,23 @@ def set_visit_cookie(response: Response, state: str, settings: Settings) -> None
         httponly=True,
         samesite="lax",
     )
+
+
+@router.post("/console/backchannel-logout")
+def end_sessions_of_the_signed_out(
+    request: Request, session: DbSession, services: WorkerServices, form: SentForm
+) -> Response:
+    """End a person's sessions here once the identity provider has signed them out.
+
+    The provider calls it, not a browser: OpenID Connect Back-Channel Logout 1.0.
+    """
+    token = form.get("logout_token") or ""
+    user_id = require_provider(services).identify_signed_out(token)
+    ended = revoke_browser_sessions(session, user_id)
+    details = {"user_id": user_id, "sessions": ended}
+    event = audit.Event(SIGN_OUT, "provider_sign_out", details=details)
+    audit.record(session, PROVIDER, read_request_id(request), event)
+    return Response(status_code=200)
 
 
 @router.post("/console/sign-out")

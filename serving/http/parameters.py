@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
 from feature_repo.pseudonyms import PSEUDONYM_PATTERN
 from serving.errors import UnusableError
+
+#: A FHIR search names the beginning and the end of a span by the same parameter.
+REPEATABLE = frozenset({"date"})
 
 EXAMPLE_ID = "5f0c1d7e2a9b4c3d8e6f7a1b2c3d4e5f"
 
@@ -128,3 +131,11 @@ def read_number(part: Any) -> int:
     if not isinstance(part, int) or isinstance(part, bool) or not 0 <= part < 2**63:
         raise ValueError("no row number")
     return part
+
+
+def refuse_repeated_parameters(request: Request) -> None:
+    """Raise UnusableError for a query parameter given twice, of which one value would be lost."""
+    names = [name for name, _ in request.query_params.multi_items() if name not in REPEATABLE]
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise UnusableError(f"query parameter {position + 1} repeats an earlier one")

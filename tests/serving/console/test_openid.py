@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from serving.auth.openid import read_description
-from serving.database.tables import AuditRow
+from serving.database.tables import AuditRow, Base
 from serving.errors import IdentityProviderUnavailableError
 from serving.settings import Settings
 from tests.fixtures.api import MemoryReader, make_settings, run_app
@@ -123,8 +123,10 @@ def test_an_answer_is_used_once(browser):
 
 def test_an_answer_opens_nothing_in_another_browser(browser, client):
     back = visit_provider(browser)
-    with TestClient(client.app, follow_redirects=False) as other:
-        assert other.get(back).status_code == 401
+    # Entered as a context it would stop the application's services on leaving.
+    other = TestClient(client.app, follow_redirects=False)
+
+    assert other.get(back).status_code == 401
 
 
 def test_a_forged_code_opens_nothing(browser):
@@ -165,3 +167,85 @@ def test_the_description_of_another_issuer_is_refused(provider):
     """As an attacker's copy of the description under the address of the issuer would be."""
     with pytest.raises(IdentityProviderUnavailableError, match="names another issuer"):
         read_description(f"{provider.issuer}/")
+
+
+@pytest.mark.parametrize("claims", [{"acr": None}, {"acr": "password"}], ids=str)
+def test_a_login_weaker_than_asked_for_opens_nothing(provider, settings, claims):
+    strict = settings.model_copy(update={"oidc_acr_values": "phr, phrh"})
+    provider.claims = claims
+    with run_app(strict, MemoryReader()) as client:
+        client.follow_redirects = False
+        assert client.get(visit_provider(client)).status_code == 401
+        provider.claims = {"acr": "phr"}
+        assert client.get(visit_provider(client)).status_code == 200
+    assert provider.asked["acr_values"] == "phr phrh"
+
+
+@pytest.mark.parametrize("claim", ["email", "preferred_username", "upn"])
+def test_people_are_not_identified_by_a_claim_that_may_pass_to_another(settings, claim):
+    with pytest.raises(ValueError, match="may pass to another person"):
+        type(settings)(**settings.model_dump(exclude={"oidc_user_claim"}), oidc_user_claim=claim)
+
+
+def test_the_tokens_of_the_provider_are_kept_nowhere(browser, provider, engine):
+    """They are read once; a session rests on a row and a secret of our own."""
+    browser.get(visit_provider(browser))
+    stored = "".join(dump_tables(engine)) + str(dict(browser.cookies))
+
+    assert provider.issued
+    assert not [part for token in provider.issued for part in token.split(".") if part in stored]
+
+
+def dump_tables(engine):
+    with engine.connect() as connection:
+        for table in Base.metadata.sorted_tables:
+            yield from map(str, connection.execute(select(table)).all())
+
+
+LOGOUT = {
+    "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+    "jti": "one",
+    "nonce": None,
+}
+
+
+def test_a_sign_out_at_the_provider_ends_the_sessions_here(browser, provider, engine):
+    browser.get(visit_provider(browser))
+    provider.claims = LOGOUT
+    answer = send_logout(browser, provider.issue("none"))
+
+    assert answer.status_code == 200
+    assert browser.get("/console/queue").status_code == 303
+    with Session(engine) as session:
+        query = select(AuditRow).where(AuditRow.action == "provider_sign_out")
+        details = [row.details for row in session.scalars(query)]
+    assert {"user_id": "dr.provided", "sessions": 1} in [
+        {"user_id": row["user_id"], "sessions": min(row["sessions"], 1)} for row in details
+    ]
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"nonce": "as-in-an-id-token"},
+        {"events": None},
+        {"events": {}},
+        {"events": "http://schemas.openid.net/event/backchannel-logout"},
+        {"aud": "another-client"},
+        {"iss": "https://evil.example"},
+        {"exp": 1},
+        {"jti": None},
+        {"sub": None},
+    ],
+    ids=str,
+)
+def test_what_is_no_logout_token_ends_no_session(browser, provider, claims):
+    browser.get(visit_provider(browser))
+    provider.claims = LOGOUT | claims
+
+    assert send_logout(browser, provider.issue("none")).status_code == 401
+    assert browser.get("/console/queue").status_code == 200
+
+
+def send_logout(browser, token):
+    return browser.post("/console/backchannel-logout", data={"logout_token": token})
