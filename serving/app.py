@@ -23,6 +23,7 @@ from serving.fhir.client_tokens import ClientVerifier
 from serving.fhir.clients import EhrClient, load_clients
 from serving.fhir.operation_outcomes import PREFIXES as EHR_PREFIXES
 from serving.fhir.operation_outcomes import render_outcome
+from serving.http.listening import leave_interrupts_to_the_supervisor
 from serving.http.load import LoadLimit
 from serving.http.middleware import RequestContext
 from serving.http.origins import CrossOrigin
@@ -128,6 +129,7 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
 
 def start_worker() -> FastAPI:
     """Return the application of a worker process, configured by the environment."""
+    leave_interrupts_to_the_supervisor()
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
     return create_app(settings)

@@ -16,7 +16,7 @@ from fsspec.core import url_to_fs
 
 from flows.sources.batch import UnreadableFileError
 from flows.sources.contract import TABLES
-from flows.sources.unpacking import check_member, unpack_gzip
+from flows.sources.unpacking import check_member, check_size, unpack_gzip
 from flows.sources.wearable_exports.places import find_reader
 
 CHUNK_BYTES = 1 << 20
@@ -153,9 +153,11 @@ def _note_others(paths: list[str]) -> list[str]:
 def open_file(file: SourceFile) -> Iterator[BinaryIO]:
     """Open for reading, decompressed; a broken gzip or zip is an UnreadableFileError."""
     file_system, path = url_to_fs(file.url)
+    size = file_system.size(path)
+    check_size(size, file.label)
     with file_system.open(path, "rb") as raw, _name_damage(file):
         if file.member is None:
-            yield _decompress(file.format, raw, file_system.size(path), file.label)
+            yield _decompress(file.format, raw, size, file.label)
         else:
             with _open_zip(file, raw) as archive:
                 entry = check_member(archive, file.member, file.label)

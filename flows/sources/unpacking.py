@@ -12,6 +12,9 @@ from flows.sources.batch import UnreadableFileError
 MOST_RATIO = 200
 #: What a file may unpack to whatever its ratio.
 ALWAYS_ALLOWED_BYTES = 64 * 1024 * 1024
+#: What one file may be, plain or unpacked: 400 million rows of a CSV. Rows are read as a stream, so
+#: the limit is of time: an export of this size takes most of a night.
+MAX_FILE_BYTES = 64 * 1024**3
 READ_BYTES = 1 << 20
 
 
@@ -38,7 +41,14 @@ class BoundedStream(io.RawIOBase):
 
 def find_limit(packed_bytes: int) -> int:
     """Return how many bytes a file of `packed_bytes` may unpack to."""
-    return max(ALWAYS_ALLOWED_BYTES, MOST_RATIO * packed_bytes)
+    return min(MAX_FILE_BYTES, max(ALWAYS_ALLOWED_BYTES, MOST_RATIO * packed_bytes))
+
+
+def check_size(size: int, label: str) -> None:
+    """Raise UnreadableFileError for a file above MAX_FILE_BYTES."""
+    if size > MAX_FILE_BYTES:
+        limit = MAX_FILE_BYTES // 1024**3
+        raise UnreadableFileError(f"{label}: is larger than {limit} GiB; split it into parts")
 
 
 def unpack_gzip(stream: Any, packed_bytes: int, label: str) -> BinaryIO:

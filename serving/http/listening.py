@@ -8,7 +8,9 @@ Decision: infra/adr/0080-a-stop-resets-no-request.md.
 
 import asyncio
 import ctypes
+import multiprocessing
 import select
+import signal
 import socket
 import struct
 import sys
@@ -82,6 +84,16 @@ def serve_on(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         LastingWorkers(config, sockets).run()
     else:
         LastingServer(config).run(sockets)
+
+
+def leave_interrupts_to_the_supervisor() -> None:
+    """Ignore SIGINT in a worker of several.
+
+    A terminal sends Ctrl-C to every process at once. A worker that stopped by itself would reset
+    the connections that wait in the queue; the supervisor empties the queue before it stops any.
+    """
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -29,6 +29,8 @@ TEST_ID = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 ONLY_TESTS = re.compile(rf"{TEST_ID.pattern}(?:, {TEST_ID.pattern})*")
 #: Statuses that need a sentence; the other one is a list of test ids.
 REASONED = ("not applicable", "site", "open")
+#: A section of a page beside the ledger.
+SECTION = re.compile(r"document: \[[^]]+\]\(([\w-]+\.md)#([\w-]+)\)")
 
 
 def expand(numbers: str) -> Iterator[str]:
@@ -43,6 +45,8 @@ def classify(status: str) -> str:
     """Return the kind of a status; raises ValueError for one that is none."""
     if ONLY_TESTS.fullmatch(status):
         return "tests"
+    if SECTION.fullmatch(status):
+        return "document"
     kind, _, reason = status.partition(": ")
     if kind not in REASONED or len(reason.strip()) < 5:
         raise ValueError(f"no status: {status!r}")
@@ -122,11 +126,25 @@ def test_every_named_test_exists() -> None:
     assert find_unknown_tests(LEDGER.read_text(encoding="utf-8")) == []
 
 
+def test_every_named_section_exists() -> None:
+    named = SECTION.findall(LEDGER.read_text(encoding="utf-8"))
+
+    assert named
+    assert [(page, name) for page, name in named if name not in list_sections(page)] == []
+
+
+def list_sections(page: str) -> set[str]:
+    """Return the anchors that a forge makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", (LEDGER.parent / page).read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 def test_the_sums_are_those_of_the_tables() -> None:
     counts = Counter(classify(status) for _, _, status in ROWS)
     sums = (
         f"Of {len(ROWS)} requirements, {counts['tests']} are proven by tests, "
-        f"{counts['site']} belong to the site, {counts['not applicable']} do not apply, "
+        f"{counts['document']} by a document, {counts['site']} belong to the site, "
+        f"{counts['not applicable']} do not apply, "
         f"{counts['open']} are open."
     )
     assert sums in LEDGER.read_text(encoding="utf-8")

@@ -36,6 +36,7 @@ OPTIONAL = {
     "OIDC_CLIENT_SECRET": "goes with OIDC_ISSUER",
     "OIDC_ROLE_CLAIM": "goes with OIDC_ISSUER",
     "OIDC_USER_CLAIM": "goes with OIDC_ISSUER",
+    "OIDC_ACR_VALUES": "goes with OIDC_ISSUER",
     "CRISIS_GUIDANCE": "a site with a crisis text of its own sets it",
     "CRISIS_ESCALATION_LINE": "a site with an escalation line sets it",
     "MHRAS_SIMULATED_DATA": "set where every person is simulated",

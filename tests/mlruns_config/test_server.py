@@ -21,7 +21,7 @@ from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer
 from mlruns_config.reviewers import LoginError, add_reviewer, app, let_promote, remove_reviewer
 from mlruns_config.server import ServerSettings, list_hosts, make_command, write_login_file
-from mlruns_config.server_login import is_reading
+from mlruns_config.server_login import MAX_WRONG_LOGINS, is_reading
 from serving.releases.registry import NoProductionVersionError, Registry
 from tests.fixtures.mlflow_server import wait_until_healthy
 from tests.fixtures.object_store import KEY_ID, SECRET, run_object_store
@@ -210,6 +210,22 @@ def test_a_login_is_added_once_and_removed(served, monkeypatch):
     assert (again.exit_code, "already" in again.output) == (1, True)
     remove_reviewer(served.url, ADMIN, "john")
     assert httpx.get(url, auth=("john", password), trust_env=False).status_code == 401
+
+
+def test_a_login_with_wrong_passwords_is_locked_and_no_other(served):
+    """The count is of one worker, so that with several it takes some more."""
+    guessed = ("guessed", "the right password of guessed")
+    add_reviewer(served.url, ADMIN, *guessed)
+    statuses = [ask(served, (guessed[0], f"wrong password {n}")) for n in range(60)]
+
+    assert statuses[:MAX_WRONG_LOGINS] == [401] * MAX_WRONG_LOGINS
+    assert statuses[-1] == 429
+    assert ask(served, guessed) == 429
+    assert ask(served, REVIEWER) == 200
+
+
+def ask(served, login):
+    return httpx.get(f"{served.url}/version", auth=login, trust_env=False).status_code
 
 
 def test_a_foreign_host_and_a_foreign_page_are_refused(served):

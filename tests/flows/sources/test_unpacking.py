@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flows.sources import unpacking
 from flows.sources.batch import UnreadableFileError
 from flows.sources.drop import find_files, open_file, open_members
-from flows.sources.unpacking import ALWAYS_ALLOWED_BYTES, MOST_RATIO, find_limit
+from flows.sources.unpacking import ALWAYS_ALLOWED_BYTES, MAX_FILE_BYTES, MOST_RATIO, find_limit
 
 ZEROS = b"\0" * (8 * 1024 * 1024)
 
@@ -29,6 +29,20 @@ def test_a_gzip_of_zeros_is_refused_while_it_is_read(tmp_path: Path) -> None:
         pytest.raises(UnreadableFileError, match=r"surveys\.csv\.gz: unpacks to more than 200"),
     ):
         stream.read()
+
+
+def test_a_plain_file_above_the_limit_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpacking, "MAX_FILE_BYTES", 1024**3)
+    with (tmp_path / "surveys.csv").open("wb") as large:
+        large.truncate(1024**3 + 1)
+    (file,) = find_files(str(tmp_path)).files
+    with (
+        pytest.raises(UnreadableFileError, match=r"surveys\.csv: is larger than 1 GiB; split it"),
+        open_file(file),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["Patient.ndjson", "surveys.csv"])
@@ -67,6 +81,7 @@ def test_an_ordinary_archive_is_read_whole(tmp_path: Path) -> None:
 
 @given(st.integers(0, 10**12))
 def test_the_limit_grows_with_the_packed_size(packed: int) -> None:
-    assert find_limit(packed) >= MOST_RATIO * packed
+    assert find_limit(packed) >= min(MOST_RATIO * packed, MAX_FILE_BYTES)
+    assert find_limit(packed) <= MAX_FILE_BYTES
     assert find_limit(packed + 1) >= find_limit(packed)
     assert ALWAYS_ALLOWED_BYTES == 64 * 1024 * 1024
