@@ -23,6 +23,8 @@ from feature_repo.pseudonyms import PSEUDONYM_PATTERN
 
 #: How long one statement may take.
 WRITE_SECONDS = 300
+#: Seconds in which the server must accept a connection, and acknowledge what is sent.
+CONNECT_SECONDS = 10
 #: How full an insert makes a page of a table; the rest holds the next night's versions of its rows.
 FILL_PERCENT = 45
 SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
@@ -112,6 +114,12 @@ def _connect() -> psycopg.Connection:
         dbname=os.environ["FEAST_ONLINE_DATABASE"],
         sslmode=os.environ.get("FEAST_ONLINE_SSLMODE", "require"),
         autocommit=True,
+        connect_timeout=CONNECT_SECONDS,
+        # A peer that vanished ends the write, and the flow's retry begins another.
+        keepalives_idle=CONNECT_SECONDS,
+        keepalives_interval=1,
+        keepalives_count=3,
+        tcp_user_timeout=CONNECT_SECONDS * 1000,
     )
 
 
