@@ -6,6 +6,7 @@ from typing import Self
 from sqlalchemy import Engine
 
 from serving.audit.checkpoints import CheckpointStore
+from serving.audit.jobs import VerificationJobs
 from serving.audit.sealer import Sealer
 from serving.audit.signing import KeyRing, Signer, make_key_ring
 from serving.audit.trail import UnauthenticatedBudget
@@ -33,6 +34,7 @@ class Accountability:
     unauthenticated: UnauthenticatedBudget
     queue_metrics: QueueMetrics
     notices: NoticeSender
+    verifications: VerificationJobs
     provider: OpenIdProvider | None
 
     @classmethod
@@ -52,6 +54,12 @@ class Accountability:
             sealer=Sealer(engine, checkpoints, signer, *seconds),
             unauthenticated=UnauthenticatedBudget(),
             queue_metrics=QueueMetrics(engine, settings.enable_drift_monitoring),
+            verifications=VerificationJobs(
+                engine,
+                settings.database_url.get_secret_value(),
+                checkpoints,
+                make_key_ring(settings),
+            ),
             provider=open_provider(settings),
             notices=NoticeSender(engine, webhook.get_secret_value() if webhook else None),
         )

@@ -12,7 +12,6 @@ from starlette.responses import Response, StreamingResponse
 
 from feature_repo.pseudonyms import PSEUDONYM_PATTERN
 from serving.audit.reading import TrailFilter, record_access, stream_lines, view_rows
-from serving.audit.verification import verify_trail
 from serving.compliance.report import ComplianceReport, view_report
 from serving.compliance.rows import list_rows, write_csv
 from serving.console.access import AuditReader, ComplianceReader, PassportReader
@@ -21,7 +20,7 @@ from serving.console.known_ids import read_known_ids
 from serving.console.pages import render_page
 from serving.database.sessions import open_session
 from serving.dependencies import DbSession, RequestTrail, Trail, WorkerServices
-from serving.errors import UnusableError
+from serving.errors import NotFoundError, UnusableError
 from serving.http.individual import hash_identifier
 from serving.http.parameters import read_cursor, read_number, write_cursor
 from serving.predictions.passport import Addresses
@@ -120,13 +119,27 @@ def search_audit(
 
 @router.get(AUDIT + "/verification")
 def show_verification(
-    request: Request, trail: Trail, services: WorkerServices, _person: AuditReader
+    request: Request,
+    trail: Trail,
+    services: WorkerServices,
+    person: AuditReader,
+    job: UUID | None = None,
 ) -> Response:
-    """Verify every row against the chain and the chain against its signed checkpoints."""
+    """Verify every row against the chain and the chain against its signed checkpoints.
+
+    Of a long trail the page says that the verification runs, with a link to its result.
+    """
     held = services.accountability
-    verification = verify_trail(services.engine, held.checkpoints, held.keys)
     record_access(trail, "verify_audit_trail")
-    values = {"found": verification, "public_key": held.signer.public_key}
+    started = job or held.verifications.start(person.principal.user_id)
+    verification = held.verifications.wait(started)
+    if verification is None:
+        raise NotFoundError("no such verification, or its worker ended; start another one")
+    values = {
+        "job": verification,
+        "last": None if verification.result else held.verifications.find_last(),
+        "public_key": held.signer.public_key,
+    }
     return render_page(request, "verification.html", values)
 
 

@@ -504,6 +504,19 @@ class AuditCheckpoint(Base):
     document: Mapped[dict[str, Any]]
 
 
+class AuditVerification(Base):
+    """A verification of the whole trail: when, by whom, and its result once it has finished."""
+
+    __tablename__ = "audit_verifications"
+    __table_args__ = (Index("idx_audit_verifications_started_at", text("started_at DESC")),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime]
+    started_by: Mapped[str] = mapped_column(Text)
+    finished_at: Mapped[datetime | None]
+    result: Mapped[dict[str, Any] | None]
+
+
 class ClientTokenUse(Base):
     """A token of an EHR client that was accepted; it is refused when it comes again."""
 

@@ -2,15 +2,18 @@
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.accountability import Accountability
+from serving.audit.jobs import VerificationJob
 from serving.audit.reading import TrailFilter, record_access, stream_lines, view_rows
-from serving.audit.verification import Verification, verify_trail
 from serving.database.sessions import open_session
 from serving.dependencies import AuditReader, DbSession, RequestTrail, Trail, WorkerServices
+from serving.errors import NotFoundError
 from serving.http.parameters import (
     Cursor,
     Page,
@@ -74,6 +77,16 @@ class VerificationAnswer(BaseModel):
     finding_count: int
     findings: list[FindingPart]
     public_key: str = Field(description="Ed25519, base64: checkpoints are signed with it.")
+    started_at: datetime
+    finished_at: datetime
+
+
+class VerificationUnderWay(BaseModel):
+    """A verification that has not finished; `last` is the newest that has."""
+
+    job_id: UUID
+    started_at: datetime
+    last: VerificationAnswer | None
 
 
 @router.get("/audit", responses=describe_problems(*GUARDED))
@@ -102,15 +115,38 @@ def list_audit_rows(
     return AuditPage(items=[AuditEntry.model_validate(row) for row in shown], next_cursor=more)
 
 
-@router.get("/audit/verify", responses=describe_problems(*GUARDED))
-def verify_audit_trail(
-    trail: Trail, _reader: AuditReader, services: WorkerServices
-) -> VerificationAnswer:
-    """Verify every row against the chain and the chain against its signed checkpoints."""
-    held = services.accountability
-    verification = verify_trail(services.engine, held.checkpoints, held.keys)
+UNDER_WAY: dict[int | str, dict[str, Any]] = {
+    202: {"model": VerificationUnderWay, "description": "Not finished yet: `Location` has it."}
+}
+
+
+@router.get(
+    "/audit/verify",
+    responses=UNDER_WAY | describe_problems(*GUARDED, 409),
+    response_model=VerificationAnswer,
+)
+def verify_audit_trail(trail: Trail, reader: AuditReader, services: WorkerServices) -> Any:
+    """Verify every row against the chain and the chain against its signed checkpoints.
+
+    A long trail takes minutes: after five seconds the response is 202 with the address of the
+    result. One verification runs at a time; a second request joins it.
+    """
     record_access(trail, "verify_audit_trail")
-    return describe_verification(verification, held.signer.public_key)
+    jobs = services.accountability.verifications
+    return answer_job(jobs.wait(jobs.start(reader.user_id)), services.accountability)
+
+
+@router.get(
+    "/audit/verify/{job_id}",
+    responses=UNDER_WAY | describe_problems(*GUARDED, 404),
+    response_model=VerificationAnswer,
+)
+def get_verification(
+    job_id: UUID, trail: Trail, _reader: AuditReader, services: WorkerServices
+) -> Any:
+    """Return the result of a verification that was started before."""
+    record_access(trail, "verify_audit_trail")
+    return answer_job(services.accountability.verifications.wait(job_id), services.accountability)
 
 
 @router.get(
@@ -137,8 +173,33 @@ def export_audit_trail(
     return StreamingResponse(lines, media_type=NDJSON)
 
 
-def describe_verification(verification: Verification, public_key: str) -> VerificationAnswer:
+def answer_job(
+    job: VerificationJob | None, accountability: Accountability
+) -> VerificationAnswer | JSONResponse:
+    """Return the result of a job, or 202 with where it will be; raises NotFoundError."""
+    if job is None:
+        raise NotFoundError("no such verification, or its worker ended; start another one")
+    public_key = accountability.signer.public_key
+    if (answer := describe_job(job, public_key)) is not None:
+        return answer
+    last = accountability.verifications.find_last()
+    pending = VerificationUnderWay(
+        job_id=job.id,
+        started_at=job.started_at,
+        last=None if last is None else describe_job(last, public_key),
+    )
+    headers = {"Location": f"/audit/verify/{job.id}", "Retry-After": "5"}
+    return JSONResponse(pending.model_dump(mode="json"), 202, headers)
+
+
+def describe_job(job: VerificationJob, public_key: str) -> VerificationAnswer | None:
+    """Return a job's result, None before it has finished."""
+    verification = job.result
+    if verification is None or job.finished_at is None:
+        return None
     return VerificationAnswer(
+        started_at=job.started_at,
+        finished_at=job.finished_at,
         intact=verification.intact,
         rows=verification.rows,
         checkpoints=verification.checkpoints,

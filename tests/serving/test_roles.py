@@ -66,6 +66,7 @@ ALLOWED: dict[tuple[str, str], frozenset[Role]] = {
     # auditor: "Read-only access to audit logs and compliance reports"
     ("get", "/audit"): frozenset({ADMIN, AUDITOR}),
     ("get", "/audit/verify"): frozenset({ADMIN, AUDITOR}),
+    ("get", "/audit/verify/{job_id}"): frozenset({ADMIN, AUDITOR}),
     ("get", "/audit/export"): frozenset({ADMIN, AUDITOR}),
     ("get", "/compliance/report"): frozenset({ADMIN, AUDITOR}),
     ("get", "/individuals/{anonymized_id}/access-history"): frozenset({ADMIN, AUDITOR}),
@@ -89,7 +90,7 @@ def operations(client):
 
 def call(client, method, path, role):
     filled = path.replace("{anonymized_id}", uuid.uuid4().hex)
-    for name in ("review_id", "prediction_id"):
+    for name in ("review_id", "prediction_id", "job_id"):
         filled = filled.replace(f"{{{name}}}", str(uuid.uuid4()))
     headers = make_headers(role) if role else {}
     return client.request(method, filled, headers=headers)

@@ -16,8 +16,10 @@ from serving.roles import Role
 from tests.fixtures.api import HIGH_ANSWERS, make_headers, read_rows
 from tests.fixtures.console import ORIGIN
 
-#: The audit trail keeps every viewing, and a session when it was last used.
-WRITTEN_BY_VIEWING = {"audit_log", "audit_chain", "audit_checkpoints", "browser_sessions"}
+#: The audit trail keeps every viewing and verification, and a session when it was last used.
+WRITTEN_BY_VIEWING = {
+    *("audit_log", "audit_chain", "audit_checkpoints", "audit_verifications", "browser_sessions")
+}
 #: The first step of a sign-in keeps the state that the browser has to bring back.
 LEFT_OUT = "/console/sign-in/provider"
 PLACE = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -57,7 +59,7 @@ def known(client, engine):
     prediction = client.post("/screen", json=body, headers=admin).raise_for_status().json()
     (review,) = read_rows(engine, ReviewItem, person)
     ids = {"anonymized_id": person, "prediction_id": prediction["prediction_id"]}
-    return ids | {"review_id": str(review.id), "name": "console.css"}
+    return ids | {"job_id": str(uuid.uuid4()), "review_id": str(review.id), "name": "console.css"}
 
 
 def summarise_tables(engine: Engine) -> dict[str, str]:

@@ -28,7 +28,7 @@ APPEND_ONLY_TABLES = (
     *("audit_log", "audit_chain", "audit_checkpoints", "promotion_ledger"),
     *("erasures", "token_revocations"),
 )
-HEAD = "0020"
+HEAD = "0021"
 
 
 #: Rows as releases before outcomes had names left them.

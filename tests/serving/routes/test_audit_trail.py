@@ -1,7 +1,6 @@
 """The trail as auditors read it: pages, verification, export, compliance report."""
 
 import json
-import time
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +17,7 @@ from tests.fixtures.api import (
     make_settings,
     run_app,
 )
+from tests.fixtures.audit_trail import wait_until_sealed
 
 AUDITOR = make_headers(Role.AUDITOR, "auditor_1")
 NOWHERE = "postgresql://mhras:hidden@127.0.0.1:1/mhras"
@@ -27,15 +27,6 @@ def ask(client, path, **query):
     response = client.get(path, headers=AUDITOR, params=query)
     assert response.status_code == 200, response.text
     return response
-
-
-def wait_until_sealed(engine):
-    query = text("SELECT (SELECT count(*) FROM audit_log) - (SELECT count(*) FROM audit_chain)")
-    until = time.monotonic() + 20
-    with engine.connect() as connection:
-        while connection.scalar(query) and time.monotonic() < until:
-            time.sleep(0.05)
-            connection.rollback()
 
 
 @pytest.mark.parametrize(
