@@ -163,6 +163,11 @@ def test_a_clinician_closes_a_stored_crisis_by_deciding_it_afterwards(days_ago, 
     assert finding.forces_top_band is not closed
 
 
+@pytest.mark.parametrize("answers", [Answers(NOW), Answers(NOW, phq9_total=10)], ids=str)
+def test_without_a_crisis_the_level_is_zero_though_item_9_is_not_known(answers):
+    assert find_sent_crisis(answers).level == 0
+
+
 @pytest.mark.parametrize(("item_9", "level"), [(1, 1), (2, 2), (3, 3), (None, 3), (0, 0)])
 def test_the_level_of_a_crisis_is_the_answer_and_an_unreadable_one_is_the_worst(item_9, level):
     assert find_sent_crisis(Answers(NOW, [0] * 8 + [item_9])).level == level
