@@ -53,8 +53,8 @@ class CrisisFinding:
     """
 
     signal: SelfHarmSignal
-    level: int = 0
-    is_stored: bool = False
+    level: int
+    is_stored: bool
 
     @property
     def forces_top_band(self) -> bool:
@@ -82,14 +82,15 @@ def find_sent_crisis(answers: Answers) -> CrisisFinding:
     """Return the finding of the request alone about self-harm."""
     signal = read_signal(answers.phq9, answers.phq9_total)
     item = answers.phq9[PHQ9_SELF_HARM_ITEM - 1] if answers.phq9 is not None else None
-    return CrisisFinding(signal, measure_level(signal, item))
+    return CrisisFinding(signal, measure_level(signal, item), is_stored=False)
 
 
 def find_stored_crisis(values: Mapping[str, float]) -> CrisisFinding:
     """Return the finding of the last stored PHQ-9 about self-harm, if it is recent enough."""
     signal = read_stored_signal(values)
     item = values.get(STORED_PHQ9_ITEMS[PHQ9_SELF_HARM_ITEM - 1], math.nan)
-    return CrisisFinding(signal, measure_level(signal, None if math.isnan(item) else item), True)
+    level = measure_level(signal, None if math.isnan(item) else item)
+    return CrisisFinding(signal, level, is_stored=True)
 
 
 def measure_level(signal: SelfHarmSignal, item: float | None) -> int:

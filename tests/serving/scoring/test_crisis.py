@@ -151,7 +151,7 @@ def test_a_crisis_that_was_sent_stands_before_a_stored_one():
     sent = Answers(NOW, [0] * 8 + [1])
 
     assert find_crisis(sent, store(3.0, days_ago=1), None) == CrisisFinding(
-        SelfHarmSignal.PRESENT, level=1
+        SelfHarmSignal.PRESENT, level=1, is_stored=False
     )
 
 
