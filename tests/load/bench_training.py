@@ -18,6 +18,12 @@ from infra.local.postgres import PostgresServer, remove_root_state, start_postgr
 
 SIZES = (2_000, 20_000)
 SEED = 7
+#: The figures alone are printed.
+QUIET = {
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "TQDM_DISABLE": "1",
+}
 
 
 def main(sizes: tuple[int, ...] = SIZES, members: str = "tabular") -> None:
@@ -29,24 +35,28 @@ def main(sizes: tuple[int, ...] = SIZES, members: str = "tabular") -> None:
         server = start_postgres(folder / "postgres", choose_port(15432), "bench")
         try:
             for people in sizes:
-                _measure_size(server, folder / str(people), people, members)
+                measure_steps(server, folder / str(people), people, members)
         finally:
             server.stop()
             remove_root_state(folder / "postgres")
 
 
-def _measure_size(server: PostgresServer, folder: Path, people: int, members: str) -> None:
+def measure_steps(
+    server: PostgresServer, folder: Path, people: int, members: str, seed: int = SEED
+) -> dict[str, str]:
+    """Prepare and train in processes of their own; return the environment of that state."""
     from tests.fixtures.trained_world import make_variables
 
     folder.mkdir()
-    environment = os.environ | make_variables(server, folder)
+    variables = make_variables(server, folder) | QUIET
     for step in ("prepare", "train"):
         command = [sys.executable, "-m", "tests.load.bench_training", step]
-        command += [str(people), str(folder), members]
-        subprocess.run(command, env=environment, check=True)
+        command += [str(people), str(folder), members, str(seed)]
+        subprocess.run(command, env=os.environ | variables, check=True)
+    return variables
 
 
-def prepare(people: int, folder: Path) -> int:
+def prepare(people: int, folder: Path, seed: int) -> int:
     """Simulate, ingest, make features; return the landed rows."""
     from datetime import timedelta
 
@@ -56,7 +66,7 @@ def prepare(people: int, folder: Path) -> int:
     from flows.validation import validate_lake
     from tests.fixtures.trained_world import LAST_DAY
 
-    cohort = simulate_cohort(people, DEFAULT_YEARS, LAST_DAY, SEED)
+    cohort = simulate_cohort(people, DEFAULT_YEARS, LAST_DAY, seed)
     counts = write_drop(cohort, folder / "drop")
     ingest(str(folder / "drop"))
     validate_lake()
@@ -64,21 +74,21 @@ def prepare(people: int, folder: Path) -> int:
     return sum(counts.values())
 
 
-def train(members: str) -> int:
+def train(members: str, seed: int) -> int:
     """Train on what is prepared; return the labelled rows."""
     from flows import training
     from flows.models.families import FAMILIES, TABULAR_FAMILIES
 
     chosen = FAMILIES if members == "all" else TABULAR_FAMILIES
-    return int(training.train(seed=SEED, actor="a benchmark", members=chosen).metrics["rows"])
+    return int(training.train(seed=seed, actor="a benchmark", members=chosen).metrics["rows"])
 
 
-def measure(step: str, people: int, folder: Path, members: str) -> None:
+def measure(step: str, people: int, folder: Path, members: str, seed: int) -> None:
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=180):
         begun = perf_counter()
-        rows = prepare(people, folder) if step == "prepare" else train(members)
+        rows = prepare(people, folder, seed) if step == "prepare" else train(members, seed)
         seconds = perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{people:8,} {step:>12} {rows:10,} {seconds:8.1f} {peak:8.0f}", flush=True)
@@ -87,7 +97,7 @@ def measure(step: str, people: int, folder: Path, members: str) -> None:
 if __name__ == "__main__":
     asked = sys.argv[1:]
     if asked and asked[0] in ("prepare", "train"):
-        measure(asked[0], int(asked[1]), Path(asked[2]), asked[3])
+        measure(asked[0], int(asked[1]), Path(asked[2]), asked[3], int(asked[4]))
     else:
         numbers = tuple(int(one) for one in asked if one != "--all-members")
         main(numbers or SIZES, "all" if "--all-members" in asked else "tabular")
