@@ -135,7 +135,7 @@ def register_recalibrated(registry: Registry, offered: Offered, reason: str = ""
         changes = {
             "created_at": datetime.now(UTC),
             "training_run_id": run_id,
-            "lineage": original.lineage | _describe_lineage(offered),
+            "lineage": extend_lineage(original.lineage, offered),
         }
         manifest = recalibrate_manifest(original, offer).model_copy(update=changes)
         evaluated = recalibrate_manifest(read_evaluated(registry, offer.release), offer)
@@ -144,11 +144,18 @@ def register_recalibrated(registry: Registry, offered: Offered, reason: str = ""
         return register_release(manifest, run_id, card, evaluated, signer)
 
 
-def _describe_lineage(offered: Offered) -> dict[str, object]:
+def extend_lineage(lineage: Mapping[str, object], offered: Offered) -> dict[str, object]:
+    """Return the lineage of a release recalibrated by an offer.
+
+    `fitted_until` is never moved back: the members have seen the days before it, even if the
+    outcomes of the offer are of earlier days of other people.
+    """
     offer, until = offered.offer, offered.fitted_until
     described = {"of_release": offer.release, "intercept": offer.intercept, "slope": offer.slope}
-    lineage: dict[str, object] = {"recalibration": described | offered.lineage}
-    return lineage if until is None else lineage | {"fitted_until": until}
+    longer = {**lineage, "recalibration": described | offered.lineage}
+    if until is not None:
+        longer["fitted_until"] = max(until, str(lineage.get("fitted_until", until)))
+    return longer
 
 
 def log_recalibrated(

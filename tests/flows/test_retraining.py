@@ -15,7 +15,9 @@ from sqlalchemy.orm import Session
 from flows.comparison import UnknownReleaseError, compare_release
 from flows.datasets.unseen import find_newcomers
 from flows.drift import DRIFT_DETECTED
+from flows.evaluation.recalibration import Recalibration
 from flows.newest_outcomes import assess_production
+from flows.recalibration import Offered, extend_lineage
 from flows.retraining import ACTOR, COOL_DOWN_DAYS, judge_drift, judge_time, retrain
 from flows.runtime import releases
 from mlruns_config.gates import load_gates
@@ -153,6 +155,26 @@ def test_drift_that_has_lasted_waits_for_the_cool_down(world, caplog):
 
     assert retrain() is None
     assert "less than 7 days ago" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("offered_until", "until"), [("2025-12-01", "2025-12-01"), ("2025-03-01", "2025-09-20")]
+)
+def test_a_recalibration_moves_the_last_day_of_a_release_never_back(offered_until, until):
+    offer = Recalibration(
+        release=PRODUCTION,
+        kind="intercept",
+        intercept=-0.6,
+        slope=1.0,
+        simulated=False,
+        before={},
+        metrics={},
+    )
+    before = {"fitted_until": "2025-09-20", "git_commit": "a"}
+    after = extend_lineage(before, Offered(offer, "a test", {}, offered_until))
+
+    assert (after["fitted_until"], after["git_commit"]) == (until, "a")
+    assert extend_lineage(before, Offered(offer, "a test", {}))["fitted_until"] == "2025-09-20"
 
 
 @pytest.fixture
