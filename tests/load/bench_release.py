@@ -20,7 +20,7 @@ import numpy as np
 
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
-from tests.load.bench_training import measure_steps
+from tests.load.bench_training import HEADER, measure_steps
 
 if TYPE_CHECKING:
     from flows.datasets.rows import Probabilities
@@ -57,8 +57,7 @@ def main(people: int = PEOPLE, seeds: tuple[int, ...] = SEEDS, members: str = "a
 def measure_seed(
     server: PostgresServer, folder: Path, people: int, members: str, seed: int
 ) -> list[Row]:
-    print(f"\nseed {seed}\n{'people':>8} {'step':>12} {'rows':>10} {'seconds':>8} {'peak MB':>8}")
-    sys.stdout.flush()
+    print(f"\nseed {seed}\n{HEADER}", flush=True)
     variables = measure_steps(server, folder, people, members, seed)
     command = [sys.executable, "-m", "tests.load.bench_release", "--compare", str(folder)]
     subprocess.run(command, env=os.environ | variables, check=True)
