@@ -22,11 +22,12 @@ from sqlalchemy import Engine
 from feature_repo.individual import JOIN_KEY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.comparison import UnknownReleaseError
-from flows.datasets.external import ExternalSet, load_external_set, open_separate_store
+from flows.datasets.external import load_external_set, open_separate_store
 from flows.datasets.labels import find_last_day
-from flows.evaluation.external import evaluate_external, score_external
+from flows.datasets.unseen import UnseenSet
 from flows.evaluation.external_record import Validation, log_validation, publish_validation
 from flows.evaluation.recalibration import offer_recalibration
+from flows.evaluation.unseen import evaluate_unseen, score_unseen
 from flows.ingestion import MAX_QUARANTINED_SHARE, ingest_files, list_locations, prepare_run
 from flows.lake.aside import find_known_people, open_consents_aside
 from flows.lake.consents import read_consented_types
@@ -117,7 +118,7 @@ def open_pinned_release(version: int) -> RegisteredRelease:
 
 
 @contextmanager
-def read_aside(drop: str, foreign_ids: bool, max_quarantined_share: float) -> Iterator[ExternalSet]:
+def read_aside(drop: str, foreign_ids: bool, max_quarantined_share: float) -> Iterator[UnseenSet]:
     """Read a drop into a lake of its own and give its labelled rows; the lake ends with them."""
     settings = get_settings()
     with (
@@ -159,7 +160,7 @@ def land_aside(
 @task(cache_policy=NO_CACHE)
 def load_aside(
     folder: Path, lake_url: str, consented: pl.DataFrame, known_people: pl.Series
-) -> ExternalSet:
+) -> UnseenSet:
     """Compute the features of another lake and return its labelled rows."""
     store = open_separate_store(folder, lake_url)
     snapshot = max(find_last_day(lake_url), datetime.now(UTC).date())
@@ -173,11 +174,11 @@ def load_aside(
 
 @task(cache_policy=NO_CACHE)
 def assess(
-    release: RegisteredRelease, external: ExternalSet, source: str, simulated: bool
+    release: RegisteredRelease, external: UnseenSet, source: str, simulated: bool
 ) -> Validation:
     """Evaluate a release on external rows, and what recalibrating it to them would change."""
-    scored = score_external(external, release, SEED)
-    evaluation = evaluate_external(scored, external, release)
+    scored = score_unseen(external, release, SEED)
+    evaluation = evaluate_unseen(scored, external, release)
     offer = offer_recalibration(
         scored,
         external.people,

@@ -1,9 +1,12 @@
 """The recalibration flow: a new release that differs from another in its calibration alone.
 
-It makes what an external validation offered. The new version goes to Staging; to Production it
+It makes what an external validation offered; the retraining flow makes one of its own offers by the
+same functions. The new version goes to Staging; to Production it
 goes like every other, through the gates and by a person or a rollout.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import mlflow
@@ -40,10 +43,31 @@ from serving.settings import get_settings
 
 #: Gate metrics that a recalibration leaves as they were: those of the members.
 OF_THE_MEMBERS = ("scoring_milliseconds", "interval_coverage_miss", "interval_coverage")
+#: How metrics of ranking begin, which moving all probabilities alike does not change.
+OF_RANKING = ("auroc", "auprc", "worst_group_auroc")
+#: What metrics of a comparison with other releases hold in their names.
+OF_COMPARISON = "_vs_"
 
 
 class NoRecalibrationError(ValueError):
     """The named validation offers no recalibration that this release could take."""
+
+
+@dataclass(frozen=True)
+class Offered:
+    """An offered recalibration and where it comes from.
+
+    `source` are words for the card, `lineage` what names it in the manifest, and `fitted_until`
+    the last index date that the two numbers were fitted on, None where they are of other people.
+    Where the people are those of this state, `keeps_ranking`: the ranking was evaluated on more of
+    them than the offer was.
+    """
+
+    offer: Recalibration
+    source: str
+    lineage: dict[str, object]
+    fitted_until: str | None = None
+    keeps_ranking: bool = False
 
 
 @flow(name="recalibration", timeout_seconds=3600, **NOTIFICATION_HOOKS)
@@ -61,7 +85,9 @@ def recalibrate(validation_run: str, actor: str = "recalibration flow") -> int:
     mlflow.set_tracking_uri(get_settings().mlflow_tracking_uri)
     offer = read_offer(validation_run)
     with hold_registry() as registry:
-        version = register_recalibrated(registry, offer, validation_run)
+        source = f"data of validation run `{validation_run}`"
+        offered = Offered(offer, source, {"validation_run": validation_run})
+        version = register_recalibrated(registry, offered)
         promote(registry, version, "Staging", actor, f"recalibrated by run {validation_run}")
     text = f"release {version}: {RELEASE_MODEL} {offer.release} recalibrated, {offer.describe()}"
     get_run_logger().info(text)
@@ -88,8 +114,12 @@ def read_offer(validation_run: str) -> Recalibration:
 
 # Not tried again: a second try would register a second version.
 @task(cache_policy=NO_CACHE)
-def register_recalibrated(registry: Registry, offer: Recalibration, validation_run: str) -> int:
-    """Register the recalibrated release as a version of its own."""
+def register_recalibrated(registry: Registry, offered: Offered, reason: str = "") -> int:
+    """Register the recalibrated release as a version of its own; `reason` goes to the card.
+
+    Raises NoRecalibrationError where its two numbers may not move the release.
+    """
+    offer = offered.offer
     original = read_manifest(registry, offer.release)
     if original.is_simulated != offer.simulated:
         raise NoRecalibrationError(
@@ -105,53 +135,61 @@ def register_recalibrated(registry: Registry, offer: Recalibration, validation_r
         changes = {
             "created_at": datetime.now(UTC),
             "training_run_id": run_id,
-            "lineage": original.lineage | _describe_lineage(offer, validation_run),
+            "lineage": extend_lineage(original.lineage, offered),
         }
         manifest = recalibrate_manifest(original, offer).model_copy(update=changes)
         evaluated = recalibrate_manifest(read_evaluated(registry, offer.release), offer)
-        card = log_recalibrated(registry, offer, original, validation_run)
+        card = log_recalibrated(registry, offered, original, reason)
         signer = make_release_signer(get_settings())
         return register_release(manifest, run_id, card, evaluated, signer)
 
 
-def _describe_lineage(offer: Recalibration, validation_run: str) -> dict[str, object]:
-    return {
-        "recalibration": {
-            "of_release": offer.release,
-            "validation_run": validation_run,
-            "intercept": offer.intercept,
-            "slope": offer.slope,
-        }
-    }
+def extend_lineage(lineage: Mapping[str, object], offered: Offered) -> dict[str, object]:
+    """Return the lineage of a release recalibrated by an offer.
+
+    `fitted_until` is never moved back: the members have seen the days before it, even if the
+    outcomes of the offer are of earlier days of other people.
+    """
+    offer, until = offered.offer, offered.fitted_until
+    described = {"of_release": offer.release, "intercept": offer.intercept, "slope": offer.slope}
+    longer = {**lineage, "recalibration": described | offered.lineage}
+    if until is not None:
+        longer["fitted_until"] = max(until, str(lineage.get("fitted_until", until)))
+    return longer
 
 
 def log_recalibrated(
-    registry: Registry, offer: Recalibration, original: ReleaseManifest, validation_run: str
+    registry: Registry, offered: Offered, original: ReleaseManifest, reason: str
 ) -> str:
     """Log parameters, gate metrics, drift reference and card to the active run; return the card."""
-    made_by = original.training_run_id
+    offer, made_by = offered.offer, original.training_run_id
+    described = {"intercept": offer.intercept, "slope": offer.slope} | offered.lineage
+    mlflow.log_params({"recalibrated_release": offer.release} | described)
+    mlflow.set_tag("lineage.recalibration", f"of release {offer.release} on {offered.source}")
     then = registry.client.get_run(made_by).data.metrics
-    mlflow.log_params(
-        {
-            "recalibrated_release": offer.release,
-            "validation_run": validation_run,
-            "intercept": offer.intercept,
-            "slope": offer.slope,
-        }
-    )
-    mlflow.set_tag("lineage.recalibration", f"of release {offer.release} by run {validation_run}")
-    kept = {name: then[name] for name in OF_THE_MEMBERS if name in then}
-    mlflow.log_metrics(offer.metrics | kept)
+    mlflow.log_metrics(offer.metrics | keep_metrics(then, offered.keeps_ranking))
     text = mlflow.artifacts.load_text(f"runs:/{made_by}/{REFERENCE_FILE}")
     reference = move_reference(DriftReference.model_validate_json(text), offer)
     mlflow.log_text(reference.model_dump_json(indent=1), REFERENCE_FILE)
     before = mlflow.artifacts.load_text(f"runs:/{made_by}/{CARD_FILE}")
     card = add_notice(
         before,
-        f"Release {offer.release}, recalibrated on the data of validation run "
-        f"`{validation_run}`: {offer.describe()}. All below is of release {offer.release} "
-        "before that.",
+        f"Release {offer.release}, recalibrated on the {offered.source}: {offer.describe()}. "
+        f"{f'Reason: {reason}. ' if reason else ''}"
+        f"All below is of release {offer.release} before that.",
     )
     mlflow.log_text(card, CARD_FILE)
     mlflow.log_text(render_page(card), CARD_PAGE)
     return card
+
+
+def keep_metrics(metrics: Mapping[str, float], keeps_ranking: bool) -> dict[str, float]:
+    """Return the metrics that a recalibration leaves as they were at the evaluation."""
+    kept = {name: metrics[name] for name in OF_THE_MEMBERS if name in metrics}
+    if not keeps_ranking:
+        return kept
+    return kept | {
+        name: value
+        for name, value in metrics.items()
+        if name.startswith(OF_RANKING) and OF_COMPARISON not in name
+    }

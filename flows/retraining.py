@@ -1,19 +1,29 @@
-"""The retraining flow: when drift has lasted, a challenger is trained and shadows Production."""
+"""The retraining flow: when drift has lasted, a challenger is made and shadows Production.
+
+It is Production recalibrated where that suffices on the newest labelled outcomes, else a newly
+trained release (ADR 75).
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from mlflow import MlflowClient
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.evaluation.comparison import log_comparison
+from flows.evaluation.sufficiency import Choice
 from flows.models.families import FAMILIES
+from flows.newest_outcomes import NewestOutcomes, assess_production
+from flows.recalibration import Offered, register_recalibrated
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.releases import MODEL_RETRAINED, announce, hold_registry
 from flows.runtime.retries import IO_RETRIES
 from flows.training import TrainingReport, train
 from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.registry.rollout import find_rollout, start_shadow
-from mlruns_config.registry.transitions import Registry, find_production
+from mlruns_config.registry.transitions import Registry, find_production, promote
 from serving.database.sessions import open_session
 from serving.database.tables import DriftReport
 from serving.predictions.drift_records import DATASETS, list_newest
@@ -27,6 +37,7 @@ REPORTS_READ = 400
 CALM = "the newest drift report does not breach"
 #: A retraining changes what drift is measured against; a second one waits until that shows.
 COOL_DOWN_DAYS = 7
+ASKED_NEW = Choice(False, "the run asked for no recalibration")
 
 
 @flow(name="retraining", timeout_seconds=14 * 3600, **NOTIFICATION_HOOKS)
@@ -36,32 +47,75 @@ def retrain(
     members: Sequence[str] = FAMILIES,
     seed: int = 7,
     cool_down_days: int = COOL_DOWN_DAYS,
+    recalibrate_first: bool = True,
 ) -> TrainingReport | None:
-    """Train a challenger if drift calls for it, and let it shadow the Production release.
+    """Make a challenger if drift calls for it, and let it shadow the Production release.
 
-    Returns None when it does not act; the log gives the reason. The challenger has been compared
-    with Production on the same held-out people; the rollout flow takes it on from shadow, or the
-    guardrails stop it.
+    Returns None when it does not act; the log gives the reason. Log, ledger, announcement and
+    card state whether the challenger is Production recalibrated or newly trained, and why. It has
+    been compared with Production; the rollout flow takes it on from shadow, or the guardrails
+    stop it.
 
     Args:
         reason: Why; goes into the promotion ledger.
         force: Ask neither drift nor cool-down. While a candidate is rolled out nothing trains.
-        members: Model families to fit.
+        members: Model families to fit where a release is newly trained.
         seed: The same seed and data give the same release.
-        cool_down_days: Days since the last training before drift may start the next one.
+        cool_down_days: Days since the last release before drift may start the next one.
+        recalibrate_first: Recalibrate Production where that suffices on its newest labelled
+            outcomes; False trains a new release without a look at them.
     """
     refusal = find_refusal(force, timedelta(days=cool_down_days))
     if refusal is not None:
         get_run_logger().info("nothing is retrained: %s", refusal)
         return None
-    report = train(seed=seed, actor=ACTOR, members=members, promote_to="Staging")
-    version = report.release_version
-    shadows = shadow_challenger(version, reason)
-    then = "shadows Production" if shadows else "waits in Staging"
-    message = f"release {version} was trained ({reason}) and {then}"
-    facts = {"reason": reason, "run_id": report.run_id, "shadows": shadows}
-    announce(MODEL_RETRAINED, version, message, **facts)
+    newest = assess_production() if recalibrate_first else NewestOutcomes(ASKED_NEW)
+    why = f"{reason}; {newest.choice.describe()}"
+    report = make_challenger(newest, members, seed, why)
+    shadows = shadow_challenger(report.release_version, why)
+    announce_challenger(report, newest.choice, reason, shadows)
     return report
+
+
+def make_challenger(
+    newest: NewestOutcomes, members: Sequence[str], seed: int, why: str
+) -> TrainingReport:
+    """Recalibrate Production or train a new release, as was chosen, and put it in Staging."""
+    offered = newest.take_offer()
+    if offered is not None:
+        return recalibrate_production(newest, offered, why)
+    report = train(seed=seed, actor=ACTOR, members=members, promote_to="Staging", reason=why)
+    newest.log(MlflowClient(), report.run_id)
+    return report
+
+
+def recalibrate_production(newest: NewestOutcomes, offered: Offered, why: str) -> TrainingReport:
+    """Register Production recalibrated, compared with Production on its newest outcomes."""
+    with hold_registry() as registry:
+        version = register_recalibrated(registry, offered, why)
+        run_id = str(registry.client.get_model_version(RELEASE_MODEL, str(version)).run_id)
+        newest.log(registry.client, run_id)
+        if newest.comparison is not None:
+            comparison = replace(newest.comparison, challenger=version)
+            log_comparison(registry.client, run_id, comparison)
+        promote(registry, version, "Staging", ACTOR, f"retrained: {why}")
+        metrics = registry.client.get_run(run_id).data.metrics
+    return TrainingReport(run_id, version, "Staging", metrics)
+
+
+def announce_challenger(report: TrainingReport, choice: Choice, reason: str, shadows: bool) -> None:
+    """Log, emit and send which challenger was made, why, and what becomes of it."""
+    then = "shadows Production" if shadows else "waits in Staging"
+    message = f"release {report.release_version} {then} ({reason}); {choice.describe()}"
+    get_run_logger().info(message)
+    facts = {
+        "reason": reason,
+        "recalibrated": choice.recalibrates,
+        "why": choice.why,
+        "run_id": report.run_id,
+        "shadows": shadows,
+    }
+    announce(MODEL_RETRAINED, report.release_version, message, **facts)
 
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)

@@ -13,7 +13,13 @@ from prefect.cache_policies import NO_CACHE
 
 from feature_repo.individual import JOIN_KEY
 from flows.comparison import compare_with_production
-from flows.datasets.lineage import describe_lineage, describe_tags, log_data_inputs, log_environment
+from flows.datasets.lineage import (
+    TAG_LIMIT,
+    describe_lineage,
+    describe_tags,
+    log_data_inputs,
+    log_environment,
+)
 from flows.datasets.loading import load_training_set
 from flows.datasets.stored_rows import load_stored_features
 from flows.datasets.training_set import TrainingSet
@@ -65,6 +71,7 @@ def train(
     actor: str = "training flow",
     members: Sequence[str] = FAMILIES,
     promote_to: PromotedTo = "Production",
+    reason: str = "",
 ) -> TrainingReport:
     """Fit, stack, calibrate, evaluate, register and, if the gates allow, promote a release.
 
@@ -78,14 +85,15 @@ def train(
         actor: Who is named in the promotion ledger.
         members: Model families to fit; the logistic regression always is.
         promote_to: The stage it reaches automatically; in Staging it waits for a gradual rollout.
+        reason: Why, for the promotion ledger, the run and the card.
     """
     families = load_families(members)
     with run_alone("training"):
-        return _train(families, seed, actor, promote_to)
+        return _train(families, seed, actor, promote_to, reason)
 
 
 def _train(
-    families: dict[str, Any], seed: int, actor: str, promote_to: PromotedTo
+    families: dict[str, Any], seed: int, actor: str, promote_to: PromotedTo, reason: str
 ) -> TrainingReport:
     settings = get_settings()
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
@@ -94,25 +102,26 @@ def _train(
     begun = datetime.now(UTC)
     # At once: should this process be killed, the tag tells which run of ours it was.
     with mlflow.start_run(run_name=f"training {begun:{MINUTE}}", tags=name_flow_run()) as run:
-        version, evaluation = _make_release(training_set, families, seed, run.info.run_id)
-    name_training(run.info.run_id, version, begun)
+        run_id = run.info.run_id
+        version, evaluation = _make_release(training_set, families, seed, run_id, reason)
+    name_training(run_id, version, begun)
     comparison = compare_with_production(training_set, version)
     metrics = evaluation.metrics | (comparison.to_metrics() if comparison else {})
-    report = promote_release(run.info.run_id, version, metrics, actor, promote_to)
+    report = promote_release(run_id, version, metrics, actor, promote_to, reason)
     _leave_artifacts(report, evaluation, comparison)
     return report
 
 
 def _make_release(
-    training_set: TrainingSet, families: dict[str, Any], seed: int, run_id: str
+    training_set: TrainingSet, families: dict[str, Any], seed: int, run_id: str, reason: str
 ) -> tuple[int, Evaluation]:
     lake_url = get_settings().lake_url
-    lineage = describe_lineage(lake_url)
+    lineage = describe_lineage(lake_url) | {"fitted_until": training_set.find_last_day()}
     with open_database() as engine:  # a state from before the notes has none
         note_origin(engine, is_simulated=bool(lineage["simulated"]))
     log_data_inputs(lake_url)
     log_environment()
-    mlflow.set_tags(describe_tags(lineage))
+    mlflow.set_tags(describe_tags(lineage) | ({"reason": reason[:TAG_LIMIT]} if reason else {}))
     mlflow.log_params(
         {
             "seed": seed,
@@ -136,7 +145,7 @@ def _make_release(
     log_drift_reference(
         summarise_training(everything, people, learnt.priority, manifest, stored, seed)
     )
-    card = log_card(manifest, evaluation, evaluated.list_decisions(), everything)
+    card = log_card(manifest, evaluation, evaluated.list_decisions(), everything, reason)
     signer = make_release_signer(get_settings())
     return register_release(manifest, run_id, card, evaluated.manifest, signer), evaluation
 
@@ -150,16 +159,16 @@ def name_training(run_id: str, version: int, begun: datetime) -> None:
 
 @task(cache_policy=NO_CACHE)
 def promote_release(
-    run_id: str, version: int, metrics: dict[str, float], actor: str, promote_to: str
+    run_id: str, version: int, metrics: dict[str, float], actor: str, promote_to: str, reason: str
 ) -> TrainingReport:
     """Put the release to Staging, then, if it is to go there, through the gates to Production."""
     settings = get_settings()
     engine = create_database_engine(settings.database_url.get_secret_value())
     registry = open_registry(settings.mlflow_tracking_uri, engine)
     try:
-        promote(registry, version, "Staging", actor, "trained")
+        promote(registry, version, "Staging", actor, reason or "trained")
         if promote_to == "Production":
-            promote(registry, version, "Production", actor, "trained")
+            promote(registry, version, "Production", actor, reason or "trained")
     except PromotionRefusedError as refusal:
         return TrainingReport(run_id, version, "Staging", metrics, str(refusal))
     finally:

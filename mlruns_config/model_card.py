@@ -64,6 +64,8 @@ class CardFacts:
     #: Whether the held-out index dates are later than all that was learnt from.
     split_in_time: bool
     horizon_days: int
+    #: Why the release was made; empty where the run states none.
+    reason: str = ""
 
 
 def render_card(manifest: ReleaseManifest, facts: CardFacts, version: int | None = None) -> str:

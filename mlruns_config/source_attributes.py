@@ -189,7 +189,8 @@ def _describe_maintenance(_: AttributeFacts) -> Iterator[tuple[str, str, str]]:
     yield (
         "9.i",
         "Updates",
-        "Retraining when drift has lasted, weekly at most; gates, shadow, traffic shares, ledger",
+        "When drift has lasted, weekly at most: recalibrated if that suffices, else retrained; "
+        "gates, shadow, traffic shares, ledger",
     )
     yield (
         "9.ii",

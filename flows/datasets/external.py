@@ -5,8 +5,6 @@ join as those of a training, through a feature store that knows only this lake.
 """
 
 import copy
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -17,32 +15,12 @@ from feature_repo.catalogue import TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.online_store import read_store_configuration
 from feature_repo.pseudonyms import BUCKET_COUNT
-from flows.datasets.labels import INDEX_DATE, LABEL, find_last_day
+from flows.datasets.labels import LABEL, find_last_day
 from flows.datasets.loading import NotEnoughLabelsError, join_rows, label_bucket
-from flows.datasets.rows import ModelRows
+from flows.datasets.unseen import UnseenSet
 from flows.features.tables import ensure_table
 from flows.lake.tables import scan_table
 from monitoring.outcome_drift import MIN_LABELS, MIN_OUTCOMES, is_enough
-
-
-@dataclass(frozen=True)
-class ExternalSet:
-    """Labelled rows that no release has learnt from.
-
-    `frame` has anonymized_id, index_date, the labels of both outcomes and age, `rows` the model
-    inputs of the same rows, `people` (anonymized_id, sex, ethnicity). `known` individuals were
-    left out, because this state holds data of them.
-    """
-
-    frame: pl.DataFrame
-    rows: ModelRows
-    people: pl.DataFrame
-    known: int
-
-    def find_period(self) -> tuple[date, date]:
-        """Return the first and the last index date."""
-        dates = self.frame[INDEX_DATE].cast(pl.Date).to_list()
-        return min(dates), max(dates)
 
 
 def open_separate_store(folder: Path, lake_url: str) -> FeatureStore:
@@ -85,7 +63,7 @@ def _move(view: FeatureView, lake_url: str) -> FeatureView:
 
 def load_external_set(
     store: FeatureStore, lake_url: str, consented: pl.DataFrame, known_people: pl.Series
-) -> ExternalSet:
+) -> UnseenSet:
     """Label the index dates of a lake and join their features, people of `known` left out.
 
     `consented` says who lets which data types be used for training. Raises NotEnoughLabelsError.
@@ -98,7 +76,7 @@ def load_external_set(
     require_enough_external(entities, known_people.len())
     frame, rows = join_rows(store, entities, allowed)
     people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity").collect()
-    return ExternalSet(frame, rows, people, known_people.len())
+    return UnseenSet(frame, rows, people, known_people.len())
 
 
 def require_enough_external(entities: pl.DataFrame, known_people: int) -> None:

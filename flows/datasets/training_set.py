@@ -258,6 +258,10 @@ class TrainingSet:
         everything = Split(~stopping, stopping, empty, empty, self.split.by_time)
         return replace(self, split=everything)
 
+    def find_last_day(self) -> str:
+        """Return the last labelled index date, in ISO format."""
+        return str(self.frame[INDEX_DATE].cast(pl.Date).max())
+
     def read_phq9_totals(self) -> Probabilities:
         """Return the PHQ-9 total of each row's index date, NaN where unknown. Float64 [rows]."""
         return self.rows.features[:, find_input("phq9_total")].astype(np.float64)

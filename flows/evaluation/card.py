@@ -31,9 +31,11 @@ def log_card(
     evaluation: Evaluation,
     decisions: list[Decision],
     training_set: TrainingSet,
+    reason: str = "",
 ) -> str:
     """Log the model card (Markdown and page) to the active run; return the Markdown.
 
+    `reason` is why the release was made, empty where the run states none.
     Beside it the source attributes of ONC HTI-1 (JSON) and CHAI's Applied Model Card (XML).
     """
     dates = training_set.frame[INDEX_DATE]
@@ -67,6 +69,7 @@ def log_card(
         split_in_time=training_set.split.by_time,
         period=(dates.min(), dates.max()),  # type: ignore[arg-type]
         horizon_days=HORIZON_DAYS,
+        reason=reason,
     )
     card = render_card(manifest, facts)
     mlflow.log_text(card, CARD_FILE)

@@ -61,13 +61,18 @@ def measure_instability(probabilities: Probabilities, straying: Probabilities) -
 
 
 def compare_coverage(held_out: HeldOut, bounds: Bounds, straying: Probabilities) -> pl.DataFrame:
-    """Return rows, coverage and mean width of the interval overall and by severity."""
+    """Return rows, coverage and mean width of the interval overall and by severity.
+
+    Groups without a row are left out: without a PHQ-9 no severity is known.
+    """
     totals = read_totals(held_out)
     groups = {"all": np.ones(len(totals), bool)} | {
         name: (totals >= low) & (totals <= high) for name, low, high in SEVERITY_GROUPS
     }
     rows = []
     for name, chosen in groups.items():
+        if not chosen.any():
+            continue
         part = Bounds(*(getattr(bounds, field)[chosen] for field in Bounds.__dataclass_fields__))
         covered = measure_coverage(held_out.probabilities[chosen], part, straying[chosen])
         width = float((part.high - part.low).mean())

@@ -13,7 +13,7 @@ import polars as pl
 from mlflow import MlflowClient
 
 from feature_repo.individual import JOIN_KEY
-from flows.datasets.rows import Probabilities
+from flows.datasets.rows import Labels, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.metrics import (
     Interval,
@@ -60,6 +60,8 @@ class Comparison:
     #: The release that ranks these rows best of those that have been in Production.
     best: int
     versus_best: Difference
+    #: Whose rows they are.
+    source: str = "held-out individuals"
 
     def to_metrics(self) -> dict[str, float]:
         metrics = {
@@ -79,7 +81,7 @@ class Comparison:
     def to_markdown(self) -> str:
         lines = [
             f"Release {self.challenger} beside release {self.production} (Production) on the same "
-            f"{self.rows:,} rows of {self.individuals:,} held-out individuals, {self.outcomes:,} "
+            f"{self.rows:,} rows of {self.individuals:,} {self.source}, {self.outcomes:,} "
             "with the outcome.",
             "",
             "| metric | challenger | Production | difference | 95 % interval |",
@@ -116,9 +118,29 @@ def compare_releases(
     if labels.all() or not labels.any():
         raise OneSidedLabelsError(f"all {len(labels)} held-out rows have the same outcome")
     people = training_set.frame.filter(pl.Series(chosen))[JOIN_KEY]
-    rounds = draw_bootstrap_rows(people.to_numpy().astype(np.str_), SEED)
-    ours = challenger.predict(rows)
     theirs = {release.version: release.predict(rows) for release in (production, *earlier)}
+    scored = ComparedRows(labels, people, challenger.predict(rows), theirs)
+    return compare_predictions(scored, challenger.version, production.version)
+
+
+@dataclass(frozen=True)
+class ComparedRows:
+    """Rows that no compared release was trained on, with the probabilities of each.
+
+    `labels` bool [rows], `people` their individuals, `ours` of the challenger and `theirs` of
+    the others by version float64 [rows].
+    """
+
+    labels: Labels
+    people: pl.Series
+    ours: Probabilities
+    theirs: dict[int, Probabilities]
+
+
+def compare_predictions(scored: ComparedRows, challenger: int, production: int) -> Comparison:
+    """Compare a challenger with Production and with the best of all others on the same rows."""
+    labels, ours, theirs = scored.labels, scored.ours, scored.theirs
+    rounds = draw_bootstrap_rows(scored.people.to_numpy().astype(np.str_), SEED)
     best = max(theirs, key=lambda version: auroc(labels, theirs[version]))
 
     def differ(metric: Metric, rival: Probabilities) -> Difference:
@@ -126,14 +148,12 @@ def compare_releases(
         return Difference(metric(labels, ours), metric(labels, rival), interval)
 
     return Comparison(
-        challenger=challenger.version,
-        production=production.version,
+        challenger=challenger,
+        production=production,
         rows=len(labels),
-        individuals=people.n_unique(),
+        individuals=scored.people.n_unique(),
         outcomes=int(labels.sum()),
-        differences={
-            name: differ(metric, theirs[production.version]) for name, metric in COMPARED.items()
-        },
+        differences={name: differ(metric, theirs[production]) for name, metric in COMPARED.items()},
         best=best,
         versus_best=differ(auroc, theirs[best]),
     )

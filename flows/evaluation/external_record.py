@@ -10,9 +10,9 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.datasets.lineage import find_git_commit
 from flows.evaluation.card import describe_table
-from flows.evaluation.external import PRECISE_FROM
 from flows.evaluation.recalibration import OFFER_FILE, Recalibration
 from flows.evaluation.report import Evaluation, log_evaluation
+from flows.evaluation.unseen import PRECISE_FROM
 from flows.runtime.flow_run import describe_flow_run
 from flows.runtime.retries import IO_RETRIES
 from mlruns_config.experiments import EXTERNAL_VALIDATION, open_experiment

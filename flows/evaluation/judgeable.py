@@ -113,13 +113,16 @@ def judge_groups(
             areas.append(_bound_area(held_out, inside)[1])
     if not areas:
         return {}, few
-    return {"worst_group_auroc_high": min(areas), "worst_group_recall_high": min(recalls)}, few
+    return {
+        "worst_group_auroc_high": min(areas),
+        "worst_group_recall_high": float(np.min(recalls)),
+    }, few
 
 
 def bound_relative_recall(held_out: HeldOut, inside: Mask, threshold: float) -> Interval:
     """Return the interval of a group's recall over that of everyone else.
 
-    The mask is bool [rows].
+    The mask is bool [rows]. NaN where no outcome of the others is flagged: a gate fails then.
     """
     if inside.all():
         return (1.0, 1.0)
@@ -131,7 +134,7 @@ def bound_relative_recall(held_out: HeldOut, inside: Mask, threshold: float) -> 
         others = flagged[occurred[~inside[occurred]]]
         if own.size and others.any():
             drawn.append(own.mean() / others.mean())
-    return take_interval(drawn)
+    return take_interval(drawn) if drawn else (float("nan"), float("nan"))
 
 
 def judge_benefit(held_out: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:

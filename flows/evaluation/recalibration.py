@@ -1,4 +1,4 @@
-"""What a recalibration on external data would change: an offer, which changes nothing.
+"""What a recalibration on other data would change: an offer, which changes nothing.
 
 Logit(p') = intercept + slope * logit(p). The slope is left alone where its interval holds 1, and
 nothing is offered where that of observed over expected holds 1 too (the steps of Vergouwe 2017,
@@ -18,8 +18,8 @@ from sklearn.model_selection import GroupKFold
 
 from feature_repo.individual import JOIN_KEY
 from flows.datasets.rows import Labels, Probabilities
-from flows.evaluation.external import measure_external
 from flows.evaluation.held_out import HeldOut
+from flows.evaluation.measures import measure_scored, name_interval_metrics
 from flows.evaluation.metrics import Interval, brier
 from flows.models.out_of_fold import FOLDS
 from flows.models.stacking import to_log_odds
@@ -33,9 +33,9 @@ SPREAD_KNOTS = 401
 
 
 class Recalibration(BaseModel):
-    """Two numbers that would move a release's probabilities to external data.
+    """Two numbers that would move a release's probabilities to rows it was not trained on.
 
-    `metrics` are those of the recalibrated release on the external rows, each scored by numbers
+    `metrics` are those of the recalibrated release on these rows, each scored by numbers
     fitted on other individuals; `before` are the release's own Brier score and O/E there.
     """
 
@@ -109,7 +109,8 @@ def offer_recalibration(
     if kind is None:
         return None
     moved = replace(scored, probabilities=move_others(kind, scored))
-    metrics, _, _ = measure_external(moved, people, manifest)
+    measures = measure_scored(moved, people, manifest)
+    metrics = measures.metrics | name_interval_metrics(measures.intervals)
     before = brier(scored.labels, scored.probabilities)
     if metrics["brier"] >= before:
         return None

@@ -9,7 +9,6 @@ import matplotlib
 matplotlib.use("Agg")  # before anything draws: a worker has no screen
 
 import mlflow
-import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
@@ -24,28 +23,14 @@ from flows.evaluation.described_data import (
     describe_parts,
 )
 from flows.evaluation.explanations import draw_bar, draw_beeswarm, explain_trees
-from flows.evaluation.fairness import compare_groups, describe_groups, find_worst
-from flows.evaluation.held_out import (
-    REVIEW_EDGE,
-    HeldOut,
-    compare_net_benefit,
-    compare_with_baseline,
-    measure_intervals,
-    measure_operating_points,
-    measure_without_data,
-    score_held_out,
-)
-from flows.evaluation.judgeable import bound_ratio, measure_judged
+from flows.evaluation.held_out import HeldOut, measure_without_data, score_held_out
+from flows.evaluation.measures import measure_scored, name_interval_metrics
 from flows.evaluation.members import compare_members, name_member_metrics
-from flows.evaluation.metrics import Interval, compute_metrics, measure_decision_curve
+from flows.evaluation.metrics import Interval, measure_decision_curve
 from flows.evaluation.noise_floor import measure_noise_floor
 from flows.evaluation.releasing import LearntRelease
-from flows.evaluation.severity import (
-    compare_expected,
-    compare_with_phq9_alone,
-    find_worst_ratio,
-)
-from flows.evaluation.smooth_calibration import draw_smooth_curve, measure_distance
+from flows.evaluation.severity import compare_expected, find_worst_ratio
+from flows.evaluation.smooth_calibration import draw_smooth_curve
 from flows.evaluation.worsening import measure_worsening
 from flows.models.lightgbm import BoostedTrees
 from flows.models.member import FittedMember
@@ -80,12 +65,17 @@ class Evaluation:
         return replace(self, tables=self.tables | {name: table})
 
     def to_markdown(self) -> str:
-        lines = ["| metric | value | 95 % interval |", "|---|---:|---|"]
-        for name, value in self.metrics.items():
-            low_high = self.intervals.get(name)
-            interval = f"{low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else ""
-            lines.append(f"| {name} | {value:.3f} | {interval} |")
-        return "\n".join(lines)
+        return describe_metrics(self.metrics, self.intervals)
+
+
+def describe_metrics(metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
+    """Return metrics, with the interval of some, as a table (Markdown)."""
+    lines = ["| metric | value | 95 % interval |", "|---|---:|---|"]
+    for name, value in metrics.items():
+        low_high = intervals.get(name)
+        interval = f"{low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else ""
+        lines.append(f"| {name} | {value:.3f} | {interval} |")
+    return "\n".join(lines)
 
 
 def evaluate_release(
@@ -100,49 +90,28 @@ def evaluate_release(
     """
     members, manifest = learnt.priority.members, learnt.manifest
     held_out = score_held_out(training_set, members, manifest, seed)
-    threshold = manifest.score_map.probabilities[REVIEW_EDGE]
-    groups = compare_groups(describe_groups(held_out, people), held_out, threshold)
-    intervals = measure_intervals(held_out)
+    measures = measure_scored(held_out, people, manifest)
     costs = compare_members(held_out, members, manifest, learnt.priority.decisions)
-    metrics = compute_metrics(held_out.labels, held_out.probabilities)
-    metrics |= measure_operating_points(held_out, manifest) | compare_with_baseline(held_out)
-    metrics |= find_worst(groups) | compare_net_benefit(held_out, manifest)
-    metrics |= measure_without_data(held_out, members, manifest) | name_member_metrics(costs)
     certainty, coverage = measure_certainty(held_out, learnt)
-    metrics |= certainty | measure_worsening(training_set, learnt)
     calibration = compare_expected(held_out, members, manifest)
-    alone, alone_intervals = compare_with_phq9_alone(held_out)
-    metrics |= find_worst_ratio(calibration) | alone
-    intervals |= alone_intervals
-    intervals["observed_over_expected"] = bound_ratio(
-        held_out, np.ones(len(held_out.labels), dtype=bool)
-    )
-    judged = measure_judged(held_out, describe_groups(held_out, people), manifest)
-    metrics |= judged.metrics
-    metrics |= measure_noise_floor(training_set, seed)
+    metrics = measures.metrics | certainty | name_member_metrics(costs)
+    metrics |= measure_without_data(held_out, members, manifest) | find_worst_ratio(calibration)
+    metrics |= measure_worsening(training_set, learnt) | measure_noise_floor(training_set, seed)
     metrics |= {
-        "observed_over_expected": float(held_out.labels.sum() / held_out.probabilities.sum()),
         "adjudicated_share": training_set.adjudicated_rows / max(training_set.frame.height, 1),
-        "auroc_low": intervals["auroc"][0],
-        "auroc_gain_low": intervals["auroc_gain"][0],
-        "auroc_gain_over_phq9_low": intervals["auroc_gain_over_phq9"][0],
-        "calibration_slope_low": intervals["calibration_slope"][0],
-        "calibration_slope_high": intervals["calibration_slope"][1],
         "held_out_rows": float(len(held_out.labels)),
         "rows": float(training_set.frame.height),
     }
-    metrics |= measure_distance(held_out.labels, held_out.probabilities)
     tables = {
-        "fairness": groups,
+        **measures.tables,
         "members": costs,
         "calibration": calibration,
         "coverage": coverage,
-        "not_judged": judged.not_judged,
         **tabulate_curves(held_out),
         **describe_data(training_set, people),
     }
     figures = draw_figures(held_out, members, manifest, seed) | plots.draw_tables(tables, metrics)
-    return Evaluation(metrics, intervals, tables, figures)
+    return Evaluation(metrics, measures.intervals, tables, figures)
 
 
 def tabulate_curves(held_out: HeldOut) -> dict[str, pl.DataFrame]:
@@ -196,9 +165,7 @@ def draw_attention_of(network: "ForecastingMember", held_out: HeldOut) -> dict[s
 
 def log_evaluation(evaluation: Evaluation) -> None:
     """Log metrics, intervals, fairness table and plots to the active MLflow run."""
-    mlflow.log_metrics(evaluation.metrics)
-    for name, (low, high) in evaluation.intervals.items():
-        mlflow.log_metrics({f"{name}_interval_low": low, f"{name}_interval_high": high})
+    mlflow.log_metrics(evaluation.metrics | name_interval_metrics(evaluation.intervals))
     for name, table in evaluation.tables.items():
         mlflow.log_text(table.write_csv(), f"evaluation/{name}.csv")
     mlflow.log_text(evaluation.to_markdown(), "evaluation/metrics.md")

@@ -13,24 +13,40 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from flows.comparison import UnknownReleaseError, compare_release
+from flows.datasets.unseen import find_newcomers
 from flows.drift import DRIFT_DETECTED
+from flows.evaluation.recalibration import Recalibration
+from flows.newest_outcomes import assess_production
+from flows.recalibration import Offered, extend_lineage
 from flows.retraining import ACTOR, COOL_DOWN_DAYS, judge_drift, judge_time, retrain
 from flows.runtime import releases
+from mlruns_config.gates import load_gates
+from mlruns_config.manifest import RELEASE_MODEL
+from mlruns_config.registry import transitions
 from mlruns_config.registry.rollout import find_rollout, stop_rollout
 from mlruns_config.registry.transitions import (
     find_production,
     find_version,
     open_registry,
     read_ledger,
+    read_manifest,
     read_metrics,
 )
 from serving.database.tables import DriftReport
-from tests.fixtures.trained_world import SEED, TABULAR_MEMBERS, TrainedWorld
+from tests.fixtures.newer_outcomes import land_newer_outcomes, make_more_frequent, make_unrelated
+from tests.fixtures.trained_world import (
+    GATES,
+    SEED,
+    TABULAR_MEMBERS,
+    TrainedWorld,
+    forget_settings,
+)
 from tests.fixtures.webhook import webhook
 
 __all__ = ["webhook"]
 
 NOW = datetime.now(UTC)
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 PRODUCTION = 4
 COOL_DOWN = timedelta(days=COOL_DOWN_DAYS)
 
@@ -141,6 +157,105 @@ def test_drift_that_has_lasted_waits_for_the_cool_down(world, caplog):
     assert "less than 7 days ago" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("offered_until", "until"), [("2025-12-01", "2025-12-01"), ("2025-03-01", "2025-09-20")]
+)
+def test_a_recalibration_moves_the_last_day_of_a_release_never_back(offered_until, until):
+    offer = Recalibration(
+        release=PRODUCTION,
+        kind="intercept",
+        intercept=-0.6,
+        slope=1.0,
+        simulated=False,
+        before={},
+        metrics={},
+    )
+    before = {"fitted_until": "2025-09-20", "git_commit": "a"}
+    after = extend_lineage(before, Offered(offer, "a test", {}, offered_until))
+
+    assert (after["fitted_until"], after["git_commit"]) == (until, "a")
+    assert extend_lineage(before, Offered(offer, "a test", {}))["fitted_until"] == "2025-09-20"
+
+
+@pytest.fixture
+def enter(monkeypatch):
+    """Set this process's environment, and gates as wide as a small world needs, for one test."""
+    monkeypatch.setattr(transitions, "load_gates", lambda: load_gates(GATES))
+    yield lambda world: world.enter(monkeypatch)
+    forget_settings()
+
+
+def test_without_outcomes_of_later_days_a_new_release_is_trained(world):
+    newest = assess_production.fn()
+    assert newest.take_offer() is None
+    assert newest.choice.why.startswith("0 labelled index dates are later than 2025-09-")
+
+
+def test_where_the_ranking_is_lost_a_new_release_is_trained(world, enter, tmp_path):
+    enter(land_newer_outcomes(world, tmp_path, make_unrelated))
+    newest = assess_production.fn()
+    assert newest.take_offer() is None
+    assert newest.choice.why.startswith("Production ranks its newest outcomes worse (AUROC 0.")
+
+
+def test_people_who_landed_later_are_newcomers(world):
+    made_at = find_making(world)
+    assert find_newcomers(world.lake_url, made_at).is_empty()
+    assert find_newcomers(world.lake_url, LONG_AGO).len() > 300
+
+
+def find_making(world: TrainedWorld) -> datetime:
+    registry = open_registry(world.tracking_uri, world.engine)
+    return read_manifest(registry, world.report.release_version).created_at
+
+
+def test_where_only_the_calibration_is_lost_production_recalibrated_shadows_it(
+    world, enter, emitted, webhook, tmp_path
+):
+    enter(land_newer_outcomes(world, tmp_path, make_more_frequent))
+    production = world.report.release_version
+    registry = open_registry(world.tracking_uri, world.engine)
+    assert assess_production.fn().choice.recalibrates
+    report = retrain(reason="a test", force=True, members=TABULAR_MEMBERS)
+    version = report.release_version
+    try:
+        assert find_production(registry) == production
+        assert find_rollout(registry).version == version
+        manifest, original = (read_manifest(registry, one) for one in (version, production))
+        assert manifest.lineage["recalibration"]["of_release"] == production
+        assert manifest.members == original.members
+        assert manifest.calibration != original.calibration
+        # What it is recalibrated on is not new to it.
+        assert manifest.lineage["fitted_until"] > original.lineage["fitted_until"]
+        metrics = read_metrics(registry, find_version(registry, version))
+        assert 0.8 < metrics["observed_over_expected"] < 1.25
+        assert metrics["compared_with_release"] == production
+        assert metrics["brier_vs_production"] < 0
+        assert abs(metrics["auroc_vs_production"]) < 0.02
+        # The order of people is the one that was evaluated.
+        assert metrics["auroc_low"] == world.report.metrics["auroc_low"]
+        steps = read_ledger(registry, version)
+        assert [(one.to_stage, one.actor) for one in steps] == [
+            ("Staging", ACTOR),
+            ("shadow", ACTOR),
+        ]
+        assert all("a test; recalibrated: Production ranks its" in one.reason for one in steps)
+        card = mlflow.artifacts.load_text(f"runs:/{report.run_id}/model_card.md")
+        assert f"**Release {production}, recalibrated on the newest labelled outcomes" in card
+        assert "Reason: a test; recalibrated: Production ranks its newest" in card
+        measured = f"runs:/{report.run_id}/evaluation/production_on_newest_outcomes.md"
+        assert "| observed_over_expected | 1." in mlflow.artifacts.load_text(measured)
+        ((event, facts),) = emitted
+        assert (event, facts["payload"]["recalibrated"]) == ("ModelRetrained", True)
+        announced = (
+            f"MHRAS: release {version} shadows Production (a test); recalibrated: Production"
+        )
+        assert any(message.startswith(announced) for message in webhook.messages)
+    finally:
+        stop_rollout(registry, "a test", "the test is over")
+        registry.client.delete_model_version(RELEASE_MODEL, str(version))
+
+
 @pytest.mark.nightly
 def test_a_challenger_shadows_production_and_is_announced(world, emitted, webhook):
     report = retrain(reason="a test", force=True, members=TABULAR_MEMBERS, seed=SEED + 1)
@@ -168,8 +283,13 @@ def test_a_challenger_shadows_production_and_is_announced(world, emitted, webhoo
             compare_release(99)
         ((event, facts),) = emitted
         assert (event, facts["payload"]["reason"]) == ("ModelRetrained", "a test")
-        assert webhook.messages[0] == (
-            f"MHRAS: release {report.release_version} was trained (a test) and shadows Production"
+        assert not facts["payload"]["recalibrated"]
+        why = "a test; newly trained: 0 labelled index dates are later than"
+        assert all(why in one.reason for one in steps)
+        card = mlflow.artifacts.load_text(f"runs:/{report.run_id}/model_card.md")
+        assert f"Reason: {why}" in card
+        assert webhook.messages[0].startswith(
+            f"MHRAS: release {report.release_version} shadows Production (a test); newly trained: 0"
         )
         assert retrain(force=True) is None  # while a candidate is rolled out
     finally:

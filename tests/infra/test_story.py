@@ -16,7 +16,7 @@ PROJECT = Path(__file__).parents[2]
 ACTS = (
     "release 1 is Production and answers",
     "drift score",
-    "the retraining trains a challenger",
+    "the retraining makes a challenger",
     "it scores in shadow, answering no request",
     "rollout flow: shadow to traffic 0.1",
     "rollout flow: traffic 0.1 to traffic 0.5",

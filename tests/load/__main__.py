@@ -1,8 +1,9 @@
 """`make bench`: every benchmark in turn. They print ratios and assert nothing about time.
 
-All but the training at 2,000 and 20,000 individuals, which takes half an hour:
-``python -m tests.load.bench_training``; and the backup of a million predictions, which takes
-minutes: ``python -m tests.load.bench_backup``.
+All but those that take long: the training at 2,000 and 20,000 individuals, half an hour
+(``python -m tests.load.bench_training``); releases beside their baselines over five seeds, an hour
+(``python -m tests.load.bench_release``); and the backup of a million predictions, minutes
+(``python -m tests.load.bench_backup``).
 """
 
 from tests.load import (

@@ -103,7 +103,7 @@ def let_newcomers_arrive(stage: Stage, folder: Path) -> Population:
 
 
 def let_drift_be_found(stage: Stage, newcomers: Population) -> int:
-    """Two windows breach; the second one's event trains a challenger. Return its version."""
+    """Two windows breach; the second one's event makes a challenger. Return its version."""
     before = find_newest(stage)
     first = find_drift(stage, 1)
     stage.check(
@@ -113,7 +113,7 @@ def let_drift_be_found(stage: Stage, newcomers: Population) -> int:
     stage.tell("Windows that overlap count once: the second report's begins where the first ended.")
     screen(stage, newcomers, 700, seed=3)
     find_drift(stage, 2, begin=first.window_end.isoformat())
-    stage.check(find_newest(stage) > before, "the retraining trains a challenger")
+    stage.check(find_newest(stage) > before, "the retraining makes a challenger")
     return find_newest(stage)
 
 
@@ -164,7 +164,7 @@ def show_challenger(stage: Stage, version: int) -> None:
     stage.check(
         model_version.current_stage == "Staging",
         f"release {version} is in Staging: AUROC {gain:+.3f} beside Production on the same "
-        f"held-out people (at least {low:+.3f})",
+        f"people (at least {low:+.3f})",
     )
     stage.show(f"release {version} in MLflow", stage.link_release(version))
     stage.wait_until(lambda: was_emitted(stage, MODEL_RETRAINED), f"{MODEL_RETRAINED} is announced")

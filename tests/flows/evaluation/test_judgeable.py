@@ -141,6 +141,10 @@ def test_a_release_that_keeps_one_group_out_of_the_queue_fails(world):
     assert "worst_group_recall_high" in world.judge(said)[1]
 
 
+def test_a_release_that_queues_no_person_fails(world):
+    assert "worst_group_recall_high" in world.judge(np.minimum(world.truth, 0.29))[1]
+
+
 def test_a_group_too_small_to_be_judged_is_listed_and_neither_passes_nor_fails():
     small = World(3, rows=360)
     found = small.hold_out(small.truth)

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.datasets.rows import ModelRows
@@ -88,6 +88,7 @@ def test_each_row_is_moved_by_numbers_of_other_individuals():
 
 
 @pytest.mark.parametrize("fit", [fit_platt, fit_isotonic])
+@settings(deadline=None)
 @given(intercept=st.floats(-2, 2), slope=st.floats(0.2, 2))
 def test_a_moved_map_is_the_map_followed_by_the_move(fit, intercept, slope):
     labels, stacked = draw(0.0, 1.0)
