@@ -107,7 +107,17 @@ def start_mlflow(
     service = start_process(
         "mlflow", command, os.environ | NO_TELEMETRY | environment, places.state
     )
-    wait_until_healthy(service, f"{places.mlflow_url}/health")
+    return wait_or_stop(service, f"{places.mlflow_url}/health")
+
+
+def wait_or_stop(service: ManagedProcess, *addresses: str) -> ManagedProcess:
+    """Return a service once each address answers; stop it where one does not, and raise."""
+    try:
+        for address in addresses:
+            wait_until_healthy(service, address)
+    except BaseException:
+        service.stop()
+        raise
     return service
 
 
@@ -138,9 +148,7 @@ def start_api(
     )
     command = [sys.executable, "-m", "serving", "--port", str(places.api_port), "--workers", "1"]
     service = start_process("api", command, os.environ | environment, places.state)
-    wait_until_healthy(service, f"{places.api_url}/health")
-    wait_until_healthy(service, f"{places.api_url}/health/ready")
-    return service
+    return wait_or_stop(service, f"{places.api_url}/health", f"{places.api_url}/health/ready")
 
 
 def make_common(places: Places) -> dict[str, str]:

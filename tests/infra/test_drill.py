@@ -199,7 +199,8 @@ def publish_release(cluster: Cluster, patch: pytest.MonkeyPatch) -> None:
             "MLFLOW_TRACKING_PASSWORD",
             get_value(cluster.secrets, "mlflow-secrets", "admin_password"),
         )
-        ReleaseFactory(url, environment).publish()
+        signing_key = get_value(cluster.secrets, "mhras-flow-secrets", "RELEASE_SIGNING_KEY")
+        ReleaseFactory(url, environment, signing_key).publish()
         feast = get_value(cluster.secrets, "mhras-flow-secrets", "FEAST_REGISTRY_URL")
         cluster.run(
             "infra.cluster.registration",

@@ -141,7 +141,7 @@ def write_production(folder: Path, ports: dict[str, int], mlflow_url: str) -> Pa
     """The file of compose, each service's name and port replaced by where it is here."""
     text = (MONITORING / "prometheus" / "compose-production.yaml").read_text()
     places = {
-        "api:8000": f"127.0.0.1:{ports['api']}",
+        "api:9464": f"127.0.0.1:{ports['api']}",
         "postgres-exporter:9187": f"127.0.0.1:{ports['postgres']}",
         "node-exporter:9100": f"127.0.0.1:{ports['node']}",
         "blackbox-exporter:9115": f"127.0.0.1:{ports['blackbox']}",
