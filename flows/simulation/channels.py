@@ -55,6 +55,7 @@ CHANNELS = {
         season=STEPS_SEASON,
         effect=-1_120,
         floor=100,
+        ceiling=50_000,
     ),
     "active_minutes": Channel(
         mean=258,
