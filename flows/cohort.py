@@ -1,9 +1,11 @@
 """A simulated cohort that behaves like consenting individuals under outpatient care.
 
-Each individual has a latent weekly severity: a trait, a slow autoregressive part and
-episodes with a prodrome of some weeks. Questionnaires answer it through a graded response
-model (Samejima 1969), wearables lean on it with the small effects that are published, care
-events follow it as hazards. People skip questionnaires, do not wear devices, refuse consents.
+Each individual has a latent weekly severity: a trait, a slow autoregressive part, a season and
+episodes with a prodrome of some weeks; treatment relieves it. Questionnaires answer it and a
+somatic factor through items fitted to NHANES, wearable days have the spread and rhythms of
+LifeSnaps and lean on severity with published slopes, care events follow it as hazards. Groups
+differ in severity and care as published. People leave, skip questionnaires, do not wear devices,
+refuse consents. flows/simulation/README.md has the targets, their sources and what is reached.
 
 It is meant to be hard: deterioration is predictable about as well as in published work
 (AUROC 0.75 to 0.85), because episodes start by chance. Made in blocks of BLOCK_SIZE
@@ -42,8 +44,8 @@ def simulate_cohort(
 
     `until` is the last simulated day. The same arguments give the same rows. Other individuals come
     from another number to `begin` at (a multiple of BLOCK_SIZE); `more_severe` shifts them, in
-    units of logits, of which the trait has a standard deviation of 0.85. Raises ValueError for a
-    `begin` inside a block.
+    standard deviations of the general population, each about six points of PHQ-9. Raises
+    ValueError for a `begin` inside a block.
     """
     if begin % BLOCK_SIZE:
         raise ValueError(f"a cohort begins at a multiple of {BLOCK_SIZE}, not at {begin}")
@@ -91,7 +93,7 @@ def main(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same cohort.")] = 7,
     begin: Annotated[int, typer.Option(min=0, help="Number of the first individual.")] = 0,
-    more_severe: Annotated[float, typer.Option(help="Shift of severity, in logits.")] = 0.0,
+    more_severe: Annotated[float, typer.Option(help="Shift of severity, in population SDs.")] = 0.0,
     fhir: Annotated[bool, typer.Option("--fhir", help="FHIR R4 NDJSON, not Parquet.")] = False,
 ) -> None:
     """Write a simulated cohort as a drop of the input contract."""

@@ -1,7 +1,7 @@
 """How often drift raises a false alarm, and how often it finds what it must.
 
 The reference is of 3,000 simulated people. Each window is of a month of 1,000 others: without
-drift, with a severity shift of 0.25 logits, and with a device that counts 30 % more steps. Wanted
+drift, with a severity shift of 0.25 SDs, and with a device that counts 30 % more steps. Wanted
 are alarms in at most 5 % of the first and in at least 80 % of the others, of screenings on request
 and of batches.
 """
@@ -152,7 +152,7 @@ def main() -> None:
     first = PEOPLE // BLOCK_SIZE
     kinds = {
         "no drift": draw_blocks(first, without),
-        "severity +0.25 logits": draw_blocks(first + without, changed, MORE_SEVERE),
+        "severity +0.25 SDs": draw_blocks(first + without, changed, MORE_SEVERE),
         "steps +30 %": draw_blocks(first + without + changed, changed, 0.0, count_more_steps),
     }
     references = make_references()

@@ -7,28 +7,9 @@ import polars as pl
 from feature_repo.instruments import PHQ9
 from flows.sources.contract import ITEM_COLUMNS
 from tests.fixtures.ingestion import World, name, world
+from tests.fixtures.nhanes_answers import ANSWERED_AT, DPQ_COLUMNS, convert_nhanes
 
 __all__ = ["world"]
-
-DPQ_COLUMNS = [f"DPQ0{number}0" for number in range(1, 10)]
-#: NHANES has no dates; its cycle ends with 2018.
-ANSWERED_AT = "2018-12-31"
-
-
-def convert_nhanes(source: Path) -> pl.DataFrame:
-    """Return DPQ_J as the table surveys: 7 (refused) and 9 (don't know) are missing."""
-    raw = pl.read_csv(source / "DPQ_J.csv.gz", infer_schema_length=None)
-    # The CSV copies write the zeros of the SAS transport files as 5.4e-79.
-    answers = [pl.col(name).round() for name in DPQ_COLUMNS]
-    return raw.select(
-        pl.col("SEQN").alias("person_id"),
-        pl.lit("PHQ-9").alias("instrument"),
-        pl.lit(ANSWERED_AT).alias("answered_at"),
-        *(
-            pl.when(answer.is_between(0, 3)).then(answer).alias(item)
-            for answer, item in zip(answers, ITEM_COLUMNS, strict=True)
-        ),
-    )
 
 
 def test_nhanes_answers_land_as_the_codebook_counts_them(world: World, shared_data: Path) -> None:

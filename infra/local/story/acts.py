@@ -28,7 +28,7 @@ from serving.database.tables import DriftReport, Prediction
 
 MEMBERS = ["logistic_regression", "lightgbm"]
 PEOPLE, NEWCOMERS = 1500, 1000
-#: Shift of the newcomers in standard deviations of the trait; drift is found from about a half on.
+#: Shift of the newcomers in standard deviations of the general population, some four PHQ-9 points.
 MORE_SEVERE = 0.7
 
 
