@@ -54,13 +54,20 @@ LEARNT = ("fitting", "stopping", "calibration")
 
 def list_answers(facts: RunFacts) -> list[tuple[str, str]]:
     """Return every item with its answer, in order."""
-    return [*_answer_tripod(facts), *_answer_probast(facts)]
+    return [
+        *_answer_tripod_on_data(facts),
+        *_answer_tripod_on_methods(facts),
+        *_answer_tripod_on_results(facts),
+        *_answer_probast(facts),
+    ]
 
 
-def _answer_tripod(facts: RunFacts) -> Iterator[tuple[str, str]]:
-    metrics, (rows, events) = facts.metrics, facts.held_out
-    learnt_rows, learnt_events = facts.learnt
-    design = "individuals and later months" if facts.split_in_time else "individuals alone"
+def _name_split(facts: RunFacts) -> str:
+    return "individuals and later months" if facts.split_in_time else "individuals alone"
+
+
+def _answer_tripod_on_data(facts: RunFacts) -> Iterator[tuple[str, str]]:
+    """Yield title, introduction, and what is learnt from."""
     tables = [
         name for name, landed in facts.manifest.lineage.get("tables", {}).items() if landed["rows"]
     ]
@@ -76,12 +83,17 @@ def _answer_tripod(facts: RunFacts) -> Iterator[tuple[str, str]]:
     yield (
         "TRIPOD+AI 8 outcome and how it is determined",
         f"`{facts.manifest.outcome}`, see Data for what it is made of; the noise floor is "
-        f"{_show(metrics, 'noise_floor_adverse_course', '.1%')} of index dates",
+        f"{_show(facts.metrics, 'noise_floor_adverse_course', '.1%')} of index dates",
     )
     yield (
         "TRIPOD+AI 9 predictors",
         f"{len(facts.manifest.features)} columns, known at the index date",
     )
+
+
+def _answer_tripod_on_methods(facts: RunFacts) -> Iterator[tuple[str, str]]:
+    """Yield sample size, analysis, and what is open about the study."""
+    (rows, events), (learnt_rows, learnt_events) = facts.held_out, facts.learnt
     yield (
         "TRIPOD+AI 10 sample size",
         f"{learnt_rows:,} index dates with {learnt_events:,} outcomes learnt from, {rows:,} with "
@@ -94,11 +106,11 @@ def _answer_tripod(facts: RunFacts) -> Iterator[tuple[str, str]]:
     yield (
         "TRIPOD+AI 12 analytical methods",
         f"out-of-fold stacking by individual, {facts.manifest.calibration.kind} calibration, held "
-        f"out by {design}",
+        f"out by {_name_split(facts)}",
     )
     yield (
         "TRIPOD+AI 13 class imbalance",
-        f"nothing resampled; prevalence {metrics['prevalence']:.1%}",
+        f"nothing resampled; prevalence {facts.metrics['prevalence']:.1%}",
     )
     yield (
         "TRIPOD+AI 14 fairness",
@@ -106,11 +118,17 @@ def _answer_tripod(facts: RunFacts) -> Iterator[tuple[str, str]]:
         "whom",
     )
     yield "TRIPOD+AI 15 output", "a probability, and a score from it; see Operating points"
+    design = _name_split(facts)
     yield "TRIPOD+AI 16 training against evaluation data", f"same source, other {design}"
     for item in ("17 ethical approval", "18 funding, protocol, registration, data"):
         yield f"TRIPOD+AI {item}", OPEN
     yield "TRIPOD+AI 18f code", f"commit `{facts.manifest.lineage.get('git_commit', 'unknown')}`"
     yield "TRIPOD+AI 19 patient and public involvement", OPEN
+
+
+def _answer_tripod_on_results(facts: RunFacts) -> Iterator[tuple[str, str]]:
+    """Yield numbers, model and performance, and how they are read."""
+    metrics, (learnt_rows, learnt_events) = facts.metrics, facts.learnt
     yield "TRIPOD+AI 20 participants in numbers", "see Data"
     yield "TRIPOD+AI 21 model development in numbers", f"{learnt_rows:,} and {learnt_events:,}"
     yield "TRIPOD+AI 22 model specification", "registered as ONNX and JSON, hashes in the manifest"

@@ -43,22 +43,20 @@ class Accountability:
         signer = Signer(settings.audit_signing_key.get_secret_value())
         webhook = settings.alert_webhook_url
         checkpoints = CheckpointStore(settings.audit_checkpoint_url)
+        keys = make_key_ring(settings)
         seconds = settings.audit_seal_seconds, settings.audit_checkpoint_seconds
         return cls(
             changes=changes,
             consents=ConsentCache(changes),
             tokens=TokenVerifier(settings, Revocations(engine, changes)),
             signer=signer,
-            keys=make_key_ring(settings),
+            keys=keys,
             checkpoints=checkpoints,
             sealer=Sealer(engine, checkpoints, signer, *seconds),
             unauthenticated=UnauthenticatedBudget(),
             queue_metrics=QueueMetrics(engine, settings.enable_drift_monitoring),
             verifications=VerificationJobs(
-                engine,
-                settings.database_url.get_secret_value(),
-                checkpoints,
-                make_key_ring(settings),
+                engine, settings.database_url.get_secret_value(), checkpoints, keys
             ),
             provider=open_provider(settings),
             notices=NoticeSender(engine, webhook.get_secret_value() if webhook else None),

@@ -15,12 +15,11 @@ from feature_repo.catalogue import TABLED_VIEWS
 from feature_repo.individual import JOIN_KEY, locate_feature_table
 from feature_repo.online_store import read_store_configuration
 from feature_repo.pseudonyms import BUCKET_COUNT
-from flows.datasets.labels import LABEL, find_last_day
-from flows.datasets.loading import NotEnoughLabelsError, join_rows, label_bucket
-from flows.datasets.unseen import UnseenSet
+from flows.datasets.labels import find_last_day
+from flows.datasets.loading import join_rows, label_bucket
+from flows.datasets.unseen import UnseenSet, require_enough
 from flows.features.tables import ensure_table
 from flows.lake.tables import scan_table
-from monitoring.outcome_drift import MIN_LABELS, MIN_OUTCOMES, is_enough
 
 
 def open_separate_store(folder: Path, lake_url: str) -> FeatureStore:
@@ -81,14 +80,8 @@ def load_external_set(
 
 def require_enough_external(entities: pl.DataFrame, known_people: int) -> None:
     """Raise NotEnoughLabelsError where too little is labelled to assess a release on."""
-    outcomes = int(entities[LABEL].sum() or 0)
-    if not is_enough(entities.height, outcomes):
-        raise NotEnoughLabelsError(
-            f"{entities.height} labelled index dates of {entities[JOIN_KEY].n_unique()} "
-            f"individuals who consent to training, {outcomes} with the outcome; at least "
-            f"{MIN_LABELS} are needed, and {MIN_OUTCOMES} with and without it"
-            f"{_describe_known(known_people)}"
-        )
+    which = f"of {entities[JOIN_KEY].n_unique()} individuals who consent to training"
+    require_enough(entities, which, _describe_known(known_people))
 
 
 def _describe_known(known_people: int) -> str:

@@ -52,7 +52,8 @@ def load_newest_set(
     newcomers = find_newcomers(lake_url, made_at)
     is_newer = pl.col(INDEX_DATE) > fitted_until
     newest = entities.filter(is_newer | pl.col(JOIN_KEY).is_in(newcomers.implode()))
-    require_enough_newest(newest, fitted_until)
+    came = f"are later than {fitted_until} or of individuals who came since"
+    require_enough(newest, came)
     frame, rows = join_rows(store, newest, consented)
     people = scan_table(lake_url, "people").select(JOIN_KEY, "sex", "ethnicity").collect()
     return UnseenSet(frame, rows, people)
@@ -67,12 +68,14 @@ def find_newcomers(lake_url: str, made_at: datetime) -> pl.Series:
     return first.filter(pl.col("ingested_at") > made_at).collect(engine="streaming")[JOIN_KEY]
 
 
-def require_enough_newest(entities: pl.DataFrame, fitted_until: date) -> None:
-    """Raise NotEnoughLabelsError where too little is labelled to assess a release on."""
+def require_enough(entities: pl.DataFrame, which: str, addition: str = "") -> None:
+    """Raise NotEnoughLabelsError where too little is labelled to assess a release on.
+
+    `which` says of the index dates which they are, `addition` ends the message.
+    """
     outcomes = int(entities[LABEL].sum() or 0)
     if not is_enough(entities.height, outcomes):
         raise NotEnoughLabelsError(
-            f"{entities.height} labelled index dates are later than {fitted_until} or of "
-            f"individuals who came since, {outcomes} with the outcome; at least {MIN_LABELS} are "
-            f"needed, and {MIN_OUTCOMES} with and without it"
+            f"{entities.height} labelled index dates {which}, {outcomes} with the outcome; at "
+            f"least {MIN_LABELS} are needed, and {MIN_OUTCOMES} with and without it{addition}"
         )

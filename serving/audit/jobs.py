@@ -19,7 +19,7 @@ from serving.audit.signing import KeyRing
 from serving.audit.verification import Finding, Verification, verify_trail
 from serving.database.sessions import create_database_engine, open_session
 from serving.database.tables import AuditVerification
-from serving.errors import ConflictError
+from serving.errors import ConflictError, NotFoundError
 
 log = structlog.get_logger("serving.audit")
 
@@ -32,6 +32,8 @@ POLL_SECONDS = 0.05
 STATEMENT_SECONDS = 600
 #: Between taking the lock and writing its row a job has no id yet.
 ROW_SECONDS = 2.0
+
+NEWEST = select(AuditVerification).order_by(AuditVerification.started_at.desc()).limit(1)
 
 
 @dataclass(frozen=True)
@@ -61,52 +63,50 @@ class VerificationJobs:
         """
         own = create_database_engine(self._database_url, STATEMENT_SECONDS)
         connection = own.connect().execution_options(isolation_level="AUTOCOMMIT")
-        if not _take_lock(connection):
-            connection.close()
-            own.dispose()
+        try:
+            job_id = self._write_start(started_by) if _take_lock(connection) else None
+        except BaseException:
+            _let_go(connection)
+            raise
+        if job_id is None:
+            _let_go(connection)
             return self._find_running()
-        job_id = self._write_start(started_by)
         thread = threading.Thread(
-            target=self._run, args=(job_id, own, connection), name="audit-verification", daemon=True
+            target=self._run, args=(job_id, connection), name="audit-verification", daemon=True
         )
         thread.start()
         return job_id
 
-    def wait(self, job_id: uuid.UUID) -> VerificationJob | None:
+    def wait(self, job_id: uuid.UUID) -> VerificationJob:
         """Return a job once it has finished, or as it is after WAIT_SECONDS.
 
-        None where no such job is known, and where its worker ended before it.
+        Raises NotFoundError where no such job is known, and where its worker ended before it.
         """
         deadline = time.monotonic() + WAIT_SECONDS
-        while True:
-            job = self._find(job_id)
-            if job is None or job.finished_at is not None:
-                return job
+        while (job := self._find(job_id)) is not None and job.finished_at is None:
             if time.monotonic() >= deadline:
-                return job if self._is_running() else None
+                job = job if self._is_running() else None
+                break
             time.sleep(POLL_SECONDS)
+        if job is None:
+            raise NotFoundError("no such verification, or its worker ended; start another one")
+        return job
 
     def find_last(self) -> VerificationJob | None:
         """Return the newest job that has finished, None before the first."""
-        newest = (
-            select(AuditVerification)
-            .where(AuditVerification.finished_at.is_not(None))
-            .order_by(AuditVerification.started_at.desc())
-            .limit(1)
-        )
+        finished = NEWEST.where(AuditVerification.finished_at.is_not(None))
         with open_session(self._engine) as session:
-            row = session.scalar(newest)
+            row = session.scalar(finished)
             return None if row is None else _read_job(row)
 
-    def _run(self, job_id: uuid.UUID, own: Engine, connection: Connection) -> None:
+    def _run(self, job_id: uuid.UUID, connection: Connection) -> None:
         try:
-            verification = verify_trail(own, self._store, self._keys)
+            verification = verify_trail(connection.engine, self._store, self._keys)
             self._write_result(job_id, verification)
         except Exception as error:  # a thread's error reaches no caller; the job counts as lost
             log.error("audit trail not verified", error=describe_error(error))
         finally:
-            connection.close()  # and with it the lock
-            own.dispose()
+            _let_go(connection)
 
     def _write_start(self, started_by: str) -> uuid.UUID:
         job_id = uuid.uuid4()
@@ -129,11 +129,10 @@ class VerificationJobs:
             return None if row is None else _read_job(row)
 
     def _find_running(self) -> uuid.UUID:
-        newest = select(AuditVerification).order_by(AuditVerification.started_at.desc()).limit(1)
         deadline = time.monotonic() + ROW_SECONDS
         while time.monotonic() < deadline:
             with open_session(self._engine) as session:
-                row = session.scalar(newest)
+                row = session.scalar(NEWEST)
                 if row is not None and row.finished_at is None:
                     return row.id
             time.sleep(POLL_SECONDS)
@@ -147,6 +146,13 @@ class VerificationJobs:
 
 def _take_lock(connection: Connection) -> bool:
     return bool(connection.scalar(select(func.pg_try_advisory_lock(VERIFYING_LOCK))))
+
+
+def _let_go(connection: Connection) -> None:
+    """End a job's connections, and with them its lock."""
+    engine = connection.engine
+    connection.close()
+    engine.dispose()
 
 
 def _read_job(row: AuditVerification) -> VerificationJob:

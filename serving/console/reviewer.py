@@ -20,7 +20,7 @@ from serving.console.known_ids import read_known_ids
 from serving.console.pages import render_page
 from serving.database.sessions import open_session
 from serving.dependencies import DbSession, RequestTrail, Trail, WorkerServices
-from serving.errors import NotFoundError, UnusableError
+from serving.errors import UnusableError
 from serving.http.individual import hash_identifier
 from serving.http.parameters import read_cursor, read_number, write_cursor
 from serving.predictions.passport import Addresses
@@ -133,8 +133,6 @@ def show_verification(
     record_access(trail, "verify_audit_trail")
     started = job or held.verifications.start(person.principal.user_id)
     verification = held.verifications.wait(started)
-    if verification is None:
-        raise NotFoundError("no such verification, or its worker ended; start another one")
     values = {
         "job": verification,
         "last": None if verification.result else held.verifications.find_last(),

@@ -133,9 +133,12 @@ def read_number(part: Any) -> int:
     return part
 
 
-def refuse_repeated_parameters(request: Request) -> None:
+async def refuse_repeated_parameters(request: Request) -> None:
     """Raise UnusableError for a query parameter given twice, of which one value would be lost."""
+    # A coroutine, because every request passes here and a function would be given a thread.
     names = [name for name, _ in request.query_params.multi_items() if name not in REPEATABLE]
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise UnusableError(f"query parameter {position + 1} repeats an earlier one")
+    earlier: set[str] = set()
+    for position, name in enumerate(names, 1):
+        if name in earlier:
+            raise UnusableError(f"query parameter {position} repeats an earlier one")
+        earlier.add(name)

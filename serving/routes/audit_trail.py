@@ -13,7 +13,6 @@ from serving.audit.jobs import VerificationJob
 from serving.audit.reading import TrailFilter, record_access, stream_lines, view_rows
 from serving.database.sessions import open_session
 from serving.dependencies import AuditReader, DbSession, RequestTrail, Trail, WorkerServices
-from serving.errors import NotFoundError
 from serving.http.parameters import (
     Cursor,
     Page,
@@ -174,11 +173,9 @@ def export_audit_trail(
 
 
 def answer_job(
-    job: VerificationJob | None, accountability: Accountability
+    job: VerificationJob, accountability: Accountability
 ) -> VerificationAnswer | JSONResponse:
-    """Return the result of a job, or 202 with where it will be; raises NotFoundError."""
-    if job is None:
-        raise NotFoundError("no such verification, or its worker ended; start another one")
+    """Return the result of a job, or 202 with where it will be."""
     public_key = accountability.signer.public_key
     if (answer := describe_job(job, public_key)) is not None:
         return answer

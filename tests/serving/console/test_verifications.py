@@ -100,3 +100,20 @@ def test_the_page_shows_a_verification_that_runs_and_then_its_result(visit, engi
             break
     assert "Intact" in page
     assert "by rev.iewer" in page
+
+
+def test_the_page_counts_the_traces_of_tampering(visit, engine, screen, grant):
+    person = grant()
+    screen(person, [0] * 9)
+    wait_until_sealed(engine)
+    reviewer = visit().sign_in(Role.AUDITOR, "rev.iewer")
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        change = "UPDATE audit_log SET user_id = 'someone_else' WHERE anonymized_id = :id"
+        connection.execute(text(change), {"id": person})
+    page = reviewer.get("/console/audit/verification").text
+    if "Running" in page:
+        job = page.partition('href="/console/audit/verification?job=')[2].partition('"')[0]
+        page = reviewer.get(f"/console/audit/verification?job={job}").text
+
+    assert "traces of tampering were found." in page
