@@ -18,6 +18,7 @@ from flows.evaluation.metrics import (
     auroc,
     bootstrap_interval,
     measure_net_benefit,
+    take_compared_interval,
     take_interval,
 )
 from flows.evaluation.severity import SEVERITY_GROUPS, read_totals
@@ -97,10 +98,11 @@ def judge_groups(
     """Return the upper ends of the worst group's AUROC and relative recall.
 
     Relative recall is the share of outcomes at or above the edge 50 in a group, divided by that
-    of all others. The upper end is judged: only a group that is surely worse fails a release.
+    of all others. The upper end is judged: only a group that is surely worse fails a release. The
+    intervals of all groups hold together, so that more groups do not mean more refusals by chance.
     """
     threshold = manifest.score_map.probabilities[QUEUE_EDGES[0]]
-    recalls, areas, few = [], [], []
+    judged, few = [], []
     for attribute in PROTECTED:
         values = groups[attribute].to_numpy()
         for group in np.unique(values):
@@ -108,21 +110,26 @@ def judge_groups(
             labels = held_out.labels[inside]
             if len(labels) < MIN_GROUP or labels.sum() < MIN_OUTCOMES:
                 few.append(_describe(attribute, str(group), labels))
-                continue
-            recalls.append(bound_relative_recall(held_out, inside, threshold)[1])
-            areas.append(_bound_area(held_out, inside)[1])
-    if not areas:
+            else:
+                judged.append(inside)
+    if not judged:
         return {}, few
+    count = len(judged)
+    recalls = [bound_relative_recall(held_out, inside, threshold, count)[1] for inside in judged]
+    areas = [_bound_area(held_out, inside, count)[1] for inside in judged]
     return {
         "worst_group_auroc_high": min(areas),
         "worst_group_recall_high": float(np.min(recalls)),
     }, few
 
 
-def bound_relative_recall(held_out: HeldOut, inside: Mask, threshold: float) -> Interval:
+def bound_relative_recall(
+    held_out: HeldOut, inside: Mask, threshold: float, compared: int
+) -> Interval:
     """Return the interval of a group's recall over that of everyone else.
 
-    The mask is bool [rows]. NaN where no outcome of the others is flagged: a gate fails then.
+    The mask is bool [rows]; the group is one of `compared`. NaN where no outcome of the others is
+    flagged: a gate fails then.
     """
     if inside.all():
         return (1.0, 1.0)
@@ -134,7 +141,7 @@ def bound_relative_recall(held_out: HeldOut, inside: Mask, threshold: float) -> 
         others = flagged[occurred[~inside[occurred]]]
         if own.size and others.any():
             drawn.append(own.mean() / others.mean())
-    return take_interval(drawn) if drawn else (float("nan"), float("nan"))
+    return take_compared_interval(drawn, compared) if drawn else (float("nan"), float("nan"))
 
 
 def judge_benefit(held_out: HeldOut, manifest: ReleaseManifest) -> dict[str, float]:
@@ -159,9 +166,10 @@ def judge_benefit(held_out: HeldOut, manifest: ReleaseManifest) -> dict[str, flo
     return {"net_benefit_gain_low": min(lows)}
 
 
-def _bound_area(held_out: HeldOut, inside: Mask) -> Interval:
+def _bound_area(held_out: HeldOut, inside: Mask, compared: int) -> Interval:
     rounds = [rows[inside[rows]] for rows in held_out.rounds[:100]]
-    return bootstrap_interval(auroc, held_out.labels, held_out.probabilities, rounds)
+    areas = [auroc(held_out.labels[rows], held_out.probabilities[rows]) for rows in rounds]
+    return take_compared_interval([area for area in areas if np.isfinite(area)], compared)
 
 
 def _bootstrap(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss
 
@@ -165,6 +165,16 @@ def take_interval(values: list[float]) -> Interval:
     tail = (1 - INTERVAL_SHARE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def take_compared_interval(values: list[float], compared: int) -> Interval:
+    """Return the interval of one of `compared` values, which hold together at 95 % (Bonferroni).
+
+    The tail is that of a normal distribution: so far out, a bootstrap has too few rounds.
+    """
+    beyond = norm.ppf(1 - (1 - INTERVAL_SHARE) / (2 * compared))
+    centre, reach = float(np.mean(values)), float(beyond * np.std(values))
+    return centre - reach, centre + reach
 
 
 def auroc(labels: Labels, probabilities: Probabilities) -> float:

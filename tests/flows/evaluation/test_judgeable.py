@@ -7,7 +7,12 @@ import pytest
 from feature_repo.catalogue import list_model_inputs
 from flows.datasets.rows import ModelRows
 from flows.evaluation.held_out import HeldOut
-from flows.evaluation.judgeable import judge_severity, measure_judged, measure_miss
+from flows.evaluation.judgeable import (
+    bound_relative_recall,
+    judge_severity,
+    measure_judged,
+    measure_miss,
+)
 from flows.evaluation.metrics import (
     auroc,
     bootstrap_difference,
@@ -139,6 +144,17 @@ def test_a_release_that_does_not_rank_one_group_fails(world):
 def test_a_release_that_keeps_one_group_out_of_the_queue_fails(world):
     said = shift(world.log_odds, np.where(world.groups["sex"] == "female", -1.2, 0.0))
     assert "worst_group_recall_high" in world.judge(said)[1]
+
+
+def test_the_more_groups_are_compared_the_wider_each_interval_is(world):
+    found = world.hold_out(world.truth)
+    inside = world.groups["sex"].to_numpy() == "female"
+    low, high = bound_relative_recall(found, inside, 0.3, 1)
+    widest = bound_relative_recall(found, inside, 0.3, 10)
+
+    assert widest[0] < low < 1 < high < widest[1]
+    # The quantile of a normal distribution at 1 - 0.05/20 over that at 1 - 0.05/2.
+    assert (widest[1] - widest[0]) / (high - low) == pytest.approx(2.807 / 1.960, abs=0.001)
 
 
 def test_a_release_that_queues_no_person_fails(world):
