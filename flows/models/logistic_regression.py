@@ -2,9 +2,9 @@
 
 Missing values are filled with the median and flagged, columns standardised, coefficients shrunk
 (ridge). Symptom scores bend: each is a sum of ramps between its severity cut-offs (linear
-splines, Harrell 2015), because a straight line from 0 to 27 points fits neither end. None of
-MONOTONE_COLUMNS has a coefficient or a ramp below zero. All of it folds into one closed form,
-which is what is exported.
+splines, Harrell 2015), because a straight line from 0 to 27 points fits neither end; days since
+care bend too. None of MONOTONE_COLUMNS has a coefficient or a ramp below zero. All of it folds
+into one closed form, which is what is exported.
 """
 
 import json
@@ -46,12 +46,17 @@ RIDGE_C = 0.02
 #: A refit only has to be right within its own chance: this ends it ten times earlier.
 REFIT_TOLERANCE = 1e-6
 
+#: Knots of days since care: beyond a year, as outside of any knots, the line stays level. The
+#: first rows of a cohort have no long gaps, and a straight line through them has no end.
+DAYS_SINCE = (0, 30, 90, 180, 365)
 #: Knots of the columns that bend: the severity cut-offs, from the lowest total to the highest.
 KNOTS: dict[str, tuple[float, ...]] = {
     "phq9_total": (0, 5, 10, 15, 20, PHQ9.max_total),
     "phq9_mean_365": (0, 5, 10, 15, 20, PHQ9.max_total),
     "phq9_change": (-10, -5, 0, 5, 10),
     "gad7_total": (0, 5, 10, 15, GAD7.max_total),
+    "days_since_psychiatric": DAYS_SINCE,
+    "days_since_acute_psychiatric": DAYS_SINCE,
 }
 
 Numbers = NDArray[np.float64]

@@ -62,6 +62,26 @@ def test_a_score_bends_between_its_cut_offs(data):
     assert steepest.low in (10, 15)
 
 
+def test_a_longer_time_since_care_than_any_seen_weighs_no_more_than_a_year(data):
+    column = NAMES.index("days_since_acute_psychiatric")
+    features = data.rows.features.copy()
+    features[:, column] = np.nan
+    features[:60, column] = np.linspace(1, 59, 60)
+    short = replace(data.rows, features=features)
+    labels = data.labels.copy()
+    labels[:60] = np.arange(60) < 30
+    trained = fit(replace(data, rows=short, labels=labels))
+    row = data.rows.select(np.array([100]))
+    log_odds = {}
+    for days in (1, 59, 365, 900):
+        row.features[:, column] = days
+        log_odds[days] = trained.predict_log_odds(row)[0]
+
+    assert log_odds[1] > log_odds[59]
+    assert log_odds[900] == log_odds[365]
+    assert log_odds[59] - log_odds[365] < log_odds[1] - log_odds[59]
+
+
 def test_no_worse_answer_lowers_the_estimate_even_where_the_data_say_so(data):
     features = data.rows.features
     worse = np.nan_to_num(features[:, NAMES.index("phq9_total")])
