@@ -9,7 +9,13 @@ from flows.evaluation.held_out import HeldOut
 from flows.evaluation.releasing import LearntRelease
 from flows.evaluation.severity import SEVERITY_GROUPS, read_totals
 from flows.models.data_types import find_missing
-from flows.models.interval import COVERAGE, bound_rows, measure_coverage
+from flows.models.interval import (
+    COVERAGE,
+    Strayings,
+    bound_rows,
+    measure_coverage,
+    measure_straying,
+)
 from flows.models.stacking import to_log_odds
 from mlruns_config.manifest import ReleaseManifest
 from serving.scoring.estimate import BandEdges, map_to_score, to_probability
@@ -28,8 +34,8 @@ def measure_certainty(
     MIN_ROWS or more, `confidence_spearman` the rank correlation of confidence and probability,
     `error_of_abstained` and `error_of_others` mean Brier scores.
     """
-    interval, halves = learnt.manifest.uncertainty, learnt.priority.halves
-    if interval is None or halves is None:
+    interval, halvings = learnt.manifest.uncertainty, learnt.priority.halvings
+    if interval is None or halvings is None:
         return {}, pl.DataFrame()
     bounds = bound_rows(
         learnt.priority.members, learnt.priority.refits, learnt.manifest.priority, held_out.rows
@@ -45,13 +51,13 @@ def measure_certainty(
     for name, chosen in (("abstained", abstained), ("others", ~abstained)):
         if chosen.any():
             metrics[f"error_of_{name}"] = float(errors[chosen].mean())
-    straying = halves.measure_straying(learnt.manifest.priority, held_out.rows)
+    straying = measure_straying(halvings, learnt.manifest.priority, held_out.rows)
     metrics["instability"] = measure_instability(held_out.probabilities, straying)
     table = compare_coverage(held_out, bounds, straying)
     return metrics | summarise_coverage(table), table
 
 
-def measure_instability(probabilities: Probabilities, straying: Probabilities) -> float:
+def measure_instability(probabilities: Probabilities, straying: Strayings) -> float:
     """Return the mean distance of an estimate from that of a release learnt from other people.
 
     The mean absolute prediction error of Riley & Collins 2023 (doi 10.1002/bimj.202200302).
@@ -60,7 +66,7 @@ def measure_instability(probabilities: Probabilities, straying: Probabilities) -
     return float(np.abs(other - probabilities).mean())
 
 
-def compare_coverage(held_out: HeldOut, bounds: Bounds, straying: Probabilities) -> pl.DataFrame:
+def compare_coverage(held_out: HeldOut, bounds: Bounds, straying: Strayings) -> pl.DataFrame:
     """Return rows, coverage and mean width of the interval overall and by severity.
 
     Groups without a row are left out: without a PHQ-9 no severity is known.
@@ -74,7 +80,7 @@ def compare_coverage(held_out: HeldOut, bounds: Bounds, straying: Probabilities)
         if not chosen.any():
             continue
         part = Bounds(*(getattr(bounds, field)[chosen] for field in Bounds.__dataclass_fields__))
-        covered = measure_coverage(held_out.probabilities[chosen], part, straying[chosen])
+        covered = measure_coverage(held_out.probabilities[chosen], part, straying[:, chosen])
         width = float((part.high - part.low).mean())
         count = int(chosen.sum())
         rows.append({"severity": name, "rows": count, "coverage": covered, "width": width})

@@ -24,6 +24,7 @@ from flows.models.interval import (
     fit_halves,
     make_interval,
     measure_margin,
+    measure_straying,
     predict_head,
 )
 from flows.models.member import FitMember, FittedMember, FittingData
@@ -41,7 +42,7 @@ class LearntHead:
     """One outcome's members by name, how they are weighed, and what they say of one person.
 
     `probabilities` are those of the rows that calibrate, by members that did not see them;
-    `halves` is None where the margin of the interval was not measured anew.
+    `halvings` is None where the margin of the interval was not measured anew.
     """
 
     head: Head
@@ -50,7 +51,7 @@ class LearntHead:
     pins: list[MemberPin]
     decisions: list[Decision]
     probabilities: Probabilities
-    halves: Halves | None
+    halvings: list[Halves] | None
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,10 @@ def learn_outcome(
         for name, member_fit in fitted.items()
         if member_fit.refits is not None
     }
-    halves = None
+    halvings = None
     if margin is None:
-        halves = _fit_halves(families, prefix, members, data, people)
-        margin = _find_margin(head, members, refits, unseen, halves)
+        halvings = _fit_halves(families, prefix, members, data, people)
+        margin = _find_margin(head, members, refits, unseen, halvings)
     head = _add_interval(head, members, refits, data, margin)
     return LearntHead(
         head=head,
@@ -111,7 +112,7 @@ def learn_outcome(
         pins=[member_fit.pin for member_fit in fitted.values()],
         decisions=decisions,
         probabilities=unseen.predict(head),
-        halves=halves,
+        halvings=halvings,
     )
 
 
@@ -168,12 +169,14 @@ def _fit_halves(
     members: Mapping[str, FittedMember],
     data: FittingData,
     people: pl.Series,
-) -> Halves:
+) -> list[Halves]:
     """Fit the cheap families on halves of the people; the others are the same in both."""
     cheap = {name: fit for name, fit in families.items() if name in REFITTED_FAMILIES}
     names = {family: f"{prefix}{family}" for family in cheap}
-    halves = fit_halves(cheap, names, data, people)
-    return Halves({**members, **halves.first}, {**members, **halves.second})
+    return [
+        Halves({**members, **halves.first}, {**members, **halves.second})
+        for halves in fit_halves(cheap, names, data, people)
+    ]
 
 
 def _find_margin(
@@ -181,14 +184,14 @@ def _find_margin(
     members: Mapping[str, FittedMember],
     refits: Mapping[str, Refits],
     unseen: UnseenRows,
-    halves: Halves,
+    halvings: list[Halves],
 ) -> float:
     """Measure the margin on the rows of people whom neither refits nor halves have seen."""
     _, rows = unseen.parts[-1]
     trial = head.model_copy(update={"uncertainty": make_interval(0.0)})
     bounds = bound_rows(members, refits, trial, rows)
     ours = predict_head(members, trial, rows)
-    return measure_margin(ours, bounds, halves.measure_straying(trial, rows))
+    return measure_margin(ours, bounds, measure_straying(halvings, trial, rows))
 
 
 def _add_interval(

@@ -27,7 +27,7 @@ def bound(width: float) -> Bounds:
 
 def test_without_a_phq9_only_the_coverage_of_all_is_returned():
     found = hold_out(np.full(ROWS, np.nan))
-    table = compare_coverage(found, bound(0.1), np.zeros(ROWS))
+    table = compare_coverage(found, bound(0.1), np.zeros((1, ROWS)))
 
     assert table["severity"].to_list() == ["all"]
     assert np.isfinite(summarise_coverage(table)["interval_coverage_miss"])
@@ -35,7 +35,7 @@ def test_without_a_phq9_only_the_coverage_of_all_is_returned():
 
 def test_a_severity_group_that_strays_is_the_worst():
     totals = np.where(np.arange(ROWS) < 200, 4, 22)
-    straying = np.where(totals == 22, 3.0, 0.0)
+    straying = np.where(totals == 22, 3.0, 0.0)[None]
     table = compare_coverage(hold_out(totals), bound(0.1), straying)
 
     assert dict(table.select("severity", "coverage").iter_rows()) == {

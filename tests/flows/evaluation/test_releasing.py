@@ -130,7 +130,7 @@ def test_too_few_people_with_stored_data_are_no_reference_of_batches(learnt, pop
 def test_the_deployed_release_keeps_the_margins_that_were_measured(learnt):
     evaluated, deployed = learnt
 
-    assert deployed.priority.halves is None
+    assert deployed.priority.halvings is None
     assert deployed.manifest.uncertainty.margin == evaluated.manifest.uncertainty.margin
     margins = [one.manifest.worsening.uncertainty.margin for one in learnt]
     assert margins[0] == margins[1]

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from flows.models import lightgbm, logistic_regression
 from flows.models.interval import (
     COVERAGE,
+    HALVINGS,
     HIGH_RANK,
     LOW_RANK,
     Halves,
@@ -18,6 +19,7 @@ from flows.models.interval import (
     make_interval,
     measure_coverage,
     measure_margin,
+    measure_straying,
     predict_head,
 )
 from flows.models.refits import REFITS, draw_counts
@@ -131,27 +133,42 @@ def learnt():
     counts = draw_counts(people, 7)
     refits = {n: family.refit(members[n], data, counts) for n, family in families.items()}
     fits = {name: family.fit for name, family in families.items()}
-    halves = fit_halves(fits, dict.fromkeys(fits) | {name: name for name in fits}, data, people)
-    return members, refits, halves
+    halvings = fit_halves(fits, dict.fromkeys(fits) | {name: name for name in fits}, data, people)
+    return members, refits, halvings
 
 
 HEAD = make_head(None, logistic_regression=0.5, lightgbm=0.5)
 
 
 def test_the_margin_makes_the_interval_hold_its_share_of_other_rows(learnt):
-    members, refits, halves = learnt
+    members, refits, halvings = learnt
     trial = HEAD.model_copy(update={"uncertainty": make_interval(0.0)})
     rows, others = draw_rows(600, 21), draw_rows(600, 22)
-    straying = halves.measure_straying(trial, rows)
+    straying = measure_straying(halvings, trial, rows)
     ours = predict_head(members, trial, rows)
     margin = measure_margin(ours, bound_rows(members, refits, trial, rows), straying)
     head = HEAD.model_copy(update={"uncertainty": make_interval(margin)})
     bounds = bound_rows(members, refits, head, others)
     held = measure_coverage(
-        predict_head(members, head, others), bounds, halves.measure_straying(head, others)
+        predict_head(members, head, others), bounds, measure_straying(halvings, head, others)
     )
 
     assert held == pytest.approx(COVERAGE, abs=0.05)
+
+
+def test_every_division_of_the_people_strays_in_its_own_way(learnt):
+    _, _, halvings = learnt
+    straying = measure_straying(halvings, HEAD, draw_rows(200, 3))
+
+    assert straying.shape == (HALVINGS, 200)
+    assert (np.corrcoef(straying) - np.eye(HALVINGS)).max() < 0.95
+
+
+def test_coverage_is_the_mean_over_the_divisions():
+    ours, nothing = np.array([0.5, 0.5]), np.zeros(2)
+    bounds = Bounds(ours - 0.1, ours + 0.1, ours, nothing)
+
+    assert measure_coverage(ours, bounds, np.array([[0.0, 0.1], [0.0, 3.0]])) == 0.75
 
 
 def test_halves_that_agree_do_not_stray(learnt):
