@@ -17,7 +17,7 @@ from feature_repo.individual import (
     locate_feature_table,
 )
 from flows.lake.spans import EVERYBODY, Span
-from flows.lake.tables import storage_options
+from flows.lake.tables import create_at, storage_options
 from flows.sources.contract import INSTANT, ColumnTypes
 
 ROW_KEY = [JOIN_KEY, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
@@ -38,18 +38,12 @@ def _choose_type(field: Field) -> DataTypeClass | pl.DataType:
 
 
 def ensure_table(view: FeatureView, lake_url: str | None = None) -> None:
-    """Create a view's table if it is not there: Feast cannot read what does not exist.
+    """Create a view's table, or add the features that it lacks: Feast reads every declared column.
 
-    `lake_url` is the lake it belongs to; None: LAKE_URL.
+    An added feature is null in the rows that are there; the next night computes it.
+    `lake_url` is the lake that the table belongs to; None: LAKE_URL.
     """
-    empty = pl.DataFrame(schema=list_columns(view))
-    write_deltalake(
-        locate_feature_table(view.name, lake_url),
-        empty.to_arrow(),
-        mode="ignore",
-        partition_by=[BUCKET],
-        storage_options=storage_options(),
-    )
+    create_at(locate_feature_table(view.name, lake_url), list_columns(view), [BUCKET])
 
 
 # Buckets are disjoint partitions, but two commits at the same instant still collide once.

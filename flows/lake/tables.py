@@ -237,21 +237,26 @@ def open_table(lake_url: str, name: str) -> DeltaTable:
 def create_table(
     lake_url: str, name: str, schema: ColumnTypes, partition_by: Iterable[str] = ("bucket",)
 ) -> None:
-    """Create a Delta table that is not there, and add columns that an older one lacks."""
+    """Create a table of the lake that is not there, and add columns that an older one lacks."""
+    create_at(locate_table(lake_url, name), schema, partition_by)
+
+
+def create_at(location: str, schema: ColumnTypes, partition_by: Iterable[str]) -> None:
+    """Create the Delta table of a location, or add the columns that an older one lacks.
+
+    An added column is null in the rows that are there.
+    """
     empty = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest())
-    if not has_table(lake_url, name):
-        DeltaTable.create(
-            locate_table(lake_url, name),
-            schema=Schema.from_arrow(empty.schema),
-            mode="ignore",
-            partition_by=list(partition_by),
-            storage_options=storage_options(),
-        )
-    table = open_table(lake_url, name)
+    wanted = Schema.from_arrow(empty.schema)
+    table = DeltaTable.create(
+        location,
+        schema=wanted,
+        mode="ignore",
+        partition_by=list(partition_by),
+        storage_options=storage_options(),
+    )
     present = {field.name for field in table.schema().fields}
-    absent = [
-        field for field in Schema.from_arrow(empty.schema).fields if field.name not in present
-    ]
+    absent = [field for field in wanted.fields if field.name not in present]
     if absent:
         table.alter.add_columns(absent)
 
