@@ -27,7 +27,7 @@ from flows.models.interval import (
     measure_straying,
     predict_head,
 )
-from flows.models.member import FitMember, FittedMember, FittingData
+from flows.models.member import FITS_AT_ONCE, FitMember, FittedMember, FittingData
 from flows.models.out_of_fold import CrossFitted, cross_fit
 from flows.models.refits import Refits, draw_counts
 from flows.models.registration import register_member
@@ -142,9 +142,9 @@ def fit_member(
     """Fit one member in a child run, by fold and on resampled people too, and register it."""
     with mlflow.start_run(run_name=name_member_run(name, step), nested=True) as run:
         begun = perf_counter()
-        cross_fitted = cross_fit(data, people, fit)
-        member = fit(data)
         refit = load_refits([family]).get(family)
+        cross_fitted = cross_fit(data, people, fit, FITS_AT_ONCE if refit is not None else 1)
+        member = fit(data)
         counts = draw_counts(people, data.seed)
         refits = refit(member, data, counts) if refit is not None else None
         mlflow.log_metric("fitting_seconds", perf_counter() - begun)

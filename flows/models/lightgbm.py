@@ -16,6 +16,7 @@ from onnxmltools.convert.common.data_types import FloatTensorType
 from flows.datasets.rows import ModelRows, Probabilities
 from flows.models.data_types import add_blanked_copies
 from flows.models.member import (
+    FITS_AT_ONCE,
     GRAPH_INPUT,
     GRAPH_OUTPUT,
     IR_VERSION,
@@ -28,7 +29,7 @@ from flows.models.member import (
     make_graph_output,
 )
 from flows.models.monotone import MONOTONE_COLUMNS
-from flows.models.refits import REFITS_AT_ONCE, Counts, make_refits_output
+from flows.models.refits import Counts, make_refits_output
 from flows.models.thresholds import lower_to_float32
 
 MAX_TREES = 400
@@ -138,7 +139,7 @@ def refit(member: BoostedTrees, data: FittingData, counts: Counts) -> "RefittedT
         return lightgbm.Booster(model_str=round_thresholds(booster.model_to_string()))
 
     # Rows, then their copies. A fit has one thread and leaves Python's lock, so two go together.
-    with ThreadPoolExecutor(REFITS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(FITS_AT_ONCE) as pool:
         boosters = list(pool.map(fit_drawn, np.hstack([counts, counts])))
     return RefittedTrees(boosters, len(data.names))
 

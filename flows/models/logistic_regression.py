@@ -26,6 +26,7 @@ from feature_repo.instruments import GAD7, PHQ9
 from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities
 from flows.models.data_types import add_blanked_copies
 from flows.models.member import (
+    FITS_AT_ONCE,
     GRAPH_INPUT,
     GRAPH_OUTPUT,
     IR_VERSION,
@@ -38,7 +39,7 @@ from flows.models.member import (
 )
 from flows.models.missing import find_medians
 from flows.models.monotone import MONOTONE_COLUMNS
-from flows.models.refits import REFITS_AT_ONCE, Counts, make_refits_output
+from flows.models.refits import Counts, make_refits_output
 
 #: Inverse strength of the ridge. With some 120 correlated columns and a few thousand rows,
 #: the weaker penalties tried (0.1, 1) gave the same AUROC and wilder coefficients.
@@ -295,7 +296,7 @@ def refit(member: FoldedRegression, data: FittingData, counts: Counts) -> "Refit
         return given.fold(*fitted)
 
     # Rows, then their copies. The time goes into products of matrices, so two go together.
-    with ThreadPoolExecutor(REFITS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(FITS_AT_ONCE) as pool:
         return RefittedRegression(list(pool.map(fit_drawn, np.hstack([counts, counts]))))
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from flows.datasets.rows import ModelRows, Probabilities
-from flows.models.member import FitMember, FittingData
+from flows.models.member import FitMember, FittingData, fit_each
 
 FOLDS = 4
 
@@ -39,8 +39,13 @@ class CrossFitted:
         return predicted
 
 
-def cross_fit(data: FittingData, individuals: pl.Series, fit: FitMember) -> CrossFitted:
-    """Fit a member FOLDS times, each time without the individuals of one fold."""
+def cross_fit(
+    data: FittingData, individuals: pl.Series, fit: FitMember, at_once: int = 1
+) -> CrossFitted:
+    """Fit a member FOLDS times, each time without the individuals of one fold.
+
+    `at_once` is that of `fit_each`.
+    """
     folds = GroupKFold(FOLDS, shuffle=True, random_state=data.seed)
-    parts = folds.split(data.labels, groups=individuals.to_numpy())
-    return CrossFitted([(asked, fit(data.select(learnt))) for learnt, asked in parts])
+    learnt, asked = zip(*folds.split(data.labels, groups=individuals.to_numpy()), strict=True)
+    return CrossFitted(list(zip(asked, fit_each(fit, data, learnt, at_once), strict=True)))

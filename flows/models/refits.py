@@ -20,9 +20,6 @@ from mlruns_config.uncertainty import REFITS_OUTPUT
 #: Tried on the simulated cohort: 40 gave the same coverage for twice the time.
 REFITS = 20
 
-#: Refits that are fitted side by side; each uses one thread.
-REFITS_AT_ONCE = 2
-
 #: float64 [refits, rows]: how often each refit counts each row.
 Counts = NDArray[np.float64]
 #: float64 [rows, refits].
