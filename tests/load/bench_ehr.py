@@ -34,6 +34,8 @@ from tests.load.bench_serving import (
 
 PATIENTS = 2000
 REQUESTS = 6000
+#: A token counts once, so a warm-up has hooks of its own.
+WARM_UP_REQUESTS = 3000
 CONNECTIONS = 8
 LIMIT_MS = 500
 GRANT = text(
@@ -63,12 +65,13 @@ def report(stack: LocalStack, folder: Path) -> None:
     stack.environment |= {"EHR_CLIENTS_FILE": str(registered), "PUBLIC_URL": "http://testserver"}
     patients = [f"bench-{number}" for number in range(PATIENTS)]
     people = grant_consents(stack, patients)
-    hooks = write_hooks(client, patients, folder / "hooks.jsonl")
+    hooks = write_hooks(client, patients, REQUESTS, folder / "hooks.jsonl")
+    warm_up = write_hooks(client, patients, WARM_UP_REQUESTS, folder / "warm-up.jsonl")
     screenings = write_requests(stack, people, folder / "screenings.jsonl")
     print(f"\nPOST {HOOK}, {CONNECTIONS} connections, 1 worker\n")
     print_head()
     with run_api(stack, 1) as (api, port):
-        hook = measure(api, port, CONNECTIONS, hooks)
+        hook = measure(api, port, CONNECTIONS, hooks, warm_up=warm_up)
         print_row("hook", CONNECTIONS, hook)
         plain = measure(api, port, CONNECTIONS, screenings)
         print_row("/screen", CONNECTIONS, plain)
@@ -90,11 +93,11 @@ def grant_consents(stack: LocalStack, patients: list[str]) -> list[str]:
     return people
 
 
-def write_hooks(client: EhrClientKeys, patients: list[str], path: Path) -> Path:
+def write_hooks(client: EhrClientKeys, patients: list[str], count: int, path: Path) -> Path:
     """Write hooks of different answers, each with a token of its own, which counts once."""
     draw, moment = random.Random(7), int(time.time())
     lines = []
-    for number in range(REQUESTS):
+    for number in range(count):
         patient = patients[number % len(patients)]
         answers = [draw.choice((0, 0, 1, 1, 2, 3)) for _ in range(8)]
         response = make_response(patient, [*answers, 0])

@@ -6,6 +6,7 @@ Both are measured in turn in the same run, so the ratios hold on a busy machine.
 import numpy as np
 import pandas as pd
 from lightgbm import LGBMClassifier
+from onnxruntime import InferenceSession
 from sklearn.ensemble import IsolationForest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -16,8 +17,9 @@ from feature_repo.catalogue import list_model_inputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.rows import ModelRows
 from flows.datasets.training_set import FUTURE_WEEKS
-from flows.models.families import FAMILIES, TABULAR_FAMILIES, load_families
-from flows.models.member import FittingData, open_graph, score_graph
+from flows.models.families import FAMILIES, TABULAR_FAMILIES, UNFAMILIARITY, load_families
+from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, FittingData, open_graph
+from mlruns_config.uncertainty import UNFAMILIARITY_OUTPUT
 from tests.load.timing import measure_pairs, print_table
 
 ROWS = 1500
@@ -57,11 +59,19 @@ def main() -> None:
     for name, fit in load_families(FAMILIES).items():
         member = fit(data)
         session = open_graph(member.export_graph())
+        output = UNFAMILIARITY_OUTPUT if name == UNFAMILIARITY else GRAPH_OUTPUT
+        given = choose_input(session, one)
         library = _choose_library_call(naive.get(name), member, one, frame)
-        graph, own = measure_pairs(lambda s=session: score_graph(s, one), library)
+        graph, own = measure_pairs(lambda s=session, o=output, g=given: s.run([o], g), library)
         how = "pipeline over a DataFrame" if name in TABULAR_FAMILIES else "network in its library"
         rows.append((name, how, own, graph))
     print_table("Scoring one individual, one thread", "library", "graph", rows)
+
+
+def choose_input(session: InferenceSession, rows: ModelRows) -> dict[str, np.ndarray]:
+    """Return what a graph reads of these rows: a network sequences, any other graph features."""
+    wanted = session.get_inputs()[0].name
+    return {wanted: rows.sequences if wanted == SEQUENCE_INPUT else rows.features}
 
 
 def _choose_library_call(naive, member, one, frame):  # type: ignore[no-untyped-def]
@@ -69,3 +79,7 @@ def _choose_library_call(naive, member, one, frame):  # type: ignore[no-untyped-
         return lambda: member.predict(one)
     score = getattr(naive, "predict_proba", None) or naive.score_samples
     return lambda: score(frame)
+
+
+if __name__ == "__main__":
+    main()

@@ -37,6 +37,9 @@ CALLERS = 1500
 CONNECTIONS = (1, 8, 32)
 WORKERS = (1, 2)
 SECONDS = 8.0
+#: Shares of the capacity, which is the rate at the most connections, at which requests arrive.
+ARRIVALS = (0.5, 0.8)
+ARRIVAL_CONNECTIONS = 64
 WARM_UP_SECONDS = 3.0
 NAIVE_ROUNDS = 60
 
@@ -86,11 +89,21 @@ def report(stack: LocalStack, folder: Path) -> None:
                 measured = measure(api, port, connections, requests)
                 ours[workers, connections] = measured
                 print_row(f"/screen, {workers} worker(s)", connections, measured)
+            if workers == 1:
+                measure_arrivals(api, port, requests, ours[1, max(CONNECTIONS)].rate)
             print(f"{'':30} RSS of a worker {measure_memory(api):.0f} MB")
     theirs = report_mlflow(stack, folder)
     naive = float(run_beside(stack, "naive_screening", str(NAIVE_ROUNDS), individuals))
     print_parts(json.loads(run_beside(stack, "screening_parts", None, individuals)), ours[1, 8])
     print_ratios(ours, theirs, naive)
+
+
+def measure_arrivals(api: ManagedProcess, port: int, requests: Path, capacity: float) -> None:
+    """Print latencies where requests arrive at a fixed rate, as people's do."""
+    for share in ARRIVALS:
+        arrived = measure(api, port, ARRIVAL_CONNECTIONS, requests, share * capacity)
+        print_row(f"arriving at {share:.0%} of that", ARRIVAL_CONNECTIONS, arrived)
+        print(f"{'':30} p99 is {arrived.p99 / arrived.p50:.1f} x p50")
 
 
 def report_mlflow(stack: LocalStack, folder: Path) -> dict[int, Measured]:
@@ -208,10 +221,21 @@ def run_mlflow_serve(stack: LocalStack, folder: Path) -> Iterator[tuple[ManagedP
         server.stop()
 
 
-def measure(server: ManagedProcess, port: int, connections: int, requests: Path) -> Measured:
-    run_load(port, connections, WARM_UP_SECONDS, requests)
+def measure(
+    server: ManagedProcess,
+    port: int,
+    connections: int,
+    requests: Path,
+    rate: float | None = None,
+    warm_up: Path | None = None,
+) -> Measured:
+    """Measure a load after a warm-up; `warm_up` are requests of its own where each counts once.
+
+    With a `rate` requests become due at that many a second.
+    """
+    run_load(port, connections, WARM_UP_SECONDS, warm_up or requests, rate)
     before = measure_cpu(server)
-    found = run_load(port, connections, SECONDS, requests)
+    found = run_load(port, connections, SECONDS, requests, rate)
     used = measure_cpu(server) - before
     times = sorted(1000 * latency for latency in found["latencies"])
     at = lambda share: times[min(len(times) - 1, int(share * len(times)))]  # noqa: E731
@@ -225,9 +249,12 @@ def measure(server: ManagedProcess, port: int, connections: int, requests: Path)
     )
 
 
-def run_load(port: int, connections: int, seconds: float, requests: Path) -> dict:
+def run_load(
+    port: int, connections: int, seconds: float, requests: Path, rate: float | None = None
+) -> dict:
     command = [sys.executable, "-m", "tests.load.http_load"]
     command += [str(port), str(connections), str(seconds), str(requests)]
+    command += [str(rate)] if rate else []
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
     return json.loads(done.stdout)
 
