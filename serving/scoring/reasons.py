@@ -2,7 +2,8 @@
 
 The contributions of all members, weighted by the stacker, add up to the release's log-odds
 exactly; calibration and score map are monotone, so directions hold. Contributions of one
-subject are summed: the symptoms of one questionnaire, the windows of one wearable channel.
+subject are summed: the symptoms of one questionnaire, the windows of one wearable channel, the
+counts of one kind of care and the days since it.
 Missing data give no reason, and severe symptoms none that lowers.
 """
 
@@ -39,6 +40,11 @@ MAX_LAYOUTS = 8
 #: A wearable column: channel, statistic, days.
 _WINDOW = re.compile(
     r"(?P<channel>.+?)_(?:mean|sd|slope|share_missing|missing)_\d+|(?P<last>.+)_last"
+)
+
+#: A column of care: how often within so many days, or how long ago.
+_CARE = re.compile(
+    r"(?P<counted>.+?)(?:_encounters)?_(?:90|365)|days_since_(?P<since>(?:acute_)?psychiatric)"
 )
 
 
@@ -117,17 +123,22 @@ def lay_out_subjects(features: tuple[str, ...]) -> SubjectLayout:
 
 
 def name_subject(feature: str) -> str:
-    """Return what a column is about: `phq9`, `steps`, or the column itself."""
+    """Return what a column is about: `phq9`, `steps`, `psychiatric`, or the column itself."""
     instrument = feature.partition("_")[0]
     if instrument in INSTRUMENTS:
         return instrument
     window = _WINDOW.fullmatch(feature)
-    return (window["channel"] or window["last"]) if window else feature
+    if window:
+        return window["channel"] or window["last"]
+    care = _CARE.fullmatch(feature)
+    return (care["counted"] or care["since"]) if care else feature
 
 
 def rank_to_show(feature: str) -> int:
-    """Return which of a subject's columns is shown: a total, else the mean of 28 days."""
-    return 0 if feature.endswith(("_total", "_mean_28")) else 1
+    """Return which of a subject's columns is shown: a total, a mean of 28 days, a year's count."""
+    return (
+        0 if feature.endswith(("_total", "_mean_28", "encounters_365", "_psychiatric_365")) else 1
+    )
 
 
 def reassures_falsely(

@@ -1,12 +1,19 @@
 import numpy as np
 import pytest
 
+from feature_repo.catalogue import list_model_inputs
 from serving.releases.loading import load_release
 from serving.releases.registry import Registry
 from serving.scoring.assessment import explain_release, predict_members
 from serving.scoring.estimate import Inputs, stack_log_odds
 from serving.scoring.explainers import Attribution
-from serving.scoring.reasons import combine_attributions, describe_reason, explain
+from serving.scoring.reasons import (
+    combine_attributions,
+    describe_reason,
+    explain,
+    lay_out_subjects,
+    name_subject,
+)
 from tests.fixtures.releases import FEATURES, WIDTH, draw_training_data
 
 
@@ -59,6 +66,31 @@ def test_the_symptoms_of_one_questionnaire_are_one_reason():
     (reason,) = explain_effects({"phq9_total": 0.5, "phq9_item_9": 0.25}, phq9_total=24)
 
     assert (reason.feature, reason.effect) == ("phq9_total", 0.75)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["psychiatric_encounters_365", "psychiatric_encounters_90", "days_since_psychiatric"],
+        ["acute_psychiatric_365", "days_since_acute_psychiatric"],
+        ["encounters_365", "encounters_90"],
+    ],
+)
+def test_care_of_one_kind_is_one_reason_that_shows_the_year(columns):
+    names = tuple(column.name for column in list_model_inputs())
+    (subject,) = [
+        subject
+        for subject in lay_out_subjects(names).subjects
+        if set(columns) & {names[column] for column in subject.columns}
+    ]
+
+    assert names[subject.columns[0]] == columns[0]
+    assert {names[column] for column in subject.columns} == set(columns)
+
+
+def test_days_since_a_questionnaire_are_no_care():
+    assert name_subject("days_since_phq9") == "days_since_phq9"
+    assert name_subject("antidepressant_active") == "antidepressant_active"
 
 
 @pytest.mark.parametrize(("total", "shown"), [(9, 1), (10, 0), (24, 0), (np.nan, 0)])
