@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.answer_features import PHQ9_ANSWERS, REPORTED_PHQ9_TOTAL, compute_answer_features
@@ -44,5 +44,6 @@ def test_the_rise_is_measured_from_a_total_beside_incomplete_items():
 
 
 @given(st.lists(st.integers(0, 3), min_size=9, max_size=9))
+@settings(deadline=None)
 def test_complete_items_are_their_own_total(answers):
     assert find_total(answers) == find_total(answers, reported=sum(answers)) == sum(answers)

@@ -9,10 +9,10 @@ from sqlalchemy import text
 from serving.audit.signing import KeyRing
 from serving.audit.verification import TOLERANCE, Finding, count_unsealed, verify_trail
 from tests.fixtures.audit_trail import SIGNER
-from tests.serving.audit.test_tampering import (
+from tests.fixtures.tampering import (
     change_column,
     flip_a_hash,
-    read_checkpoint,
+    locate_checkpoint,
     remove_link,
     remove_row,
     remove_row_and_link,
@@ -161,7 +161,7 @@ def sign_again(trail, path):
 def test_two_genuine_checkpoints_of_one_position_that_differ_are_found(trail, tmp_path, is_outside):
     """Two chains were signed with one key: one of them is not what happened."""
     set_up(trail, tmp_path / "checkpoints")
-    path = read_checkpoint(trail)
+    path = locate_checkpoint(trail)
     rewrite_history(trail, 2)
     other = json.dumps(sign_again(trail, path))
     if is_outside:
@@ -219,7 +219,7 @@ def test_the_store_alone_proves_the_newest_checkpoints(four_checkpoints, positio
 
 def test_without_the_store_the_checkpoints_of_the_database_count(trail, tmp_path):
     set_up(trail, tmp_path / "checkpoints")
-    trail.folder = tmp_path / "checkpoints" / read_checkpoint(trail).name
+    trail.folder = tmp_path / "checkpoints" / locate_checkpoint(trail).name
     found = trail.verify()
 
     assert found.findings == [Finding("checkpoint_store_unreadable")]
@@ -237,7 +237,7 @@ def test_a_checkpoint_of_a_key_that_does_not_count_is_forged(trail, tmp_path):
 @pytest.mark.parametrize("changes", [{"kind": "mhras-erasure-receipt"}, {"position": 5}], ids=str)
 def test_a_genuine_signature_of_another_document_is_no_checkpoint(trail, tmp_path, changes):
     set_up(trail, tmp_path / "checkpoints")
-    path = read_checkpoint(trail)
+    path = locate_checkpoint(trail)
     document = json.loads(path.read_text()) | changes
     del document["signature"]
     path.write_text(json.dumps(SIGNER.sign(document)))

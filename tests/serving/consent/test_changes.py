@@ -4,7 +4,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
@@ -73,6 +73,7 @@ def pairs(grants):
 
 
 @given(types, purposes, types, purposes)
+@settings(deadline=None)
 def test_subtracting_leaves_exactly_the_rest(held_types, held_purposes, gone_types, gone_purposes):
     grant = Grant(held_types, held_purposes, NEXT_YEAR)
     left = subtract(grant, gone_types, gone_purposes)
@@ -83,6 +84,7 @@ def test_subtracting_leaves_exactly_the_rest(held_types, held_purposes, gone_typ
 
 
 @given(types, purposes, types, purposes)
+@settings(deadline=None)
 def test_a_grant_that_loses_nothing_is_left_as_it_was(
     held_types, held_purposes, gone_types, gone_purposes
 ):

@@ -4,7 +4,7 @@ import math
 from datetime import UTC, date, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.online import Answers
@@ -30,6 +30,7 @@ RULES = SeverityRules(
     rule=[
         make_rule("severe_phq9", phq9_total=20),
         make_rule("rise", phq9_total=10, phq9_change=5),
+        make_rule("above_mean", phq9_total=10, phq9_above_own_mean=5),
         make_rule("severe_gad7", gad7_total=15, sent_only=True),
         make_rule("both_sent", gad7_total=15, phq9_total=20, sent_only=True),
     ],
@@ -103,6 +104,7 @@ def items(answers):
 
 
 @given(st.lists(st.none() | st.integers(0, 3), min_size=9, max_size=9))
+@settings(deadline=None)
 def test_the_answered_items_count_where_the_total_is_unknown(answers):
     found = find(PHQ9_SENT, phq9_total=math.nan, **items(answers))
 
@@ -119,3 +121,59 @@ def test_a_known_total_is_not_replaced_by_a_lower_sum_of_the_items():
 
 def test_items_without_a_single_answer_make_no_total():
     assert find(PHQ9_SENT, phq9_total=math.nan, **items([None] * 9)) == []
+
+
+@pytest.mark.parametrize("stored", [math.nan, 3])
+@pytest.mark.parametrize(("missing", "holds"), [(1, True), (2, True), (3, False)])
+def test_the_answered_items_of_an_incomplete_gad7_count(stored, missing, holds):
+    answers = Answers(NOW, gad7=[3] * (7 - missing) + [None] * missing)
+
+    assert ("severe_gad7" in find(answers, gad7_total=stored)) is holds
+
+
+def test_a_total_of_its_own_counts_where_the_answered_items_of_a_gad7_are_fewer():
+    answers = Answers(NOW, gad7=[3] + [None] * 6)
+
+    assert find(answers, gad7_total=15) == ["severe_gad7"]
+
+
+def test_a_gad7_without_a_single_answer_makes_no_total():
+    assert find(Answers(NOW, gad7=[None] * 7)) == []
+
+
+# A rise of an incomplete PHQ-9
+
+TWELVE_OR_MORE = items([3, 3, 3, None, 3, None, None, None, 0])
+
+
+@pytest.mark.parametrize(("before", "holds"), [(7, True), (8, False), (math.nan, False)])
+def test_a_rise_of_the_answered_items_alone_counts(before, holds):
+    known = {"stored_phq9_total": before, "previous_phq9_total": 0, "phq9_change": math.nan}
+
+    assert ("rise" in find(PHQ9_SENT, **TWELVE_OR_MORE, **known)) is holds
+
+
+@pytest.mark.parametrize(("before", "holds"), [(7, True), (8, False)])
+def test_a_rise_of_stored_items_is_measured_from_the_phq9_before_them(before, holds):
+    known = {"stored_phq9_total": 0, "previous_phq9_total": before, "days_since_phq9": 1}
+
+    assert ("rise" in find(NOTHING_SENT, **TWELVE_OR_MORE, **known)) is holds
+
+
+@pytest.mark.parametrize(("mean", "holds"), [(7, True), (7.5, False)])
+def test_a_rise_of_the_answered_items_above_the_own_mean_counts(mean, holds):
+    found = find(PHQ9_SENT, **TWELVE_OR_MORE, phq9_mean_365=mean)
+
+    assert ("above_mean" in found) is holds
+
+
+def test_a_known_rise_is_not_replaced_by_a_lower_one():
+    known = {"phq9_total": 12, "phq9_change": 5, "stored_phq9_total": 10}
+
+    assert find(PHQ9_SENT, **known) == ["rise"]
+
+
+def test_a_stored_phq9_that_is_too_old_has_not_risen():
+    known = {"stored_phq9_total": 0, "previous_phq9_total": 0, "days_since_phq9": MAX_DAYS + 1}
+
+    assert find(NOTHING_SENT, **TWELVE_OR_MORE, **known) == []
