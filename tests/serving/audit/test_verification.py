@@ -107,13 +107,15 @@ def test_the_tolerance_is_five_minutes():
     ("age", "findings"),
     [
         (TOLERANCE - A_MOMENT, []),
-        (TOLERANCE + A_MOMENT, [("row_not_sealed", None, 1)]),
+        (TOLERANCE + A_MOMENT, [("row_not_sealed", None, 3)]),
     ],
     ids=["in time", "too long"],
 )
 def test_a_row_that_waits_too_long_for_its_seal_is_found(trail, age, findings):
+    trail.write(2)
+    trail.seal()
     trail.write(1)
-    move(trail, 1, age)
+    move(trail, 3, age)
 
     assert list_findings(trail) == findings
 
@@ -258,3 +260,79 @@ def test_rows_that_wait_for_their_seal_are_counted(trail):
     trail.write(1)
     with trail.owner.connect() as connection:
         assert count_unsealed(connection) == 1
+
+
+# Whatever an owner of the database writes, a verification finds it and ends
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[]", "null", '"text"', "7", "{}", '{"position": 1e400}', '{"kind": "x"}'],
+)
+def test_a_document_in_the_database_that_is_no_checkpoint_is_forged(trail, tmp_path, value):
+    set_up(trail, tmp_path / "checkpoints")
+    statement = "UPDATE audit_checkpoints SET document = CAST(:document AS jsonb)"
+    trail.tamper(statement, document=value)
+
+    assert list_findings(trail) == [("checkpoint_forged", 6, None)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"audit_id": float("nan")},
+        {"audit_id": float("inf")},
+        {"signature": "ü"},
+        {"signature": ["a"]},
+        {"key_id": None},
+    ],
+    ids=str,
+)
+def test_a_document_in_the_store_that_no_signature_can_cover_is_forged(trail, tmp_path, changes):
+    set_up(trail, tmp_path / "checkpoints")
+    path = locate_checkpoint(trail)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    assert list_findings(trail) == [("checkpoint_forged", 6, None)]
+
+
+def test_a_document_in_the_store_that_is_nested_beyond_reading_is_forged(trail, tmp_path):
+    set_up(trail, tmp_path / "checkpoints")
+    locate_checkpoint(trail).write_text("[" * 100_000)
+
+    assert list_findings(trail) == [("checkpoint_forged", 6, None)]
+
+
+UNREADABLE = {
+    "a year above 9999": ("created_at", "TIMESTAMPTZ '12000-01-01'"),
+    "a year before Christ": ("created_at", "TIMESTAMPTZ '4000-01-01 BC'"),
+    "a number of 5,000 digits": ("details", f"CAST('{{\"n\": {'9' * 5_000}}}' AS jsonb)"),
+    "a nesting of 5,000 levels": ("details", f"CAST('{'[' * 5_000}{']' * 5_000}' AS jsonb)"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_value_that_cannot_be_read_is_found(trail, tmp_path, name):
+    set_up(trail, tmp_path / "checkpoints")
+    change_column(*UNREADABLE[name])(trail, PLACE)
+
+    ((kind, position, _),) = list_findings(trail)
+    assert kind == "rows_unreadable"
+    assert 1 <= position <= PLACE
+
+
+def test_rows_before_those_that_cannot_be_read_are_verified(trail, tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.audit.verification.ROWS_PER_FETCH", 1)
+    set_up(trail, tmp_path / "checkpoints")
+    change_column("action", "'nothing'")(trail, 1)
+    change_column("created_at", "TIMESTAMPTZ '12000-01-01'")(trail, PLACE)
+
+    assert list_findings(trail) == [("row_changed", 1, 1), ("rows_unreadable", PLACE, None)]
+
+
+@pytest.mark.parametrize("value", ["infinity", "-infinity"])
+def test_a_time_that_no_clock_shows_is_found(trail, tmp_path, value):
+    set_up(trail, tmp_path / "checkpoints")
+    change_column("created_at", f"TIMESTAMPTZ '{value}'")(trail, PLACE)
+
+    assert ("row_changed", PLACE, PLACE) in list_findings(trail)
