@@ -31,6 +31,18 @@ def test_a_bucket_that_is_not_there_is_a_failure_and_not_made(bucket):
     assert mistyped.list_positions() == []
 
 
+def test_a_checkpoint_of_another_worker_is_listed_at_once(bucket):
+    store, elsewhere = (
+        CheckpointStore(f"{bucket}/shared"),
+        f"{bucket}/shared/checkpoint-{2:015d}.json",
+    )
+    store.write(1, {"position": 1})
+    assert store.list_positions() == [1]
+    fsspec.filesystem("s3", skip_instance_cache=True).pipe_file(elsewhere, b"{}")
+
+    assert store.list_positions() == [1, 2]
+
+
 def test_a_trail_signed_into_a_bucket_verifies_until_its_tail_is_cut_off(trail, bucket):
     store, keys = CheckpointStore(f"{bucket}/chain"), KeyRing([SIGNER.public_key])
     trail.write(4)
