@@ -10,7 +10,7 @@ CONSOLE_USER ?= $(ROLE).example
 API ?= http://127.0.0.1:8000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run start console shell story quarantine test test-nightly lint types bench lock clean
+.PHONY: help install run start console shell story quarantine test test-nightly coverage lint types bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ test: install ## run the tests, on all cores; ARGS="tests/serving -k consent" fo
 test-nightly: install ## run the long tests too
 	@$(BIN)/python -m pytest $(ARGS)
 
+coverage: install ## run the tests and print by package how many lines and branches they cover; ARGS as for test
+	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not nightly" --cov --cov-branch --cov-report= $(ARGS); \
+	tested=$$?; $(BIN)/python -m tests.coverage_by_package && exit $$tested
+
 lint: install ## check style, format, and that every package is used and declared
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/deptry .
 
@@ -67,4 +71,4 @@ lock: install ## resolve pyproject.toml again into requirements.lock
 
 clean: ## remove the virtual environment and all local state
 	@test ! -x $(BIN)/python || $(BIN)/python -m infra.local --forget
-	@rm -rf $(VENV) .mhras .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf $(VENV) .mhras .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* *.egg-info

@@ -73,7 +73,10 @@ def compute_answer_features(inputs: Mapping[str, Any]) -> dict[str, Numbers]:
     current = asked | ~np.isnan(reported)
     stored = _together(inputs, STORED_PHQ9_ITEMS)
     stored_total = _numbers(inputs, "stored_phq9_total")
-    given_total = np.where(asked, answers.sum(axis=0), reported)
+    items_total = answers.sum(axis=0)
+    # Beside items of which some are missing the reported total counts, never less than they add up.
+    at_least = np.maximum(reported, np.nansum(answers, axis=0))
+    given_total = np.where(np.isnan(items_total), at_least, items_total)
     phq9 = np.where(current, given_total, stored_total)
     before = np.where(current, stored_total, _numbers(inputs, "previous_phq9_total"))
     given_gad7 = _together(inputs, GAD7_ANSWERS).sum(axis=0)

@@ -47,7 +47,7 @@ class CheckpointStore:
             content = fs.cat_file(self._locate(root, position))
         try:
             document = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return document if isinstance(document, dict) else None
 

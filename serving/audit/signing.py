@@ -4,7 +4,6 @@ Who holds the public key can check a checkpoint of the audit chain or an erasure
 """
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -47,7 +46,7 @@ class KeyRing:
         }
 
     def holds(self, document: Document) -> bool:
-        """Tell whether a document carries a valid signature of one of the keys."""
+        """Return True if a document carries a valid signature of one of the keys."""
         key = self._keys.get(str(document.get("key_id")))
         if key is None:
             return False
@@ -55,7 +54,8 @@ class KeyRing:
         try:
             signature = base64.b64decode(str(document.get("signature")), validate=True)
             key.verify(signature, canonicalise(signed))
-        except (InvalidSignature, binascii.Error):
+        # What is no base64, and a document that has no canonical form, such as one with NaN.
+        except (InvalidSignature, ValueError, RecursionError):
             return False
         return True
 

@@ -68,30 +68,62 @@ def verify_trail(engine: Engine, store: CheckpointStore, keys: KeyRing) -> Verif
     return verification
 
 
+class _UnreadableRowsError(Exception):
+    """A value of the trail or of the chain that Python cannot hold, such as the year 12000."""
+
+
 def _verify_links(
     connection: Connection, documents: dict[int, Document], verification: Verification
 ) -> None:
-    """Walk the chain; after a broken link go on from what is stored, to find every place."""
-    position, previous = 0, GENESIS
+    walk = _Walk(documents, verification)
+    try:
+        for row in _stream_links(connection):
+            walk.take(row)
+    except _UnreadableRowsError:
+        # Somewhere among the rows that are read together; what follows them is not known.
+        verification.report("rows_unreadable", walk.position + 1)
+    else:
+        walk.end()
+
+
+@dataclass
+class _Walk:
+    """The walk along the chain; after a broken link it goes on from what is stored."""
+
+    documents: dict[int, Document]
+    verification: Verification
+    position: int = 0
+    previous: bytes = GENESIS
     covered_until: datetime | None = None
-    for row in _stream_links(connection):
-        if row["position"] != position + 1:
-            verification.report("link_removed", position + 1)
-        position = row["position"]
-        if row["previous_hash"] != previous:
-            verification.report("chain_broken", position, row["audit_id"])
-        _verify_row(row, verification)
-        if _is_backdated(row, covered_until):
-            verification.report("row_backdated", position, row["audit_id"])
-        previous = row["row_hash"]
-        if (document := documents.pop(position, None)) is not None:
-            covered_until = datetime.fromisoformat(document["signed_at"])
-            if document["row_hash"] != previous.hex():
-                verification.report("history_rewritten", position, row["audit_id"])
-        verification.rows += 1
-    verification.head = previous.hex() if position else None
-    for missing in sorted(documents):
-        verification.report("tail_removed" if missing > position else "link_removed", missing)
+
+    def take(self, row: RowMapping) -> None:
+        """Verify the next link and its row."""
+        if row["position"] != self.position + 1:
+            self.verification.report("link_removed", self.position + 1)
+        self.position = row["position"]
+        if row["previous_hash"] != self.previous:
+            self.verification.report("chain_broken", self.position, row["audit_id"])
+        _verify_row(row, self.verification)
+        if _is_backdated(row, self.covered_until):
+            self.verification.report("row_backdated", self.position, row["audit_id"])
+        self.previous = row["row_hash"]
+        self._compare_checkpoint(row)
+        self.verification.rows += 1
+
+    def _compare_checkpoint(self, row: RowMapping) -> None:
+        document = self.documents.pop(self.position, None)
+        if document is None:
+            return
+        self.covered_until = datetime.fromisoformat(document["signed_at"])
+        if document["row_hash"] != self.previous.hex():
+            self.verification.report("history_rewritten", self.position, row["audit_id"])
+
+    def end(self) -> None:
+        """Report the checkpoints whose links did not come."""
+        self.verification.head = self.previous.hex() if self.position else None
+        for missing in sorted(self.documents):
+            kind = "tail_removed" if missing > self.position else "link_removed"
+            self.verification.report(kind, missing)
 
 
 def _is_backdated(row: RowMapping, covered_until: datetime | None) -> bool:
@@ -118,7 +150,11 @@ def _stream_links(connection: Connection) -> Iterator[RowMapping]:
         .order_by(AuditSeal.position)
         .execution_options(yield_per=ROWS_PER_FETCH)
     )
-    yield from connection.execute(statement).mappings()
+    try:
+        yield from connection.execute(statement).mappings()
+    # PostgreSQL holds times, numbers and nesting that Python does not.
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise _UnreadableRowsError from error
 
 
 def _find_unsealed(connection: Connection, verification: Verification) -> None:
@@ -177,7 +213,9 @@ def _check_documents(
     return good
 
 
-def _is_genuine(document: Document, position: int, keys: KeyRing) -> bool:
+def _is_genuine(document: Document | None, position: int, keys: KeyRing) -> bool:
+    if not isinstance(document, dict):
+        return False
     names_itself = document.get("kind") == CHECKPOINT_KIND and document.get("position") == position
     return names_itself and keys.holds(document)
 

@@ -5,9 +5,10 @@ withdrawing takes away all of it, or one data type, or one purpose. Rows are nev
 what was in force is withdrawn, and what remains of it is granted again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
@@ -49,8 +50,9 @@ def record_grants(
 ) -> None:
     """Replace the consents in force by `grants`."""
     _name_the_writer(session, user_id)
-    _end_current(session, anonymized_id, read_database_time(session))
-    _add(session, anonymized_id, grants, key_id)
+    now = read_database_time(session)
+    _end_current(session, anonymized_id, now)
+    _add(session, anonymized_id, grants, key_id, now)
 
 
 def withdraw(
@@ -62,16 +64,15 @@ def withdraw(
     purposes = frozenset(PURPOSES if purpose is None else [purpose])
     touched = 0
     for consent in list_current(session, anonymized_id, read_database_time(session)):
-        grant = Grant(
-            frozenset(consent.data_types), frozenset(consent.purposes), consent.expires_at
-        )
+        grant = _read_grant(consent)
         left = subtract(grant, data_types, purposes)
-        if left == [_read_grant(consent)]:
+        if left == [grant]:
             continue
         touched += 1
-        consent.withdrawn_at = read_database_time(session)
+        consent.withdrawn_at = now = read_database_time(session)
         session.flush()
-        _add(session, anonymized_id, left, consent.key_id)
+        # What is left of a consent that begins later begins no sooner.
+        _add(session, anonymized_id, left, consent.key_id, max(now, consent.granted_at))
     return touched
 
 
@@ -126,14 +127,19 @@ def _end_current(session: Session, anonymized_id: str, now: datetime) -> None:
     )
 
 
-def _add(session: Session, anonymized_id: str, grants: Sequence[Grant], key_id: str) -> None:
-    now = read_database_time(session)
-    for number, grant in enumerate(grants):
+def _add(
+    session: Session,
+    anonymized_id: str,
+    grants: Sequence[Grant],
+    key_id: str,
+    begins_at: datetime,
+) -> None:
+    beginnings = _list_free_instants(session, anonymized_id, begins_at)
+    for grant, granted_at in zip(grants, beginnings, strict=False):
         session.add(
             Consent(
                 anonymized_id=anonymized_id,
-                # One consent per instant: the key of the table.
-                granted_at=now - timedelta(microseconds=number),
+                granted_at=granted_at,
                 data_types=sorted(grant.data_types),
                 purposes=sorted(grant.purposes),
                 expires_at=grant.expires_at,
@@ -141,3 +147,15 @@ def _add(session: Session, anonymized_id: str, grants: Sequence[Grant], key_id: 
             )
         )
     session.flush()
+
+
+def _list_free_instants(
+    session: Session, anonymized_id: str, earliest: datetime
+) -> Iterator[datetime]:
+    """Yield instants from `earliest` on, a microsecond apart: one consent each is the key."""
+    statement = select(Consent.granted_at).where(
+        Consent.anonymized_id == anonymized_id, Consent.granted_at >= earliest
+    )
+    taken = set(session.scalars(statement))
+    instants = (earliest + timedelta(microseconds=number) for number in count())
+    return (instant for instant in instants if instant not in taken)

@@ -84,8 +84,10 @@ def describe_shadow(
     }
     try:
         estimate = estimate_alone(release, case)
-    except ScoringFailedError as error:
-        return row | {"error": error.kind}
+    # Whichever part of a release fails: the guardrails count the failures that are recorded.
+    except Exception as error:
+        log.error("shadow scoring failed", version=release.version, error=describe_error(error))
+        return row | {"error": ScoringFailedError.kind}
     return row | {
         "risk_score": estimate.score,
         "probability": estimate.probability,

@@ -171,3 +171,78 @@ def test_a_consent_that_ended_or_denies_is_a_withdrawal(
 ) -> None:
     (row,) = rows_of(write(tmp_path, ended), WITHDRAWALS.name, consents=True)
     assert row["granted_at"] == "2024-02-01"
+
+
+def deny(*classes: str, purposes: tuple[str, ...] = ()) -> dict[str, Any]:
+    exception: dict[str, Any] = {"type": "deny"}
+    if classes:
+        exception["class"] = [{"code": name} for name in classes]
+    if purposes:
+        exception["purpose"] = [{"code": name} for name in purposes]
+    return exception
+
+
+@pytest.mark.parametrize(
+    ("denial", "data_types", "purposes"),
+    [
+        (deny("wearable"), ["survey"], ["screening", "training"]),
+        (deny("wearable", purposes=("TREAT", "HRESCH")), ["survey"], ["screening", "training"]),
+        (deny(purposes=("HRESCH",)), ["survey", "wearable"], ["screening"]),
+        (deny("survey", "wearable", purposes=("HRESCH",)), ["survey", "wearable"], ["screening"]),
+        # Of one data type for one purpose: a consent holds no such pairs, so it is not used.
+        (deny("wearable", purposes=("HRESCH",)), ["survey"], ["screening", "training"]),
+        (deny("emr"), ["survey", "wearable"], ["screening", "training"]),
+    ],
+    ids=["class", "class for all", "purpose", "all for a purpose", "a pair", "not permitted"],
+)
+def test_an_exception_takes_away_at_least_what_it_denies(
+    tmp_path: Path, denial: dict[str, Any], data_types: list[str], purposes: list[str]
+) -> None:
+    drop = write(tmp_path, consent(provision=[denial]))
+    (row,) = rows_of(drop, "consents", consents=True)
+
+    assert (row["data_types"], row["purposes"]) == (data_types, purposes)
+
+
+@pytest.mark.parametrize(
+    "denial", [deny("survey", "wearable"), deny(purposes=("TREAT", "HRESCH"))], ids=str
+)
+def test_an_exception_from_everything_leaves_no_consent(
+    tmp_path: Path, denial: dict[str, Any]
+) -> None:
+    assert rows_of(write(tmp_path, consent(provision=[denial])), "consents", consents=True) == []
+
+
+@pytest.mark.parametrize(
+    "denial",
+    [
+        deny("Observation"),
+        deny(purposes=("HMARKT",)),
+        deny("wearable") | {"actor": [{"reference": {"reference": "Practitioner/1"}}]},
+        deny("wearable") | {"dataPeriod": {"start": "2024-01-01"}},
+    ],
+    ids=["unknown class", "unknown purpose", "of one reader", "of a time"],
+)
+def test_a_consent_with_an_exception_that_cannot_be_kept_to_is_not_used(
+    tmp_path: Path, denial: dict[str, Any]
+) -> None:
+    (reason,) = reasons(tmp_path, consent(provision=[denial]), consents=True)
+    assert reason.startswith("provision.provision: exceptions cannot be kept to")
+
+
+def test_a_permit_inside_a_permit_cannot_be_kept_to(tmp_path: Path) -> None:
+    inner = {"type": "permit", "class": [{"code": "wearable"}]}
+    (reason,) = reasons(tmp_path, consent(provision=[inner]), consents=True)
+    assert reason == "provision.provision: exceptions cannot be kept to"
+
+
+def test_a_patient_of_whom_a_death_was_wrong_takes_it_back(tmp_path: Path) -> None:
+    patient = {"resourceType": "Patient", "id": "p1", "meta": {"versionId": "1"}}
+    dead = patient | {"deceasedDateTime": "2024-05-01"}
+    alive = patient | {"meta": {"versionId": "2"}, "deceasedBoolean": False}
+    (batch,) = read(write(tmp_path, dead, alive, name="Patient.ndjson"), consents=True)
+
+    assert [one["anonymized_id"] for one in batch.deaths] == [KEY.pseudonymise("p1")]
+    (death,), (retraction,) = batch.deaths, batch.retractions
+    assert retraction["source_id"] == death["source_id"]
+    assert retraction["version_number"] > death["version_number"]

@@ -2,11 +2,14 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from serving.audit.chain import COLUMNS, GENESIS, ROW_COLUMNS, hash_row
 from serving.database.tables import AuditRow
+
+#: Documents take a while to draw on a machine that does other work.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 texts = st.text(max_size=12)
 hashes = st.binary(min_size=32, max_size=32)
@@ -38,6 +41,7 @@ def test_every_column_of_the_table_is_hashed():
 
 
 @given(rows, rows, st.sampled_from(COLUMNS))
+@patient
 def test_a_changed_column_changes_the_hash(row, other, column):
     assume(row[column] != other[column])
 
@@ -45,6 +49,7 @@ def test_a_changed_column_changes_the_hash(row, other, column):
 
 
 @given(rows, hashes, hashes)
+@patient
 def test_the_previous_link_counts(row, first, second):
     assume(first != second)
 
@@ -52,6 +57,7 @@ def test_the_previous_link_counts(row, first, second):
 
 
 @given(rows, hashes)
+@patient
 def test_a_hash_is_the_same_whatever_the_order_of_columns_and_the_time_zone(row, previous):
     elsewhere = row["created_at"].astimezone(timezone(timedelta(hours=5, minutes=30)))
     same = dict(reversed(row.items())) | {"created_at": elsewhere}
@@ -60,6 +66,7 @@ def test_a_hash_is_the_same_whatever_the_order_of_columns_and_the_time_zone(row,
 
 
 @given(st.lists(rows, min_size=2, max_size=2), hashes)
+@patient
 def test_two_rows_in_another_order_give_another_head(pair, previous):
     first, second = pair
     assume(first != second)

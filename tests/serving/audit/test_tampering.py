@@ -6,30 +6,29 @@ database who switched the triggers off, and most of them must be found wherever 
 
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
-from serving.audit.chain import COLUMNS
-from serving.audit.sealer import make_links
 from serving.audit.signing import Signer
 from tests.fixtures.audit_trail import Trail
+from tests.fixtures.tampering import (
+    CHECKPOINT_AT,
+    ROWS,
+    Probe,
+    change_column,
+    compute_links,
+    flip_a_hash,
+    locate_checkpoint,
+    remove_link,
+    remove_row,
+    remove_row_and_link,
+    rewrite_history,
+    rewrite_links,
+    set_up,
+)
 
-ROWS = 9
-CHECKPOINT_AT = 6
 PLACES = range(1, ROWS + 1)
-
-Probe = Callable[[Trail, int], None]
-
-
-def change_column(column: str, value: str) -> Probe:
-    def tamper(trail: Trail, place: int) -> None:
-        trail.tamper(f"UPDATE audit_log SET {column} = {value} WHERE id = :id", id=place)
-
-    return tamper
-
 
 CHANGES = {
     "created_at": "created_at + interval '1 microsecond'",
@@ -43,19 +42,6 @@ CHANGES = {
     "request_id": "'req_1'",
     "details": "details || '{\"n\": -1}'",
 }
-
-
-def remove_row(trail: Trail, place: int) -> None:
-    trail.tamper("DELETE FROM audit_log WHERE id = :id", id=place)
-
-
-def remove_row_and_link(trail: Trail, place: int) -> None:
-    remove_row(trail, place)
-    trail.tamper("DELETE FROM audit_chain WHERE audit_id = :id", id=place)
-
-
-def remove_link(trail: Trail, place: int) -> None:
-    trail.tamper("DELETE FROM audit_chain WHERE audit_id = :id", id=place)
 
 
 def close_the_gap(trail: Trail, place: int) -> None:
@@ -115,43 +101,6 @@ def slip_in_an_old_row_and_let_it_be_sealed(trail: Trail, place: int) -> None:
     assert trail.seal() == 1
 
 
-def flip_a_hash(column: str) -> Probe:
-    def tamper(trail: Trail, place: int) -> None:
-        trail.tamper(
-            f"UPDATE audit_chain SET {column} ="
-            f" set_byte({column}, 31, 255 - get_byte({column}, 31)) WHERE position = :id",
-            id=place,
-        )
-
-    return tamper
-
-
-def compute_links(trail: Trail) -> list[dict]:
-    """Return the chain as the real sealer would have made it over the rows as they are."""
-    with trail.owner.connect() as connection:
-        columns = ", ".join(COLUMNS)
-        rows = connection.execute(text(f"SELECT {columns} FROM audit_log ORDER BY id")).mappings()
-        return make_links(None, list(rows), sealed_at=None)
-
-
-def rewrite_links(trail: Trail) -> None:
-    trail.tamper("DELETE FROM audit_chain")
-    with trail.owner.begin() as connection:
-        for link in compute_links(trail):
-            connection.execute(
-                text(
-                    "INSERT INTO audit_chain (position, audit_id, previous_hash, row_hash,"
-                    " sealed_at) VALUES (:position, :audit_id, :previous_hash, :row_hash, now())"
-                ),
-                link,
-            )
-
-
-def rewrite_history(trail: Trail, place: int) -> None:
-    trail.tamper("UPDATE audit_log SET action = 'nothing' WHERE id = :id", id=place)
-    rewrite_links(trail)
-
-
 def rewrite_history_and_drop_checkpoints(trail: Trail, place: int) -> None:
     rewrite_history(trail, place)
     trail.tamper("DELETE FROM audit_checkpoints")
@@ -202,17 +151,6 @@ UNCOVERED = {
 }
 
 
-def set_up(trail: Trail, folder: Path) -> None:
-    """Nine sealed rows, the first six of them under a checkpoint."""
-    trail.reset(folder)
-    trail.write(CHECKPOINT_AT)
-    trail.seal()
-    assert trail.sign() == CHECKPOINT_AT
-    trail.write(ROWS - CHECKPOINT_AT)
-    trail.seal()
-    assert trail.verify().intact
-
-
 @pytest.mark.parametrize("name", EVERYWHERE)
 def test_a_tampering_is_found_wherever_it_happens(trail, tmp_path, name):
     for place in PLACES:
@@ -248,10 +186,6 @@ def test_a_trail_that_was_emptied_whole_is_found(trail, tmp_path):
     assert [finding.kind for finding in trail.verify().findings] == ["tail_removed"]
 
 
-def read_checkpoint(trail):
-    return trail.folder / f"checkpoint-{CHECKPOINT_AT:015d}.json"
-
-
 def forge(document, **changes):
     """Sign a changed checkpoint with a key of the attacker's own."""
     other = Signer(base64.b64encode(bytes(32)).decode())
@@ -283,7 +217,7 @@ def forge(document, **changes):
 )
 def test_a_checkpoint_outside_that_is_not_what_was_signed_is_found(trail, tmp_path, change, kind):
     set_up(trail, tmp_path / "checkpoints")
-    change(read_checkpoint(trail))
+    change(locate_checkpoint(trail))
 
     assert kind in [finding.kind for finding in trail.verify().findings]
 
@@ -291,7 +225,7 @@ def test_a_checkpoint_outside_that_is_not_what_was_signed_is_found(trail, tmp_pa
 def test_a_checkpoint_in_the_database_that_was_forged_is_found(trail, tmp_path):
     set_up(trail, tmp_path / "checkpoints")
     rewrite_history(trail, 2)
-    forged = forge(json.loads(read_checkpoint(trail).read_text()))
+    forged = forge(json.loads(locate_checkpoint(trail).read_text()))
     trail.tamper(
         "UPDATE audit_checkpoints SET document = CAST(:document AS jsonb)",
         document=json.dumps(forged),
@@ -303,7 +237,7 @@ def test_a_checkpoint_in_the_database_that_was_forged_is_found(trail, tmp_path):
 
 def test_a_store_that_cannot_be_read_is_a_finding(trail, tmp_path):
     set_up(trail, tmp_path / "checkpoints")
-    trail.folder = tmp_path / "checkpoints" / read_checkpoint(trail).name
+    trail.folder = tmp_path / "checkpoints" / locate_checkpoint(trail).name
 
     assert "checkpoint_store_unreadable" in [found.kind for found in trail.verify().findings]
 

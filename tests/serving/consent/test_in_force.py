@@ -11,7 +11,9 @@ from feature_repo.consent_terms import SCREENING, TRAINING
 from serving.consent.in_force import (
     combine_consents,
     is_in_force,
+    read_allowed,
     read_consents,
+    read_consents_of,
     select_in_force,
     was_in_force,
 )
@@ -76,6 +78,42 @@ def test_only_the_individuals_own_consents_count(engine, grant):
     assert combine_consents(known, SCREENING, datetime.now(UTC)) == {"survey"}
 
 
+def test_consents_of_several_individuals_are_read_apart(session, grant):
+    survey, emr, nobody = grant("survey"), grant("emr"), uuid.uuid4().hex
+    known = read_consents_of(session, [survey, emr, nobody])
+
+    assert {one: [terms.data_types for terms in known[one]] for one in known} == {
+        survey: [("survey",)],
+        emr: [("emr",)],
+        nobody: [],
+    }
+    assert known[survey] == read_consents(session, survey)
+
+
+def test_a_consent_is_read_with_all_its_terms(session, individual):
+    terms = {"granted_at": NOW - DAY, "expires_at": NOW, "withdrawn_at": NOW - DAY / 2}
+    consent = make_consent("survey", "emr", purposes=(TRAINING, SCREENING), **terms)
+    consent.anonymized_id, consent.key_id = individual, "0" * 8
+    session.add(consent)
+
+    (read,) = read_consents(session, individual)
+    assert {name: getattr(read, name) for name in terms} == terms
+    assert (read.data_types, read.purposes) == (("survey", "emr"), (TRAINING, SCREENING))
+
+
+def test_what_each_of_several_individuals_allows_now_is_read_by_purpose(session, grant):
+    now = datetime.now(UTC)
+    allows, ended = grant("survey", "emr"), grant("survey", expires_at=now - DAY)
+    trains, later = grant("emr", purposes=(TRAINING,)), grant("emr", granted_at=now + DAY)
+
+    assert read_allowed(session, [allows, ended, trains, later], SCREENING) == {
+        allows: {"survey", "emr"},
+        ended: frozenset(),
+        trains: frozenset(),
+        later: frozenset(),
+    }
+
+
 INSTANTS = st.sampled_from([NOW + step * DAY for step in (-2, -1, 0, 1, 2)])
 
 
@@ -104,5 +142,12 @@ def test_a_recorded_withdrawal_binds_even_when_the_clock_is_behind():
 def test_records_of_the_past_show_the_consent_of_that_time():
     withdrawn_since = make_consent("survey", withdrawn_at=NOW + DAY / 2)
 
-    assert was_in_force(withdrawn_since, NOW)
-    assert not was_in_force(withdrawn_since, NOW + DAY / 2)
+    assert was_in_force(withdrawn_since, NOW) is True
+    assert was_in_force(withdrawn_since, NOW + DAY / 2) is False
+
+
+@pytest.mark.parametrize(
+    ("at", "in_force"), [(NOW - DAY, True), (NOW + DAY, False), (NOW - 2 * DAY, False)]
+)
+def test_a_consent_of_the_past_held_from_its_grant_until_its_end(at, in_force):
+    assert was_in_force(make_consent("survey"), at) is in_force

@@ -5,13 +5,10 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
-from serving.consent.changes import Grant, subtract
 from serving.consent.notices import EXPIRING, find_unnoticed, give_notices
 from serving.database.tables import AuditRow, Consent, ConsentChange
 from serving.errors import FlowActor
@@ -167,24 +164,6 @@ def test_a_change_by_any_other_writer_is_in_the_history(engine, grant):
     assert [(one.change, one.changed_by) for one in changes] == [
         *(("granted", "postgres"), ("withdrawn", "postgres"))
     ]
-
-
-types = st.frozensets(st.sampled_from(DATA_TYPES))
-purposes = st.frozensets(st.sampled_from(PURPOSES))
-
-
-def pairs(grants):
-    return {(kind, use) for one in grants for kind in one.data_types for use in one.purposes}
-
-
-@given(types, purposes, types, purposes)
-def test_subtracting_leaves_exactly_the_rest(held_types, held_purposes, gone_types, gone_purposes):
-    grant = Grant(held_types, held_purposes, datetime(2099, 1, 1, tzinfo=UTC))
-    left = subtract(grant, gone_types, gone_purposes)
-
-    gone = {(kind, use) for kind in gone_types for use in gone_purposes}
-    assert pairs(left) == pairs([grant]) - gone
-    assert sum(len(pairs([one])) for one in left) == len(pairs(left))
 
 
 # How soon a withdrawal binds

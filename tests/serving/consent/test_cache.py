@@ -1,0 +1,131 @@
+"""The consents a worker keeps at hand, by a change listener whose lease and notices a test gives.
+
+That notices arrive and leases end by themselves: tests/serving/database/test_changes.py.
+"""
+
+import math
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import make_url
+from sqlalchemy.orm import Session
+
+from serving.consent.in_force import ConsentCache
+from serving.database.changes import ChangeListener
+
+
+@pytest.fixture
+def listener(database_url):
+    listener = ChangeListener(make_url(database_url))
+    listener._fresh_until = math.inf
+    yield listener
+    listener.stop()
+
+
+@pytest.fixture
+def cache(listener):
+    return ConsentCache(listener)
+
+
+@pytest.fixture
+def read(engine, cache):
+    def read_and_keep(individual):
+        with Session(engine) as session:
+            return cache.read(session, individual)
+
+    return read_and_keep
+
+
+@pytest.fixture
+def known(read, grant):
+    """An individual whose consent the cache keeps."""
+    individual = grant("survey")
+    read(individual)
+    return individual
+
+
+def test_an_individual_who_was_never_read_is_not_known(cache):
+    assert cache.get_known(uuid.uuid4().hex) is None
+
+
+def test_consents_that_were_read_are_known_as_the_database_holds_them(cache, known, read):
+    (consent,) = cache.get_known(known)
+
+    assert consent.data_types == ("survey",)
+    assert cache.get_known(known) == read(known)
+
+
+def test_that_an_individual_has_no_consent_is_known_too(cache, read):
+    individual = uuid.uuid4().hex
+    assert read(individual) == ()
+
+    assert cache.get_known(individual) == ()
+
+
+def test_without_a_fresh_listener_nothing_is_known(cache, known, listener):
+    listener._fresh_until = 0.0
+
+    assert cache.get_known(known) is None
+
+
+def test_a_change_of_one_individual_removes_that_one_alone(cache, known, listener, read, grant):
+    other = grant("emr")
+    read(other)
+    listener._tell(f"consent:{known}")
+
+    assert cache.get_known(known) is None
+    assert cache.get_known(other) is not None
+
+
+@pytest.mark.parametrize("notice", ["consent:*", ChangeListener.RESET])
+def test_a_change_of_many_or_a_new_connection_removes_all(cache, known, listener, notice):
+    listener._tell(notice)
+
+    assert cache.get_known(known) is None
+
+
+def test_a_change_of_something_else_removes_nothing(cache, known, listener):
+    listener._tell("revocation:*")
+    listener._tell(f"revocation:{known}")
+
+    assert cache.get_known(known) is not None
+
+
+class ChangedDuringTheQuery(Session):
+    """A session during whose first query another process changes something."""
+
+    notice = ""
+    listener: ChangeListener
+
+    def scalars(self, *arguments, **options):
+        found = super().scalars(*arguments, **options)
+        self.listener._tell(self.notice)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("notice", "kept"),
+    [("consent:{}", False), ("consent:*", False), ("reset", False), ("revocation:*", True)],
+)
+def test_what_changed_during_its_query_is_not_kept(cache, known, listener, engine, notice, kept):
+    listener._tell(f"consent:{known}")
+    assert cache.get_known(known) is None
+    with ChangedDuringTheQuery(engine) as session:
+        session.listener, session.notice = listener, notice.format(known)
+        assert len(cache.read(session, known)) == 1
+
+    assert (cache.get_known(known) is not None) is kept
+
+
+def test_while_nothing_is_heard_the_clock_is_measured_at_every_reading(
+    cache, listener, read, grant
+):
+    individual = grant()
+    listener.clock._difference = timedelta(days=1)
+    read(individual)
+    assert cache.now() - datetime.now(UTC) > timedelta(hours=23)
+    listener._fresh_until = 0.0
+    read(individual)
+
+    assert cache.now() - datetime.now(UTC) < timedelta(hours=1)
