@@ -100,11 +100,9 @@ def _choose_versions(
 ) -> Current:
     content = ["anonymized_id", "source_id", *PART_COLUMNS, "slot", *table.columns]
     content = list(dict.fromkeys(content))
-    first = new.unique(content, keep="first", maintain_order=True)
-    same = new.join(
-        first.select(*content, pl.col("pid").alias("as_pid")), on=content, nulls_equal=True
-    )
-    repeated = same.filter(pl.col("pid") != pl.col("as_pid")).select("pid", "as_pid")
+    numbered = new.with_columns(as_pid=pl.col("pid").first().over(content))
+    first = numbered.filter(pl.col("pid") == pl.col("as_pid")).drop("as_pid")
+    repeated = numbered.filter(pl.col("pid") != pl.col("as_pid")).select("pid", "as_pid")
     known_ids = stored.select(ROW_KEY).unique().with_columns(was_known=pl.lit(True))
     stamps = stored.select(*content, *(pl.col(n).alias(f"{n}_before") for n in STAMPED))
     first = first.join(stamps, on=content, how="left", nulls_equal=True).join(
