@@ -157,8 +157,15 @@ def _keep_newest(
         first_number=pl.when(numbered).then("version_number"),
         rank=pl.col("version_rank").fill_null(0),
     ).sort(*ROW_KEY, *order, nulls_last=False)
-    is_last = pl.all_horizontal(
-        pl.col(name).eq_missing(pl.col(name).last().over(ROW_KEY)) for name in order
+    ordered = ordered.with_columns(
+        resource=_count_changes(ROW_KEY), version=_count_changes([*ROW_KEY, *order])
     )
+    is_last = pl.col("version") == pl.col("version").last().over("resource")
     newest = ordered.filter(is_last, ~pl.col("is_tomb")).select("pid", "is_new")
     return pl.concat([stored, new]).join(newest, on="pid")
+
+
+def _count_changes(names: list[str]) -> pl.Expr:
+    """Return how often the values of some columns have changed from one row to the next."""
+    changes = pl.any_horizontal(pl.col(n).ne_missing(pl.col(n).shift()) for n in names)
+    return changes.cum_sum()
