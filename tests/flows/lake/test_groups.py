@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,11 +34,14 @@ def steps(person: str, value: int, **more: Any) -> dict[str, Any]:
     )
 
 
-def test_rows_of_a_file_and_records_of_another_person_both_count(tmp_path: Path) -> None:
-    days = ["p2,2025-03-03,200,,", "p3,2025-03-03,300,,"]
-    report = land(tmp_path, [steps("p1", 100)], days)
-    assert read_steps(tmp_path) == {"p1": 100, "p2": 200, "p3": 300}
-    again = land(tmp_path, [steps("p1", 100)], days)
+@pytest.mark.parametrize("person", PEOPLE)
+def test_rows_of_a_file_and_records_of_another_person_both_count(
+    tmp_path: Path, person: str
+) -> None:
+    days = [f"{other},2025-03-03,200,," for other in PEOPLE if other != person]
+    report = land(tmp_path, [steps(person, 100)], days)
+    assert read_steps(tmp_path) == dict.fromkeys(PEOPLE, 200) | {person: 100}
+    again = land(tmp_path, [steps(person, 100)], days)
     assert report.tables["wearable_days"].inserted == again.tables["wearable_days"].unchanged == 3
 
 
