@@ -45,6 +45,9 @@ TOTALS = {
     for _, code in instrument.total_codes
 }
 
+#: LOINC codes of which each makes an Observation part of a survey.
+SURVEY_LOINCS = frozenset((*ITEMS, *PANELS, *TOTALS))
+
 #: Items that name no panel belong to one questionnaire when they lie within it of each other:
 #: apps send items one by one, and people take minutes to fill a form in.
 JOIN_WINDOW = timedelta(minutes=10)
@@ -302,7 +305,7 @@ def _panel_code(panel: str | None) -> str | None:
 
 
 def is_survey_observation(loincs: list[str]) -> bool:
-    return any(loinc in ITEMS or loinc in PANELS or loinc in TOTALS for loinc in loincs)
+    return not SURVEY_LOINCS.isdisjoint(loincs)
 
 
 def _find_link(resource: Resource, context: Context) -> str | None:

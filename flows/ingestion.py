@@ -2,7 +2,7 @@
 
 Consents go to PostgreSQL first and decide what may land. Then every file is read in batches,
 its rows checked, withheld or staged; then each table's staged records are joined with what has
-landed and merged into the lake bucket by bucket. Nothing is lost: what does not land is counted,
+landed and merged into the lake by hash bucket. Nothing is lost: what does not land is counted,
 and what is bad is in the quarantine with file, row and reason.
 """
 
@@ -24,19 +24,14 @@ from flows.lake.checking import Run, iterate_checked, quarantine_by_source
 from flows.lake.code_coverage import count_unmapped
 from flows.lake.consent_landing import land_consents
 from flows.lake.consents import keep_consented, read_consented_types
+from flows.lake.groups import plan_groups
 from flows.lake.landing import land_records
 from flows.lake.origin import is_simulated
-from flows.lake.parts import date_retractions, find_retracted_buckets, read_retractions
+from flows.lake.parts import date_retractions, read_retractions
 from flows.lake.people import move_consents, take_records
 from flows.lake.quarantine import publish_outcome
 from flows.lake.report import IngestionFailedError, IngestionReport
-from flows.lake.staging import (
-    list_staged_buckets,
-    open_staging,
-    read_staged,
-    stage_rows,
-    unstage_rows,
-)
+from flows.lake.staging import open_staging, read_staged, stage_rows, unstage_rows
 from flows.lake.tables import describe_table
 from flows.runtime.database import open_database
 from flows.runtime.locks import run_alone
@@ -214,16 +209,14 @@ def stage_file(run: Run, source: int, file: SourceFile, consented: pl.DataFrame)
 
 @task(task_run_name="land {table.name}", **_retried)
 def land_table(run: Run, table: Table, retracted: pl.Series) -> IngestionReport:
-    """Merge the staged records of one table into the lake, bucket by bucket."""
+    """Merge the staged records of one table into the lake, some buckets at a time."""
     report = IngestionReport(run.run_id)
     _move_replaced(run, report, table)
     counts = report.count(table.name)
     retractions = read_retractions(run.lake_url)
-    staged = set(list_staged_buckets(run.staging, table.name))
-    hit = find_retracted_buckets(run.lake_url, table, retracted)
-    for bucket in sorted(staged | hit):
-        rows = read_staged(run.staging, table, bucket)
-        landing = land_records(run.lake_url, table, bucket, rows, retractions, retracted, run.now)
+    for buckets in plan_groups(run.lake_url, run.staging, table, retracted):
+        rows = read_staged(run.staging, table, buckets)
+        landing = land_records(run.lake_url, table, buckets, rows, retractions, retracted, run.now)
         counts.add_landing(landing)
         for rejected in landing.rejected:
             quarantine_by_source(run, report, table.name, rejected)

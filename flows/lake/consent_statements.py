@@ -174,7 +174,7 @@ def apply_statements(
     for bucket in range(BUCKET_COUNT):
         is_here = pl.col("bucket") == bucket
         some = people.filter(is_here)["anonymized_id"]
-        stored = read_parts(lake_url, STATEMENTS, bucket, some, retractions["source_id"])
+        stored = read_parts(lake_url, STATEMENTS, [bucket], some, retractions["source_id"])
         new, given = statements.filter(is_here), rows.filter(is_here)
         if stored.height or new.height or given.height:
             applied += _apply_bucket(engine, lake_url, bucket, given, stored, new, retractions, now)
@@ -195,7 +195,7 @@ def _apply_bucket(
     numbered = stored.with_columns(pid=pl.int_range(pl.len()) + NUMBERED_BELOW).select(columns)
     new = new.select(pl.col(name).cast(numbered.schema[name]) for name in columns)
     current = choose_current(STATEMENTS, numbered, new, retractions, now)
-    write_parts(lake_url, STATEMENTS, bucket, stored, current.records)
+    write_parts(lake_url, STATEMENTS, [bucket], stored, current.records)
     standing = current.records.with_columns(is_new=pl.col("pid") < NUMBERED_BELOW)
     applied = Applied(
         superseded=_count_kinds(new, current.superseded["pid"]),

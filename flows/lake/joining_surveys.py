@@ -11,6 +11,7 @@ import polars as pl
 from feature_repo.fhir_surveys import JOIN_WINDOW, name_family
 from feature_repo.instruments import INSTRUMENTS, ITEM_COLUMNS
 from flows.lake.joined import Joined, join_rows, reject
+from flows.lake.standing import ROW_KEY
 from flows.sources.clean import add_items
 from flows.sources.contract import INSTANT, SURVEYS
 
@@ -72,20 +73,23 @@ def _place_linked(records: pl.DataFrame) -> pl.DataFrame:
     panels = records.drop_nulls("members")
     belongs = (
         panels.select(
-            pl.coalesce("link", "source_id").alias("panel"), pl.col("members").str.split(";")
+            "anonymized_id",
+            pl.coalesce("link", "source_id").alias("panel"),
+            pl.col("members").str.split(";"),
         )
         .explode("members")
-        .select(pl.col("members").alias("source_id"), "panel")
-        .unique("source_id", keep="first", maintain_order=True)
+        .select("anonymized_id", pl.col("members").alias("source_id"), "panel")
+        .unique(ROW_KEY, keep="first", maintain_order=True)
     )
-    placed = records.join(belongs, on="source_id", how="left")
+    placed = records.join(belongs, on=ROW_KEY, how="left")
     own = pl.when(is_whole | pl.col("members").is_not_null()).then("source_id")
     placed = placed.with_columns(unit=pl.coalesce("link", "panel", own))
     # An item's panel may itself be derived from the response.
     further = placed.filter(pl.col("unit") != pl.col("source_id")).select(
-        pl.col("source_id").alias("unit"), pl.col("unit").alias("further")
+        "anonymized_id", pl.col("source_id").alias("unit"), pl.col("unit").alias("further")
     )
-    placed = placed.join(further.unique("unit", keep="first"), on="unit", how="left")
+    whose_unit = ["anonymized_id", "unit"]
+    placed = placed.join(further.unique(whose_unit, keep="first"), on=whose_unit, how="left")
     return placed.with_columns(unit=pl.coalesce("further", "unit")).drop("panel", "further")
 
 

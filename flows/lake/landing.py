@@ -1,4 +1,4 @@
-"""Staged records of one table and bucket into the lake: joined with what has landed before.
+"""Staged records of one table into the lake: joined with what has landed before.
 
 Individuals of whom records of resources are known have all their rows made again of all of them
 (parts.py); the rows of others add to what has landed column by column. Rows that no record stands
@@ -6,6 +6,7 @@ behind any more are set aside. A run that is cut off lands the rest when it is r
 records are written first, and rows are compared with the lake, not with what was there before.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -13,10 +14,17 @@ import polars as pl
 
 from flows.lake.joined import explain_difference, join_rows, list_details
 from flows.lake.joining import join_records
-from flows.lake.merging import MergeCounts, merge_bucket, read_known_rows
-from flows.lake.parts import ROW, name_parts, read_parts, schema_of_parts, write_parts
+from flows.lake.merging import MergeCounts, merge_buckets, read_known_rows
+from flows.lake.parts import (
+    ROW,
+    name_parts,
+    read_parts,
+    scan_parts,
+    schema_of_parts,
+    write_parts,
+)
 from flows.lake.standing import DIFFERENT_ROWS, Current, choose_current
-from flows.lake.tables import has_table, scan_records, set_rows_aside
+from flows.lake.tables import has_table, set_rows_aside
 from flows.sources.contract import INSTANT, PART_COLUMNS, SURVEYS, Table
 
 NO_LONGER = "no record stands behind it: retracted, replaced, or joined with another row"
@@ -43,71 +51,68 @@ class Landing:
 def land_records(
     lake_url: str,
     table: Table,
-    bucket: int,
+    buckets: Sequence[int],
     staged: pl.DataFrame,
     retractions: pl.DataFrame,
     fresh_retractions: pl.Series,
     now: datetime,
 ) -> Landing:
-    """Land the records of one bucket; idempotent, and independent of the order of drops.
+    """Land the records of some buckets; idempotent, and independent of the order of drops.
 
     `staged` has the columns of check_rows and `source`; `retractions` are all that are known,
     `fresh_retractions` the source_ids of those that this run met.
     """
-    new = _number(table, staged, now)
+    new = _stamp(table, staged, now)
     landing = Landing()
     people = new.filter(pl.col("source_id").is_not_null())["anonymized_id"].unique()
-    stored = _read_known(lake_url, table, bucket, people, new, fresh_retractions)
+    stored = _read_known(lake_url, table, buckets, people, new, fresh_retractions)
     explicit = pl.concat([people, stored["anonymized_id"].unique()]).unique()
     is_explicit = pl.col("anonymized_id").is_in(explicit.implode())
-    plain = new.filter(~is_explicit)
+    plain = new.filter(~is_explicit).with_row_index("pid")
     if plain.height:
-        _land_plain(lake_url, table, bucket, plain, landing)
+        _land_plain(lake_url, table, buckets, plain, landing)
     if explicit.len():
-        made = new.filter(is_explicit)
-        _land_made(lake_url, table, bucket, made, stored, explicit, retractions, now, landing)
+        made = new.filter(is_explicit).with_row_index("pid")
+        _land_made(lake_url, table, buckets, made, stored, explicit, retractions, now, landing)
     return landing
 
 
-def _number(table: Table, staged: pl.DataFrame, now: datetime) -> pl.DataFrame:
+def _stamp(table: Table, staged: pl.DataFrame, now: datetime) -> pl.DataFrame:
     slot = pl.col("instrument") if table is SURVEYS else pl.lit("")
-    return staged.with_columns(
-        ingested_at=pl.lit(now).cast(INSTANT), slot=slot.alias("slot")
-    ).with_row_index("pid")
+    return staged.with_columns(ingested_at=pl.lit(now).cast(INSTANT), slot=slot.alias("slot"))
 
 
 def _read_known(
     lake_url: str,
     table: Table,
-    bucket: int,
+    buckets: Sequence[int],
     people: pl.Series,
     new: pl.DataFrame,
     fresh_retractions: pl.Series,
 ) -> pl.DataFrame:
     """Return the records known of everyone concerned, nothing where none were ever kept."""
-    schema = schema_of_parts(table)
     if not has_table(lake_url, name_parts(table.name)):
-        return pl.DataFrame(schema=schema)
-    kept = scan_records(lake_url, name_parts(table.name), schema, bucket)
+        return pl.DataFrame(schema=schema_of_parts(table))
+    kept = scan_parts(lake_url, table, buckets)
     those = new.lazy().select("anonymized_id").unique()
     listed = kept.select("anonymized_id").unique().join(those, on="anonymized_id", how="semi")
     concerned = pl.concat([people, listed.collect()["anonymized_id"]]).unique()
-    return read_parts(lake_url, table, bucket, concerned, fresh_retractions)
+    return read_parts(lake_url, table, buckets, concerned, fresh_retractions)
 
 
 # Individuals whose rows stand for themselves
 
 
 def _land_plain(
-    lake_url: str, table: Table, bucket: int, new: pl.DataFrame, landing: Landing
+    lake_url: str, table: Table, buckets: Sequence[int], new: pl.DataFrame, landing: Landing
 ) -> None:
     key = ["anonymized_id", *table.key]
     repeats = new.select(pl.struct(key).is_duplicated()).to_series()
     rows = new.filter(~repeats)
     if repeats.any():
         rows = pl.concat([rows, _join_repeats(table, new.filter(repeats), landing)])
-    landed = read_known_rows(lake_url, table, bucket, rows)
-    landing.merged += merge_bucket(lake_url, table, bucket, rows, landed, adds=True)
+    landed = read_known_rows(lake_url, table, buckets, rows)
+    landing.merged += merge_buckets(lake_url, table, buckets, rows, landed, adds=True)
 
 
 def _join_repeats(table: Table, repeated: pl.DataFrame, landing: Landing) -> pl.DataFrame:
@@ -137,7 +142,7 @@ def _place(records: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
 def _land_made(
     lake_url: str,
     table: Table,
-    bucket: int,
+    buckets: Sequence[int],
     new: pl.DataFrame,
     stored: pl.DataFrame,
     people: pl.Series,
@@ -145,14 +150,14 @@ def _land_made(
     now: datetime,
     landing: Landing,
 ) -> None:
-    landed = read_known_rows(lake_url, table, bucket, people.to_frame("anonymized_id"))
+    landed = read_known_rows(lake_url, table, buckets, people.to_frame("anonymized_id"))
     adopted = _adopt(table, landed, stored)
     columns = [*schema_of_parts(table), "pid"]
     before = _name_rows(table, pl.concat([stored, adopted.select(stored.columns)]))
     before = before.with_row_index("pid", offset=new.height)
     records = _name_rows(table, new).select(columns)
     current = choose_current(table, before.select(columns), records, retractions, now)
-    write_parts(lake_url, table, bucket, stored, current.records)
+    write_parts(lake_url, table, buckets, stored, current.records)
     joined = join_records(table, current.records)
     rejected = pl.concat([current.rejected, joined.rejected]).with_columns(
         reason=pl.col("reason").replace(DIFFERENT_ROWS, explain_difference(table))
@@ -172,20 +177,20 @@ def _land_made(
     if gone.height:
         reason = gone.with_columns(reason=pl.lit(NO_LONGER))
         landing.set_aside += set_rows_aside(lake_url, table.name, reason)
-    _merge_made(lake_url, table, bucket, rows, landed, landing)
+    _merge_made(lake_url, table, buckets, rows, landed, landing)
     _count_records(current, joined.members, new.height, landing)
 
 
 def _merge_made(
     lake_url: str,
     table: Table,
-    bucket: int,
+    buckets: Sequence[int],
     rows: pl.DataFrame,
     landed: pl.DataFrame,
     landing: Landing,
 ) -> None:
     """Write what changed, and count rows by whether a record of this drop is behind them."""
-    counts = merge_bucket(lake_url, table, bucket, rows, landed, adds=False)
+    counts = merge_buckets(lake_url, table, buckets, rows, landed, adds=False)
     without = rows.filter(~pl.col("touched"))
     details = list_details(table)
     same = without.join(

@@ -1,9 +1,9 @@
 """Merging rows into the lake's tables: what is new, what is corrected, what stands.
 
-One commit per bucket that changes, and none where nothing does.
+One commit per group of buckets, and none where nothing changes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -41,9 +41,9 @@ def merge_rows(lake_url: str, table: str, frame: pl.DataFrame) -> MergeCounts:
     counts = MergeCounts()
     for bucket in sorted(rows["bucket"].unique()):
         some = rows.filter(pl.col("bucket") == bucket)
-        landed = read_known_rows(lake_url, contract, bucket, some)
+        landed = read_known_rows(lake_url, contract, [bucket], some)
         later = _date_corrections(contract, some, landed)
-        counts += merge_bucket(lake_url, contract, bucket, later, landed)
+        counts += merge_buckets(lake_url, contract, [bucket], later, landed)
     return counts
 
 
@@ -56,15 +56,15 @@ def _date_corrections(table: Table, rows: pl.DataFrame, landed: pl.DataFrame) ->
     )
 
 
-def merge_bucket(
+def merge_buckets(
     lake_url: str,
     table: Table,
-    bucket: int,
+    buckets: Sequence[int],
     rows: pl.DataFrame,
     landed: pl.DataFrame,
     adds: bool = False,
 ) -> MergeCounts:
-    """Write those rows of one bucket that differ from what `landed` holds; one commit.
+    """Write those rows of some buckets that differ from what `landed` holds; one commit.
 
     With `adds`, what a row leaves out stands as it was, and a row that only fills what was
     missing does not count as a correction of what was known: it is available as it says.
@@ -75,16 +75,18 @@ def merge_bucket(
     if new.height or changed.height:
         create_table(lake_url, table.name, table.schema)
     if changed.height:
-        _merge_changes(lake_url, table, bucket, pl.concat([new, changed]))
+        _merge_changes(lake_url, table, buckets, pl.concat([new, changed]))
     elif new.height:
         append_rows(lake_url, table.name, new.sort("anonymized_id", *table.key))
     return counts
 
 
-def read_known_rows(lake_url: str, table: Table, bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
+def read_known_rows(
+    lake_url: str, table: Table, buckets: Sequence[int], rows: pl.DataFrame
+) -> pl.DataFrame:
     """Return the landed rows of the individuals in `rows`."""
     people = rows.lazy().select(pl.col("anonymized_id").unique())
-    landed = scan_table(lake_url, table.name, bucket)
+    landed = scan_table(lake_url, table.name).filter(pl.col("bucket").is_in(buckets))
     return landed.join(people, on="anonymized_id", how="semi").collect(engine="streaming")
 
 
@@ -116,14 +118,11 @@ def _any(conditions: Iterable[pl.Expr]) -> pl.Expr:
     return pl.any_horizontal(pl.lit(False), *conditions)
 
 
-def _merge_changes(lake_url: str, table: Table, bucket: int, rows: pl.DataFrame) -> None:
-    # The literal bucket lets Delta skip every other partition's files.
-    conditions = [f"target.bucket = {bucket}"] + [
-        f"target.{name} = source.{name}" for name in ("bucket", "anonymized_id", *table.key)
-    ]
+def _merge_changes(lake_url: str, table: Table, buckets: Sequence[int], rows: pl.DataFrame) -> None:
+    conditions = _match(buckets, ("bucket", "anonymized_id", *table.key))
     (
         open_table(lake_url, table.name)
-        .merge(rows, " AND ".join(conditions), source_alias="source", target_alias="target")
+        .merge(rows, conditions, source_alias="source", target_alias="target")
         .when_matched_update_all()
         .when_not_matched_insert_all()
         .execute()
@@ -133,7 +132,7 @@ def _merge_changes(lake_url: str, table: Table, bucket: int, rows: pl.DataFrame)
 def merge_records(
     lake_url: str,
     name: str,
-    bucket: int,
+    buckets: Sequence[int],
     key: tuple[str, ...],
     fresh: pl.DataFrame,
     gone: pl.DataFrame,
@@ -142,17 +141,23 @@ def merge_records(
     marked = pl.concat(
         [fresh.with_columns(is_gone=pl.lit(False)), gone.with_columns(is_gone=pl.lit(True))]
     )
-    # The literal bucket lets Delta skip every other partition's files.
-    conditions = [f"target.bucket = {bucket}"] + [f"target.{k} = source.{k}" for k in key]
+    conditions = _match(buckets, key)
     columns = {column: f"source.{column}" for column in fresh.columns}
     (
         open_table(lake_url, name)
-        .merge(marked, " AND ".join(conditions), source_alias="source", target_alias="target")
+        .merge(marked, conditions, source_alias="source", target_alias="target")
         .when_matched_delete("source.is_gone")
         .when_matched_update(columns)
         .when_not_matched_insert(columns, predicate="NOT source.is_gone")
         .execute()
     )
+
+
+def _match(buckets: Sequence[int], key: Iterable[str]) -> str:
+    """Return the condition under which a row of a table is one of the rows to merge."""
+    # The literal buckets let Delta skip every other partition's files.
+    literal = f"target.bucket IN ({', '.join(map(str, buckets))})"
+    return " AND ".join([literal, *(f"target.{name} = source.{name}" for name in key)])
 
 
 def _refuse_duplicate_keys(table: Table, rows: pl.DataFrame) -> None:

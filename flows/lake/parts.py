@@ -6,6 +6,7 @@ rows of the table are made of them; of others the rows stand for themselves. Row
 are kept here too for such individuals, as records without a resource.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -57,12 +58,17 @@ def schema_of_parts(table: Table) -> ColumnTypes:
     return COMMON_LAKE_COLUMNS | PART_COLUMNS | SLOT | table.columns
 
 
+def scan_parts(lake_url: str, table: Table, buckets: Sequence[int]) -> pl.LazyFrame:
+    """Return all records kept in some buckets."""
+    records = scan_records(lake_url, name_parts(table.name), schema_of_parts(table))
+    return records.filter(pl.col("bucket").is_in(buckets))
+
+
 def read_parts(
-    lake_url: str, table: Table, bucket: int, people: pl.Series, retracted: pl.Series
+    lake_url: str, table: Table, buckets: Sequence[int], people: pl.Series, retracted: pl.Series
 ) -> pl.DataFrame:
     """Return the records of `people`, and of everyone with a retracted resource."""
-    schema = schema_of_parts(table)
-    records = scan_records(lake_url, name_parts(table.name), schema, bucket)
+    records = scan_parts(lake_url, table, buckets)
     hit = records.filter(pl.col("source_id").is_in(retracted.implode()))
     concerned = pl.concat(
         [hit.select("anonymized_id"), people.to_frame("anonymized_id").lazy()]
@@ -80,7 +86,7 @@ def find_retracted_buckets(lake_url: str, table: Table, retracted: pl.Series) ->
 
 
 def write_parts(
-    lake_url: str, table: Table, bucket: int, before: pl.DataFrame, now: pl.DataFrame
+    lake_url: str, table: Table, buckets: Sequence[int], before: pl.DataFrame, now: pl.DataFrame
 ) -> None:
     """Make the records of individuals in `before` and `now` what `now` says; one commit.
 
@@ -99,7 +105,7 @@ def write_parts(
     if gone.is_empty() and replaced.is_empty():
         append_rows(lake_url, location, fresh)
         return
-    merge_records(lake_url, location, bucket, PART_KEY, fresh, gone.select(names))
+    merge_records(lake_url, location, buckets, PART_KEY, fresh, gone.select(names))
 
 
 def read_retractions(lake_url: str) -> pl.DataFrame:

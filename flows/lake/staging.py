@@ -2,17 +2,17 @@
 
 A drop may be larger than memory and hold a person's rows in several files. Staging them by
 bucket first means that everything that may belong together (repeated rows, the Observations
-of one survey) is then met in one bucket, which fits in memory.
+of one survey) is then met in one bucket, which fits in memory. Of a small drop several do.
 """
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
+from pyarrow.parquet import read_metadata
 
-from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.sources.contract import COMMON_LAKE_COLUMNS, PART_COLUMNS, ColumnTypes, Table
 
 
@@ -44,10 +44,11 @@ def unstage_rows(folder: Path, table: str, source: int) -> None:
         file.unlink()
 
 
-def read_staged(folder: Path, table: Table, bucket: int) -> pl.DataFrame:
-    """Return all staged records of one bucket, with the columns of STAGED and of the table."""
+def read_staged(folder: Path, table: Table, buckets: Sequence[int]) -> pl.DataFrame:
+    """Return all staged records of some buckets, with the columns of STAGED and of the table."""
     schema = STAGED | COMMON_LAKE_COLUMNS | PART_COLUMNS | table.columns
-    files = sorted((folder / table.name / str(bucket)).glob("*.parquet"))
+    folders = [folder / table.name / str(bucket) for bucket in buckets]
+    files = [file for bucket in folders for file in sorted(bucket.glob("*.parquet"))]
     frames = [pl.read_parquet(file) for file in files]
     rows = pl.concat([pl.DataFrame(schema=schema), *map(_complete(schema), frames)])
     return rows.drop("ingested_at")
@@ -67,5 +68,10 @@ def _complete(schema: ColumnTypes) -> Callable[[pl.DataFrame], pl.DataFrame]:
     return complete
 
 
-def list_staged_buckets(folder: Path, table: str) -> list[int]:
-    return [number for number in range(BUCKET_COUNT) if (folder / table / str(number)).is_dir()]
+def count_staged(folder: Path, table: str) -> dict[int, int]:
+    """Return how many records of a table are staged, by bucket."""
+    counts: dict[int, int] = {}
+    for file in (folder / table).glob("*/*.parquet"):
+        bucket = int(file.parent.name)
+        counts[bucket] = counts.get(bucket, 0) + read_metadata(file).num_rows
+    return counts

@@ -100,15 +100,13 @@ def _choose_versions(
 ) -> Current:
     content = ["anonymized_id", "source_id", *PART_COLUMNS, "slot", *table.columns]
     content = list(dict.fromkeys(content))
-    first = new.unique(content, keep="first", maintain_order=True)
-    same = new.join(
-        first.select(*content, pl.col("pid").alias("as_pid")), on=content, nulls_equal=True
-    )
-    repeated = same.filter(pl.col("pid") != pl.col("as_pid")).select("pid", "as_pid")
-    known_ids = stored.select("source_id").unique().with_columns(was_known=pl.lit(True))
+    numbered = new.with_columns(as_pid=pl.col("pid").first().over(content))
+    first = numbered.filter(pl.col("pid") == pl.col("as_pid")).drop("as_pid")
+    repeated = numbered.filter(pl.col("pid") != pl.col("as_pid")).select("pid", "as_pid")
+    known_ids = stored.select(ROW_KEY).unique().with_columns(was_known=pl.lit(True))
     stamps = stored.select(*content, *(pl.col(n).alias(f"{n}_before") for n in STAMPED))
     first = first.join(stamps, on=content, how="left", nulls_equal=True).join(
-        known_ids, on="source_id", how="left"
+        known_ids, on=ROW_KEY, how="left"
     )
     replaces = pl.col("was_known") & pl.col("ingested_at_before").is_null()
     first = first.with_columns(
@@ -134,12 +132,15 @@ def _keep_newest(
 ) -> pl.DataFrame:
     """Return, by resource, the records of its newest version, none where that is a retraction.
 
+    A resource is one individual's: records of others decide nothing, so that it does not matter
+    who else is in the same bucket.
+
     Versions compare by their numbers where all have one, then by when they were last updated,
     then by whether they correct; of equal ones that of the later ingestion stands.
     """
-    ids = pl.concat([stored.select("source_id"), new.select("source_id")]).unique()
-    tombs = retractions.join(ids, on="source_id", how="semi").select("source_id", *VERSION)
-    columns = ["source_id", *VERSION, "pid", "is_new", "is_tomb"]
+    ids = pl.concat([stored.select(ROW_KEY), new.select(ROW_KEY)]).unique()
+    tombs = retractions.select("source_id", *VERSION).join(ids, on="source_id")
+    columns = [*ROW_KEY, *VERSION, "pid", "is_new", "is_tomb"]
     everything = pl.concat(
         [
             stored.with_columns(is_new=pl.lit(False), is_tomb=pl.lit(False)).select(columns),
@@ -150,14 +151,21 @@ def _keep_newest(
         ],
         how="vertical_relaxed",
     )
-    numbered = pl.col("version_number").is_not_null().all().over("source_id")
+    numbered = pl.col("version_number").is_not_null().all().over(ROW_KEY)
     order = ["first_number", "version_at", "version_number", "rank", "is_tomb", "is_new"]
     ordered = everything.with_columns(
         first_number=pl.when(numbered).then("version_number"),
         rank=pl.col("version_rank").fill_null(0),
-    ).sort("source_id", *order, nulls_last=False)
-    is_last = pl.all_horizontal(
-        pl.col(name).eq_missing(pl.col(name).last().over("source_id")) for name in order
+    ).sort(*ROW_KEY, *order, nulls_last=False)
+    ordered = ordered.with_columns(
+        resource=_count_changes(ROW_KEY), version=_count_changes([*ROW_KEY, *order])
     )
+    is_last = pl.col("version") == pl.col("version").last().over("resource")
     newest = ordered.filter(is_last, ~pl.col("is_tomb")).select("pid", "is_new")
     return pl.concat([stored, new]).join(newest, on="pid")
+
+
+def _count_changes(names: list[str]) -> pl.Expr:
+    """Return how often the values of some columns have changed from one row to the next."""
+    changes = pl.any_horizontal(pl.col(n).ne_missing(pl.col(n).shift()) for n in names)
+    return changes.cum_sum()

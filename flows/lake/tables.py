@@ -102,6 +102,14 @@ def describe_table(lake_url: str, name: str) -> TableState:
     return TableState(name, version, rows, digest)
 
 
+def count_rows(lake_url: str, name: str) -> dict[int, int]:
+    """Return how many rows a table holds, by bucket; only its Delta log is read."""
+    if not has_table(lake_url, name):
+        return {}
+    actions = pl.DataFrame(open_table(lake_url, name).get_add_actions(flatten=True))
+    return dict(actions.group_by("partition.bucket").agg(pl.col("num_records").sum()).iter_rows())
+
+
 def append_quarantine(lake_url: str, rows: pl.DataFrame) -> int:
     """Add rejected rows and return how many were not there from an earlier run.
 

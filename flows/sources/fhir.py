@@ -73,6 +73,9 @@ TYPED: dict[str, Any] = {
     **{name: kind for name, kind in ORIGIN.items() if kind not in (pl.String, INSTANT)},
 }
 
+#: What a column of text may hold as it is.
+TEXT = frozenset((str, type(None)))
+
 UNKNOWN_CLASS = "Encounter of a class that is not known: its setting stays open"
 DECEASED = "people who have died: they are not screened"
 #: Names the statement that a Patient is dead, apart from the Patient itself.
@@ -242,7 +245,7 @@ def _build_column(name: str, rows: list[Resource], is_said: bool) -> pl.Series:
     if not is_said:
         return pl.Series(name, [None], dtype=dtype).new_from_index(0, len(rows))
     values = [row.get(name) for row in rows]
-    if dtype == pl.String:
+    if dtype == pl.String and not TEXT.issuperset(map(type, values)):
         values = [_write_text(value) for value in values]
     return pl.Series(name, values, dtype=dtype)
 

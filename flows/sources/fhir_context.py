@@ -6,7 +6,7 @@ from feature_repo.fhir_surveys import read_form
 from feature_repo.fhir_values import Context, Resource, as_list, as_object, name_identifier
 from flows.sources.batch import UnreadableFileError
 from flows.sources.drop import SourceFile, open_members
-from flows.sources.fhir_documents import Record, iterate_records
+from flows.sources.fhir_documents import BLOCK_BYTES, Record, iterate_records
 from flows.sources.fhir_events import read_medication
 from flows.sources.fhir_people import read_links
 
@@ -16,7 +16,8 @@ NEEDLES = (b'"Medication"', b'"Questionnaire"', b'"replaced-by"', b'"replaces"',
 BY_IDENTIFIER = re.compile(
     rb'"(?:subject|patient)"\s*:\s*\{\s*(?:"type"\s*:\s*"Patient"\s*,\s*)?"identifier"|"#'
 )
-BLOCK_BYTES = 1 << 20
+#: Without these the pattern, which is slow to search, is not in a text.
+SIGNS = (b'"identifier"', b'"#')
 
 
 def gather_context(files: list[SourceFile]) -> Context:
@@ -59,7 +60,7 @@ def _names_by_identifier(file: SourceFile) -> bool:
         with open_members(file) as members:
             for _, stream in members:
                 while block := stream.read(BLOCK_BYTES):
-                    if BY_IDENTIFIER.search(block):
+                    if any(sign in block for sign in SIGNS) and BY_IDENTIFIER.search(block):
                         return True
     except UnreadableFileError:
         return False

@@ -5,11 +5,9 @@ is read as well as UTF-8: some shells write nothing else.
 """
 
 import codecs
-import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import orjson
 
@@ -19,6 +17,9 @@ from flows.sources.drop import SourceFile, open_members
 
 #: Any of these in a line or document, or all of it where there is none.
 Needles = tuple[bytes, ...]
+
+#: Read of a file at once.
+BLOCK_BYTES = 1 << 18
 
 #: How a file begins that is UTF-16, with a byte order mark or without one.
 UTF16_STARTS = {
@@ -30,8 +31,7 @@ UTF16_STARTS = {
 }
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One resource of a file, or what could not be parsed as one.
 
     `deleted` is the name `Type/id` of a resource that an entry deletes, `at` when it did.
@@ -43,7 +43,7 @@ class Record:
     problem: str | None = None
     deleted: str | None = None
     at: str | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 def iterate_records(file: SourceFile, context: Context, needles: Needles = ()) -> Iterator[Record]:
@@ -66,22 +66,25 @@ def _holds(needles: Needles, text: bytes) -> bool:
 def _read_lines(
     file: SourceFile, stream: IO[bytes], context: Context, needles: Needles, first: int
 ) -> Iterator[Record]:
-    for number, line in enumerate(_decode_lines(file, stream), first):
-        if line.strip() and _holds(needles, line):
-            yield from _parse_line(file, number, line, context)
+    for lines in _decode_lines(file, stream):
+        # One look at many lines passes over most of a file that holds no needle.
+        if not needles or _holds(needles, b"".join(lines)):
+            for number, line in enumerate(lines, first):
+                if line.strip() and _holds(needles, line):
+                    yield from _parse_line(file, number, line, context)
+        first += len(lines)
 
 
-def _decode_lines(file: SourceFile, stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield lines in UTF-8, for any encoding of the file."""
-    lines = iter(stream)
-    first = next(lines, b"")
-    encoding = UTF16_STARTS.get(first[:2])
-    if encoding is None:
-        yield first.removeprefix(codecs.BOM_UTF8)
-        yield from lines
+def _decode_lines(file: SourceFile, stream: IO[bytes]) -> Iterator[list[bytes]]:
+    """Yield lines in UTF-8, about BLOCK_BYTES of them at once, for any encoding of the file."""
+    begin = stream.readline()
+    encoding = UTF16_STARTS.get(begin[:2])
+    if encoding:
+        yield _transcode(file, begin + stream.read(), encoding).splitlines(keepends=True)
         return
-    rest = io.BytesIO(first + stream.read())
-    yield from _transcode(file, rest.getvalue(), encoding).splitlines(keepends=True)
+    yield [begin.removeprefix(codecs.BOM_UTF8)]
+    while lines := stream.readlines(BLOCK_BYTES):
+        yield lines
 
 
 def _transcode(file: SourceFile, content: bytes, encoding: str) -> bytes:
@@ -97,20 +100,9 @@ def _parse_line(file: SourceFile, number: int, line: bytes, context: Context) ->
         yield Record(number, {}, context, problem)
     elif as_object(resource).get("resourceType") == "Bundle":
         for record in _open_bundle(file, resource, context, number):
-            yield Record(number, *_list_details(record))
+            yield record._replace(number=number)
     else:
         yield _check_resource(number, resource, context)
-
-
-def _list_details(record: Record) -> tuple[Any, ...]:
-    return (
-        record.resource,
-        record.context,
-        record.problem,
-        record.deleted,
-        record.at,
-        record.notes,
-    )
 
 
 def _parse_json(text: bytes, what: str) -> tuple[str | None, Any]:

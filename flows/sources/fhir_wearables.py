@@ -80,7 +80,8 @@ def find_day(start: Any, end: Any) -> str:
     RejectedResourceError for a reading over more than a day.
     """
     day = require_date("effectiveDateTime", end, start)
-    began, ended = _read_instant(start), _read_instant(end)
+    ended = _read_instant(end)
+    began = _read_instant(start) if ended else None
     if began is None or ended is None:
         return day[:10]
     if ended - began > LONGEST_DAY:
@@ -119,8 +120,10 @@ def name_device(resource: Resource) -> str | None:
 
 def _read_instant(text: Any) -> datetime | None:
     """Return a written time; one of a date alone is its midnight, None where it is neither."""
+    if not isinstance(text, str):
+        return None
     try:
-        moment = datetime.fromisoformat(str(text))
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
     # Both ends of a span are written in one zone; without one they compare as they stand.

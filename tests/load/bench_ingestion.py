@@ -1,6 +1,6 @@
 """What ingesting a drop costs: microseconds a row and peak memory by number of individuals.
 
-Files are read in batches and landed bucket by bucket, so memory should stay flat.
+Files are read in batches and landed some buckets at a time, so memory should stay flat.
 Prefect and PostgreSQL are left out.
 """
 
