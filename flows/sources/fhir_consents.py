@@ -6,6 +6,7 @@ no readable date counts from now. A consent that cannot be read is itself a deni
 before it, unless it is a form that denies everything at its root and permits in detail below.
 """
 
+from datetime import UTC, datetime
 from typing import Any
 
 from feature_repo.consent_terms import DATA_TYPES, PURPOSES
@@ -127,7 +128,7 @@ def _grant(
             data_types = data_types - denied_types
     return {
         "person_id": person,
-        "granted_at": max(given, choose_first(period.get("start")) or given),
+        "granted_at": choose_latest([given, choose_first(period.get("start")) or given]),
         "began_at": choose_first(period.get("start")),
         "expires_at": require_date("provision.period.end", period.get("end")),
         "data_types": sorted(data_types),
@@ -188,7 +189,7 @@ def _date_start(resource: Resource, root: Resource) -> str:
     period = as_object(root.get("period"))
     stated = (resource.get("dateTime"), resource.get("date"), period.get("start"))
     dates = [date for date in map(choose_first, stated) if date]
-    return max(dates) if dates else require_date("dateTime")
+    return choose_latest(dates) if dates else require_date("dateTime")
 
 
 def _date_end(resource: Resource, root: Resource) -> str | None:
@@ -197,7 +198,23 @@ def _date_end(resource: Resource, root: Resource) -> str | None:
     period = as_object(root.get("period"))
     if choose_first(written) is None:
         return None
-    return max(str(written), choose_first(period.get("start")) or str(written))
+    return choose_latest([str(written), choose_first(period.get("start")) or str(written)])
+
+
+def choose_latest(dates: list[str]) -> str:
+    """Return the latest of FHIR dates, of which each may have its own offset; without one, UTC.
+
+    A date that is no date counts as the latest, so that it is refused where dates are checked.
+    """
+    return max(dates, key=_read_instant)
+
+
+def _read_instant(date: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(date)
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _deny(

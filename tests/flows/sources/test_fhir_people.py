@@ -165,6 +165,24 @@ def test_a_consent_that_does_not_say_enough_permits_nothing(
     assert reason.startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("signed", "begins", "granted"),
+    [
+        # As texts these are in the other order.
+        ("2024-02-01T00:30:00Z", "2024-02-01T09:00:00+09:00", "2024-02-01T00:30:00Z"),
+        ("2024-02-01T09:00:00+09:00", "2024-02-01T00:30:00Z", "2024-02-01T00:30:00Z"),
+        ("2024-02-01", "2024-01-31T23:30:00-05:00", "2024-01-31T23:30:00-05:00"),
+    ],
+)
+def test_a_consent_begins_at_the_latest_instant_whatever_the_offsets(
+    tmp_path: Path, signed: str, begins: str, granted: str
+) -> None:
+    given = consent(period={"start": begins, "end": "2026-01-01"}) | {"dateTime": signed}
+    (row,) = rows_of(write(tmp_path, given), "consents", consents=True)
+
+    assert row["granted_at"] == granted
+
+
 @pytest.mark.parametrize("ended", [consent("inactive"), consent("rejected"), consent(type="deny")])
 def test_a_consent_that_ended_or_denies_is_a_withdrawal(
     tmp_path: Path, ended: dict[str, Any]
