@@ -92,12 +92,17 @@ def main(
         datetime | None, typer.Option(help="Last simulated day (default: yesterday).")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same cohort.")] = 7,
-    begin: Annotated[int, typer.Option(min=0, help="Number of the first individual.")] = 0,
+    begin: Annotated[
+        int,
+        typer.Option(min=0, help=f"Number of the first individual, a multiple of {BLOCK_SIZE}."),
+    ] = 0,
     more_severe: Annotated[float, typer.Option(help="Shift of severity, in population SDs.")] = 0.0,
     fhir: Annotated[bool, typer.Option("--fhir", help="FHIR R4 NDJSON, not Parquet.")] = False,
 ) -> None:
     """Write a simulated cohort as a drop of the input contract."""
     last_day = until.date() if until else datetime.now(UTC).date() - timedelta(days=1)
+    if begin % BLOCK_SIZE:
+        raise typer.BadParameter(f"{begin} is no multiple of {BLOCK_SIZE}", param_hint="--begin")
     write = write_fhir_drop if fhir else write_drop
     counts = write(simulate_cohort(people, years, last_day, seed, begin, more_severe), folder)
     for name, count in counts.items():

@@ -26,7 +26,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 API = "http://127.0.0.1:8000"
 #: In this order: flows trains the release that mlruns_config moves. Beside each, what must appear.
 DOCUMENTS = {
-    "serving/README.md": ('"risk_band":"high"', "/console/sign-in"),
+    "serving/README.md": ('"needs_review":true', "/console/sign-in"),
     "serving/fhir/README.md": ('"cards":[{', '"recorded":1', '"resourceType":"Provenance"'),
     "feature_repo/README.md": (),
     "flows/README.md": ("Staging", "with the outcome"),

@@ -268,3 +268,12 @@ def test_a_drop_is_written_as_it_was_simulated(tmp_path):
     for name in TABLES:
         assert counts[name] == whole[name].height
         assert pl.read_parquet(tmp_path / f"{name}.parquet").equals(whole[name])
+
+
+def test_the_command_names_the_option_that_it_refuses(tmp_path):
+    command = [sys.executable, "-m", "flows.cohort", "--begin", "10240", str(tmp_path / "drop")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 2
+    assert "--begin: 10240 is no multiple of 1000" in " ".join(ended.stderr.split())
+    assert not (tmp_path / "drop").exists()
