@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from feature_repo.clinical_codes import normalise_system
@@ -201,6 +202,20 @@ def choose_first(*values: Any) -> str | None:
     return next(
         (value for value in values if isinstance(value, str) and FULL_DATE.match(value)), None
     )
+
+
+def read_instant(text: Any) -> datetime | None:
+    """Return a written time; one of a date alone is its midnight, None where it is neither.
+
+    Without an offset it is of UTC.
+    """
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def require_date(element: str, *values: Any) -> str:

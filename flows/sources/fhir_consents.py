@@ -20,8 +20,12 @@ from feature_repo.fhir_values import (
     choose_first,
     find_person,
     read_codes,
+    read_instant,
     require_date,
 )
+
+#: Later than any date.
+LAST = datetime.max.replace(tzinfo=UTC)
 
 #: Codes of provision.class or provision.code that name a data type. Observation is not among
 #: them: it may be a survey, a reading or a laboratory value, and consent is not guessed.
@@ -128,7 +132,7 @@ def _grant(
             data_types = data_types - denied_types
     return {
         "person_id": person,
-        "granted_at": choose_latest([given, choose_first(period.get("start")) or given]),
+        "granted_at": choose_latest(given, choose_first(period.get("start"))),
         "began_at": choose_first(period.get("start")),
         "expires_at": require_date("provision.period.end", period.get("end")),
         "data_types": sorted(data_types),
@@ -189,7 +193,7 @@ def _date_start(resource: Resource, root: Resource) -> str:
     period = as_object(root.get("period"))
     stated = (resource.get("dateTime"), resource.get("date"), period.get("start"))
     dates = [date for date in map(choose_first, stated) if date]
-    return choose_latest(dates) if dates else require_date("dateTime")
+    return choose_latest(*dates) if dates else require_date("dateTime")
 
 
 def _date_end(resource: Resource, root: Resource) -> str | None:
@@ -198,23 +202,15 @@ def _date_end(resource: Resource, root: Resource) -> str | None:
     period = as_object(root.get("period"))
     if choose_first(written) is None:
         return None
-    return choose_latest([str(written), choose_first(period.get("start")) or str(written)])
+    return choose_latest(str(written), choose_first(period.get("start")))
 
 
-def choose_latest(dates: list[str]) -> str:
-    """Return the latest of FHIR dates, of which each may have its own offset; without one, UTC.
+def choose_latest(*dates: str | None) -> str:
+    """Return the latest of FHIR dates, of which each may have its own offset; None is left out.
 
     A date that is no date counts as the latest, so that it is refused where dates are checked.
     """
-    return max(dates, key=_read_instant)
-
-
-def _read_instant(date: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(date)
-    except ValueError:
-        return datetime.max.replace(tzinfo=UTC)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(filter(None, dates), key=lambda date: read_instant(date) or LAST)
 
 
 def _deny(

@@ -6,7 +6,7 @@ says that the value is RMSSD, and otherwise ignored rather than passed off as on
 """
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from feature_repo.fhir_surveys import FINAL_STATUSES
@@ -22,6 +22,7 @@ from feature_repo.fhir_values import (
     as_object,
     find_person,
     iterate_codings,
+    read_instant,
     read_quantity,
     refuse_status,
     require_date,
@@ -80,8 +81,8 @@ def find_day(start: Any, end: Any) -> str:
     RejectedResourceError for a reading over more than a day.
     """
     day = require_date("effectiveDateTime", end, start)
-    ended = _read_instant(end)
-    began = _read_instant(start) if ended else None
+    ended = read_instant(end)
+    began = read_instant(start) if ended else None
     if began is None or ended is None:
         return day[:10]
     if ended - began > LONGEST_DAY:
@@ -116,18 +117,6 @@ def name_device(resource: Resource) -> str | None:
     identifier = as_object(device.get("identifier")).get("value")
     named = device.get("display") or device.get("reference") or identifier
     return str(named) if named else None
-
-
-def _read_instant(text: Any) -> datetime | None:
-    """Return a written time; one of a date alone is its midnight, None where it is neither."""
-    if not isinstance(text, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    # Both ends of a span are written in one zone; without one they compare as they stand.
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _has_time(text: Any) -> bool:
