@@ -17,6 +17,7 @@ from flows.evaluation.metrics import (
     Interval,
     auroc,
     bootstrap_interval,
+    bootstrap_metric,
     measure_net_benefit,
     take_compared_interval,
     take_interval,
@@ -168,8 +169,8 @@ def judge_benefit(held_out: HeldOut, manifest: ReleaseManifest) -> dict[str, flo
 
 def _bound_area(held_out: HeldOut, inside: Mask, compared: int) -> Interval:
     rounds = [rows[inside[rows]] for rows in held_out.rounds[:100]]
-    areas = [auroc(held_out.labels[rows], held_out.probabilities[rows]) for rows in rounds]
-    return take_compared_interval([area for area in areas if np.isfinite(area)], compared)
+    areas = bootstrap_metric(auroc, held_out.labels, held_out.probabilities, rounds)
+    return take_compared_interval(areas, compared)
 
 
 def _bootstrap(

@@ -135,9 +135,14 @@ def bootstrap_interval(
 
     `rounds` are those of `draw_bootstrap_rows`; those with one outcome alone are left out.
     """
-    return take_interval(
-        [metric(labels[rows], probabilities[rows]) for rows in _usable(labels, rounds)]
-    )
+    return take_interval(bootstrap_metric(metric, labels, probabilities, rounds))
+
+
+def bootstrap_metric(
+    metric: Metric, labels: Labels, probabilities: Probabilities, rounds: list[NDArray[np.int64]]
+) -> list[float]:
+    """Return a metric of each round; those with one outcome alone are left out."""
+    return [metric(labels[rows], probabilities[rows]) for rows in _usable(labels, rounds)]
 
 
 def bootstrap_difference(

@@ -127,11 +127,15 @@ def open_session(graph: bytes | str) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def score_graph(session: onnxruntime.InferenceSession, rows: ModelRows) -> Probabilities:
-    """Score rows with a graph, handing it the part that its input is named after."""
+def choose_input(session: onnxruntime.InferenceSession, rows: ModelRows) -> dict[str, Matrix]:
+    """Return by its name what a graph reads of rows: a network sequences, any other features."""
     (wanted,) = [node.name for node in session.get_inputs()]
-    given = rows.sequences if wanted == SEQUENCE_INPUT else rows.features
-    (scored,) = session.run([GRAPH_OUTPUT], {wanted: given})
+    return {wanted: rows.sequences if wanted == SEQUENCE_INPUT else rows.features}
+
+
+def score_graph(session: onnxruntime.InferenceSession, rows: ModelRows) -> Probabilities:
+    """Score rows with a graph of a member that estimates."""
+    (scored,) = session.run([GRAPH_OUTPUT], choose_input(session, rows))
     return np.asarray(scored, dtype=np.float64)
 
 

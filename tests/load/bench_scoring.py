@@ -6,7 +6,6 @@ Both are measured in turn in the same run, so the ratios hold on a busy machine.
 import numpy as np
 import pandas as pd
 from lightgbm import LGBMClassifier
-from onnxruntime import InferenceSession
 from sklearn.ensemble import IsolationForest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -18,7 +17,7 @@ from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.rows import ModelRows
 from flows.datasets.training_set import FUTURE_WEEKS
 from flows.models.families import FAMILIES, TABULAR_FAMILIES, UNFAMILIARITY, load_families
-from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, FittingData, open_graph
+from flows.models.member import GRAPH_OUTPUT, FittingData, choose_input, open_graph
 from mlruns_config.uncertainty import UNFAMILIARITY_OUTPUT
 from tests.load.timing import measure_pairs, print_table
 
@@ -66,12 +65,6 @@ def main() -> None:
         how = "pipeline over a DataFrame" if name in TABULAR_FAMILIES else "network in its library"
         rows.append((name, how, own, graph))
     print_table("Scoring one individual, one thread", "library", "graph", rows)
-
-
-def choose_input(session: InferenceSession, rows: ModelRows) -> dict[str, np.ndarray]:
-    """Return what a graph reads of these rows: a network sequences, any other graph features."""
-    wanted = session.get_inputs()[0].name
-    return {wanted: rows.sequences if wanted == SEQUENCE_INPUT else rows.features}
 
 
 def _choose_library_call(naive, member, one, frame):  # type: ignore[no-untyped-def]
