@@ -37,6 +37,12 @@ DEFAULT_PEOPLE = 3000
 DEFAULT_YEARS = 3
 
 
+def require_block_start(begin: int) -> None:
+    """Raise ValueError for a first individual inside a block."""
+    if begin % BLOCK_SIZE:
+        raise ValueError(f"{begin} is no multiple of {BLOCK_SIZE}")
+
+
 def simulate_cohort(
     people: int, years: float, until: date, seed: int, begin: int = 0, more_severe: float = 0.0
 ) -> Iterator[dict[str, pl.DataFrame]]:
@@ -47,8 +53,7 @@ def simulate_cohort(
     standard deviations of the general population, each about six points of PHQ-9. Raises
     ValueError for a `begin` inside a block.
     """
-    if begin % BLOCK_SIZE:
-        raise ValueError(f"a cohort begins at a multiple of {BLOCK_SIZE}, not at {begin}")
+    require_block_start(begin)
     days = int(years * 365)
     start = until - timedelta(days=days - 1)
     for first in range(begin, begin + people, BLOCK_SIZE):
@@ -101,8 +106,10 @@ def main(
 ) -> None:
     """Write a simulated cohort as a drop of the input contract."""
     last_day = until.date() if until else datetime.now(UTC).date() - timedelta(days=1)
-    if begin % BLOCK_SIZE:
-        raise typer.BadParameter(f"{begin} is no multiple of {BLOCK_SIZE}", param_hint="--begin")
+    try:
+        require_block_start(begin)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--begin") from error
     write = write_fhir_drop if fhir else write_drop
     counts = write(simulate_cohort(people, years, last_day, seed, begin, more_severe), folder)
     for name, count in counts.items():
