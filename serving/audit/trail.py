@@ -49,7 +49,7 @@ MODEL_CHANGE = "model_change"
 CONFIGURATION_VIEW = "configuration_view"
 
 #: User id of a caller without a valid token.
-NOBODY = "anonymous"
+ANONYMOUS = "anonymous"
 
 #: Rows of callers without a valid token, per worker: a flood of them must not fill the trail.
 UNAUTHENTICATED_ROWS_PER_SECOND = 5
@@ -91,7 +91,7 @@ def record_unauthenticated(
     """Write the row of a caller without a valid token, and of how many had none before."""
     details = {"reason": "unauthenticated", "suppressed": suppressed}
     event = Event(UNAUTHENTICATED, action, details=details)
-    _write(engine, make_row(NOBODY, "none", "failure", request_id, event))
+    _write(engine, make_row(ANONYMOUS, "none", "failure", request_id, event))
 
 
 def make_row(

@@ -9,6 +9,7 @@ from tests.fixtures.api import (
     production_version,
     reader,
     screen,
+    session,
     settings,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "production_version",
     "reader",
     "screen",
+    "session",
     "settings",
 ]

@@ -1,4 +1,4 @@
-"""Buckets that land together: how many, and that nobody in them bears on anybody else."""
+"""Buckets that land together: how many, and that their individuals stay apart."""
 
 from collections import Counter
 from pathlib import Path

@@ -7,8 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from serving.audit.trail import (
+    ANONYMOUS,
     CALLER_NETWORK,
-    NOBODY,
     Event,
     UnauthenticatedBudget,
     make_columns,
@@ -111,7 +111,7 @@ def test_a_caller_without_a_token_is_recorded_with_how_many_were_not(trail):
         *("unauthenticated_request", "GET /reviews"),
         "failure",
     )
-    assert (row["user_id"], row["user_role"]) == (NOBODY, "none")
+    assert (row["user_id"], row["user_role"]) == (ANONYMOUS, "none")
     assert (row["anonymized_id"], row["request_id"]) == (None, "req_3")
     assert row["details"] == {"reason": "unauthenticated", "suppressed": 4}
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import jwt
 import pytest
-from sqlalchemy.orm import Session
 
 from serving.auth.browser_sessions import Limits, find_browser_session, open_browser_session
 from serving.auth.sign_in_tickets import end_visit, issue_sign_in_link, redeem_link
@@ -20,12 +19,6 @@ from tests.fixtures.api import JWT_SECRET, make_settings
 HOUR = timedelta(hours=1)
 LIMITS = Limits(idle=HOUR, absolute=8 * HOUR)
 PERSON = Principal("dr.who", Role.CLINICIAN)
-
-
-@pytest.fixture
-def session(engine):
-    with Session(engine) as session:
-        yield session
 
 
 @pytest.fixture

@@ -1,15 +1,8 @@
-"""A database session whose writes are rolled back."""
+"""An individual of no other test."""
 
 import uuid
 
 import pytest
-from sqlalchemy.orm import Session
-
-
-@pytest.fixture
-def session(engine):
-    with Session(engine) as session:
-        yield session
 
 
 @pytest.fixture

@@ -79,13 +79,13 @@ def test_only_the_individuals_own_consents_count(engine, grant):
 
 
 def test_consents_of_several_individuals_are_read_apart(session, grant):
-    survey, emr, nobody = grant("survey"), grant("emr"), uuid.uuid4().hex
-    known = read_consents_of(session, [survey, emr, nobody])
+    survey, emr, unknown = grant("survey"), grant("emr"), uuid.uuid4().hex
+    known = read_consents_of(session, [survey, emr, unknown])
 
     assert {one: [terms.data_types for terms in known[one]] for one in known} == {
         survey: [("survey",)],
         emr: [("emr",)],
-        nobody: [],
+        unknown: [],
     }
     assert known[survey] == read_consents(session, survey)
 

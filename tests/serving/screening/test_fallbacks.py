@@ -10,13 +10,11 @@ from serving.errors import ReleaseUnavailableError, ScoringFailedError
 from serving.releases.watcher import Choice
 from serving.scoring.assessment import Case, ExplanationOptions, RuleFindings
 from serving.scoring.crisis import find_sent_crisis
-from serving.scoring.loaded_release import Release
 from serving.screening.screen import apply_release, assess_case
-from tests.fixtures.manifests import make_manifest
+from tests.fixtures.manifests import make_unloaded_release
 
 OPTIONS = ExplanationOptions()
-#: Its one member was not loaded, so that it can score nobody.
-BROKEN = Release(2, make_manifest(), {}, datetime.now(UTC))
+BROKEN = make_unloaded_release(2)
 CALM, SEVERE, CRISIS = [0] * 9, [3] * 8 + [0], [0] * 8 + [1]
 
 

@@ -15,18 +15,15 @@ from serving.releases.watcher import Choice
 from serving.scoring.assessment import Case, RuleFindings
 from serving.scoring.crisis import find_sent_crisis
 from serving.scoring.estimate import BandEdges
-from serving.scoring.loaded_release import Release
 from serving.screening import shadow
 from serving.screening.composition import Thresholds, compose_answer
 from serving.screening.recorder import write_records
 from serving.screening.records import Caller, make_record
 from serving.screening.shadow import ShadowScorer, describe_shadow
-from tests.fixtures.manifests import make_manifest
+from tests.fixtures.manifests import make_unloaded_release
 
 THRESHOLDS = Thresholds(BandEdges(), 75)
-#: Its one member was not loaded, so that it can score nobody.
-BROKEN = Release(2, make_manifest(), {}, datetime.now(UTC))
-WORKING = Release(1, make_manifest(), {}, datetime.now(UTC))
+BROKEN, WORKING = make_unloaded_release(2), make_unloaded_release(1)
 
 
 def make_case():
