@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from serving.database.audit_types import Unreadable, decode_without_limits
+from serving.database.lenient_types import Unreadable, decode_without_limits
 
 #: What the first link stands on.
 GENESIS = bytes(32)

@@ -12,10 +12,16 @@ from sqlalchemy.orm import Session
 
 from serving.audit.chain import ROW_COLUMNS, list_unreadable
 from serving.audit.trail import AUDIT_ACCESS, Event, EventTrail
-from serving.database.audit_types import Unreadable
+from serving.database.lenient_types import Unreadable
 from serving.database.tables import AuditRow, AuditSeal
 
 ROWS_PER_FETCH = 1_000
+#: Text as it is, without white space; only an instant needs a form.
+COMPACT: dict[str, Any] = {
+    "ensure_ascii": False,
+    "separators": (",", ":"),
+    "default": datetime.isoformat,
+}
 
 
 def blank_unreadable(value: Any) -> Any:
@@ -99,7 +105,7 @@ def stream_lines(engine: Engine, wanted: TrailFilter) -> Iterator[bytes]:
 
 def write_line(values: dict[str, Any]) -> bytes:
     """Return a line of NDJSON; integers may have any number of digits."""
-    return json.dumps(values, ensure_ascii=False, default=datetime.isoformat).encode() + b"\n"
+    return json.dumps(values, **COMPACT).encode() + b"\n"
 
 
 def describe_row(row: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import pass_context
 from jinja2.runtime import Context
 
-from serving.database.audit_types import Unreadable
+from serving.database.lenient_types import Unreadable
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from serving.audit import trail
-from serving.database.audit_types import Unreadable
+from serving.database.lenient_types import Unreadable
 from serving.database.tables import AuditRow
 from serving.fhir.elements import (
     PREDICTION_SYSTEM,

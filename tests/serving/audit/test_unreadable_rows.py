@@ -12,7 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 from serving.audit.chain import COLUMNS, GENESIS, hash_row, list_unreadable
 from serving.audit.reading import TrailFilter, stream_lines
 from serving.audit.sealer import make_links
-from serving.database.audit_types import MOST_DIGITS, MOST_LEVELS, Unreadable, read_object
+from serving.database.lenient_types import MOST_DIGITS, MOST_LEVELS, Unreadable, read_object
 from tests.fixtures.tampering import INSERT_LINK
 from tests.fixtures.unreadable_rows import SHAPES, write_unreadable
 

@@ -96,7 +96,7 @@ class _ReadAsText(TypeDecorator[Any]):
         return lambda text: None if text is None else read(text)
 
 
-class AuditInstant(_ReadAsText):
+class LenientInstant(_ReadAsText):
     """An instant with a time zone; read as a datetime in UTC."""
 
     impl = DateTime(timezone=True)
@@ -109,7 +109,7 @@ class AuditInstant(_ReadAsText):
         return type_coerce(written, self)
 
 
-class AuditObject(_ReadAsText):
+class LenientObject(_ReadAsText):
     """A JSON object; read as a dict."""
 
     impl = JSONB
@@ -123,7 +123,7 @@ class AuditObject(_ReadAsText):
         return type_coerce(cast(column, Text), self)
 
 
-class AuditTexts(_ReadAsText):
+class LenientTexts(_ReadAsText):
     """An array of strings; read as a list."""
 
     impl = ARRAY(Text)
