@@ -507,7 +507,7 @@ class AuditCheckpoint(Base):
     __tablename__ = "audit_checkpoints"
 
     position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    signed_at: Mapped[datetime]
+    signed_at: Mapped[datetime] = mapped_column(LenientInstant)
     document: Mapped[dict[str, Any]] = mapped_column(LenientObject)
 
 

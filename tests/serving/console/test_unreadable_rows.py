@@ -1,8 +1,9 @@
 """A row of the trail that Python cannot hold: every page that shows rows names it and stays."""
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
+from serving.compliance.report import MOST_SUPPRESSED
 from serving.roles import Role
 from tests.fixtures.api import HIGH_ANSWERS, make_headers
 from tests.fixtures.audit_trail import wait_until_sealed
@@ -88,3 +89,40 @@ def test_a_passport_shows_a_viewing_whose_time_cannot_be_read(
 
     assert response.status_code == 200, response.text
     assert response.json()["viewed"][0]["created_at"] is None
+
+
+@pytest.mark.parametrize("suppressed", ['"x"', "9" * 5_000, "-5", "null", "[]"], ids=len)
+def test_the_report_counts_a_row_whose_count_is_none(client, application_url, suppressed):
+    before = client.get("/compliance/report", headers=AUDITOR).json()
+    engine = create_engine(application_url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO audit_log (created_at, event_type, user_id, user_role, data_types,"
+                " action, result, details) VALUES (now(), 'unauthenticated_request', 'u', 'none',"
+                " '{}', 'a', 'failure', jsonb_build_object('suppressed', CAST(:given AS jsonb)))"
+            ),
+            {"given": suppressed},
+        )
+    engine.dispose()
+    after = client.get("/compliance/report", headers=AUDITOR)
+
+    assert after.status_code == 200, after.text
+    counted = after.json()["unauthenticated_requests"] - before["unauthenticated_requests"]
+    assert 1 <= counted <= MOST_SUPPRESSED + 1
+
+
+def test_the_report_has_no_time_of_a_checkpoint_whose_time_cannot_be_read(client, application_url):
+    engine = create_engine(application_url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO audit_checkpoints (position, signed_at, document)"
+                " VALUES (4611686018427387904, TIMESTAMPTZ '12000-01-01', '{}')"
+            )
+        )
+    engine.dispose()
+    response = client.get("/compliance/report", headers=AUDITOR)
+
+    assert response.status_code == 200, response.text
+    assert response.json()["audit_trail"]["signed_at"] is None
