@@ -3,7 +3,7 @@
 PostgreSQL holds times, numbers and nesting that Python does not, and the API's login can write
 them. A value of the trail is therefore read as text and decoded here; what is outside of these
 limits is returned as `Unreadable`. The limits depend on neither the driver nor the interpreter:
-what one process can read every process can read.
+what one process can read every process can read. Decision: infra/adr/0011.
 """
 
 import json
@@ -27,7 +27,7 @@ FIRST_YEAR, LAST_YEAR = 2, 9998
 
 _INSTANT = re.compile(r"(\d{4})-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-_LONG_NUMBER = re.compile(rf"\d{{{MOST_DIGITS + 1}}}")
+_DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def decode_without_limits(value: Any) -> Any:
 
 def _is_within_limits(text: str) -> bool:
     bare = _STRING.sub("", text)
-    if _LONG_NUMBER.search(bare):
+    if any(len(digits) > MOST_DIGITS for digits in _DIGITS.findall(bare)):
         return False
     level = 0
     for bracket in re.findall(r"[\[\]{}]", bare):
