@@ -44,6 +44,7 @@ from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
 from flows.sources.contract import TABLES, ColumnTypes
+from serving.database.json_numbers import read_number
 from serving.database.sessions import open_session
 from serving.database.tables import Prediction, PredictionLabel
 from serving.reviews.labels import ReviewLabel, read_review_labels
@@ -122,7 +123,7 @@ def read_predictions(engine: Engine, bucket: int, span: Span, since: datetime) -
 
     The index date is the day that the answers are of; `total` the PHQ-9 that the release saw.
     """
-    total = Prediction.inputs["features"]["phq9_total"].as_float()
+    total = read_number(Prediction.inputs["features"]["phq9_total"])
     statement = select(
         Prediction.id, Prediction.anonymized_id, Prediction.created_at, index_day(), total
     ).where(

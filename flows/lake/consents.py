@@ -10,6 +10,7 @@ from sqlalchemy import (
     Integer,
     Text,
     and_,
+    case,
     cast,
     func,
     literal,
@@ -61,9 +62,11 @@ def _is_in_force(
 
 
 def is_in_bucket(anonymized_id: InstrumentedAttribute[str], bucket: int) -> ColumnElement[bool]:
-    """Return the SQL of `assign_bucket(anonymized_id) == bucket`."""
+    """Return the SQL of `assign_bucket(anonymized_id) == bucket`; False for no pseudonym."""
     digits = literal("x").concat(func.substr(anonymized_id, 1, 4))
-    return cast(cast(digits, BIT(16)), Integer) % BUCKET_COUNT == bucket
+    of_pseudonym = cast(cast(digits, BIT(16)), Integer) % BUCKET_COUNT == bucket
+    # One row with another id would make the cast fail, and with it every flow.
+    return case((anonymized_id.regexp_match("^[0-9a-f]{32}$"), of_pseudonym), else_=False)
 
 
 def page_consenting(

@@ -1,19 +1,38 @@
 """Reading the trail: filtered pages, and the whole of it as a stream."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-import orjson
+from pydantic import BeforeValidator
 from sqlalchemy import ColumnElement, Engine, select
 from sqlalchemy.orm import Session
 
-from serving.audit.chain import ROW_COLUMNS
+from serving.audit.chain import ROW_COLUMNS, list_unreadable
 from serving.audit.trail import AUDIT_ACCESS, Event, EventTrail
+from serving.database.lenient_types import Unreadable
 from serving.database.tables import AuditRow, AuditSeal
 
 ROWS_PER_FETCH = 1_000
+#: Text as it is, without white space; only an instant needs a form.
+COMPACT: dict[str, Any] = {
+    "ensure_ascii": False,
+    "separators": (",", ":"),
+    "default": datetime.isoformat,
+}
+
+
+def blank_unreadable(value: Any) -> Any:
+    """Return a value of a row, None for one that Python cannot hold."""
+    return None if isinstance(value, Unreadable) else value
+
+
+#: Fields of what is shown of a row; None: the value cannot be read.
+ReadableInstant = Annotated[datetime | None, BeforeValidator(blank_unreadable)]
+ReadableObject = Annotated[dict[str, Any] | None, BeforeValidator(blank_unreadable)]
+ReadableTexts = Annotated[list[str] | None, BeforeValidator(blank_unreadable)]
 
 
 @dataclass(frozen=True)
@@ -65,7 +84,8 @@ def record_access(trail: EventTrail, action: str, anonymized_id: str | None = No
 def stream_lines(engine: Engine, wanted: TrailFilter) -> Iterator[bytes]:
     """Yield the rows as NDJSON, oldest first, each with its link of the chain.
 
-    The last line counts them: an export without it was cut off.
+    The last line counts them: an export without it was cut off. Of a value that cannot be read
+    the line has PostgreSQL's text under `unreadable`, and null in its place.
     """
     statement = (
         select(AuditRow.__table__, AuditSeal.position, AuditSeal.previous_hash, AuditSeal.row_hash)
@@ -79,12 +99,19 @@ def stream_lines(engine: Engine, wanted: TrailFilter) -> Iterator[bytes]:
     with engine.connect() as connection:
         for row in connection.execute(statement).mappings():
             count += 1
-            yield orjson.dumps(describe_row(row)) + b"\n"
-    yield orjson.dumps({"end": True, "rows": count}) + b"\n"
+            yield write_line(describe_row(row))
+    yield write_line({"end": True, "rows": count})
+
+
+def write_line(values: dict[str, Any]) -> bytes:
+    """Return a line of NDJSON; integers may have any number of digits."""
+    return json.dumps(values, **COMPACT).encode() + b"\n"
 
 
 def describe_row(row: Any) -> dict[str, Any]:
-    described = {name: row[name] for name in ROW_COLUMNS}
+    described = {name: blank_unreadable(row[name]) for name in ROW_COLUMNS}
+    if unreadable := list_unreadable(row):
+        described["unreadable"] = {name: row[name].text for name in unreadable}
     sealed = row["position"] is not None
     return described | {
         "position": row["position"],

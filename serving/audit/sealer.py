@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Engine, func, insert, select
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.dialects.postgresql import insert
 
 from monitoring.logging import describe_error
 from monitoring.metrics import AUDIT_EVENTS, AUDIT_SEALING_FAILURES
@@ -56,11 +57,11 @@ def sign_checkpoint(engine: Engine, store: CheckpointStore, signer: Signer) -> i
     with engine.begin() as connection:
         if not _take_lock(connection):
             return None
-        head, last = _read_head(connection), _read_last_checkpoint(connection)
-        newest = max(store.list_positions(), default=0)
-        if newest > last:
-            _adopt(connection, newest, store.read(newest))
-            last = newest
+        head = _read_head(connection)
+        # The store decides what is signed: the API's login can write checkpoints to the database.
+        last = max(store.list_positions(), default=0)
+        if last and not _is_kept(connection, last):
+            _adopt(connection, last, store.read(last))
         if head is None or last >= head["position"]:
             return None
         signed_at = datetime.now(UTC)
@@ -84,9 +85,8 @@ def _adopt(connection: Connection, position: int, document: dict[str, Any] | Non
 
 def _keep(connection: Connection, position: int, document: dict[str, Any]) -> None:
     signed_at = datetime.fromisoformat(document["signed_at"])
-    connection.execute(
-        insert(AuditCheckpoint).values(position=position, signed_at=signed_at, document=document)
-    )
+    statement = insert(AuditCheckpoint).on_conflict_do_nothing()
+    connection.execute(statement.values(position=position, signed_at=signed_at, document=document))
 
 
 def describe_head(head: Row, previous_position: int | None, signed_at: datetime) -> dict[str, Any]:
@@ -140,12 +140,14 @@ def _take_lock(connection: Connection) -> bool:
 
 
 def _read_head(connection: Connection) -> Row | None:
-    statement = select(AuditSeal.__table__).order_by(AuditSeal.position.desc()).limit(1)
+    columns = (AuditSeal.position, AuditSeal.audit_id, AuditSeal.row_hash)
+    statement = select(*columns).order_by(AuditSeal.position.desc()).limit(1)
     return connection.execute(statement).mappings().first()
 
 
-def _read_last_checkpoint(connection: Connection) -> int:
-    return connection.scalar(select(func.max(AuditCheckpoint.position))) or 0
+def _is_kept(connection: Connection, position: int) -> bool:
+    kept = select(AuditCheckpoint.position).where(AuditCheckpoint.position == position)
+    return connection.scalar(kept) is not None
 
 
 def _read_unsealed(connection: Connection) -> Sequence[Row]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
-from serving.audit.chain import GENESIS, ROW_COLUMNS, hash_row
+from serving.audit.chain import GENESIS, ROW_COLUMNS, is_link_of, list_unreadable
 from serving.audit.checkpoints import NEWEST, CheckpointStore, CheckpointStoreError
 from serving.audit.sealer import CHECKPOINT_KIND
 from serving.audit.signing import Document, KeyRing
@@ -22,6 +22,15 @@ LISTED_FINDINGS = 100
 ROWS_PER_FETCH = 5_000
 #: How long a row may wait for its seal, and how much clocks of workers may differ.
 TOLERANCE = timedelta(minutes=5)
+
+
+#: When a link was made is not part of the chain.
+LINK_COLUMNS = (
+    AuditSeal.position,
+    AuditSeal.audit_id,
+    AuditSeal.previous_hash,
+    AuditSeal.row_hash,
+)
 
 
 @dataclass(frozen=True)
@@ -68,22 +77,13 @@ def verify_trail(engine: Engine, store: CheckpointStore, keys: KeyRing) -> Verif
     return verification
 
 
-class _UnreadableRowsError(Exception):
-    """A value of the trail or of the chain that Python cannot hold, such as the year 12000."""
-
-
 def _verify_links(
     connection: Connection, documents: dict[int, Document], verification: Verification
 ) -> None:
     walk = _Walk(documents, verification)
-    try:
-        for row in _stream_links(connection):
-            walk.take(row)
-    except _UnreadableRowsError:
-        # Somewhere among the rows that are read together; what follows them is not known.
-        verification.report("rows_unreadable", walk.position + 1)
-    else:
-        walk.end()
+    for row in _stream_links(connection):
+        walk.take(row)
+    walk.end()
 
 
 @dataclass
@@ -128,33 +128,32 @@ class _Walk:
 
 def _is_backdated(row: RowMapping, covered_until: datetime | None) -> bool:
     """Return True if a row claims a time before a checkpoint that sealed all rows of that time."""
-    if covered_until is None or row["created_at"] is None:
+    if covered_until is None or not isinstance(row["created_at"], datetime):
         return False
-    return bool(row["created_at"] < covered_until - TOLERANCE)
+    return row["created_at"] < covered_until - TOLERANCE
 
 
 def _verify_row(row: RowMapping, verification: Verification) -> None:
+    place = row["position"], row["audit_id"]
     if row["id"] is None:
-        verification.report("row_removed", row["position"], row["audit_id"])
-    elif (
-        hash_row(row["previous_hash"], {name: row[name] for name in ROW_COLUMNS}) != row["row_hash"]
-    ):
-        verification.report("row_changed", row["position"], row["audit_id"])
+        verification.report("row_removed", *place)
+        return
+    values = {name: row[name] for name in ROW_COLUMNS}
+    if list_unreadable(values):
+        verification.report("rows_unreadable", *place)
+    if not is_link_of(row["row_hash"], row["previous_hash"], values):
+        verification.report("row_changed", *place)
 
 
 def _stream_links(connection: Connection) -> Iterator[RowMapping]:
     statement = (
-        select(AuditSeal.__table__, AuditRow.__table__)
+        select(*LINK_COLUMNS, AuditRow.__table__)
         .select_from(AuditSeal)
         .outerjoin(AuditRow, AuditRow.id == AuditSeal.audit_id)
         .order_by(AuditSeal.position)
         .execution_options(yield_per=ROWS_PER_FETCH)
     )
-    try:
-        yield from connection.execute(statement).mappings()
-    # PostgreSQL holds times, numbers and nesting that Python does not.
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise _UnreadableRowsError from error
+    yield from connection.execute(statement).mappings()
 
 
 def _find_unsealed(connection: Connection, verification: Verification) -> None:

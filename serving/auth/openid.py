@@ -15,7 +15,7 @@ from cachetools import TTLCache
 
 from serving.auth.sign_in_tickets import SIGN_IN_PATH, ProviderVisit
 from serving.auth.tokens import USER_PATTERN
-from serving.auth.verifier import ProviderKeys
+from serving.auth.verifier import KEYS_LIVE_SECONDS, ProviderKeys
 from serving.errors import (
     IdentityProviderUnavailableError,
     Principal,
@@ -32,8 +32,8 @@ log = structlog.get_logger("serving.auth")
 CALLBACK_PATH = f"{SIGN_IN_PATH}/callback"
 SCOPES = "openid profile"
 TIMEOUT_SECONDS = 3
-#: The provider's metadata is read again after this.
-DESCRIPTION_LIVES_SECONDS = 3600
+#: The provider's metadata is read again after this, so that its keys may move.
+DESCRIPTION_LIVES_SECONDS = KEYS_LIVE_SECONDS
 REQUIRED_CLAIMS = ("exp", "iat", "iss", "aud", "sub", "nonce")
 #: OpenID Connect Back-Channel Logout 1.0, 2.4.
 LOGOUT_CLAIMS = ("exp", "iat", "iss", "aud", "jti", "events")
@@ -102,6 +102,8 @@ class OpenIdProvider:
         return issuer is None or issuer == self._issuer
 
     def _exchange(self, code: str, visit: ProviderVisit) -> str:
+        # Late, as its client is: httpx2 is what authlib sends by, with errors of its own.
+        import httpx2
         from authlib.common.errors import AuthlibBaseError
 
         endpoint = self._describe()["token_endpoint"]
@@ -110,7 +112,7 @@ class OpenIdProvider:
                 token = client.fetch_token(endpoint, code=code, code_verifier=visit.code_verifier)
         except AuthlibBaseError:
             raise UnauthenticatedError("the identity provider did not accept the code") from None
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, ValueError) as error:
             log.error("identity provider not reached", cause=type(error).__name__)
             raise IdentityProviderUnavailableError("try again in a moment") from None
         id_token = token.get("id_token")
@@ -161,9 +163,16 @@ class OpenIdProvider:
         return Principal(user, Role(roles[0]))
 
     def _find_keys(self) -> ProviderKeys:
+        """Return the keys at the address that the provider describes now, or described last."""
         with self._lock:
-            if self._keys is None:
-                self._keys = ProviderKeys(self._describe_locked()["jwks_uri"])
+            try:
+                address = self._describe_locked()["jwks_uri"]
+            except IdentityProviderUnavailableError:
+                if self._keys is None:
+                    raise
+                return self._keys
+            if self._keys is None or self._keys.url != address:
+                self._keys = ProviderKeys(address)
             return self._keys
 
     def _describe(self) -> Mapping[str, Any]:

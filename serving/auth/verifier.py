@@ -53,6 +53,10 @@ class KeySource(Protocol):
 
     def find(self, token: str) -> tuple[Any, str]: ...
 
+    def get_edition(self) -> int:
+        """Return a number that grows when the keys change, without waiting for them."""
+        ...
+
 
 class SharedSecret:
     """The embedded default: one secret, one algorithm."""
@@ -62,6 +66,9 @@ class SharedSecret:
 
     def find(self, token: str) -> tuple[Any, str]:
         return self._secret, ALGORITHM
+
+    def get_edition(self) -> int:
+        return 0
 
 
 class KeyClient(PyJWKClient):
@@ -82,9 +89,11 @@ class ProviderKeys:
 
     def __init__(self, url: str, choose: Callable[[Any], Any] | None = None) -> None:
         self._choose = choose or choose_algorithm
+        self.url = url
         self._client = KeyClient(url, cache_jwk_set=False, timeout=PROVIDER_TIMEOUT_SECONDS)
         self._lock = threading.Lock()
         self._keys: dict[str, tuple[Any, Any]] = {}
+        self._edition = 0
         self._asked_at = float("-inf")
 
     def find(self, token: str) -> tuple[Any, Any]:
@@ -105,6 +114,14 @@ class ProviderKeys:
         if key_id not in self._keys:
             raise UnauthenticatedError("the token is signed with a key that is not known")
         return self._keys[key_id]
+
+    def get_edition(self) -> int:
+        """Return a number that grows when the keys change; keys that are due are refreshed aside.
+
+        It may lag behind: what is kept under an edition was verified with its keys or older ones.
+        """
+        self._refresh_aside()
+        return self._edition
 
     def _refresh_aside(self) -> None:
         """Refresh keys that are due in a thread of its own: a known key waits for no provider."""
@@ -131,6 +148,7 @@ class ProviderKeys:
             return
         usable = {name: (key, kind) for name, (key, kind) in named_keys.items() if kind}
         if usable:
+            self._edition += usable != self._keys
             self._keys = usable
         else:
             log.error("the identity provider sent no key that can be used", keys=len(named_keys))
@@ -170,7 +188,8 @@ class TokenVerifier:
         )
         self._rules = make_rules(settings)
         self._revocations = revocations
-        self._remembered: dict[str, VerifiedToken] = {}
+        #: By token: the edition of the keys that it was verified with, and what it says.
+        self._remembered: dict[str, tuple[int, VerifiedToken]] = {}
 
     async def verify(self, token: str) -> Principal:
         """Return the principal, or raise UnauthenticatedError.
@@ -178,9 +197,7 @@ class TokenVerifier:
         Raises DatabaseUnavailableError when revocations cannot be read: a token that may be
         revoked opens nothing.
         """
-        verified = self._remembered.get(token)
-        if verified is None or verified.expires_at <= time.time():
-            verified = await self._check(token)
+        verified = self._recall(token) or await self._check(token)
         revoked = self._revocations.get_known()
         if revoked is None:
             revoked = await run_apart(self._read_revocations)
@@ -188,8 +205,18 @@ class TokenVerifier:
             raise UnauthenticatedError("the token was revoked")
         return verified.principal
 
+    def _recall(self, token: str) -> VerifiedToken | None:
+        """Return a token verified before, while it is in time and the keys are the same."""
+        edition, verified = self._remembered.get(token, (0, None))
+        if verified is None or verified.expires_at <= time.time():
+            return None
+        # A provider removes a key that leaked: what it signed counts no longer.
+        return verified if edition == self._keys.get_edition() else None
+
     async def _check(self, token: str) -> VerifiedToken:
         self._remembered.pop(token, None)
+        # Before the key is found: one that is removed meanwhile leaves an old edition behind.
+        edition = self._keys.get_edition()
         if isinstance(self._keys, SharedSecret):
             key, algorithm = self._keys.find(token)
         else:
@@ -197,7 +224,7 @@ class TokenVerifier:
         verified = check_token(token, key, algorithm, self._rules)
         if len(self._remembered) >= REMEMBERED_TOKENS:
             self._remembered.clear()
-        self._remembered[token] = verified
+        self._remembered[token] = edition, verified
         return verified
 
     def _read_revocations(self) -> RevocationList:

@@ -4,11 +4,12 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
-from sqlalchemy import Text, func, select, type_coerce
+from sqlalchemy import Numeric, Text, case, cast, func, select, type_coerce
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from mlruns_config.ledger import promotion_ledger
+from serving.audit.reading import blank_unreadable
 from serving.audit.trail import (
     ACCESS_REFUSED,
     COMPLIANCE_ACCESS,
@@ -40,6 +41,9 @@ from serving.reviews.queue import count_open, find_rank
 
 #: A promotion leads to the first; a rollback takes a release back there from the second.
 PRODUCTION, ARCHIVED = "Production", "Archived"
+
+#: A row counts at most so many callers whose rows were suppressed.
+MOST_SUPPRESSED = 1_000_000
 
 #: Rows of the moment of the report; no record holds their past.
 AS_OF_NOW = (
@@ -279,7 +283,11 @@ def count_refusals(session: Session, since: datetime, until: datetime) -> dict[s
 
 def count_unauthenticated(session: Session, since: datetime, until: datetime) -> int:
     """Return how many had no valid token, those included whose row was suppressed."""
-    suppressed = func.coalesce(AuditRow.details["suppressed"].as_integer(), 0)
+    given = AuditRow.details["suppressed"]
+    # Other writers than ours can put anything there; it must not stop the report.
+    is_count = func.jsonb_typeof(given) == "number"
+    number = case((is_count, cast(given.astext, Numeric)), else_=0)
+    suppressed = func.greatest(0, func.least(number, MOST_SUPPRESSED))
     statement = select(func.coalesce(func.sum(suppressed + 1), 0)).where(
         AuditRow.event_type == UNAUTHENTICATED,
         AuditRow.created_at >= since,
@@ -318,7 +326,7 @@ def read_audit_state(session: Session) -> AuditState:
         sealed_rows=session.scalar(select(func.coalesce(func.max(AuditSeal.position), 0))) or 0,
         unsealed_rows=count_unsealed(session.connection()),
         newest_checkpoint=newest.position if newest else None,
-        signed_at=newest.signed_at if newest else None,
+        signed_at=blank_unreadable(newest.signed_at) if newest else None,
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from jinja2 import pass_context
 from jinja2.runtime import Context
 
+from serving.database.lenient_types import Unreadable
+
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 
@@ -83,8 +85,10 @@ UNKNOWN_STEADINESS = (
 
 
 @pass_context
-def show_instant(context: Context, moment: datetime | str | None) -> str:
+def show_instant(context: Context, moment: datetime | str | Unreadable | None) -> str:
     """Return "28 Nov 2026, 22:59 UTC" in the zone of the settings; "unknown" for None."""
+    if isinstance(moment, Unreadable):
+        return "cannot be read"
     instant = read_moment(moment)
     if instant is None:
         return "unknown"

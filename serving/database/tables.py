@@ -29,6 +29,7 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from feature_repo.outcomes import ADVERSE_COURSE
+from serving.database.lenient_types import LenientInstant, LenientObject, LenientTexts, Unreadable
 from serving.database.review_terms import find_due_time
 
 
@@ -468,18 +469,24 @@ class AuditRow(Base):
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(LenientInstant)
     event_type: Mapped[str] = mapped_column(Text)
     user_id: Mapped[str] = mapped_column(Text)
     user_role: Mapped[str] = mapped_column(Text)
     anonymized_id: Mapped[str | None] = mapped_column(String(32))
-    data_types: Mapped[list[str]]
+    data_types: Mapped[list[str]] = mapped_column(LenientTexts)
     action: Mapped[str] = mapped_column(Text)
     result: Mapped[str] = mapped_column(Text)
     request_id: Mapped[str | None] = mapped_column(Text)
     #: Address of the client; None of what no request caused, and of rows before the column.
     network: Mapped[str | None] = mapped_column(Text)
-    details: Mapped[dict[str, Any]]
+    details: Mapped[dict[str, Any]] = mapped_column(LenientObject)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """The columns whose values Python cannot hold."""
+        names = ("created_at", "data_types", "details")
+        return [name for name in names if isinstance(getattr(self, name), Unreadable)]
 
 
 class AuditSeal(Base):
@@ -500,8 +507,8 @@ class AuditCheckpoint(Base):
     __tablename__ = "audit_checkpoints"
 
     position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    signed_at: Mapped[datetime]
-    document: Mapped[dict[str, Any]]
+    signed_at: Mapped[datetime] = mapped_column(LenientInstant)
+    document: Mapped[dict[str, Any]] = mapped_column(LenientObject)
 
 
 class AuditVerification(Base):

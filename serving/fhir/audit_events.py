@@ -5,9 +5,11 @@ or query the source of the request.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from serving.audit import trail
+from serving.database.lenient_types import Unreadable
 from serving.database.tables import AuditRow
 from serving.fhir.elements import (
     PREDICTION_SYSTEM,
@@ -28,6 +30,7 @@ OBJECT_ROLE = "http://terminology.hl7.org/CodeSystem/object-role"
 BALP_ENTITY_TYPE = "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType"
 PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 ACT_REASON = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
+DATA_ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 SOURCE, DESTINATION = "110153", "110152"
 
 #: Purpose of use by role (v3-ActReason): treatment, audit, operations, administration.
@@ -92,7 +95,7 @@ def make_audit_event(row: AuditRow, individual: str | None = None) -> Resource:
         "type": pattern.type,
         "subtype": [pattern.subtype],
         "action": pattern.action,
-        "recorded": row.created_at.isoformat(),
+        **_show_time(row.created_at),
         "outcome": SUCCESS if row.result == "success" else MINOR_FAILURE,
         "outcomeDesc": row.action,
         "agent": _make_agents(row, pattern),
@@ -102,6 +105,12 @@ def make_audit_event(row: AuditRow, individual: str | None = None) -> Resource:
         },
         "entity": list(_make_entities(row, individual or row.anonymized_id)),
     }
+
+
+def _show_time(moment: datetime | Unreadable) -> Resource:
+    if isinstance(moment, Unreadable):
+        return {"_recorded": {"extension": [{"url": DATA_ABSENT, "valueCode": "error"}]}}
+    return {"recorded": moment.isoformat()}
 
 
 def _make_agents(row: AuditRow, pattern: Pattern) -> list[Resource]:
@@ -147,9 +156,8 @@ def _make_entities(row: AuditRow, individual: str | None) -> list[Resource]:
     return [*entities, *_make_data(row.details)]
 
 
-def _make_data(details: dict[str, Any]) -> list[Resource]:
-    number = details.get("prediction_id")
-    if number is None:
+def _make_data(details: dict[str, Any] | Unreadable) -> list[Resource]:
+    if isinstance(details, Unreadable) or (number := details.get("prediction_id")) is None:
         return []
     what = {
         "type": "RiskAssessment",

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from feature_repo.outcomes import ADVERSE_COURSE
+from serving.database.json_numbers import read_number
 from serving.database.tables import DriftReport, Prediction, PredictionLabel
 
 Dataset = Literal["requests", "batches"]
@@ -81,7 +82,7 @@ def sample_outcomes(session: Session, since: datetime, version: int, rows: int) 
         PredictionLabel.kind == ADVERSE_COURSE.name,
     )
     count = session.scalar(select(func.count()).where(*labelled)) or 0
-    age = Prediction.inputs["features"]["age"].as_float()
+    age: Any = read_number(Prediction.inputs["features"]["age"])
     drawn = select(
         Prediction.anonymized_id, age, Prediction.probability, PredictionLabel.occurred
     ).where(*labelled)

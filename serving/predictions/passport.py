@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from feature_repo.consent_terms import SCREENING
 from mlruns_config.manifest import RELEASE_MODEL, MemberPin
 from mlruns_config.pages import locate_run_alone, locate_version
+from serving.audit.reading import ReadableInstant
 from serving.audit.trail import PREDICTION_VIEW
 from serving.consent.in_force import KnownConsent, read_consents, was_in_force
 from serving.database.tables import (
@@ -134,7 +135,7 @@ class Label(PassportPart):
 
 
 class Viewing(PassportPart):
-    created_at: datetime
+    created_at: ReadableInstant = Field(description="null: the row's time cannot be read.")
     user_id: str
     user_role: str
     action: str

@@ -29,6 +29,8 @@ PATIENCE_SECONDS = 3.0
 #: The first repetition comes after this; each next one waits twice as long, up to the longest.
 FIRST_WAIT = timedelta(seconds=5)
 LONGEST_WAIT = timedelta(minutes=5)
+#: More are not counted.
+MOST_ATTEMPTS = 1_000_000
 
 
 def send_next(engine: Engine, client: httpx.Client, url: str) -> bool:
@@ -64,7 +66,7 @@ def describe_notice(notice: CrisisNotice) -> dict[str, str]:
 
 def find_wait(attempts: int) -> timedelta:
     """Return how long to wait after so many failed attempts."""
-    doubled: timedelta = FIRST_WAIT * 2 ** min(attempts - 1, 10)
+    doubled: timedelta = FIRST_WAIT * 2 ** max(0, min(attempts - 1, 10))
     return min(doubled, LONGEST_WAIT)
 
 
@@ -98,12 +100,13 @@ def _post(client: httpx.Client, url: str, notice: CrisisNotice) -> bool:
 
 def _settle(notice: CrisisNotice, state: str) -> None:
     notice.state, notice.settled_at = state, datetime.now(UTC)
-    notice.attempts += state == SENT
+    notice.attempts = min(notice.attempts + (state == SENT), MOST_ATTEMPTS)
     CRISIS_NOTICES.labels(state).inc()
 
 
 def _put_off(notice: CrisisNotice) -> None:
-    notice.attempts += 1
+    # Not beyond what the column holds: the notice would fail here and hold up all others.
+    notice.attempts = min(notice.attempts + 1, MOST_ATTEMPTS)
     notice.next_attempt_at = datetime.now(UTC) + find_wait(notice.attempts)
     CRISIS_NOTICES.labels("failed").inc()
 

@@ -10,7 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.accountability import Accountability
 from serving.audit.jobs import VerificationJob
-from serving.audit.reading import TrailFilter, record_access, stream_lines, view_rows
+from serving.audit.reading import (
+    ReadableInstant,
+    ReadableObject,
+    ReadableTexts,
+    TrailFilter,
+    record_access,
+    stream_lines,
+    view_rows,
+)
 from serving.database.sessions import open_session
 from serving.dependencies import AuditReader, DbSession, RequestTrail, Trail, WorkerServices
 from serving.http.parameters import (
@@ -41,16 +49,20 @@ class AuditEntry(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
     id: int
-    created_at: datetime
+    created_at: ReadableInstant
     event_type: str
     user_id: str
     user_role: str
     anonymized_id: str | None
-    data_types: list[str]
+    data_types: ReadableTexts
     action: str
     result: str
     request_id: str | None
-    details: dict[str, Any]
+    details: ReadableObject
+    unreadable: list[str] = Field(
+        description="Fields that hold what no row of the trail holds, such as a year 12000: null "
+        "here, as text in the export."
+    )
 
 
 class AuditPage(Page):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.audit.reading import ReadableInstant, ReadableTexts
 from serving.dependencies import (
     AccessHistoryReader,
     ConsentManager,
@@ -52,13 +53,14 @@ class Access(BaseModel):
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
-    created_at: datetime
+    created_at: ReadableInstant
     user_id: str
     user_role: str
     event_type: str
     action: str
     result: str
-    data_types: list[str]
+    data_types: ReadableTexts
+    unreadable: list[str] = Field(description="Fields that cannot be read: null here.")
 
 
 class AccessPage(Page):

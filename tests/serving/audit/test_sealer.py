@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from serving.audit.checkpoints import CheckpointStore, CheckpointStoreError
 from serving.audit.sealer import ChainTamperedError, Sealer, sign_checkpoint
 from tests.fixtures.audit_trail import SIGNER
+from tests.fixtures.tampering import INSERT_LINK, compute_links
 
 
 def count(trail, table):
@@ -158,3 +159,52 @@ def test_the_application_cannot_stop_sealing_by_a_link_of_its_own(trail, positio
 
     assert trail.seal() == 1
     assert trail.verify().intact
+
+
+@pytest.mark.parametrize("sealed_at", ["12000-01-01", "4000-01-01 BC", "infinity"])
+def test_the_application_cannot_stop_sealing_by_the_time_of_a_link(trail, sealed_at):
+    """The link is one that the sealer would make; its time is one that Python cannot hold."""
+    trail.write(3)
+    trail.seal()
+    trail.write(1)
+    link = compute_links(trail)[-1] | {"sealed_at": sealed_at}
+    with trail.application.begin() as connection:
+        connection.execute(INSERT_LINK, link)
+    trail.write(1)
+
+    assert (trail.seal(), trail.sign()) == (1, 5)
+    assert trail.verify().intact
+
+
+FORGED_CHECKPOINTS = {
+    "far ahead": (2**62, "now()", "'{}'"),
+    "at the next head": (5, "now()", "'{}'"),
+    "of a year that Python cannot hold": (2**62, "TIMESTAMPTZ '12000-01-01'", "'{}'"),
+    "nested beyond reading": (2**62, "now()", f"'{'[' * 5_000}{']' * 5_000}'"),
+    "with a number of 5,000 digits": (2**62, "now()", "'" + "9" * 5_000 + "'"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED_CHECKPOINTS)
+def test_the_application_cannot_stop_signing_by_a_checkpoint_of_its_own(trail, name):
+    position, signed_at, document = FORGED_CHECKPOINTS[name]
+    trail.write(4)
+    trail.seal()
+    trail.sign()
+    with trail.application.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO audit_checkpoints (position, signed_at, document)"
+                f" VALUES ({position}, {signed_at}, CAST({document} AS jsonb))"
+            )
+        )
+    for _ in range(2):
+        trail.write(1)
+        trail.seal()
+        trail.sign()
+
+    assert max(trail.store.list_positions()) == 6
+    kinds = {found.kind for found in trail.verify().findings}
+    assert kinds == {"checkpoint_forged"} | (
+        {"checkpoint_removed_outside"} if position > 6 else set()
+    )

@@ -19,6 +19,7 @@ from tests.fixtures.tampering import (
     rewrite_history,
     set_up,
 )
+from tests.fixtures.unreadable_rows import SHAPES
 
 PLACE = 3
 A_MOMENT = timedelta(seconds=30)
@@ -303,31 +304,25 @@ def test_a_document_in_the_store_that_is_nested_beyond_reading_is_forged(trail, 
     assert list_findings(trail) == [("checkpoint_forged", 6, None)]
 
 
-UNREADABLE = {
-    "a year above 9999": ("created_at", "TIMESTAMPTZ '12000-01-01'"),
-    "a year before Christ": ("created_at", "TIMESTAMPTZ '4000-01-01 BC'"),
-    "a number of 5,000 digits": ("details", f"CAST('{{\"n\": {'9' * 5_000}}}' AS jsonb)"),
-    "a nesting of 5,000 levels": ("details", f"CAST('{'[' * 5_000}{']' * 5_000}' AS jsonb)"),
-}
-
-
-@pytest.mark.parametrize("name", UNREADABLE)
-def test_a_value_that_cannot_be_read_is_found(trail, tmp_path, name):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_value_that_became_unreadable_is_found_at_its_place_alone(trail, tmp_path, shape):
     set_up(trail, tmp_path / "checkpoints")
-    change_column(*UNREADABLE[name])(trail, PLACE)
+    change_column(*SHAPES[shape])(trail, PLACE)
 
-    ((kind, position, _),) = list_findings(trail)
-    assert kind == "rows_unreadable"
-    assert 1 <= position <= PLACE
+    assert list_findings(trail) == [
+        ("rows_unreadable", PLACE, PLACE),
+        ("row_changed", PLACE, PLACE),
+    ]
 
 
-def test_rows_before_those_that_cannot_be_read_are_verified(trail, tmp_path, monkeypatch):
-    monkeypatch.setattr("serving.audit.verification.ROWS_PER_FETCH", 1)
+def test_rows_around_one_that_cannot_be_read_are_verified(trail, tmp_path):
     set_up(trail, tmp_path / "checkpoints")
-    change_column("action", "'nothing'")(trail, 1)
+    for place in (1, PLACE + 1):
+        change_column("action", "'nothing'")(trail, place)
     change_column("created_at", "TIMESTAMPTZ '12000-01-01'")(trail, PLACE)
 
-    assert list_findings(trail) == [("row_changed", 1, 1), ("rows_unreadable", PLACE, None)]
+    changed = [found.position for found in trail.verify().findings if found.kind == "row_changed"]
+    assert changed == [1, PLACE, PLACE + 1]
 
 
 @pytest.mark.parametrize("value", ["infinity", "-infinity"])

@@ -380,3 +380,34 @@ def test_keys_are_not_fetched_from_where_a_redirect_leads(provider):
         attacker.server.shutdown()
         attacker.server.server_close()
     assert attacker.requests == 0
+
+
+def test_a_token_counts_no_longer_than_the_key_that_signed_it(hospital, provider, monkeypatch):
+    """A provider removes a key that leaked; tokens that were verified before end with it."""
+    token = provider.sign(jti="before")
+    assert [ask(hospital, token).status_code for _ in range(2)] == [200, 200]
+    monkeypatch.delitem(provider.keys, "rsa")
+    monkeypatch.setattr(verifier, "KEYS_LIVE_SECONDS", 0)
+    monkeypatch.setattr(verifier, "REFRESH_PAUSE_SECONDS", 0)
+
+    assert wait_for_status(hospital, token, 401) == 401
+    assert ask(hospital, provider.sign(EC_KEY, "ec", "ES256")).status_code == 200
+
+
+def test_a_refresh_with_the_same_keys_forgets_no_token(provider):
+    keys = ProviderKeys(provider.url)
+    keys.find(provider.sign())
+    edition = keys.get_edition()
+    keys._refresh()
+
+    assert keys.get_edition() == edition
+
+
+def wait_for_status(client, token, status):
+    """Return the last status, after at most 100 requests: keys are refreshed beside them."""
+    for _ in range(100):
+        answer = ask(client, token).status_code
+        if answer == status:
+            break
+        time.sleep(0.05)
+    return answer

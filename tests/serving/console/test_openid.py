@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from serving.auth.openid import read_description
+from serving.auth.openid import OpenIdProvider, read_description
 from serving.database.tables import AuditRow, Base
 from serving.errors import IdentityProviderUnavailableError
 from serving.settings import Settings
@@ -38,6 +38,7 @@ def settings(application_url: str, mlflow_url: str, provider: Provider) -> Setti
 @pytest.fixture(autouse=True)
 def honest(provider):
     provider.claims, provider.signing_key, provider.is_up = {}, None, True
+    provider.sends_id_token = True
 
 
 @pytest.fixture
@@ -161,6 +162,46 @@ def test_a_provider_that_is_away_is_said_to_be(provider, application_url, mlflow
 
     assert answer.status_code == 503
     assert "identity provider cannot be reached" in read_text(answer)
+
+
+def test_a_provider_that_goes_away_during_the_visit_is_said_to_be(browser, provider):
+    back = visit_provider(browser)
+    provider.is_up = False
+    answer = browser.get(back)
+
+    assert answer.status_code == 503
+    assert "identity provider cannot be reached" in read_text(answer)
+
+
+def test_an_answer_of_the_provider_without_an_id_token_opens_nothing(browser, provider):
+    provider.sends_id_token = False
+    answer = browser.get(visit_provider(browser))
+
+    assert answer.status_code == 401
+    assert browser.get("/console/queue").status_code != 200
+
+
+def test_keys_that_move_to_another_address_are_followed(settings, monkeypatch):
+    monkeypatch.setattr("serving.auth.openid.DESCRIPTION_LIVES_SECONDS", 0)
+    with run_provider() as moving:
+        changed = settings.model_copy(update={"oidc_issuer": moving.issuer})
+        with run_app(changed, MemoryReader()) as client:
+            client.follow_redirects = False
+            assert client.get(visit_provider(client)).status_code == 200
+            moving.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            moving.keys_path = "/moved"
+            assert client.get(visit_provider(client)).status_code == 200
+
+
+def test_known_keys_count_while_the_provider_describes_nothing(settings, monkeypatch):
+    monkeypatch.setattr("serving.auth.openid.DESCRIPTION_LIVES_SECONDS", 0)
+    with run_provider() as away:
+        openid = OpenIdProvider(settings.model_copy(update={"oidc_issuer": away.issuer}))
+        away.claims = LOGOUT | {"sub": "dr.who", "jti": "one", "nonce": None}
+        token = away.issue("")
+        assert openid.identify_signed_out(token) == "dr.who"
+        away.is_up = False
+        assert openid.identify_signed_out(token) == "dr.who"
 
 
 def test_the_description_of_another_issuer_is_refused(provider):

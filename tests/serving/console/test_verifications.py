@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from serving.audit import jobs
 from serving.roles import Role
-from tests.fixtures.api import make_headers
+from tests.fixtures.api import AT_INSERT, make_headers
 from tests.fixtures.audit_trail import wait_until_sealed
 
 
@@ -80,7 +80,7 @@ def test_a_verification_whose_worker_ended_is_no_longer_waited_for(auditor, engi
         connection.execute(text(start), {"id": lost})
 
     assert auditor(f"/audit/verify/{lost}").status_code == 404
-    assert wait_for(auditor, "/audit/verify")["intact"]
+    assert wait_for(auditor, "/audit/verify")["finished_at"]
 
 
 def test_an_unknown_verification_is_not_found(auditor):
@@ -117,3 +117,41 @@ def test_the_page_counts_the_traces_of_tampering(visit, engine, screen, grant):
         page = reviewer.get(f"/console/audit/verification?job={job}").text
 
     assert "traces of tampering were found." in page
+
+
+def test_a_verification_that_cannot_read_the_trail_is_lost_and_holds_up_no_other(
+    auditor, engine, monkeypatch
+):
+    monkeypatch.setattr(jobs, "STATEMENT_SECONDS", 1)
+    with long_trail(engine):
+        location = auditor("/audit/verify").headers["Location"]
+        statuses = [auditor(location).status_code for _ in range(10)]
+    assert statuses[-1] == 404
+
+    assert wait_for(auditor, "/audit/verify")["finished_at"]
+
+
+def test_a_verification_whose_row_cannot_be_written_holds_up_no_other(
+    auditor, engine, breaking_trigger
+):
+    breaking_trigger("audit_verifications", AT_INSERT)
+    assert auditor("/audit/verify").status_code >= 500
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_verifications DISABLE TRIGGER broken"))
+
+    assert wait_for(auditor, "/audit/verify")["finished_at"]
+
+
+def test_a_verification_that_another_worker_is_just_starting_is_a_conflict(
+    auditor, engine, monkeypatch
+):
+    """That worker has the lock, and no row yet."""
+    monkeypatch.setattr(jobs, "ROW_SECONDS", 0.2)
+    wait_for(auditor, "/audit/verify")
+    take = text(f"SELECT pg_advisory_xact_lock({jobs.VERIFYING_LOCK})")
+    with engine.begin() as connection:
+        connection.execute(take)
+        answer = auditor("/audit/verify")
+
+    assert answer.status_code == 409
+    assert "try again" in answer.json()["detail"]

@@ -28,7 +28,7 @@ APPEND_ONLY_TABLES = (
     *("audit_log", "audit_chain", "audit_checkpoints", "promotion_ledger"),
     *("erasures", "token_revocations"),
 )
-HEAD = "0021"
+HEAD = "0022"
 
 
 #: Rows as releases before outcomes had names left them.
@@ -189,6 +189,8 @@ def test_pods_that_migrate_at_once_do_not_race(empty_database_url):
     assert sorted(outcomes, key=str) == [(HEAD, HEAD)] * 3 + [(None, HEAD)]
 
 
+# SQLAlchemy reflects a check that is not valid for older rows with an option it does not know.
+@pytest.mark.filterwarnings("ignore:Can't validate argument 'dialect_options'")
 def test_the_migrated_database_equals_the_models(engine):
     with engine.connect() as connection:
         context = MigrationContext.configure(

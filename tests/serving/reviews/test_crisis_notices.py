@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import create_engine, select, text, update
 from sqlalchemy.orm import Session
 
 from serving.database.tables import CrisisNotice, ReviewItem
@@ -187,3 +187,28 @@ def test_a_crisis_past_its_due_time_shows_in_the_metrics(client, engine, queue_c
 
     assert f"\nmhras_crises_unclaimed_overdue {len(late)}.0" in exposed
     assert "\nmhras_crisis_notices_waiting " in exposed
+
+
+@pytest.mark.parametrize("attempts", [2**31 - 1, -(2**31)])
+def test_a_notice_with_an_impossible_count_of_attempts_holds_up_no_other(
+    engine, application_url, queue_crisis, webhook, attempts
+):
+    crises = [queue_crisis()[0].id for _ in range(2)]
+    application = create_engine(application_url)
+    with application.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE crisis_notices SET attempts = :attempts,"
+                " next_attempt_at = now() - interval '1 day' WHERE review_id = :id"
+            ),
+            {"attempts": attempts, "id": crises[0]},
+        )
+    application.dispose()
+    webhook.status = 500
+    send_all(engine, webhook.url)
+    webhook.status = 200
+    with Session(engine) as session, session.begin():
+        session.execute(update(CrisisNotice).values(next_attempt_at=datetime.now(UTC)))
+    send_all(engine, webhook.url)
+
+    assert [read_notice(engine, crisis).state for crisis in crises] == ["sent", "sent"]

@@ -1,11 +1,20 @@
 """Many screenings in one request: each is answered or refused by itself."""
 
 import pytest
+from sqlalchemy import text
 
 from serving.database.tables import Prediction
 from serving.http.guidance import GUIDANCE
 from serving.screening.batch import MAX_ITEMS
-from tests.fixtures.api import LOW_ANSWERS, make_headers, read_audit, read_rows
+from tests.fixtures.api import (
+    LOW_ANSWERS,
+    MemoryReader,
+    make_headers,
+    make_settings,
+    read_audit,
+    read_rows,
+    run_app,
+)
 
 
 def post(client, items):
@@ -47,3 +56,33 @@ def test_every_item_is_recorded_like_a_screening_of_its_own(client, grant, engin
         (prediction,) = read_rows(engine, Prediction, individual)
         assert str(prediction.id) == result["answer"]["prediction_id"]
         assert len(read_audit(engine, individual)) == 1
+
+
+def test_items_whose_turn_comes_too_late_are_not_begun_and_say_so(
+    application_url, mlflow_url, production_version, grant, engine
+):
+    """No time is left beside that of one screening."""
+    individuals = [grant(), grant()]
+    settings = make_settings(application_url, mlflow_url, request_timeout=5, screening_timeout=5)
+    with run_app(settings, MemoryReader()) as client:
+        answer = post(client, [ask(one) for one in individuals]).json()
+
+    assert (answer["answered"], answer["failed"]) == (0, 2)
+    for individual, result in zip(individuals, answer["results"], strict=True):
+        assert result["problem"]["type"] == "urn:mhras:problem:deadline-exceeded"
+        assert "not recorded" in result["problem"]["detail"]
+        assert result["problem"]["crisis_guidance"] == GUIDANCE
+        assert read_rows(engine, Prediction, individual) == []
+
+
+def test_a_refusal_that_cannot_be_audited_is_no_answer_either(
+    application_url, mlflow_url, production_version, engine
+):
+    settings = make_settings(application_url, mlflow_url, screening_timeout=1)
+    with run_app(settings, MemoryReader()) as client, engine.begin() as connection:
+        connection.execute(text("LOCK TABLE audit_log IN EXCLUSIVE MODE"))
+        (result,) = post(client, [ask("d" * 32)]).json()["results"]
+
+    assert result["problem"]["type"] == "urn:mhras:problem:database-unavailable"
+    assert result["problem"]["crisis_guidance"] == GUIDANCE
+    assert read_audit(engine, "d" * 32) == []
