@@ -41,8 +41,14 @@ from monitoring.drift_reference import REFERENCE_FILE, DriftReference
 from serving.releases.signatures import make_release_signer
 from serving.settings import get_settings
 
-#: Gate metrics that a recalibration leaves as they were: those of the members.
-OF_THE_MEMBERS = ("scoring_milliseconds", "interval_coverage_miss", "interval_coverage")
+#: Gate metrics that a recalibration leaves as they were: those of the members, and of the maps of
+#: the missing patterns among each other, which it moves alike.
+OF_THE_MEMBERS = (
+    "scoring_milliseconds",
+    "interval_coverage_miss",
+    "interval_coverage",
+    "pattern_ratio_miss",
+)
 #: How metrics of ranking begin, which moving all probabilities alike does not change.
 OF_RANKING = ("auroc", "auprc", "worst_group_auroc")
 #: What metrics of a comparison with other releases hold in their names.

@@ -3,8 +3,8 @@
 Intervals are of 95 %, by bootstrap of individuals. A group too small to be judged is listed.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -72,6 +72,19 @@ def judge_severity(held_out: HeldOut) -> tuple[dict[str, float], list[dict[str, 
         else:
             misses.append(measure_miss(bound_ratio(held_out, chosen)))
     return ({"severity_ratio_miss": max(misses)} if misses else {}), few
+
+
+def judge_patterns(held_out: HeldOut, by_pattern: Mapping[str, Probabilities]) -> dict[str, float]:
+    """Return `pattern_ratio_miss`: as `severity_ratio_miss`, of all rows in each missing pattern.
+
+    `by_pattern` is what `predict_patterns` returns for the held-out rows.
+    """
+    everyone = np.ones(len(held_out.labels), dtype=bool)
+    ratios = [
+        bound_ratio(replace(held_out, probabilities=probabilities), everyone)
+        for probabilities in by_pattern.values()
+    ]
+    return {"pattern_ratio_miss": max(measure_miss(ratio) for ratio in ratios)}
 
 
 def measure_miss(interval: Interval) -> float:

@@ -24,12 +24,13 @@ from flows.evaluation.described_data import (
 )
 from flows.evaluation.explanations import draw_bar, draw_beeswarm, explain_trees
 from flows.evaluation.held_out import HeldOut, measure_without_data, score_held_out
+from flows.evaluation.judgeable import judge_patterns
 from flows.evaluation.measures import measure_scored, name_interval_metrics
 from flows.evaluation.members import compare_members, name_member_metrics
 from flows.evaluation.metrics import Interval, measure_decision_curve
 from flows.evaluation.noise_floor import measure_noise_floor
 from flows.evaluation.releasing import LearntRelease
-from flows.evaluation.severity import compare_expected, find_worst_ratio
+from flows.evaluation.severity import compare_expected, find_worst_ratio, predict_patterns
 from flows.evaluation.smooth_calibration import draw_smooth_curve
 from flows.evaluation.worsening import measure_worsening
 from flows.models.lightgbm import BoostedTrees
@@ -93,9 +94,11 @@ def evaluate_release(
     measures = measure_scored(held_out, people, manifest)
     costs = compare_members(held_out, members, manifest, learnt.priority.decisions)
     certainty, coverage = measure_certainty(held_out, learnt)
-    calibration = compare_expected(held_out, members, manifest)
+    by_pattern = predict_patterns(members, manifest, held_out.rows)
+    calibration = compare_expected(held_out, by_pattern)
     metrics = measures.metrics | certainty | name_member_metrics(costs)
     metrics |= measure_without_data(held_out, members, manifest) | find_worst_ratio(calibration)
+    metrics |= judge_patterns(held_out, by_pattern)
     metrics |= measure_worsening(training_set, learnt) | measure_noise_floor(training_set, seed)
     metrics |= {
         "adjudicated_share": training_set.adjudicated_rows / max(training_set.frame.height, 1),

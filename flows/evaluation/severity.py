@@ -4,11 +4,13 @@ Expected over observed is computed for each group: a release may be calibrated o
 whole and overstate the severely ill. Today's PHQ-9 alone is the baseline without any model.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 
 from feature_repo.catalogue import list_model_inputs
-from flows.datasets.rows import Probabilities
+from flows.datasets.rows import ModelRows, Probabilities
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.metrics import Interval, auroc, bootstrap_difference
 from flows.models.assembly import predict_release
@@ -31,12 +33,24 @@ def read_totals(held_out: HeldOut) -> Probabilities:
     return held_out.rows.features[:, column].astype(np.float64)
 
 
-def compare_expected(
-    held_out: HeldOut, members: Predictors, manifest: ReleaseManifest
-) -> pl.DataFrame:
+def predict_patterns(
+    members: Predictors, manifest: ReleaseManifest, rows: ModelRows
+) -> dict[str, Probabilities]:
+    """Return the probability of every row without the parts of each missing pattern, by its name.
+
+    Float64 [rows] for each pattern.
+    """
+    return {
+        name_pattern(pattern): predict_release(members, manifest, blank_data_types(rows, pattern))
+        for pattern in list_patterns()
+    }
+
+
+def compare_expected(held_out: HeldOut, by_pattern: Mapping[str, Probabilities]) -> pl.DataFrame:
     """Return rows, expected and observed outcomes of each severity group and missing pattern.
 
-    Every held-out row is in one severity group; a pattern holds all rows, without these parts.
+    `by_pattern` is what `predict_patterns` returns. Every held-out row is in one severity group;
+    a pattern holds all rows, without these parts.
     """
     totals = read_totals(held_out)
     groups = [
@@ -47,14 +61,8 @@ def compare_expected(
     ]
     everyone = np.ones(len(held_out.labels), dtype=bool)
     patterns = [
-        _describe(
-            PATTERN,
-            name_pattern(pattern),
-            held_out,
-            predict_release(members, manifest, blank_data_types(held_out.rows, pattern)),
-            everyone,
-        )
-        for pattern in list_patterns()
+        _describe(PATTERN, name, held_out, probabilities, everyone)
+        for name, probabilities in by_pattern.items()
     ]
     return pl.DataFrame([*groups, *patterns])
 

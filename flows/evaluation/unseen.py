@@ -12,7 +12,7 @@ from flows.evaluation.held_out import HeldOut
 from flows.evaluation.measures import measure_scored
 from flows.evaluation.metrics import draw_bootstrap_rows
 from flows.evaluation.report import Evaluation, tabulate_curves
-from flows.evaluation.severity import compare_expected, find_worst_ratio
+from flows.evaluation.severity import compare_expected, find_worst_ratio, predict_patterns
 from flows.evaluation.worsening import describe_worsening
 from flows.models.families import BASELINE
 from flows.models.interval import predict_head
@@ -45,7 +45,8 @@ def evaluate_unseen(scored: HeldOut, unseen: UnseenSet, release: RegisteredRelea
         "outcomes": float(scored.labels.sum()),
         "individuals": float(scored.frame[JOIN_KEY].n_unique()),
     }
-    calibration = compare_expected(scored, release.members, release.manifest)
+    by_pattern = predict_patterns(release.members, release.manifest, scored.rows)
+    calibration = compare_expected(scored, by_pattern)
     metrics |= find_worst_ratio(calibration) | measure_second_outcome(unseen, release)
     tables = measures.tables | {"calibration": calibration} | tabulate_curves(scored)
     figures = plots.draw_all(

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 
@@ -89,26 +88,41 @@ def chain_months(folds: list[Fold], index_dates: pl.Series) -> Iterator[Fold]:
 
 
 def fit_platt(stacked: Probabilities, labels: Labels) -> Calibration:
-    """Fit log-odds' = a + b * log-odds, written as knots. Source: Platt 1999."""
-    # No penalty to speak of: two parameters, hundreds of rows.
-    model = LogisticRegression(C=1e6).fit(to_log_odds(stacked)[:, None], labels)
+    """Fit log-odds' = a + b * log-odds, b not below zero, written as knots. Source: Platt 1999.
+
+    Where nothing ranks people, folds of fewer outcomes have the higher estimates: an unbounded b
+    would be below zero, and no rising map follows it. At zero the map is the overall rate.
+    """
     inputs = _spread_knots()
-    outputs = model.predict_proba(to_log_odds(inputs)[:, None])[:, 1]
+    outputs = _fit_log_odds(to_log_odds(stacked)[:, None], labels, to_log_odds(inputs)[:, None])
     return _close_ends("platt", inputs, outputs)
 
 
 def fit_beta(stacked: Probabilities, labels: Labels) -> Calibration:
     """Fit log-odds' = a * ln p - b * ln(1 - p) + c, neither a nor b below zero, as knots."""
-    columns = _take_logarithms(stacked)
+    inputs = _spread_knots()
+    outputs = _fit_log_odds(_take_logarithms(stacked), labels, _take_logarithms(inputs))
+    return _close_ends("beta", inputs, outputs)
+
+
+def _fit_log_odds(
+    columns: NDArray[np.float64], labels: Labels, asked: NDArray[np.float64]
+) -> Probabilities:
+    """Fit log-odds linear in `columns` by likelihood, no slope below zero; apply it to `asked`.
+
+    Columns are float64 [rows, terms], `asked` [knots, terms], the answer [knots].
+    """
+    # Centred, so that the search does not stall where the rows have nearly one value.
+    centre = columns.mean(axis=0)
 
     def loss(parameters: NDArray[np.float64]) -> float:
-        log_odds = parameters[0] + columns @ parameters[1:]
+        log_odds = parameters[0] + (columns - centre) @ parameters[1:]
         return float(np.logaddexp(0, np.where(labels, -log_odds, log_odds)).mean())
 
-    bounds = [(None, None), (0, None), (0, None)]
-    fitted = minimize(loss, [0.0, 1.0, 1.0], bounds=bounds, method="L-BFGS-B").x
-    inputs = _spread_knots()
-    return _close_ends("beta", inputs, expit(fitted[0] + _take_logarithms(inputs) @ fitted[1:]))
+    terms = columns.shape[1]
+    bounds = [(None, None), *[(0, None)] * terms]
+    fitted = minimize(loss, [0.0, *[1.0] * terms], bounds=bounds, method="L-BFGS-B").x
+    return np.asarray(expit(fitted[0] + (asked - centre) @ fitted[1:]))
 
 
 def _take_logarithms(probabilities: Probabilities) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from flows.datasets.rows import ModelRows, Probabilities, Sequences
+from flows.models.data_types import add_blanked_copies
 from flows.models.forecast_graph import (
     HEAD_INPUTS,
     ProbabilityHead,
@@ -111,12 +112,16 @@ def fit_forecasting_member(
     learning: Learning,
     data: FittingData,
 ) -> ForecastingMember:
-    """Let a network learn the futures, then a logistic of its forecasts the labels."""
+    """Let a network learn the futures, then a logistic of its forecasts the labels.
+
+    Both learn from copies that lack whole data types too; an epoch draws no more rows for it.
+    """
+    learnt = add_blanked_copies(data)
     with reproducible_torch(data.seed):
         preparation = Preparation(data.rows.sequences)
         network = make_quietly(make_network)
-        epochs = learn_futures(network, preparation, learning, data)
-        head = fit_head(network, preparation, data)
+        epochs = learn_futures(network, preparation, learning, learnt)
+        head = fit_head(network, preparation, learnt)
     settings = asdict(learning) | {"best_epoch": epochs, "hidden_size": network.hparams.hidden_size}
     return ForecastingMember(family, network, preparation, head, to_quantiles, settings)
 

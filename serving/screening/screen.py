@@ -97,8 +97,7 @@ async def screen_in_time(
 ) -> ScreeningAnswer:
     consented = await require_consent(request, anonymized_id, caller.principal, dependencies)
     choice = dependencies.releases.choose(anonymized_id)
-    case = await collect_case(request, anonymized_id, consented, choice, dependencies)
-    findings = apply_rules(case, choice)
+    case, findings = await collect_case(request, anonymized_id, consented, choice, dependencies)
     # Stored crises count too, so the case is read before anything is refused for load.
     with dependencies.load.admit(urgent=findings.crisis.forces_top_band):
         assessed = assess_case(case, findings, choice, dependencies.explanations)
@@ -172,24 +171,28 @@ async def collect_case(
     consented: frozenset[str],
     choice: Choice | None,
     dependencies: ScreeningDependencies,
-) -> Case:
-    """Return everything a screening may use: answers, stored features, clinicians' decisions."""
+) -> tuple[Case, RuleFindings]:
+    """Return everything a screening may use, and what the rules find in it.
+
+    Clinicians' decisions are read only where they matter to what the rules find.
+    """
     case = Case(make_answers(request), consented)
     if choice is None:
-        return case
+        return case, apply_rules(case, choice)
     stored = await dependencies.features.fetch(choice.list_views(), [anonymized_id])
     row = None if stored is None else stored[anonymized_id]
     case = replace(case, row=row, store_is_away=stored is None)
-    if not rests_on_stored_answers(case, choice.release):
-        return case
+    findings = apply_rules(case, choice)
+    if not rest_on_stored_answers(findings, case.answers):
+        return case, findings
     decisions = await run_apart(read_last_decisions, dependencies.engine, [anonymized_id])
-    return replace(case, decided=decisions.get(anonymized_id, LastDecisions()))
+    case = replace(case, decided=decisions.get(anonymized_id, LastDecisions()))
+    return case, apply_rules(case, choice)
 
 
-def rests_on_stored_answers(case: Case, release: Release) -> bool:
+def rest_on_stored_answers(findings: RuleFindings, answers: Answers) -> bool:
     """Return True if a rule holds by what is stored, so that a decision since then matters."""
-    findings = case.apply_rules(release, load_severity_rules())
-    sent = case.answers.phq9 is not None or case.answers.phq9_total is not None
+    sent = answers.phq9 is not None or answers.phq9_total is not None
     return findings.crisis.is_stored or (bool(findings.severity) and not sent)
 
 

@@ -105,5 +105,5 @@ def test_the_reviewed_file_judges_discrimination_calibration_benefit_fairness_an
         *("auroc_low", "auroc_gain_low", "auroc_gain_over_phq9_low", "auprc", "ece"),
         *("calibration_slope_low", "calibration_slope_high", "severity_ratio_miss"),
         *("net_benefit_gain_low", "worst_group_auroc_high", "worst_group_recall_high"),
-        *("interval_coverage_miss", "scoring_milliseconds"),
+        *("pattern_ratio_miss", "interval_coverage_miss", "scoring_milliseconds"),
     }

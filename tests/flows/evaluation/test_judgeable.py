@@ -9,6 +9,7 @@ from flows.datasets.rows import ModelRows
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.judgeable import (
     bound_relative_recall,
+    judge_patterns,
     judge_severity,
     measure_judged,
     measure_miss,
@@ -50,9 +51,12 @@ class World:
         self.rounds = draw_bootstrap_rows(people, seed, 40)
 
     def judge(
-        self, said: np.ndarray, baseline: np.ndarray | None = None
+        self, said: np.ndarray, baseline: np.ndarray | None = None, of_the_unknown: float = 0.27
     ) -> tuple[dict[str, float], list[str]]:
-        """Return the metrics of a release that says this, and the names of the gates it fails."""
+        """Return the metrics of a release that says this, and the names of the gates it fails.
+
+        `of_the_unknown` is its probability for people of whom nothing is known.
+        """
         found = self.hold_out(said, baseline)
         ours, rounds, baseline = said, self.rounds, found.by_member[BASELINE]
         area = bootstrap_interval(auroc, self.labels, ours, rounds)
@@ -61,6 +65,8 @@ class World:
         alone = bootstrap_difference(auroc, self.labels, ours, self.totals, rounds)
         metrics = compute_metrics(found.labels, said)
         metrics |= measure_judged(found, self.groups, make_manifest(score_map=EDGES)).metrics
+        unknown = np.full(len(said), of_the_unknown)
+        metrics |= judge_patterns(found, {"none": said, "survey+wearable+emr": unknown})
         metrics |= {
             "auroc_low": area[0],
             "auroc_gain_low": gain[0],
@@ -128,6 +134,14 @@ def test_a_release_that_over_or_understates_on_the_whole_fails(world, by, gate):
 def test_a_release_that_understates_the_severely_ill_alone_fails(world):
     said = shift(world.log_odds, np.where(world.totals >= 15, -1.5, 0.0))
     assert "severity_ratio_miss" in world.judge(said)[1]
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.6])
+def test_a_release_that_over_or_understates_people_of_whom_nothing_is_known_fails(
+    world, probability
+):
+    failed = world.judge(world.truth, of_the_unknown=probability)[1]
+    assert failed == ["pattern_ratio_miss"]
 
 
 def test_a_release_that_does_no_more_good_than_reviewing_nobody_fails(world):

@@ -14,6 +14,7 @@ from flows.evaluation.severity import (
     compare_expected,
     compare_with_phq9_alone,
     find_worst_ratio,
+    predict_patterns,
 )
 from mlruns_config.missing import list_patterns
 from tests.fixtures.drawn_rows import draw_rows
@@ -46,8 +47,12 @@ def found() -> HeldOut:
     )
 
 
+def say_a_fifth(found: HeldOut) -> dict[str, Probabilities]:
+    return predict_patterns({"lightgbm": SaysAFifth()}, make_manifest(), found.rows)
+
+
 def test_a_release_that_understates_the_severely_ill_is_seen(found: HeldOut) -> None:
-    table = compare_expected(found, {"lightgbm": SaysAFifth()}, make_manifest())
+    table = compare_expected(found, say_a_fifth(found))
     by_severity = dict(
         table.filter(pl.col("by") == "severity")
         .select("group", "observed_over_expected")
@@ -59,7 +64,7 @@ def test_a_release_that_understates_the_severely_ill_is_seen(found: HeldOut) -> 
 
 
 def test_every_row_is_in_one_severity_group_and_every_pattern_holds_all(found: HeldOut) -> None:
-    table = compare_expected(found, {"lightgbm": SaysAFifth()}, make_manifest())
+    table = compare_expected(found, say_a_fifth(found))
 
     assert table.filter(pl.col("by") == "severity")["rows"].sum() == ROWS
     patterns = table.filter(pl.col("by") == "missing pattern")

@@ -80,6 +80,17 @@ def test_calibration_is_monotone_and_bounded(rows, asked):
         assert ((mapped >= 0) & (mapped <= 1)).all()
 
 
+@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("spread", [0.002, 0.05])
+def test_predictions_that_rank_the_wrong_way_are_mapped_to_the_overall_rate(kind, spread):
+    # As where nothing is known: a fold without some outcomes estimates more for those it lacks.
+    random = np.random.default_rng(3)
+    labels = random.random(6000) < 0.18
+    stacked = 0.18 - spread * (labels - 0.18) + random.normal(0, 0.001, 6000)
+    mapped = calibrate(MAPS[kind](stacked, labels), np.array([0.15, 0.18, 0.21]))
+    np.testing.assert_allclose(mapped, labels.mean(), atol=0.02)
+
+
 def test_no_isotonic_rate_is_certain_because_its_rows_are_few():
     stacked = np.array([0.05, 0.1, 0.2, 0.3, 0.8, 0.9])
     outputs = MAPS["isotonic"](stacked, np.array([0, 0, 0, 1, 1, 1], bool)).outputs

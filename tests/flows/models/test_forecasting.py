@@ -9,9 +9,17 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from flows.datasets.rows import ModelRows
+from flows.models.data_types import blank_data_types
 from flows.models.forecast_inputs import CHANNELS, arrange, draw_targets, make_lengths
 from flows.models.forecasting import ForecastingMember, fit_forecasting_member
-from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, check_parity, open_graph, score_graph
+from flows.models.member import (
+    GRAPH_OUTPUT,
+    SEQUENCE_INPUT,
+    FittingData,
+    check_parity,
+    open_graph,
+    score_graph,
+)
 from tests.fixtures.brief_networks import BRIEFLY, fit_network
 from tests.fixtures.simulated_rows import simulate_fitting_data, simulate_rows
 
@@ -53,6 +61,21 @@ def test_a_missing_data_type_gives_a_finite_probability(member, graph, missing):
     rows = make_rows(sequences)
     assert ((member.predict(rows) > 0) & (member.predict(rows) < 1)).all()
     assert check_parity(member, graph, rows) < 1e-5
+
+
+@pytest.mark.parametrize("family", sorted(BRIEFLY))
+def test_without_any_questionnaire_the_other_data_still_rank_people(family):
+    learnt, others = simulate_fitting_data(800, 1), simulate_fitting_data(1200, 9)
+    member = fit_network(family, replace(learnt, labels=find_severe(learnt)))
+    unasked = blank_data_types(others.rows, ("survey",), others.names)
+    is_worn = ~np.isnan(unasked.sequences[:, :, 2:-1]).all(axis=(1, 2))
+    estimated = member.predict(unasked)
+    assert roc_auc_score(find_severe(others)[is_worn], estimated[is_worn]) > 0.9
+
+
+def find_severe(data: FittingData) -> np.ndarray:
+    """Return who has a PHQ-9 of 10 or more in a week ahead, bool [rows]."""
+    return np.nan_to_num(data.futures).max(axis=1) >= 10
 
 
 def test_extreme_sensor_values_give_a_finite_probability(member, graph):

@@ -20,21 +20,34 @@ def engine(database_url):
 
 
 @pytest.fixture(params=[-1, 1], ids=["behind", "ahead"])
-def wrong_clock(request, monkeypatch):
-    """Put this process's clock, as the module reads it, an hour wrong."""
+def step_clock(request, monkeypatch):
+    """Put this process's clock, as the module reads it, an hour wrong where called."""
 
     class WrongClock(datetime):
         @classmethod
         def now(cls, tz=None):
             return datetime.now(tz) + timedelta(hours=request.param)
 
-    monkeypatch.setattr(clock, "datetime", WrongClock)
+    return lambda: monkeypatch.setattr(clock, "datetime", WrongClock)
+
+
+@pytest.fixture
+def wrong_clock(step_clock):
+    step_clock()
 
 
 def test_a_wrong_clock_is_corrected_by_the_database(engine, wrong_clock):
     measured = DatabaseClock()
     with Session(engine) as session:
         measured.measure(session)
+        assert abs(measured.now() - read_database_time(session)) < timedelta(seconds=5)
+
+
+def test_a_step_of_this_machines_clock_changes_nothing_between_measurements(engine, step_clock):
+    measured = DatabaseClock()
+    with Session(engine) as session:
+        measured.measure(session)
+        step_clock()
         assert abs(measured.now() - read_database_time(session)) < timedelta(seconds=5)
 
 
