@@ -45,7 +45,7 @@ def land_consents(run: Run, engine: Engine) -> IngestionReport:
     fhir = grants.filter(~is_row)
     statements = make_statements(fhir, denials, unread, report.deaths, run.now)
     moved = list_moved_consents(run.lake_url, statements)
-    date_retractions(run.lake_url, moved, run.now)
+    date_retractions(run.lake_url, [*moved, *report.alive], run.now)
     retractions = read_retractions(run.lake_url)
     applied = apply_statements(engine, run.lake_url, rows, statements, retractions, run.now)
     report.count(CONSENTS.name).add_merge(applied.rows)
