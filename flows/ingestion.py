@@ -26,7 +26,7 @@ from flows.lake.consent_landing import land_consents
 from flows.lake.consents import keep_consented, read_consented_types
 from flows.lake.groups import plan_groups
 from flows.lake.landing import land_records
-from flows.lake.moves import list_staged_moves, note_withheld
+from flows.lake.moves import list_staged_moves, note_places, note_withheld
 from flows.lake.origin import is_simulated
 from flows.lake.parts import date_retractions, read_retractions
 from flows.lake.people import move_consents, take_records
@@ -194,6 +194,7 @@ def stage_file(run: Run, source: int, file: SourceFile, consented: pl.DataFrame)
         stage_rows(run.staging, table.name, allowed, batch)
         withheld = rows.join(allowed, on="anonymized_id", how="anti")
         note_withheld(run.staging, table.name, withheld, batch)
+        note_places(run.staging, table.name, rows.drop_nulls("source_id"), batch)
         people.append(rows.select("anonymized_id").unique())
         if table is EMR_EVENTS:
             report.unmapped.update(count_unmapped(allowed))

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from flows.lake.moves import SOURCES, list_staged_moves, note_withheld
+from flows.lake.moves import SOURCES, list_staged_moves, note_places, note_withheld
 from flows.lake.tables import locate_table
 from tests.fixtures.fhir import observation, quantity
 from tests.fixtures.quiet_ingestion import KEY, ingest_quietly, read_rows, write_drop
@@ -100,5 +100,6 @@ def test_moves_are_found_in_passes_that_each_hold_few_records(
     rows = [(f"{n:x}0", person, v, None, 0) for v, person in people for n in range(16)]
     frame = pl.DataFrame(rows, schema=SOURCES, orient="row")
     note_withheld(tmp_path, "surveys", frame, "0")
+    note_places(tmp_path, "surveys", frame, "0")
     found = list_staged_moves(str(tmp_path / "lake"), tmp_path)
     assert len(found) == len(rows)
