@@ -1,8 +1,8 @@
 """Resources that move: a newer version names another person, or becomes a row of another table.
 
 Records are kept and compared by individual, so the older version would stand beside the newer one.
-It is taken back like a retracted one, in whichever order the versions come. Versions that nothing
-tells apart take back nothing: two servers may give one id to two people.
+It is taken back like a retracted one, in whichever order the versions come. Equal versions take
+back nothing: two servers may give one id to two people.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ SOURCES: ColumnTypes = {
 LANDED = [name for name in TABLES if name != CONSENTS.name]
 WITHHELD = "withheld"
 PLACES = "places"
-#: Records looked at in one pass, about; each takes some tens of bytes.
+#: Records looked at in one pass, about; each takes 100 bytes or fewer.
 RECORDS_AT_ONCE = 1_000_000
 
 
