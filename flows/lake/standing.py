@@ -103,6 +103,8 @@ def _choose_versions(
     known = _find_known(content, stored, new, retractions)
     new = new.join(known, on="pid", how="anti")
     stored = stored.join(known, on=ROW_KEY, how="anti")
+    alone = _find_alone(stored, new, retractions)
+    new = new.join(alone, on="pid", how="anti")
     numbered = new.with_columns(as_pid=pl.col("pid").first().over(content))
     first = numbered.filter(pl.col("pid") == pl.col("as_pid")).drop("as_pid")
     repeated = numbered.filter(pl.col("pid") != pl.col("as_pid")).select("pid", "as_pid")
@@ -123,10 +125,20 @@ def _choose_versions(
     judged = standing.with_columns(twice=twice)
     lost = first.join(standing.select("pid"), on="pid", how="anti")
     return Current(
-        records=pl.concat([known, judged.filter(~pl.col("twice")).select(stored.columns)]),
+        records=pl.concat([alone, known, judged.filter(~pl.col("twice")).select(stored.columns)]),
         repeated=repeated,
         superseded=lost.select("pid"),
         rejected=judged.filter("twice").select("pid", reason=pl.lit(TWO_CONTENTS)),
+    )
+
+
+def _find_alone(stored: pl.DataFrame, new: pl.DataFrame, retractions: pl.DataFrame) -> pl.DataFrame:
+    """Return the new records of resources of which nothing else is known: they stand."""
+    return (
+        new.filter(pl.struct(ROW_KEY).is_unique())
+        .join(stored, on=ROW_KEY, how="anti")
+        .join(retractions, on="source_id", how="anti")
+        .select(stored.columns)
     )
 
 
@@ -138,7 +150,7 @@ def _find_known(
     Most of a repeated export is such: it has the very records that are stored, each once, and
     none is retracted. Their versions need no comparison.
     """
-    if stored.is_empty():
+    if stored.is_empty() or new.is_empty():
         return new.select(stored.columns).clear()
     before = stored.select(*content, *STAMPED)
     met = new.join(before, on=RECORD_KEY, how="left", suffix="_before")
