@@ -26,6 +26,7 @@ from flows.lake.consent_landing import land_consents
 from flows.lake.consents import keep_consented, read_consented_types
 from flows.lake.groups import plan_groups
 from flows.lake.landing import land_records
+from flows.lake.moves import list_staged_moves, note_places, note_withheld
 from flows.lake.origin import is_simulated
 from flows.lake.parts import date_retractions, read_retractions
 from flows.lake.people import move_consents, take_records
@@ -128,7 +129,7 @@ def ingest_files(run: Run, engine: Engine) -> IngestionReport:
         for done, file in enumerate(run.drop.files, 1):
             _tell_step(progress, done - 1, steps, f"reading {file.label}")
             report.add(stage_file(run, done - 1, file, consented))
-        retracted = date_retractions(run.lake_url, report.retractions, run.now)
+        retracted = retract_records(run, report.retractions)
         for done, table in enumerate(LANDED_TABLES, len(run.drop.files) + 1):
             _tell_step(progress, done - 1, steps, f"landing {table.name}")
             report.add(land_table(run, table, retracted))
@@ -187,10 +188,13 @@ def stage_file(run: Run, source: int, file: SourceFile, consented: pl.DataFrame)
         return report
     scales, people = [], []
     for number, (table, checked) in enumerate(iterate_checked(run, report, source, file, False)):
-        rows = checked.good
+        rows, batch = checked.good, f"{source}-{number}"
         allowed = keep_consented(rows, table.data_type, consented)
         report.count(table.name).withheld += rows.height - allowed.height
-        stage_rows(run.staging, table.name, allowed, f"{source}-{number}")
+        stage_rows(run.staging, table.name, allowed, batch)
+        withheld = rows.join(allowed, on="anonymized_id", how="anti")
+        note_withheld(run.staging, table.name, withheld, batch)
+        note_places(run.staging, table.name, rows.drop_nulls("source_id"), batch)
         people.append(rows.select("anonymized_id").unique())
         if table is EMR_EVENTS:
             report.unmapped.update(count_unmapped(allowed))
@@ -205,6 +209,13 @@ def stage_file(run: Run, source: int, file: SourceFile, consented: pl.DataFrame)
     report.notes.extend(_describe_unknown_columns(file, report))
     report.notes.extend(_describe_strangers(file, people, consented))
     return report
+
+
+@task(**_retried)
+def retract_records(run: Run, retractions: list[dict[str, Any]]) -> pl.Series:
+    """Store what a drop retracts, moved resources too; return the source_ids of all of them."""
+    moves = list_staged_moves(run.lake_url, run.staging)
+    return date_retractions(run.lake_url, [*retractions, *moves], run.now)
 
 
 @task(task_run_name="land {table.name}", **_retried)

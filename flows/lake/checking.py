@@ -83,6 +83,7 @@ def _count_batch(run: Run, report: IngestionReport, file: SourceFile, batch: Bat
     report.notes.extend(note for note in batch.notes if note not in report.notes)
     report.retractions.extend(batch.retractions)
     report.deaths.extend(batch.deaths)
+    report.alive.extend(batch.alive)
     for table in sorted({rejected.table for rejected in batch.rejected}):
         rows = [
             (rejected.row_number, rejected.reason)

@@ -17,6 +17,7 @@ from flows.lake.consent_statements import (
 )
 from flows.lake.joined import join_rows
 from flows.lake.merging import MergeCounts
+from flows.lake.moves import list_moved_consents
 from flows.lake.parts import date_retractions, name_parts, read_retractions, schema_of_parts
 from flows.lake.report import IngestionReport
 from flows.lake.tables import scan_records
@@ -43,6 +44,8 @@ def land_consents(run: Run, engine: Engine) -> IngestionReport:
     _remember_retractions(run, report)
     fhir = grants.filter(~is_row)
     statements = make_statements(fhir, denials, unread, report.deaths, run.now)
+    moved = list_moved_consents(run.lake_url, statements)
+    date_retractions(run.lake_url, [*moved, *report.alive], run.now)
     retractions = read_retractions(run.lake_url)
     applied = apply_statements(engine, run.lake_url, rows, statements, retractions, run.now)
     report.count(CONSENTS.name).add_merge(applied.rows)

@@ -93,11 +93,12 @@ def _read_known(
     """Return the records known of everyone concerned, nothing where none were ever kept."""
     if not has_table(lake_url, name_parts(table.name)):
         return pl.DataFrame(schema=schema_of_parts(table))
-    kept = scan_parts(lake_url, table, buckets)
-    those = new.lazy().select("anonymized_id").unique()
-    listed = kept.select("anonymized_id").unique().join(those, on="anonymized_id", how="semi")
-    concerned = pl.concat([people, listed.collect()["anonymized_id"]]).unique()
-    return read_parts(lake_url, table, buckets, concerned, fresh_retractions)
+    others = new.filter(~pl.col("anonymized_id").is_in(people.implode()))["anonymized_id"]
+    if others.len():
+        kept = scan_parts(lake_url, table, buckets).select("anonymized_id").unique()
+        listed = kept.filter(pl.col("anonymized_id").is_in(others.unique().implode()))
+        people = pl.concat([people, listed.collect()["anonymized_id"]])
+    return read_parts(lake_url, table, buckets, people, fresh_retractions)
 
 
 # Individuals whose rows stand for themselves

@@ -133,7 +133,7 @@ def date_retractions(lake_url: str, met: list[dict[str, Any]], now: datetime) ->
         .join(seen, on="source_id", how="left")
         .filter(~(pl.col("is_undated") & pl.col("seen").fill_null(False)))
         .with_columns(version_at=pl.when("is_undated").then(moment).otherwise("version_at"))
-        .join(_name_owners(lake_url, told["source_id"]), on="source_id", how="left")
+        .join(_name_owners(lake_url, told), on="source_id", how="left")
         .with_columns(anonymized_id=pl.coalesce("anonymized_id", "owner"))
         .unique(["source_id", *VERSION], maintain_order=True)
         .select(pl.col(name).cast(kind) for name, kind in RETRACTION_SCHEMA.items())
@@ -144,9 +144,10 @@ def date_retractions(lake_url: str, met: list[dict[str, Any]], now: datetime) ->
     return told["source_id"].unique()
 
 
-def _name_owners(lake_url: str, retracted: pl.Series) -> pl.DataFrame:
+def _name_owners(lake_url: str, told: pl.DataFrame) -> pl.DataFrame:
     """Return whose the resources are: a deletion does not say it, an erasure needs it."""
-    sources = _scan_sources(lake_url).filter(pl.col("source_id").is_in(retracted.implode()))
+    nameless = told.filter(pl.col("anonymized_id").is_null())["source_id"]
+    sources = _scan_owners(lake_url).filter(pl.col("source_id").is_in(nameless.implode()))
     owners = sources.unique("source_id").rename({"anonymized_id": "owner"})
     return owners.collect()
 
@@ -154,12 +155,15 @@ def _name_owners(lake_url: str, retracted: pl.Series) -> pl.DataFrame:
 MET: dict[str, Any] = {"version_number": pl.Int64, "version_rank": pl.Int8}
 
 
-def _scan_sources(lake_url: str) -> pl.LazyFrame:
+def _scan_owners(lake_url: str) -> pl.LazyFrame:
     """Return source_id and anonymized_id of every record kept."""
     whose: ColumnTypes = {"source_id": pl.String, "anonymized_id": pl.String}
-    return pl.concat(
-        scan_records(lake_url, name_parts(name), whose).select(list(whose)) for name in TABLES
-    )
+    return pl.concat(scan_sources(lake_url, name, whose) for name in TABLES)
+
+
+def scan_sources(lake_url: str, table: str, columns: ColumnTypes) -> pl.LazyFrame:
+    """Return some columns of all records kept of a table."""
+    return scan_records(lake_url, name_parts(table), columns).select(list(columns))
 
 
 def erase_retractions(lake_url: str, person: str) -> int:
@@ -167,7 +171,7 @@ def erase_retractions(lake_url: str, person: str) -> int:
     location = locate_table(lake_url, RETRACTIONS)
     if not has_table(lake_url, RETRACTIONS):
         return 0
-    names = _scan_sources(lake_url).filter(pl.col("anonymized_id") == person)
+    names = _scan_owners(lake_url).filter(pl.col("anonymized_id") == person)
     theirs = names.select("source_id").unique().collect()["source_id"]
     retractions = read_retractions(lake_url)
     is_theirs = (pl.col("anonymized_id") == person) | pl.col("source_id").is_in(theirs.implode())

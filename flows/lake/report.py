@@ -91,6 +91,7 @@ class IngestionReport:
     states: dict[str, TableState] = field(default_factory=dict)
     retractions: list[dict[str, Any]] = field(default_factory=list)
     deaths: list[dict[str, Any]] = field(default_factory=list)
+    alive: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, step: "IngestionReport") -> None:
         """Add what one step of the run counted."""

@@ -6,7 +6,6 @@ of one survey) is then met in one bucket, which fits in memory. Of a small drop 
 """
 
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,17 +13,15 @@ import polars as pl
 from pyarrow.parquet import read_metadata
 
 from flows.sources.contract import COMMON_LAKE_COLUMNS, PART_COLUMNS, ColumnTypes, Table
+from flows.sources.locations import find_work_folder
 
 
 def open_staging(lake_url: str) -> Path:
     """Return an empty folder for one run; what a killed run left in it is removed.
 
-    It lies beside the tables of a local lake, so that pseudonymised rows stay where such
-    rows are kept; for a remote lake in this machine's temporary folder.
+    One ingestion of a lake runs at a time.
     """
-    local = "://" not in lake_url
-    root = Path(lake_url) if local else Path(tempfile.gettempdir())
-    folder = root / "_mhras_staging"
+    folder = find_work_folder(lake_url, "_mhras_staging")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     return folder

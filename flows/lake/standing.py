@@ -10,6 +10,7 @@ from flows.lake.parts import ROW, VERSION
 from flows.sources.contract import INSTANT, PART_COLUMNS, Table
 
 ROW_KEY = ["anonymized_id", "source_id"]
+RECORD_KEY = [*ROW_KEY, "slot"]
 STAMPED = ["available_at", "ingested_at"]
 DIFFERENT_ROWS = "the drop has different rows for one person and key"
 TWO_CONTENTS = "one resource in one version has two contents"
@@ -98,8 +99,12 @@ def _join_table_rows(
 def _choose_versions(
     table: Table, stored: pl.DataFrame, new: pl.DataFrame, retractions: pl.DataFrame, now: datetime
 ) -> Current:
-    content = ["anonymized_id", "source_id", *PART_COLUMNS, "slot", *table.columns]
-    content = list(dict.fromkeys(content))
+    content = list(dict.fromkeys([*RECORD_KEY, *PART_COLUMNS, *table.columns]))
+    known = _find_known(content, stored, new, retractions)
+    new = new.join(known, on="pid", how="anti")
+    stored = stored.join(known, on=ROW_KEY, how="anti")
+    alone = _find_alone(stored, new, retractions)
+    new = new.join(alone, on="pid", how="anti")
     numbered = new.with_columns(as_pid=pl.col("pid").first().over(content))
     first = numbered.filter(pl.col("pid") == pl.col("as_pid")).drop("as_pid")
     repeated = numbered.filter(pl.col("pid") != pl.col("as_pid")).select("pid", "as_pid")
@@ -120,10 +125,47 @@ def _choose_versions(
     judged = standing.with_columns(twice=twice)
     lost = first.join(standing.select("pid"), on="pid", how="anti")
     return Current(
-        records=judged.filter(~pl.col("twice")).select(stored.columns),
+        records=pl.concat([alone, known, judged.filter(~pl.col("twice")).select(stored.columns)]),
         repeated=repeated,
         superseded=lost.select("pid"),
         rejected=judged.filter("twice").select("pid", reason=pl.lit(TWO_CONTENTS)),
+    )
+
+
+def _find_alone(stored: pl.DataFrame, new: pl.DataFrame, retractions: pl.DataFrame) -> pl.DataFrame:
+    """Return the new records of resources of which nothing else is known: they stand."""
+    return (
+        new.filter(pl.struct(ROW_KEY).is_unique())
+        .join(stored, on=ROW_KEY, how="anti")
+        .join(retractions, on="source_id", how="anti")
+        .select(stored.columns)
+    )
+
+
+def _find_known(
+    content: list[str], stored: pl.DataFrame, new: pl.DataFrame, retractions: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the new records of resources that are known as they come, with the stored stamps.
+
+    Most of a repeated export is such: it has the very records that are stored, each once, and
+    none is retracted. Their versions need no comparison.
+    """
+    if stored.is_empty() or new.is_empty():
+        return new.select(stored.columns).clear()
+    before = stored.select(*content, *STAMPED)
+    met = new.join(before, on=RECORD_KEY, how="left", suffix="_before")
+    is_same = pl.all_horizontal(
+        pl.col("ingested_at_before").is_not_null(),
+        *(pl.col(n).eq_missing(pl.col(f"{n}_before")) for n in content if n not in RECORD_KEY),
+    )
+    once = pl.struct(RECORD_KEY).is_unique()
+    differs = met.filter(~(is_same & once)).select(ROW_KEY)
+    absent = stored.join(new, on=RECORD_KEY, how="anti").select(ROW_KEY)
+    return (
+        met.join(pl.concat([differs, absent]), on=ROW_KEY, how="anti")
+        .join(retractions, on="source_id", how="anti")
+        .with_columns(pl.col(f"{name}_before").alias(name) for name in STAMPED)
+        .select(stored.columns)
     )
 
 

@@ -32,7 +32,7 @@ class Batch:
     `ignored` counts by kind the records that the contract has no use for; `split` those
     rows that a record gave beyond its first. `retractions` name resources that are no facts,
     `notes` are for people, and `noted` counts by kind what was read but left open. `deaths` names
-    who has died: source_id, anonymized_id and version.
+    who has died: source_id, anonymized_id and version; `alive` has the retractions of deaths.
     """
 
     records: int
@@ -44,3 +44,4 @@ class Batch:
     notes: list[str] = field(default_factory=list)
     noted: Counter[str] = field(default_factory=Counter)
     deaths: list[dict[str, Any]] = field(default_factory=list)
+    alive: list[dict[str, Any]] = field(default_factory=list)

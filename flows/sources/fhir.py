@@ -32,7 +32,7 @@ from flows.sources.drop import KNOWN_TYPES, SourceFile
 from flows.sources.fhir_consents import UnreadableConsentError, map_consent
 from flows.sources.fhir_documents import Record, iterate_records
 from flows.sources.fhir_events import map_condition, map_encounter, map_medication
-from flows.sources.fhir_people import is_deceased, map_patient
+from flows.sources.fhir_people import DEATH, is_deceased, map_patient, take_back_death
 from flows.sources.fhir_wearables import find_channel, map_wearable_observation
 from flows.sources.pseudonymise import PersonKey
 from flows.sources.versions import (
@@ -78,8 +78,6 @@ TEXT = frozenset((str, type(None)))
 
 UNKNOWN_CLASS = "Encounter of a class that is not known: its setting stays open"
 DECEASED = "people who have died: they are not screened"
-#: Names the statement that a Patient is dead, apart from the Patient itself.
-DEATH = "death of "
 
 
 def read_fhir(
@@ -93,7 +91,7 @@ def read_fhir(
     archive and for JSON that is incomplete.
     """
     collector = _Collector(key)
-    needles = (b'"Consent"', b"Consent/", b'"deceased') if consents else ()
+    needles = (b'"Consent"', b"Consent/", b'"Patient"') if consents else ()
     for record in iterate_records(file, context, needles):
         if _is_about_consent(record) is consents:
             collector.add(record)
@@ -160,15 +158,15 @@ class _Collector:
         name = name_resource(patient)
         if name is None:
             return
-        version = describe_version(patient)
         if not is_deceased(patient):
-            alive = Retraction(f"{DEATH}{name}", **(version | {"version_rank": WITHDRAWN}))
-            self._retract(alive, record.context)
+            alive = take_back_death(patient)
+            if alive:
+                self.batch.alive.append(self._describe_retraction(alive, record.context))
             return
         self.batch.noted[DECEASED] += 1
         person = record.context.replaced.get(patient["id"], patient["id"])
         self.batch.deaths.append(
-            version
+            describe_version(patient)
             | {
                 "source_id": self._key.hide_reference(f"{DEATH}{name}"),
                 "anonymized_id": self._key.pseudonymise(person),
@@ -202,19 +200,19 @@ class _Collector:
         return self._people[person]
 
     def _retract(self, retraction: Retraction | None, context: Context) -> None:
-        if retraction is None:
-            return
+        if retraction:
+            self.batch.retractions.append(self._describe_retraction(retraction, context))
+
+    def _describe_retraction(self, retraction: Retraction, context: Context) -> Resource:
         person = retraction.person_id
         person = context.replaced.get(person, person) if person else None
-        self.batch.retractions.append(
-            {
-                "source_id": self._key.hide_reference(retraction.name),
-                "anonymized_id": self._key.pseudonymise(person),
-                "version_number": retraction.version_number,
-                "version_at": retraction.version_at,
-                "version_rank": retraction.version_rank,
-            }
-        )
+        return {
+            "source_id": self._key.hide_reference(retraction.name),
+            "anonymized_id": self._key.pseudonymise(person),
+            "version_number": retraction.version_number,
+            "version_at": retraction.version_at,
+            "version_rank": retraction.version_rank,
+        }
 
     def finish(self) -> Batch:
         batch = self.batch

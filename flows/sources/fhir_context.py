@@ -5,17 +5,15 @@ import re
 from feature_repo.fhir_surveys import read_form
 from feature_repo.fhir_values import Context, Resource, as_list, as_object, name_identifier
 from flows.sources.batch import UnreadableFileError
-from flows.sources.drop import SourceFile, open_members
-from flows.sources.fhir_documents import BLOCK_BYTES, Record, iterate_records
+from flows.sources.drop import SourceFile
+from flows.sources.fhir_documents import Record, iterate_records, iterate_texts
 from flows.sources.fhir_events import read_medication
 from flows.sources.fhir_people import read_links
 
 #: Texts without which a line holds nothing to gather. Patients are read for their identifiers
 #: only where a record names its person by one.
 NEEDLES = (b'"Medication"', b'"Questionnaire"', b'"replaced-by"', b'"replaces"', b'"searchset"')
-BY_IDENTIFIER = re.compile(
-    rb'"(?:subject|patient)"\s*:\s*\{\s*(?:"type"\s*:\s*"Patient"\s*,\s*)?"identifier"|"#'
-)
+BY_IDENTIFIER = re.compile(rb'"(?:subject|patient)"\s*:\s*\{[^{}]*"identifier"|"#')
 #: Without these the pattern, which is slow to search, is not in a text.
 SIGNS = (b'"identifier"', b'"#')
 
@@ -57,11 +55,9 @@ def _gather_form(resource: Resource, context: Context) -> None:
 
 def _names_by_identifier(file: SourceFile) -> bool:
     try:
-        with open_members(file) as members:
-            for _, stream in members:
-                while block := stream.read(BLOCK_BYTES):
-                    if any(sign in block for sign in SIGNS) and BY_IDENTIFIER.search(block):
-                        return True
+        return any(
+            any(sign in text for sign in SIGNS) and BY_IDENTIFIER.search(text) is not None
+            for text in iterate_texts(file)
+        )
     except UnreadableFileError:
         return False
-    return False

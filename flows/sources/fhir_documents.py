@@ -59,6 +59,17 @@ def iterate_records(file: SourceFile, context: Context, needles: Needles = ()) -
             first = last + 1
 
 
+def iterate_texts(file: SourceFile) -> Iterator[bytes]:
+    """Yield the text of a file in UTF-8: whole documents, or about BLOCK_BYTES of whole lines."""
+    with open_members(file) as members:
+        for format_, stream in members:
+            while text := stream.read(BLOCK_BYTES) + stream.readline():
+                encoding = UTF16_STARTS.get(text[:2])
+                if encoding or format_ != "ndjson":
+                    text += stream.read()
+                yield _transcode(file, text, encoding) if encoding else text
+
+
 def _holds(needles: Needles, text: bytes) -> bool:
     return not needles or any(needle in text for needle in needles)
 

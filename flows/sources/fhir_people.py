@@ -9,6 +9,16 @@ from feature_repo.fhir_values import (
     as_object,
     read_codes,
 )
+from flows.sources.versions import (
+    EARLY,
+    WITHDRAWN,
+    Retraction,
+    describe_version,
+    name_resource,
+)
+
+#: Names the statement that a Patient is dead, apart from the Patient itself.
+DEATH = "death of "
 
 US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/"
 
@@ -72,4 +82,21 @@ def read_links(resource: Resource, context: Context) -> dict[str, str]:
 
 
 def is_deceased(resource: Resource) -> bool:
+    """Return whether a version of a Patient says that the person is dead."""
     return resource.get("deceasedBoolean") is True or bool(resource.get("deceasedDateTime"))
+
+
+def take_back_death(resource: Resource) -> Retraction | None:
+    """Return what a Patient who is not dead retracts: the death that an older version stated.
+
+    A version of a resource is whole: one without deceased[x] states no death any more, if it says
+    which version it is. Otherwise it may be older, or only a part; `deceasedBoolean` false is
+    enough then.
+    """
+    version = describe_version(resource)
+    is_dated = version["version_number"] is not None or version["version_at"] is not None
+    is_stated = resource.get("deceasedBoolean") is False
+    if not (is_dated or is_stated):
+        return None
+    version["version_rank"] = WITHDRAWN if is_stated else EARLY
+    return Retraction(f"{DEATH}{name_resource(resource)}", **version, person_id=resource["id"])

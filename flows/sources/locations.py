@@ -4,6 +4,7 @@ Anyone who may start a run sets its parameters, so without a list a drop could b
 that fsspec opens: an internal web server, for example.
 """
 
+import hashlib
 import os
 import re
 import tempfile
@@ -28,8 +29,19 @@ class DropLocationError(ValueError):
 
 def find_import_root(lake_url: str) -> Path:
     """Return the local folder in which bulk-import keeps its exports until they have landed."""
-    local = "://" not in lake_url
-    return (Path(lake_url) if local else Path(tempfile.gettempdir())) / "_mhras_bulk"
+    return find_work_folder(lake_url, "_mhras_bulk")
+
+
+def find_work_folder(lake_url: str, name: str) -> Path:
+    """Return the local folder of a name that belongs to a lake, the same one for every run.
+
+    It lies beside the tables of a local lake, so that pseudonymised rows stay where such rows are
+    kept. For a remote lake it lies in this machine's temporary folder, apart from other lakes'.
+    """
+    if "://" not in lake_url:
+        return Path(lake_url) / name
+    digest = hashlib.sha256(lake_url.rstrip("/").encode()).hexdigest()
+    return Path(tempfile.gettempdir()) / f"{name}_{digest[:16]}"
 
 
 def split_locations(setting: str) -> list[str]:

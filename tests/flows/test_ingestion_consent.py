@@ -112,3 +112,65 @@ def test_of_several_consents_every_type_in_force_counts(world: World) -> None:
     granted = read_consented_types(engine, datetime.now(UTC)).to_dicts()
     engine.dispose()
     assert granted == [{"anonymized_id": name("a"), "survey": True, "wearable": False, "emr": True}]
+
+
+def consent_of(person: str, **more: Any) -> dict[str, Any]:
+    return {
+        "resourceType": "Consent",
+        "id": "c",
+        "status": "active",
+        "patient": {"reference": f"Patient/{person}"},
+        "dateTime": "2024-01-01",
+        "provision": {
+            "type": "permit",
+            "period": {"start": "2024-01-01", "end": "2099-01-01"},
+            "class": [{"code": "QuestionnaireResponse"}],
+            "purpose": [{"code": "TREAT"}],
+        },
+        **more,
+    }
+
+
+def read_in_force(world: World) -> set[str]:
+    engine = create_database_engine(world.database_url)
+    people = read_consented_types(engine, purposes=["screening"])["anonymized_id"]
+    engine.dispose()
+    return set(people)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_consent_whose_newer_version_is_of_another_person_ends(
+    world: World, order: tuple[int, int]
+) -> None:
+    versions = [consent_of(who, meta={"versionId": n}) for who, n in (("p1", "1"), ("p2", "2"))]
+    for number in order:
+        (world.drop / "Consent.ndjson").write_text(json.dumps(versions[number]))
+        world.ingest()
+    assert read_in_force(world) == {name("p2")}
+
+
+PATIENT = {"resourceType": "Patient", "id": "p1", "birthDate": "1980"}
+DEAD = PATIENT | {"deceasedBoolean": True, "meta": {"versionId": "1"}}
+CORRECTED = PATIENT | {"meta": {"versionId": "2"}}
+
+
+@pytest.mark.parametrize(
+    ("patients", "screened"),
+    [
+        ([DEAD], set()),
+        ([DEAD, CORRECTED], {name("p1")}),
+        ([CORRECTED, DEAD], {name("p1")}),
+        ([DEAD, PATIENT], set()),
+        ([CORRECTED, DEAD | {"meta": {"versionId": "2"}}], set()),
+    ],
+)
+def test_a_death_stands_until_a_newer_version_of_the_patient_states_none(
+    world: World, patients: list[dict[str, Any]], screened: set[str]
+) -> None:
+    header = "person_id,data_types,purposes,granted_at,expires_at"
+    world.write("consents.csv", header, "p1,survey,training;screening,2020-01-01,2099-01-01")
+    for patient in patients:
+        (world.drop / "Patient.ndjson").write_text(json.dumps(patient))
+        report = world.ingest()
+        assert not any("not known here" in note for note in report.notes)
+    assert read_in_force(world) == screened

@@ -45,9 +45,10 @@ def test_rows_of_a_file_and_records_of_another_person_both_count(
     assert report.tables["wearable_days"].inserted == again.tables["wearable_days"].unchanged == 3
 
 
-def test_a_resource_replaces_none_of_the_same_id_that_is_of_another_person(tmp_path: Path) -> None:
-    versions = [{"id": "a", "meta": {"versionId": str(number)}} for number in (1, 2)]
-    land(tmp_path, [steps("p1", 100, **versions[0]), steps("p2", 200, **versions[1])], [])
+def test_without_versions_one_id_of_two_people_is_two_resources(
+    tmp_path: Path,
+) -> None:
+    land(tmp_path, [steps("p1", 100, id="a"), steps("p2", 200, id="a")], [])
     assert read_steps(tmp_path) == {"p1": 100, "p2": 200}
 
 

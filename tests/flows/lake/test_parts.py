@@ -149,3 +149,17 @@ def test_rows_of_other_ways_are_merged_whole(lake: str) -> None:
     rows = scan_table(lake, "surveys").collect()
     assert merge_rows(lake, "surveys", rows) == MergeCounts(unchanged=1)
     assert len(read_rows(lake)["surveys"]) == 1
+
+
+def test_a_known_record_that_comes_twice_counts_as_a_repetition(lake: str) -> None:
+    land(lake, survey(2))
+    counts = land(lake, survey(2), survey(2)).tables["surveys"]
+    assert (counts.unchanged, counts.duplicate) == (1, 1)
+
+
+def test_a_known_record_beside_a_newer_version_of_it_is_superseded(lake: str) -> None:
+    older, newer = survey(2, meta={"versionId": "1"}), survey(1, meta={"versionId": "2"})
+    land(lake, older)
+    counts = land(lake, older, newer).tables["surveys"]
+    assert (counts.corrected, counts.superseded) == (1, 1)
+    assert list_items(lake) == [1]

@@ -261,6 +261,24 @@ def test_a_patient_of_whom_a_death_was_wrong_takes_it_back(tmp_path: Path) -> No
     (batch,) = read(write(tmp_path, dead, alive, name="Patient.ndjson"), consents=True)
 
     assert [one["anonymized_id"] for one in batch.deaths] == [KEY.pseudonymise("p1")]
-    (death,), (retraction,) = batch.deaths, batch.retractions
+    (death,), (retraction,) = batch.deaths, batch.alive
     assert retraction["source_id"] == death["source_id"]
     assert retraction["version_number"] > death["version_number"]
+
+
+@pytest.mark.parametrize(
+    ("newer", "taken_back"),
+    [
+        ({"meta": {"versionId": "2"}}, 1),
+        ({"meta": {"lastUpdated": "2025-01-01T00:00:00Z"}}, 1),
+        ({"deceasedBoolean": False}, 1),
+        ({}, 0),
+    ],
+)
+def test_a_version_that_states_no_death_takes_an_older_one_back(
+    tmp_path: Path, newer: dict[str, Any], taken_back: int
+) -> None:
+    patient = {"resourceType": "Patient", "id": "p1", **newer}
+    (batch,) = read(write(tmp_path, patient, name="Patient.ndjson"), consents=True)
+    assert len(batch.alive) == taken_back
+    assert batch.retractions == []
