@@ -19,6 +19,8 @@ SECONDS_PER_DAY = 86400
 
 PHQ9_ANSWERS = tuple(f"answered_phq9_{n}" for n in range(1, PHQ9.item_count + 1))
 GAD7_ANSWERS = tuple(f"answered_gad7_{n}" for n in range(1, GAD7.item_count + 1))
+#: The items of the PHQ-9 that counts: the one sent, else the stored one.
+PHQ9_ITEMS = tuple(f"phq9_item_{n}" for n in range(1, PHQ9.item_count + 1))
 #: Fields of survey_history that hold the items of the last stored PHQ-9.
 STORED_PHQ9_ITEMS = tuple(f"stored_phq9_item_{n}" for n in range(1, PHQ9.item_count + 1))
 #: A total given without its items.
@@ -31,7 +33,7 @@ REQUEST_FIELDS = (*PHQ9_ANSWERS, *GAD7_ANSWERS, REPORTED_PHQ9_TOTAL, INDEX_DAY)
 #: Name -> (plain words, unit). Kept beside the schema: Feast compares an on-demand view's
 #: fields with what it infers of them, descriptions and tags included.
 ANSWER_FEATURES = {
-    **{f"phq9_item_{n}": (f"PHQ-9 item {n}", "points") for n in range(1, PHQ9.item_count + 1)},
+    **{name: (f"PHQ-9 item {n}", "points") for n, name in enumerate(PHQ9_ITEMS, 1)},
     "phq9_total": ("PHQ-9 total", "points"),
     "gad7_total": ("GAD-7 total", "points"),
     "phq9_change": ("change of PHQ-9 since the previous one", "points"),
@@ -46,14 +48,12 @@ ANSWER_FEATURES = {
 ITEM_ANSWERS = frozenset(
     {
         *(*PHQ9_ANSWERS, *GAD7_ANSWERS, *STORED_PHQ9_ITEMS),
-        *(f"phq9_item_{n}" for n in range(1, PHQ9.item_count + 1)),
+        *PHQ9_ITEMS,
     }
 )
 
 #: Of ANSWER_FEATURES, those that today's answers alone make known.
-CURRENT_ANSWERS = frozenset(
-    {*(f"phq9_item_{n}" for n in range(1, PHQ9.item_count + 1)), "phq9_total", "gad7_total"}
-)
+CURRENT_ANSWERS = frozenset({*PHQ9_ITEMS, "phq9_total", "gad7_total"})
 
 #: Of ANSWER_FEATURES, those that more of is not worse.
 NO_SYMPTOMS = ("days_since_phq9", "age")
@@ -84,7 +84,7 @@ def compute_answer_features(inputs: Mapping[str, Any]) -> dict[str, Numbers]:
     items = np.where(current, answers, stored)
     index_day = _numbers(inputs, INDEX_DAY)
     return {
-        **{f"phq9_item_{n}": item for n, item in enumerate(items, 1)},
+        **dict(zip(PHQ9_ITEMS, items, strict=True)),
         "phq9_total": phq9,
         "gad7_total": gad7,
         "phq9_change": phq9 - before,

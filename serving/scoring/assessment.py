@@ -33,7 +33,7 @@ from serving.scoring.loaded_release import Release
 from serving.scoring.parts import CounterfactualPart, ReasonPart, RulePart
 from serving.scoring.reasons import combine_attributions, explain
 from serving.scoring.rules import match_rule
-from serving.scoring.sequence_outputs import find_stored_outputs
+from serving.scoring.sequence_outputs import find_known_outputs
 from serving.scoring.severity import find_holding_rules
 from serving.settings import Settings
 
@@ -218,13 +218,13 @@ def assemble_inputs(
 def score(release: Release, inputs: Inputs, case: Case) -> Outputs:
     """Return what every part of a release gives; raises ScoringFailedError.
 
-    What a flow has scored already is not scored again.
+    Sequence members whose output is known already are not scored again.
     """
     row = case.row or StoredRow()
-    stored = find_stored_outputs(release, row, inputs.sequence)
-    live = [name for name in release.members if name not in stored]
+    known = find_known_outputs(release, row, inputs.sequence)
+    live = [name for name in release.members if name not in known]
     return Outputs(
-        members=stored | predict_members(release, inputs, live),
+        members=known | predict_members(release, inputs, live),
         refits=predict_refits(release, inputs),
         unfamiliarity=release.measure_unfamiliarity(inputs),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 import onnxruntime
@@ -32,6 +33,12 @@ class Member:
     def predict(self, inputs: Inputs) -> float:
         """Return the probability for one individual; raises ScoringFailedError."""
         return float(self.predict_many(inputs.pick(self.pin.input))[0])
+
+    @cached_property
+    def output_of_nothing(self) -> float:
+        """The probability where all of the input is missing, computed once for everyone."""
+        shape = self.session.get_inputs()[0].shape[1:]
+        return float(self.predict_many(np.full((1, *shape), np.nan, np.float32))[0])
 
     def predict_many(self, given: Batch) -> NDArray[np.float32]:
         """Return float32 [n] probabilities for n rows of this member's input.

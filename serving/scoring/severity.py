@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from feature_repo.answer_features import PHQ9_ITEMS
 from feature_repo.online import Answers
 from mlruns_config.severity import SeverityRule, SeverityRules
 
@@ -49,7 +50,7 @@ def raise_to_least(values: Mapping[str, float], answers: Answers) -> Mapping[str
 
 def compute_least(values: Mapping[str, float], answers: Answers) -> dict[str, float]:
     """Return what totals and rises are at least by the known items, NaN where nothing is known."""
-    items = [value for name, value in values.items() if name.startswith("phq9_item_")]
+    items = [values.get(name, math.nan) for name in PHQ9_ITEMS]
     phq9 = float(np.fmax(values.get("phq9_total", math.nan), _add_known(items)))
     gad7 = [math.nan if answer is None else answer for answer in answers.gad7 or ()]
     before = "stored_phq9_total" if was_phq9_sent(answers) else "previous_phq9_total"

@@ -26,7 +26,7 @@ from flows.sequence_scoring import find_midnight, open_member, score_bucket, sco
 from mlruns_config.manifest import MemberPin
 from serving.scoring.estimate import Inputs, assemble_sequence
 from serving.scoring.loaded_release import Member, Release
-from serving.scoring.sequence_outputs import find_stored_outputs, make_output_key
+from serving.scoring.sequence_outputs import find_known_outputs, make_output_key
 from tests.fixtures.manifests import make_manifest
 from tests.fixtures.trained_world import SNAPSHOT
 
@@ -127,8 +127,8 @@ def test_stored_outputs_are_taken_and_equal_what_is_scored_live(pin, consents):
     rows, release, taken = read_rows(list(consents)), make_release(pin), 0
     for person, row in rows.items():
         weeks = find_weeks(row, consents[person])
-        stored = find_stored_outputs(release, row, weeks)
-        if stored:
+        stored = find_known_outputs(release, row, weeks)
+        if stored and not np.isnan(weeks).all():
             live = release.members["rnn"].predict(Inputs(np.zeros((1, 1)), weeks))
             assert stored == {"rnn": pytest.approx(live, abs=1e-6)}
             taken += 1
@@ -152,12 +152,20 @@ def test_other_weeks_another_version_and_another_consent_are_scored_live(pin, co
     landed = weeks.copy()
     landed[0, -1, 0] = 3
 
-    assert find_stored_outputs(release, row, weeks)
-    assert find_stored_outputs(release, row, landed) == {}
-    assert find_stored_outputs(newer, row, weeks) == {}
+    assert find_known_outputs(release, row, weeks)
+    assert find_known_outputs(release, row, landed) == {}
+    assert find_known_outputs(newer, row, weeks) == {}
     withheld = find_weeks(row, EVERYTHING - {"wearable"})
     assert not np.array_equal(withheld, weeks, equal_nan=True), person
-    assert find_stored_outputs(release, row, withheld) == {}
+    assert find_known_outputs(release, row, withheld) == {}
+
+
+def test_people_without_any_weeks_share_what_would_be_scored_live(pin, consents):
+    release = make_release(pin)
+    weeks = np.full((1, SEQUENCE_WEEKS, len(SEQUENCE_CHANNELS)), np.nan, np.float32)
+    known = find_known_outputs(release, StoredRow(), weeks)
+    live = {name: member.predict_many(weeks)[0] for name, member in release.members.items()}
+    assert known == pytest.approx(live, abs=1e-7)
 
 
 def test_scoring_again_changes_nothing(pin, consents):
