@@ -56,6 +56,7 @@ EXCLUDED = {
     "unfollowed": "PHQ-9 without another within 90 days",
     "withheld": "adjudicated outcomes without consent to training",
 }
+UNREADABLE = "screenings of which no answers are stored that could be sent"
 DOUBTED = "index dates that a reviewer found to rest on wrong inputs"
 #: Of either outcome in each part of the split: with fewer a part can be neither learnt nor told.
 MIN_OF_A_PART = 3
@@ -166,22 +167,24 @@ def collect_entities(engine: Engine, lake_url: str, consented: pl.DataFrame) -> 
     """Label the index dates of the lake and of screenings, a bucket at a time."""
     known_until = find_last_day(lake_url)
     frames, futures = [], []
-    screened = doubted = adjudicated = 0
+    screened = doubted = adjudicated = unreadable = 0
     excluded = dict.fromkeys(EXCLUDED.values(), 0)
     for bucket in range(BUCKET_COUNT):
         labelled = label_bucket(lake_url, bucket, consented, known_until)
         landed = labelled.entities
-        together = add_screened_rows(landed, read_screened_rows(engine, bucket), consented)
+        sent, odd = read_screened_rows(engine, bucket)
+        together = add_screened_rows(landed, sent, consented)
         doubts = read_doubted_dates(engine, bucket)
         kept = together.join(doubts, on=[JOIN_KEY, INDEX_DATE], how="anti", maintain_order="left")
         frames.append(kept)
         futures.append(collect_futures(kept, labelled.surveys))
         screened += together.height - landed.height
         doubted += together.height - kept.height
+        unreadable += odd
         adjudicated += labelled.adjudicated
         for name, reason in EXCLUDED.items():
             excluded[reason] += getattr(labelled, name)
-    excluded[DOUBTED] = doubted
+    excluded |= {DOUBTED: doubted, UNREADABLE: unreadable}
     return Collected(
         pl.concat(frames), np.concatenate(futures), screened, doubted, adjudicated, excluded
     )

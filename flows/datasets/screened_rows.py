@@ -7,12 +7,15 @@ the reviewer thought of the band is no label.
 """
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any
 
 import polars as pl
+from pydantic import ConfigDict, Field, ValidationError, create_model
 from sqlalchemy import Engine, and_, select
 from sqlalchemy.orm import aliased
 
 from feature_repo.answer_features import (
+    GAD7_ANSWERS,
     INDEX_DAY,
     PHQ9_ANSWERS,
     REPORTED_PHQ9_TOTAL,
@@ -20,6 +23,7 @@ from feature_repo.answer_features import (
     SECONDS_PER_DAY,
 )
 from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.instruments import GAD7, PHQ9
 from flows.datasets.labels import INDEX_DATE, LABEL, WORSENED
 from flows.datasets.screenings import OUTCOME, REVIEW, find_index_date, index_day
 from flows.lake.consents import is_in_bucket
@@ -40,13 +44,35 @@ SCREENED: ColumnTypes = {
     WORSENED: pl.Boolean,
 }
 _KEY = [JOIN_KEY, INDEX_DATE]
+#: The last day of the calendar, in days since 1970.
+LAST_INDEX_DAY = date.max.toordinal() - date(1970, 1, 1).toordinal()
 
 
-def read_screened_rows(engine: Engine, bucket: int) -> pl.DataFrame:
+def _define_number(most: float, default: Any = ...) -> Any:
+    """Return a field of a number from 0 to `most`; with a default it may be missing."""
+    number = Annotated[float, Field(ge=0, le=most)]
+    return (number, ...) if default is ... else (number | None, default)
+
+
+#: What was sent with a screening, as it must be stored: other numbers are no answers.
+SentFields = create_model(
+    "SentFields",
+    __config__=ConfigDict(strict=True, allow_inf_nan=False),
+    **dict.fromkeys(PHQ9_ANSWERS, _define_number(PHQ9.max_answer, None)),
+    **dict.fromkeys(GAD7_ANSWERS, _define_number(GAD7.max_answer, None)),
+    **{
+        REPORTED_PHQ9_TOTAL: _define_number(PHQ9.max_total, None),
+        INDEX_DAY: _define_number(LAST_INDEX_DAY),
+    },
+)
+
+
+def read_screened_rows(engine: Engine, bucket: int) -> tuple[pl.DataFrame, int]:
     """Return the screenings of a bucket with a complete PHQ-9 and an outcome, as entity rows.
 
     Of several of one day the first, as of questionnaires in the lake. A worsening that was not
-    labelled (labels of before it had a name) is null.
+    labelled (labels of before it had a name) is null. The number counts screenings left out
+    because what is stored of their request is no answers.
     """
     worsened = aliased(PredictionLabel)
     of_same = and_(worsened.prediction_id == Prediction.id, worsened.kind == WORSENED)
@@ -67,23 +93,29 @@ def read_screened_rows(engine: Engine, bucket: int) -> pl.DataFrame:
         .order_by(Prediction.anonymized_id, Prediction.created_at)
     )
     with open_session(engine) as session:
-        rows = [
-            {JOIN_KEY: person, LABEL: occurred, WORSENED: rise, **_read_request(request)}
-            for person, request, occurred, rise in session.execute(statement)
-            if _has_phq9(request)
-        ]
-    return pl.DataFrame(rows, schema=SCREENED).unique(_KEY, keep="first", maintain_order=True)
+        found = session.execute(statement).all()
+    rows, unreadable = [], 0
+    for person, request, occurred, rise in found:
+        try:
+            sent = SentFields.model_validate(request).model_dump()
+        except ValidationError:
+            unreadable += 1
+            continue
+        if _has_phq9(sent):
+            labels = {JOIN_KEY: person, LABEL: occurred, WORSENED: rise}
+            rows.append(labels | _describe_request(sent))
+    frame = pl.DataFrame(rows, schema=SCREENED)
+    return frame.unique(_KEY, keep="first", maintain_order=True), unreadable
 
 
-def _has_phq9(request: dict[str, float]) -> bool:
-    return REPORTED_PHQ9_TOTAL in request or all(name in request for name in PHQ9_ANSWERS)
+def _has_phq9(sent: dict[str, Any]) -> bool:
+    total, items = sent[REPORTED_PHQ9_TOTAL], [sent[name] for name in PHQ9_ANSWERS]
+    return total is not None or None not in items
 
 
-def _read_request(request: dict[str, float]) -> dict[str, float | date | datetime | None]:
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
-        seconds=request[INDEX_DAY] * SECONDS_PER_DAY
-    )
-    answers = {name: request.get(name) for name in REQUEST_FIELDS}
+def _describe_request(sent: dict[str, Any]) -> dict[str, Any]:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=sent[INDEX_DAY] * SECONDS_PER_DAY)
+    answers = {name: sent[name] for name in REQUEST_FIELDS}
     return {INDEX_DATE: moment.date(), EVENT_TIMESTAMP: moment, **answers}
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from flows import outcomes
 from flows.datasets.labels import derive_labels, find_last_day
-from flows.datasets.loading import collect_entities
+from flows.datasets.loading import UNREADABLE, collect_entities
 from flows.lake.consents import read_consented_types
 from flows.lake.tables import scan_table
 from flows.outcomes import collect_outcomes
@@ -219,6 +219,33 @@ def test_answers_that_only_a_screening_delivered_are_learnt_from(world, labelled
         row["adverse_course"] == next(iter(read_labels(world, "adverse_course").values())).occurred
     )
     assert len(after.futures) == after.entities.height
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        [],
+        "yes",
+        {"index_day": "soon", "reported_phq9_total": 9},
+        {"index_day": 1e12, "reported_phq9_total": 9},
+        {"index_day": 20_000, "reported_phq9_total": 9_000},
+        {"index_day": 20_000, "reported_phq9_total": 9, "answered_phq9_1": True},
+    ],
+)
+def test_a_stored_request_that_is_no_answers_is_left_out_and_counted(world, labelled, request_):
+    before = collect(world)
+    person, moment = labelled.select("anonymized_id", "index_time").row(0)
+    inputs = {"features": {}, "request": request_}
+    prediction_id = predict(world, person, moment, 5, inputs=inputs)
+    with Session(world.engine) as session, session.begin():
+        label = {"kind": "adverse_course", "source": "observed", "occurred": True}
+        label |= {"prediction_id": prediction_id, "anonymized_id": person}
+        session.add(PredictionLabel(settled_at=datetime.now(UTC), **label))
+    after = collect(world)
+
+    assert after.entities.equals(before.entities)
+    assert after.excluded[UNREADABLE] == before.excluded[UNREADABLE] + 1
 
 
 def test_an_index_date_of_the_lake_is_not_learnt_from_twice(world, labelled):

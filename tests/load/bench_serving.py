@@ -1,12 +1,11 @@
 """What POST /screen costs, whole: token, consent, features, five members, reasons, durable rows.
 
-Beside it, in the same run: `mlflow models serve` with LightGBM and nothing else, a screening
-as one would write it first, and the parts by themselves. State is kept in `.mhras/bench`, so
-the first run trains a release (minutes) and later ones only start what they need.
+Beside it, in the same run: `mlflow models serve` and MLServer with LightGBM and nothing else, a
+screening as one would write it first, and the parts by themselves. State is kept in `.mhras/bench`,
+so the first run trains a release (minutes) and later ones only start what they need.
 """
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from infra.local.stack import PROJECT, LocalStack, start_stack
 from infra.local.tour import has_release, run_pipeline
 from serving.auth.tokens import issue_token
 from serving.roles import Role
+from tests.load.rival_servers import RIVALS, save_trees
 
 STATE = PROJECT / ".mhras" / "bench"
 PEOPLE = 2000
@@ -92,7 +92,7 @@ def report(stack: LocalStack, folder: Path) -> None:
             if workers == 1:
                 measure_arrivals(api, port, requests, ours[1, max(CONNECTIONS)].rate)
             print(f"{'':30} RSS of a worker {measure_memory(api):.0f} MB")
-    theirs = report_mlflow(stack, folder)
+    theirs = report_rivals(stack, folder)
     naive = float(run_beside(stack, "naive_screening", str(NAIVE_ROUNDS), individuals))
     print_parts(json.loads(run_beside(stack, "screening_parts", None, individuals)), ours[1, 8])
     print_ratios(ours, theirs, naive)
@@ -106,25 +106,30 @@ def measure_arrivals(api: ManagedProcess, port: int, requests: Path, capacity: f
         print(f"{'':30} p99 is {arrived.p99 / arrived.p50:.1f} x p50")
 
 
-def report_mlflow(stack: LocalStack, folder: Path) -> dict[int, Measured]:
-    theirs = {}
-    with run_mlflow_serve(stack, folder) as (server, port, requests):
-        for connections in CONNECTIONS:
-            theirs[connections] = measure(server, port, connections, requests)
-            print_row("mlflow models serve, LightGBM", connections, theirs[connections])
-    return theirs
+def report_rivals(stack: LocalStack, folder: Path) -> dict[str, dict[int, Measured]]:
+    """Print and return what other servers do with the release's own trees and nothing else."""
+    trees = save_trees(stack, folder)
+    found: dict[str, dict[int, Measured]] = {}
+    for name, run in RIVALS.items():
+        found[name] = {}
+        with run(stack, trees) as (server, port, requests):
+            for connections in CONNECTIONS:
+                measured = measure(server, port, connections, requests)
+                found[name][connections] = measured
+                print_row(f"{name}, LightGBM", connections, measured)
+    return found
 
 
 def print_ratios(
-    ours: dict[tuple[int, int], Measured], theirs: dict[int, Measured], naive: float
+    ours: dict[tuple[int, int], Measured], theirs: dict[str, dict[int, Measured]], naive: float
 ) -> None:
     print("\nratios, same run\n")
     for connections in CONNECTIONS:
         best = max(ours[workers, connections].rate for workers in WORKERS)
-        print(
-            f"{connections:3} connections: {best / theirs[connections].rate:5.1f} x the requests/s "
-            f"of mlflow models serve with LightGBM alone"
+        ratios = (
+            f"{best / found[connections].rate:5.2f} x {name}" for name, found in theirs.items()
         )
+        print(f"{connections:3} connections: requests/s are {', '.join(ratios)}")
     cpu = ours[1, 8].cpu
     print(f"CPU a request: {cpu:.2f} ms; written naively {naive:.1f} ms ({naive / cpu:.0f} x)")
 
@@ -189,36 +194,6 @@ def run_api(stack: LocalStack, workers: int) -> Iterator[tuple[ManagedProcess, i
         yield api, port
     finally:
         api.stop()
-
-
-@contextmanager
-def run_mlflow_serve(stack: LocalStack, folder: Path) -> Iterator[tuple[ManagedProcess, int, Path]]:
-    """Serve the release's own LightGBM trees with MLflow's scoring server."""
-    script = PROJECT / "tests" / "load" / "save_trees.py"
-    saved, sample = folder / "trees", folder / "sample.jsonl"
-    command = [sys.executable, str(script), str(saved), str(sample)]
-    environment = stack.environment | {"PYTHONPATH": str(PROJECT)}
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    port = choose_port(18100)
-    program = str(Path(sys.executable).with_name("mlflow"))
-    serve = [
-        program,
-        "models",
-        "serve",
-        "-m",
-        str(saved),
-        "--env-manager",
-        "local",
-        "-p",
-        str(port),
-    ]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    server = start_process("bench-mlflow", serve, environment | {"PATH": path}, stack.state)
-    try:
-        wait_until_healthy(server, f"http://127.0.0.1:{port}/ping")
-        yield server, port, sample
-    finally:
-        server.stop()
 
 
 def measure(
