@@ -406,7 +406,7 @@ def delta_options(world: World) -> dict[str, str]:
 
 def assert_application_may_write(url: str) -> None:
     engine = create_engine(url)
-    query = "SELECT has_table_privilege('mhras_app', 'audit_log', 'INSERT')"
+    query = "SELECT has_column_privilege('mhras_app', 'audit_log', 'created_at', 'INSERT')"
     with engine.connect() as connection:
         assert connection.scalar(text(query))
     engine.dispose()

@@ -122,7 +122,7 @@ def test_while_nothing_is_heard_the_clock_is_measured_at_every_reading(
     cache, listener, read, grant
 ):
     individual = grant()
-    listener.clock._difference = timedelta(days=1)
+    listener.clock._monotonic_zero += timedelta(days=1)
     read(individual)
     assert cache.now() - datetime.now(UTC) > timedelta(hours=23)
     listener._fresh_until = 0.0
