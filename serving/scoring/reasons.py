@@ -34,6 +34,9 @@ MODERATE_EFFECT = float(np.log(1.25))
 #: Questionnaires by the beginning of their columns' names, with the level that never lowers.
 INSTRUMENTS: dict[str, tuple[Instrument, int]] = {"phq9": (PHQ9, 10), "gad7": (GAD7, 10)}
 
+#: What has a yes/no column for each answer, labelled "sex: female": the answer is shown.
+CHOICE = "sex"
+
 #: Layouts kept: those of Production, a candidate and a shadow at once, with room to spare.
 MAX_LAYOUTS = 8
 
@@ -89,9 +92,17 @@ def explain(
         direction = name_direction(effect)
         if room[direction] and not reassures_falsely(subject, features, values, effect):
             room[direction] -= 1
-            shown = next(column for column in subject.columns if not np.isnan(values[column]))
+            shown = choose_shown(subject, values)
             reasons.append(describe_reason(features[shown], float(values[shown]), effect))
     return reasons
+
+
+def choose_shown(subject: Subject, values: NDArray[np.float32]) -> int:
+    """Return the column that a reason shows: the answer of a choice, else the first known one."""
+    known = [column for column in subject.columns if not np.isnan(values[column])]
+    if subject.name == CHOICE:
+        return max(known, key=lambda column: float(values[column]))
+    return known[0]
 
 
 def rank_effects(
@@ -123,13 +134,15 @@ def lay_out_subjects(features: tuple[str, ...]) -> SubjectLayout:
 
 
 def name_subject(feature: str) -> str:
-    """Return what a column is about: `phq9`, `steps`, `psychiatric`, or the column itself."""
+    """Return what a column is about: `phq9`, `steps`, `psychiatric`, `sex`, or itself."""
     instrument = feature.partition("_")[0]
     if instrument in INSTRUMENTS:
         return instrument
     window = _WINDOW.fullmatch(feature)
     if window:
         return window["channel"] or window["last"]
+    if feature.startswith(f"{CHOICE}_"):
+        return CHOICE
     care = _CARE.fullmatch(feature)
     return (care["counted"] or care["since"]) if care else feature
 
@@ -190,6 +203,8 @@ def describe_finding(feature: FeatureDescription, value: float) -> str:
         asked = INSTRUMENTS[instrument][0]
         total = round(value)
         return f"{asked.name} {total} of {asked.max_total}, {asked.severity(total)}"
+    if feature.name.startswith(f"{CHOICE}_"):
+        return feature.label if value >= 0.5 else f"{CHOICE}: other"
     if feature.unit == "yes/no":
         return f"{feature.label}: {'yes' if value >= 0.5 else 'no'}"
     if feature.unit == "count":

@@ -88,6 +88,22 @@ def test_care_of_one_kind_is_one_reason_that_shows_the_year(columns):
     assert {names[column] for column in subject.columns} == set(columns)
 
 
+@pytest.mark.parametrize(
+    ("female", "male", "shown"), [(1, 0, "sex: female"), (0, 1, "sex: male"), (0, 0, "sex: other")]
+)
+def test_sex_is_one_reason_that_shows_the_answer(female, male, shown):
+    usual = FEATURES[0].model_copy(update={"unit": "yes/no"})
+    columns = [
+        usual.model_copy(update={"name": f"sex_{answer}", "label": f"sex: {answer}"})
+        for answer in ("female", "male")
+    ]
+    vector = np.array([[female, male]], np.float32)
+    (reason,) = explain(columns, vector, Attribution(0.0, np.array([-0.05, -0.05])))
+
+    assert reason.text == f"{shown}; lowers the priority, small effect"
+    assert reason.effect == -0.1
+
+
 def test_days_since_a_questionnaire_are_no_care():
     assert name_subject("days_since_phq9") == "days_since_phq9"
     assert name_subject("antidepressant_active") == "antidepressant_active"
