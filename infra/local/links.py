@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import httpx
@@ -21,10 +22,7 @@ CONSENT_YEARS = "2099-01-01T00:00:00Z"
 def print_links(stack: LocalStack, console: Console) -> None:
     """Print where API, console, Prefect and MLflow are, with the logins that they need."""
     links = {
-        **{
-            f"console, role {role.value}": make_console_link(stack, role, user)
-            for role, user in FIRST_USERS.items()
-        },
+        **make_console_links(stack),
         "  one more link": "make console ROLE=clinician",
         "API and its documentation": f"{stack.url('api')}/docs",
         "flow runs (Prefect)": f"{stack.url('prefect')}/runs",
@@ -40,6 +38,16 @@ def print_links(stack: LocalStack, console: Console) -> None:
     for what, where in links.items():
         console.print(f"  {what:28} [cyan]{escape(where)}[/]", soft_wrap=True)
     console.print("  [dim]a console link works once, within an hour[/]")
+
+
+def make_console_links(stack: LocalStack) -> dict[str, str]:
+    """Return a one-time link of each first user by its words, made side by side."""
+    with ThreadPoolExecutor() as threads:
+        made = {
+            f"console, role {role.value}": threads.submit(make_console_link, stack, role, user)
+            for role, user in FIRST_USERS.items()
+        }
+    return {words: link.result() for words, link in made.items()}
 
 
 def make_console_link(stack: LocalStack, role: Role, user: str) -> str:

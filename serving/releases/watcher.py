@@ -23,6 +23,9 @@ from serving.scoring.loaded_release import Release
 
 log = structlog.get_logger("serving.releases")
 
+#: Seconds between two looks while no release is loaded: a worker often starts before MLflow.
+SECONDS_WITHOUT_RELEASE = 1.0
+
 
 @dataclass(frozen=True)
 class ReleaseProblem:
@@ -67,8 +70,8 @@ class Choice:
 class ReleaseWatcher:
     """Looks at the registry every `poll_seconds` from its own thread.
 
-    `cache_size` releases stay in memory, so that a rollback needs no download. With `keys`, only
-    releases signed by one of them are loaded.
+    Without a release it looks each second. `cache_size` releases stay in memory, so that a
+    rollback needs no download. With `keys`, only releases signed by one of them are loaded.
     """
 
     def __init__(
@@ -198,13 +201,19 @@ class ReleaseWatcher:
         RELEASE_LOAD_FAILURES.inc()
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._poll_seconds):
+        while not self._stop.wait(self._choose_pause()):
             try:
                 self.refresh()
             # The thread must outlive any error, or no later release is ever loaded.
             except Exception as error:
                 log.error("looking for a new release failed", error=describe_error(error))
                 self.problem = ReleaseProblem(None, "looking for a new release failed")
+
+    def _choose_pause(self) -> float:
+        """Return the seconds until the next look: few while nothing can answer."""
+        if self.current is None:
+            return min(self._poll_seconds, SECONDS_WITHOUT_RELEASE)
+        return self._poll_seconds
 
 
 class _LoadError(Exception):

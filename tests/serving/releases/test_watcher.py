@@ -103,6 +103,20 @@ def test_the_loaded_release_stays_while_mlflow_is_down(watcher, monkeypatch):
     assert watcher.problem.reason == "MLflow: ConnectError"
 
 
+def test_a_worker_that_starts_before_mlflow_waits_for_no_poll(mlflow_url, releases, monkeypatch):
+    releases.publish()
+    watcher = ReleaseWatcher(Registry("http://127.0.0.1:1"), poll_seconds=3600)
+    watcher.start()
+    assert watcher.current is None
+
+    monkeypatch.setattr(watcher, "_registry", Registry(mlflow_url))
+    until = time.monotonic() + PATIENCE_SECONDS
+    while watcher.current is None and time.monotonic() < until:
+        time.sleep(0.1)
+    assert watcher.current is not None
+    watcher.stop()
+
+
 def test_an_unknown_model_has_no_production_version(mlflow_url):
     registry = Registry(mlflow_url)
     with pytest.raises(NoProductionVersionError, match="has no version"):
