@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
-from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.model_selection import GroupKFold
 
@@ -21,6 +20,7 @@ from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.measures import measure_scored, name_interval_metrics
 from flows.evaluation.metrics import Interval, brier
+from flows.models.calibration import maximise_likelihood
 from flows.models.out_of_fold import FOLDS
 from flows.models.stacking import to_log_odds
 from mlruns_config.manifest import Calibration, Head, ReleaseManifest
@@ -71,14 +71,8 @@ def fit_numbers(kind: Kind, labels: Labels, probabilities: Probabilities) -> tup
 
     A slope is never below zero: the order of people stays.
     """
-    log_odds = to_log_odds(probabilities)
-
-    def loss(numbers: Any) -> float:
-        moved = numbers[0] + numbers[1] * log_odds
-        return float(np.logaddexp(0, np.where(labels, -moved, moved)).mean())
-
-    most = (1.0, 1.0) if kind == "intercept" else (0.01, None)
-    numbers = minimize(loss, [0.0, 1.0], bounds=[(None, None), most], method="L-BFGS-B").x
+    slope = (1.0, 1.0) if kind == "intercept" else (0.01, None)
+    numbers = maximise_likelihood(to_log_odds(probabilities)[:, None], labels, [slope])
     return float(numbers[0]), float(numbers[1])
 
 

@@ -5,7 +5,7 @@ bends nothing, the beta map (Kull et al. 2017) bends the ends apart, the centred
 (Oron & Flournoy 2017) bends anywhere. ADR 0012 says how one is chosen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -27,6 +27,8 @@ from serving.scoring.estimate import PROBABILITY_MARGIN
 #: Shares of the months before which a kind learns and from which on it is asked.
 CHAINED_FROM = (1 / 2, 2 / 3, 5 / 6)
 
+#: Lowest and highest value of a slope; None: any.
+Bound = tuple[float | None, float | None]
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -114,15 +116,24 @@ def _fit_log_odds(
     """
     # Centred, so that the search does not stall where the rows have nearly one value.
     centre = columns.mean(axis=0)
+    fitted = maximise_likelihood(columns - centre, labels, [(0, None)] * columns.shape[1])
+    return np.asarray(expit(fitted[0] + (asked - centre) @ fitted[1:]))
+
+
+def maximise_likelihood(
+    columns: NDArray[np.float64], labels: Labels, slopes: Sequence[Bound]
+) -> NDArray[np.float64]:
+    """Return intercept and slopes of a logistic of `columns`, each slope within its bound.
+
+    Columns are float64 [rows, terms], labels bool [rows], the answer float64 [1 + terms].
+    """
 
     def loss(parameters: NDArray[np.float64]) -> float:
-        log_odds = parameters[0] + (columns - centre) @ parameters[1:]
+        log_odds = parameters[0] + columns @ parameters[1:]
         return float(np.logaddexp(0, np.where(labels, -log_odds, log_odds)).mean())
 
-    terms = columns.shape[1]
-    bounds = [(None, None), *[(0, None)] * terms]
-    fitted = minimize(loss, [0.0, *[1.0] * terms], bounds=bounds, method="L-BFGS-B").x
-    return np.asarray(expit(fitted[0] + (asked - centre) @ fitted[1:]))
+    start, bounds = [0.0, *[1.0] * len(slopes)], [(None, None), *slopes]
+    return np.asarray(minimize(loss, start, bounds=bounds, method="L-BFGS-B").x)
 
 
 def _take_logarithms(probabilities: Probabilities) -> NDArray[np.float64]:

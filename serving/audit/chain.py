@@ -62,7 +62,8 @@ def canonicalise_row(row: Row) -> bytes:
     # Earlier rows keep their hash: they hold no value there.
     values += [{name: row[name]} for name in LATER_COLUMNS if row.get(name) is not None]
     # The names keep a value that is unreadable apart from one that is the same text.
-    values += [list_unreadable(row)] if list_unreadable(row) else []
+    if unreadable := list_unreadable(row):
+        values.append(unreadable)
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 

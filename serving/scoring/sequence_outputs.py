@@ -3,7 +3,7 @@
 A flow stores them under the member's version and the hash of the weeks it was given. Other weeks
 (data that landed since, a consent that ended) or another version have another key, and the
 member is scored live: the numbers are the same either way. Where all weeks are missing there is
-one output, whoever is screened.
+one output for everyone.
 """
 
 import hashlib

@@ -76,12 +76,11 @@ def test_a_withdrawn_consent_stays_withdrawn_when_its_drop_comes_again(world: Wo
     assert withdrawn.withdrawn_at == now
 
 
-def test_a_fhir_consent_permits_and_its_end_withdraws(world: World) -> None:
-    world.write("surveys.csv", SURVEY_HEADER, survey("p1"))
-    consent: dict[str, Any] = {
+def consent_of(person: str, **more: Any) -> dict[str, Any]:
+    return {
         "resourceType": "Consent",
         "status": "active",
-        "patient": {"reference": "Patient/p1"},
+        "patient": {"reference": f"Patient/{person}"},
         "dateTime": "2024-01-01",
         "provision": {
             "type": "permit",
@@ -89,7 +88,13 @@ def test_a_fhir_consent_permits_and_its_end_withdraws(world: World) -> None:
             "class": [{"code": "QuestionnaireResponse"}],
             "purpose": [{"code": "TREAT"}],
         },
+        **more,
     }
+
+
+def test_a_fhir_consent_permits_and_its_end_withdraws(world: World) -> None:
+    world.write("surveys.csv", SURVEY_HEADER, survey("p1"))
+    consent = consent_of("p1")
     path = world.drop / "Consent.ndjson"
     path.write_text(json.dumps(consent))
     assert world.ingest().tables["surveys"].inserted == 1
@@ -114,23 +119,6 @@ def test_of_several_consents_every_type_in_force_counts(world: World) -> None:
     assert granted == [{"anonymized_id": name("a"), "survey": True, "wearable": False, "emr": True}]
 
 
-def consent_of(person: str, **more: Any) -> dict[str, Any]:
-    return {
-        "resourceType": "Consent",
-        "id": "c",
-        "status": "active",
-        "patient": {"reference": f"Patient/{person}"},
-        "dateTime": "2024-01-01",
-        "provision": {
-            "type": "permit",
-            "period": {"start": "2024-01-01", "end": "2099-01-01"},
-            "class": [{"code": "QuestionnaireResponse"}],
-            "purpose": [{"code": "TREAT"}],
-        },
-        **more,
-    }
-
-
 def read_in_force(world: World) -> set[str]:
     engine = create_database_engine(world.database_url)
     people = read_consented_types(engine, purposes=["screening"])["anonymized_id"]
@@ -142,7 +130,9 @@ def read_in_force(world: World) -> set[str]:
 def test_a_consent_whose_newer_version_is_of_another_person_ends(
     world: World, order: tuple[int, int]
 ) -> None:
-    versions = [consent_of(who, meta={"versionId": n}) for who, n in (("p1", "1"), ("p2", "2"))]
+    versions = [
+        consent_of(who, id="c", meta={"versionId": n}) for who, n in (("p1", "1"), ("p2", "2"))
+    ]
     for number in order:
         (world.drop / "Consent.ndjson").write_text(json.dumps(versions[number]))
         world.ingest()

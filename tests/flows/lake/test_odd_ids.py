@@ -1,4 +1,4 @@
-"""A consent under an id that is no pseudonym is of nobody and stops no flow."""
+"""A consent under an id that is no pseudonym covers no person and stops no flow."""
 
 import pytest
 from sqlalchemy import create_engine, text
