@@ -1,18 +1,18 @@
-"""What the Production release's sequence members say of the stored weeks, scored by a flow."""
+"""The stored weeks as the Production release's sequence members embed them, computed by a flow."""
 
 from feast import FeatureView, Field
-from feast.types import Float32, String
+from feast.types import Array, Float32, String
 
 from feature_repo.individual import individual, make_feature_source
 from feature_repo.stored_views import SEQUENCE_MEMBERS, SEQUENCE_OUTPUTS
 
 
 def _describe_member(member: str) -> tuple[Field, Field]:
-    output = Field(
-        name=f"{member}_output",
-        dtype=Float32,
-        tags={"unit": "probability"},
-        description=f"probability that {member} gives",
+    embedding = Field(
+        name=f"{member}_embedding",
+        dtype=Array(Float32),
+        tags={"unit": "none, from -1 to 1"},
+        description=f"the weeks in a few numbers, from which the head of {member} estimates",
     )
     key = Field(
         name=f"{member}_key",
@@ -20,7 +20,7 @@ def _describe_member(member: str) -> tuple[Field, Field]:
         tags={"unit": "version and SHA-256"},
         description=f"version of {member} and hash of the weeks it was given",
     )
-    return output, key
+    return embedding, key
 
 
 sequence_outputs = FeatureView(

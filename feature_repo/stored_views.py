@@ -52,14 +52,14 @@ class StoredRow:
 #: Members that take the weekly sequence, and so can be scored when the data land.
 SEQUENCE_MEMBERS = ("rnn", "tft")
 
-#: What the sequence members say of the stored weeks, and of exactly which weeks and version
-#: they say it. No input of any model: serving takes it instead of scoring the same again.
+#: The sequence members' embeddings of the stored weeks, and of exactly which weeks and version
+#: they are. No input of any other model: serving takes them instead of embedding the same again.
 SEQUENCE_OUTPUTS = StoredView(
     name="sequence_outputs",
     ttl=timedelta(days=14),
     features=tuple(
-        StoredFeature(f"{member}_{part}", None)
+        StoredFeature(f"{member}_{part}", None, is_sequence=part == "embedding")
         for member in SEQUENCE_MEMBERS
-        for part in ("output", "key")
+        for part in ("embedding", "key")
     ),
 )

@@ -1,7 +1,8 @@
-"""The flow that scores the sequence members when weekly data have landed.
+"""The flow that embeds the weeks by the sequence members when weekly data have landed.
 
-A network takes most of a screening's time, and its weeks change once a day. Its outputs go to
-the online store under version and hash of the weeks; serving takes them where they fit.
+A network takes most of a screening's time, and its weeks change once a day. Its embeddings go to
+the online store under version and hash of the weeks; serving gives them to the network's head
+where they fit, together with the answers of the day.
 """
 
 from collections.abc import Sequence
@@ -21,18 +22,18 @@ from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, weekly_sequence
-from flows.datasets.rows import Sequences
+from flows.datasets.rows import Matrix, Sequences
 from flows.datasets.training_set import stack_sequences
 from flows.features.online import open_writer, read_consents, write_online
 from flows.features.tables import merge_rows, read_latest, scan_bucket
 from flows.lake.spans import list_spans
-from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT, open_session
+from flows.models.member import GRAPH_INPUT, SEQUENCE_INPUT, open_session
 from flows.models.registration import GRAPH_FILE
 from flows.runtime.buckets import run_buckets
 from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
-from mlruns_config.manifest import MemberPin
+from mlruns_config.manifest import EMBEDDING, MemberPin
 from mlruns_config.registry.transitions import find_production, open_registry, read_manifest
 from serving.scoring.sequence_outputs import make_output_key
 from serving.settings import get_settings
@@ -66,12 +67,12 @@ def score_sequences(as_of: date | None = None) -> int:
 
 @task(cache_policy=NO_CACHE, **IO_RETRIES)
 def find_sequence_members() -> list[MemberPin]:
-    """Return the pins of the Production release's members that take the weekly sequence."""
+    """Return the pins of the Production release's members that embed the weekly sequence."""
     with open_database() as engine:
         registry = open_registry(get_settings().mlflow_tracking_uri, engine)
         production = find_production(registry)
     members = [] if production is None else read_manifest(registry, production).members
-    return [pin for pin in members if pin.input == SEQUENCE_INPUT]
+    return [pin for pin in members if pin.has_head]
 
 
 @task(cache_policy=NO_CACHE, task_run_name="score-bucket-{bucket}", **IO_RETRIES)
@@ -103,7 +104,7 @@ def compute_outputs(pins: Pins, rows: pl.DataFrame) -> pl.DataFrame:
     weeks = stack_sequences(blank_channels(rows))
     outputs: dict[str, Any] = {}
     for pin in pins:
-        outputs[f"{pin.name}_output"] = score_in_parts(pin, weeks)
+        outputs[f"{pin.name}_embedding"] = embed_in_parts(pin, weeks)
         outputs[f"{pin.name}_key"] = [
             make_output_key(pin.version, sequence[None]) for sequence in weeks
         ]
@@ -111,7 +112,7 @@ def compute_outputs(pins: Pins, rows: pl.DataFrame) -> pl.DataFrame:
     # One row a day: scored again, by another release say, it replaces what was there.
     created = pl.col(EVENT_TIMESTAMP).alias(CREATED_TIMESTAMP)
     return rows.select(JOIN_KEY, EVENT_TIMESTAMP, created).with_columns(
-        pl.Series(name, outputs[name]) if name in outputs else pl.lit(None).alias(name)
+        pl.Series(name, list(outputs[name])) if name in outputs else pl.lit(None).alias(name)
         for name in names
     )
 
@@ -124,12 +125,18 @@ def blank_channels(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def score_in_parts(pin: MemberPin, weeks: Sequences) -> Sequences:
-    """Return a member's output for each sequence, float32 [rows]."""
+def embed_in_parts(pin: MemberPin, weeks: Sequences) -> Matrix:
+    """Return a member's embedding of each sequence, float32 [rows, size]."""
     session = open_member(pin.registered_model, pin.version)
+    # The embedding is of the weeks alone; the graph still wants features to run.
+    width = next(node.shape[1] for node in session.get_inputs() if node.name == GRAPH_INPUT)
+    unknown = np.full((ROWS_PER_CALL, width), np.nan, np.float32)
     parts = [weeks[begin : begin + ROWS_PER_CALL] for begin in range(0, len(weeks), ROWS_PER_CALL)]
-    outputs = [session.run([GRAPH_OUTPUT], {SEQUENCE_INPUT: part})[0] for part in parts]
-    return np.concatenate([np.ravel(output) for output in outputs])
+    outputs = [
+        session.run([EMBEDDING], {SEQUENCE_INPUT: part, GRAPH_INPUT: unknown[: len(part)]})[0]
+        for part in parts
+    ]
+    return np.concatenate(outputs)
 
 
 @lru_cache(maxsize=4)

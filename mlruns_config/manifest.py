@@ -27,6 +27,10 @@ MEMBER_MODELS = {
     "tft": "mhras-tft",
     "isolation_forest": "mhras-isolation-forest",
 }
+#: Artifact of a member's version: its head alone, from EMBEDDING and features to the probability.
+HEAD_FILE = "head.onnx"
+#: Output of a member's graph, and input of its head: the weeks in a few numbers, float32 [n, size].
+EMBEDDING = "embedding"
 #: Path of the manifest inside the artifacts of a release version.
 MANIFEST_FILE = "release.json"
 #: Beside it, the manifest of the release that was evaluated: it has not seen the held-out people.
@@ -79,7 +83,9 @@ class SequenceDescription(ManifestPart):
 class MemberPin(ManifestPart):
     """A member by numeric version, with the hash of each of its artifacts.
 
-    `input` is the name of its graph's input: the features or the weekly sequence.
+    `input` is the name of its graph's input: the features or the weekly sequence. A member with a
+    head reads both: its graph gives an embedding of the weeks beside the probability, and the
+    head the same probability of that embedding and the features.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -93,6 +99,15 @@ class MemberPin(ManifestPart):
     @property
     def has_refits(self) -> bool:
         return REFITS_FILE in self.artifacts
+
+    @property
+    def has_head(self) -> bool:
+        return HEAD_FILE in self.artifacts
+
+    @property
+    def inputs(self) -> list[str]:
+        """Return the names of its graph's inputs."""
+        return [self.input, "features"] if self.has_head else [self.input]
 
 
 class Stacker(ManifestPart):

@@ -1,6 +1,7 @@
-"""What a forecasting member scores with, from weeks to probability, and its export as a graph.
+"""What a forecasting member scores with, from weeks to probability, and its export as graphs.
 
-A logistic of a few numbers of the forecast (and of what it stood on) gives the probability.
+A forecast, and what it stood on, is embedded in a few numbers; a head gives the probability of
+them and of the day's questionnaires.
 """
 
 import io
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from feature_repo.instruments import PHQ9_CASE_CUTOFF, PHQ9_SIGNIFICANT_CHANGE
 from feature_repo.weekly_sequence import SEQUENCE_WEEKS
 from flows.datasets.training_set import FUTURE_WEEKS
+from flows.models.day_head import EMBEDDING_SIZE, DayHead, HeadGraph
 from flows.models.forecast_inputs import (
     CHANNELS,
     COUNTED,
@@ -29,22 +31,14 @@ from flows.models.forecast_inputs import (
     arrange,
     make_lengths,
 )
-from flows.models.member import GRAPH_OUTPUT, SEQUENCE_INPUT
+from flows.models.member import GRAPH_INPUT, GRAPH_OUTPUT, SEQUENCE_INPUT
+from mlruns_config.manifest import EMBEDDING
 
 QUANTILES = [0.1, 0.25, 0.5, 0.75, 0.9]
 MEDIAN, UPPER = QUANTILES.index(0.5), QUANTILES.index(0.9)
 
-#: Inputs of the logistic, in tens of points where they are points.
-HEAD_INPUTS = (
-    "highest_median",
-    "highest_upper_quantile",
-    "upper_quantile_over_label",
-    "rise_over_last",
-    "last_phq9",
-    "last_gad7",
-    "wearable_missing",
-    "encounters",
-)
+#: What `summarise` returns of each row: numbers that a layer could only approximate.
+SUMMARY_SIZE = 8
 
 #: The exporter writes no older opset; the runtime reads newer ones too.
 EXPORT_OPSET = 18
@@ -54,23 +48,22 @@ EXPORT_OPSET = 18
 ToQuantiles = Callable[[Tensor], Tensor]
 
 
-class ProbabilityHead(nn.Module):
-    """The closed form: log-odds = sum(coefficients * inputs) + intercept."""
+class WeeksEmbedding(nn.Module):
+    """The weeks in EMBEDDING_SIZE numbers from -1 to 1: of the forecast and of its summary."""
 
-    coefficients: Tensor
-    intercept: Tensor
-
-    def __init__(self, coefficients: list[float], intercept: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("coefficients", torch.tensor(coefficients))
-        self.register_buffer("intercept", torch.tensor(intercept))
+        self.layer = nn.Linear(FUTURE_WEEKS * len(QUANTILES) + SUMMARY_SIZE, EMBEDDING_SIZE)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return torch.sigmoid((inputs * self.coefficients).sum(dim=1) + self.intercept)
+    def forward(self, quantiles: Tensor, summary: Tensor, target_scale: Tensor) -> Tensor:
+        mean, scale = target_scale
+        # Points as they are would drive every tanh to its end, where nothing is learnt.
+        forecast = ((quantiles - mean) / scale).flatten(1)
+        return torch.tanh(self.layer(torch.cat([forecast, summary], dim=1)))
 
 
 def summarise(quantiles: Tensor, columns: dict[str, Tensor], target_scale: Tensor) -> Tensor:
-    """Return HEAD_INPUTS of each row: its forecast and what the forecast stood on."""
+    """Return each row's forecast and what it stood on, points in tens. [rows, SUMMARY_SIZE]."""
     mean, scale = target_scale
     highest = quantiles.amax(dim=1)
     last = columns[TARGET][:, -1] * scale + mean
@@ -90,7 +83,7 @@ def summarise(quantiles: Tensor, columns: dict[str, Tensor], target_scale: Tenso
 
 
 class ScoringGraph(nn.Module):
-    """A member as one module of one tensor, with every length fixed.
+    """A member as one module: weeks and features to probability and embedding.
 
     The library asks its batches how long they are; an exporter cannot follow that. Here all
     sequences are equally long, so lengths are numbers and masks constants.
@@ -100,13 +93,15 @@ class ScoringGraph(nn.Module):
         self,
         network: BaseModelWithCovariates,
         preparation: Preparation,
-        head: ProbabilityHead,
+        embedding: WeeksEmbedding,
+        head: DayHead,
         to_quantiles: ToQuantiles,
     ) -> None:
         super().__init__()
         self.network = deepcopy(network).eval().requires_grad_(False)
         self.preparation = preparation
-        self.head = head
+        self.embedding = embedding
+        self.head = HeadGraph(head)
         self.to_quantiles = to_quantiles
         for module in self.network.modules():
             if isinstance(module, LSTM):
@@ -115,12 +110,14 @@ class ScoringGraph(nn.Module):
             full = self.network.get_attention_mask(*make_lengths(1))
             self.network.get_attention_mask = lambda **_: full
 
-    def forward(self, sequence: Tensor) -> Tensor:
+    def forward(self, sequence: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         lengths = FixedLength(SEQUENCE_WEEKS), FixedLength(FUTURE_WEEKS)
         given = arrange(self.preparation, self.network.hparams.x_reals, sequence, lengths)
         quantiles = self.to_quantiles(self.network(given)["prediction"])
         columns = self.preparation(sequence)
-        return self.head(summarise(quantiles, columns, self.preparation.target_scale))
+        scale = self.preparation.target_scale
+        embedding = self.embedding(quantiles, summarise(quantiles, columns, scale), scale)
+        return self.head(embedding, features), embedding
 
 
 def make_one_operator(lstm: LSTM) -> Callable[..., Any]:
@@ -170,16 +167,32 @@ def silent_exporter() -> Iterator[None]:
         registration.setLevel(level)
 
 
-def export_graph(module: ScoringGraph) -> onnx.ModelProto:
+def export_scoring(graph: ScoringGraph, width: int) -> onnx.ModelProto:
+    """Export a member; `width` is the number of feature columns."""
+    weeks = torch.full((3, SEQUENCE_WEEKS, len(CHANNELS)), float("nan"))
+    given = {SEQUENCE_INPUT: weeks, GRAPH_INPUT: torch.full((3, width), float("nan"))}
+    return _export(graph, given, [GRAPH_OUTPUT, EMBEDDING])
+
+
+def export_head(head: DayHead, width: int) -> onnx.ModelProto:
+    """Export the head alone: embedding and features to probability."""
+    given = {
+        EMBEDDING: torch.zeros(3, EMBEDDING_SIZE),
+        GRAPH_INPUT: torch.full((3, width), float("nan")),
+    }
+    return _export(HeadGraph(head), given, [GRAPH_OUTPUT])
+
+
+def _export(module: nn.Module, given: dict[str, Tensor], outputs: list[str]) -> onnx.ModelProto:
     """Export with any number of rows; traces of this machine are left out."""
-    example = torch.full((3, SEQUENCE_WEEKS, len(CHANNELS)), float("nan"))
+    rows = torch.export.Dim("rows")
     with silent_exporter():
         program = torch.onnx.export(
             module.eval(),
-            (example,),
-            input_names=[SEQUENCE_INPUT],
-            output_names=[GRAPH_OUTPUT],
-            dynamic_shapes={"sequence": {0: torch.export.Dim("rows")}},
+            tuple(given.values()),
+            input_names=list(given),
+            output_names=outputs,
+            dynamic_shapes={name: {0: rows} for name in given},
             opset_version=EXPORT_OPSET,
             dynamo=True,
             verbose=False,

@@ -1,11 +1,11 @@
-"""What the forecasting members share: from quantiles of the PHQ-9 to a probability.
+"""What the forecasting members share: from weeks and the day's answers to a probability.
 
-Both networks see the last SEQUENCE_WEEKS weeks and forecast quantiles of the PHQ-9 of the
-next FUTURE_WEEKS; a logistic of a few numbers of that forecast says how often people with
-such a forecast have the outcome. Preparation, network and logistic export as one graph.
+Both networks see the last SEQUENCE_WEEKS weeks and forecast quantiles of the PHQ-9 of the next
+FUTURE_WEEKS. The forecast is embedded in a few numbers; a head gives the probability of the
+outcome of them and of the day's questionnaires. Network, embedding and head learn the forecast
+and the outcome together, then the head alone goes through all rows.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,24 +18,33 @@ import numpy as np
 import onnx
 import torch
 from pytorch_forecasting.models.base import BaseModelWithCovariates
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from flows.datasets.rows import ModelRows, Probabilities, Sequences
+from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities
 from flows.models.data_types import add_blanked_copies
+from flows.models.day_head import DayHead
 from flows.models.forecast_graph import (
-    HEAD_INPUTS,
-    ProbabilityHead,
     ScoringGraph,
     ToQuantiles,
-    export_graph,
+    WeeksEmbedding,
+    export_head,
+    export_scoring,
     summarise,
 )
 from flows.models.forecast_inputs import Preparation, arrange, draw_targets, make_lengths
 from flows.models.member import SEQUENCE_INPUT, FittingData, Pictures
+from mlruns_config.manifest import HEAD_FILE
 
 LARGEST_GRADIENT = 1.0
 WEIGHT_DECAY = 1e-4
+#: Of the head, whose columns are many for the people that are learnt from.
+HEAD_DECAY = 0.1
+#: What the loss of the forecast counts beside that of the outcome.
+FORECAST_SHARE = 0.3
+HEAD_RATE = 3e-3
+HEAD_EPOCHS, HEAD_PATIENCE = 30, 4
+HEAD_BATCH_ROWS = 1024
 ROWS_PER_PREDICTION = 2048
 MakeNetwork = Callable[[], BaseModelWithCovariates]
 
@@ -49,23 +58,62 @@ class Learning:
     patience: int
     batch_rows: int
     #: Drawn anew for every epoch, so that a large cohort costs no more time than this.
-    epoch_rows: int = 3500
+    epoch_rows: int
+
+
+class Estimator(nn.Module):
+    """A network of the library with all that makes a probability of its forecast."""
+
+    def __init__(self, network: BaseModelWithCovariates, data: FittingData) -> None:
+        super().__init__()
+        self.network = network
+        self.preparation = Preparation(data.rows.sequences)
+        self.embedding = WeeksEmbedding()
+        self.head = DayHead(data.names, data.rows.features)
+
+    def forecast(self, sequence: Tensor) -> Tensor:
+        """Return what the network gives, in the form of its own loss."""
+        given = arrange(
+            self.preparation, self.network.hparams.x_reals, sequence, make_lengths(len(sequence))
+        )
+        prediction: Tensor = self.network(given)["prediction"]
+        return prediction
+
+    def embed(self, sequence: Tensor, prediction: Tensor) -> Tensor:
+        """Return the embedding, [rows, EMBEDDING_SIZE], by the library's own quantiles."""
+        quantiles = self.network.loss.to_quantiles(prediction)
+        scale = self.preparation.target_scale
+        summary = summarise(quantiles, self.preparation(sequence), scale)
+        embedded: Tensor = self.embedding(quantiles, summary, scale)
+        return embedded
+
+    def forward(self, sequence: Tensor, features: Tensor) -> Tensor:
+        """Return the log-odds of the outcome, [rows]."""
+        log_odds: Tensor = self.head(self.embed(sequence, self.forecast(sequence)), features)
+        return log_odds
 
 
 @dataclass(frozen=True)
 class ForecastingMember:
-    """A network of the library, what prepares its weeks, and the logistic of its forecast."""
+    """A fitted estimator, and how its network's output becomes quantiles in a graph."""
 
     family: str
-    network: BaseModelWithCovariates
-    preparation: Preparation
-    head: ProbabilityHead
+    estimator: Estimator
     to_quantiles: ToQuantiles
     settings: dict[str, Any]
+    width: int
+
+    @property
+    def network(self) -> BaseModelWithCovariates:
+        return self.estimator.network
+
+    @property
+    def preparation(self) -> Preparation:
+        return self.estimator.preparation
 
     @property
     def parameters(self) -> dict[str, Any]:
-        weights = sum(weight.numel() for weight in self.network.parameters())
+        weights = sum(weight.numel() for weight in self.estimator.parameters())
         return self.settings | {"weights": weights}
 
     @property
@@ -77,21 +125,19 @@ class ForecastingMember:
         # Only the transformer can be asked what it attends to.
         return "attention" if hasattr(self.network, "interpret_output") else None
 
+    @torch.no_grad()
     def predict(self, rows: ModelRows) -> Probabilities:
         """Score with the library's own forward pass and its own quantiles."""
-        parts = [self._score(part) for part in _slice_sequences(rows.sequences)]
+        parts = [torch.sigmoid(self.estimator(*part)) for part in slice_rows(rows)]
         return torch.cat(parts).numpy().astype(np.float64)
-
-    @torch.no_grad()
-    def _score(self, sequence: Tensor) -> Tensor:
-        inputs = describe_forecast(self.network, self.preparation, sequence)
-        return self.head(inputs)
 
     @cached_property
     def _graph(self) -> onnx.ModelProto:
-        return export_graph(
-            ScoringGraph(self.network, self.preparation, self.head, self.to_quantiles)
+        parts = self.estimator
+        graph = ScoringGraph(
+            parts.network, parts.preparation, parts.embedding, parts.head, self.to_quantiles
         )
+        return export_scoring(graph, self.width)
 
     def measure_importance(self) -> None:
         """Return None: the network reads weeks, not columns."""
@@ -100,9 +146,8 @@ class ForecastingMember:
         # Exporting takes seconds and is asked for at registration, evaluation and timing.
         return self._graph
 
-    def export_texts(self) -> dict[str, str]:
-        weights = dict(zip(HEAD_INPUTS, self.head.coefficients.tolist(), strict=True))
-        return {"head.json": json.dumps(weights | {"intercept": self.head.intercept.item()})}
+    def export_files(self) -> dict[str, bytes]:
+        return {HEAD_FILE: export_head(self.estimator.head, self.width).SerializeToString()}
 
 
 def fit_forecasting_member(
@@ -112,18 +157,18 @@ def fit_forecasting_member(
     learning: Learning,
     data: FittingData,
 ) -> ForecastingMember:
-    """Let a network learn the futures, then a logistic of its forecasts the labels.
+    """Let network and head learn futures and labels together, then the head all rows.
 
     Both learn from copies that lack whole data types too; an epoch draws no more rows for it.
     """
     learnt = add_blanked_copies(data)
     with reproducible_torch(data.seed):
-        preparation = Preparation(data.rows.sequences)
-        network = make_quietly(make_network)
-        epochs = learn_futures(network, preparation, learning, learnt)
-        head = fit_head(network, preparation, learnt)
-    settings = asdict(learning) | {"best_epoch": epochs, "hidden_size": network.hparams.hidden_size}
-    return ForecastingMember(family, network, preparation, head, to_quantiles, settings)
+        estimator = Estimator(make_quietly(make_network), data)
+        epochs = learn_together(estimator, learning, learnt)
+        polish_head(estimator, learnt)
+    size = estimator.network.hparams.hidden_size
+    settings = asdict(learning) | {"best_epoch": epochs, "hidden_size": size}
+    return ForecastingMember(family, estimator, to_quantiles, settings, len(data.names))
 
 
 @contextmanager
@@ -150,97 +195,143 @@ def make_quietly(make_network: MakeNetwork) -> BaseModelWithCovariates:
         return make_network()
 
 
-def learn_futures(
-    network: BaseModelWithCovariates,
-    preparation: Preparation,
-    learning: Learning,
-    data: FittingData,
-) -> int:
-    """Fit the network to the futures; return the epoch whose weights were kept.
+def learn_together(estimator: Estimator, learning: Learning, data: FittingData) -> int:
+    """Fit all parts to futures and labels; return the epoch whose weights were kept.
 
     A plain loop: Lightning's trainer took longer to start than this takes to finish.
     """
-    given = _arrange_rows(network, preparation, torch.from_numpy(data.rows.sequences))
-    target = draw_targets(data.futures)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=learning.rate, weight_decay=WEIGHT_DECAY)
-    best, kept, best_epoch = np.inf, deepcopy(network.state_dict()), 0
+    tensors = _Tensors(data)
+    head = list(estimator.head.parameters())
+    others = [*estimator.network.parameters(), *estimator.embedding.parameters()]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": others, "weight_decay": WEIGHT_DECAY},
+            {"params": head, "weight_decay": HEAD_DECAY},
+        ],
+        lr=learning.rate,
+    )
+    kept = BestWeights(estimator, learning.patience)
     for epoch in range(learning.epochs):
+        estimator.train()
         drawn = torch.randperm(len(data.rows))[: learning.epoch_rows]
         for rows in drawn.split(learning.batch_rows):
-            _take_step(network, optimiser, _select(given, rows), (target[0][rows], target[1][rows]))
-        loss = _measure_stopping_loss(network, preparation, data)
-        if loss < best:
-            best, kept, best_epoch = loss, deepcopy(network.state_dict()), epoch
-        elif epoch - best_epoch >= learning.patience:
+            take_step(estimator, optimiser, weigh_losses(estimator, tensors, rows))
+        if kept.is_over(epoch, _measure_stopping_loss(estimator, data)):
             break
-    network.load_state_dict(kept)
-    network.eval()
-    return best_epoch
+    return kept.restore()
 
 
-def _take_step(
-    network: BaseModelWithCovariates,
-    optimiser: torch.optim.Optimizer,
-    given: dict[str, Tensor],
-    target: tuple[Tensor, Tensor],
-) -> None:
-    network.train()
+@torch.no_grad()
+def _embed_all(estimator: Estimator, rows: ModelRows) -> Tensor:
+    estimator.eval()
+    return torch.cat(
+        [estimator.embed(weeks, estimator.forecast(weeks)) for weeks, _ in slice_rows(rows)]
+    )
+
+
+def polish_head(estimator: Estimator, data: FittingData) -> None:
+    """Fit the head on all rows, with the embedding as it is: an epoch takes a tenth of a second."""
+    tensors, embedded = _Tensors(data), _embed_all(estimator, data.rows)
+    stopping = _embed_all(estimator, data.stopping_rows)
+    asked = torch.from_numpy(data.stopping_rows.features), to_targets(data.stopping_labels)
+    optimiser = torch.optim.AdamW(
+        estimator.head.parameters(), lr=HEAD_RATE, weight_decay=HEAD_DECAY
+    )
+    kept = BestWeights(estimator.head, HEAD_PATIENCE)
+    kept.is_over(-1, _measure_head(estimator.head, stopping, *asked))
+    for epoch in range(HEAD_EPOCHS):
+        for rows in torch.randperm(len(data.rows)).split(HEAD_BATCH_ROWS):
+            log_odds = estimator.head(embedded[rows], tensors.features[rows])
+            loss = binary_cross_entropy_with_logits(log_odds, tensors.labels[rows])
+            take_step(estimator.head, optimiser, loss)
+        if kept.is_over(epoch, _measure_head(estimator.head, stopping, *asked)):
+            break
+    kept.restore()
+
+
+class BestWeights:
+    """The weights of the epoch with the least loss on the stopping rows."""
+
+    def __init__(self, module: nn.Module, patience: int) -> None:
+        self.module, self.patience = module, patience
+        self.loss, self.epoch, self.weights = np.inf, 0, deepcopy(module.state_dict())
+
+    def is_over(self, epoch: int, loss: float) -> bool:
+        """Keep the weights if they are the best so far; True when too long nothing was better."""
+        if loss < self.loss:
+            self.loss, self.epoch = loss, epoch
+            self.weights = deepcopy(self.module.state_dict())
+        return epoch - self.epoch >= self.patience
+
+    def restore(self) -> int:
+        """Put the best weights back; return their epoch."""
+        self.module.load_state_dict(self.weights)
+        self.module.eval()
+        return self.epoch
+
+
+class _Tensors:
+    """Rows to learn from as torch takes them; a copy with blanks has the future of its row."""
+
+    def __init__(self, data: FittingData) -> None:
+        self.sequences = torch.from_numpy(data.rows.sequences)
+        self.features = torch.from_numpy(data.rows.features)
+        self.labels = to_targets(data.labels)
+        self.futures, self.weights = draw_targets(data.futures)
+
+
+def to_targets(labels: Labels) -> Tensor:
+    return torch.from_numpy(labels.astype(np.float32))
+
+
+def weigh_losses(estimator: Estimator, tensors: _Tensors, rows: Tensor) -> Tensor:
+    """Return the loss of the outcome and, FORECAST_SHARE of it, of the forecast."""
+    sequence = tensors.sequences[rows]
+    prediction = estimator.forecast(sequence)
+    log_odds = estimator.head(estimator.embed(sequence, prediction), tensors.features[rows])
+    outcome = binary_cross_entropy_with_logits(log_odds, tensors.labels[rows])
+    target = tensors.futures[rows], tensors.weights[rows]
+    return outcome + FORECAST_SHARE * weigh_loss(estimator.network, prediction, target)
+
+
+def weigh_loss(
+    network: BaseModelWithCovariates, prediction: Tensor, target: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Return the network's own loss, averaged over weeks by how well they are known."""
+    values, weights = target
+    losses = network.loss.loss(prediction, values)
+    losses = losses.mean(dim=2) if losses.ndim == 3 else losses
+    weighed: Tensor = (losses * weights).sum() / weights.sum().clamp(min=1.0)
+    return weighed
+
+
+def take_step(module: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.zero_grad()
-    weigh_loss(network, given, target).backward()
-    nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), LARGEST_GRADIENT)
     optimiser.step()
 
 
 @torch.no_grad()
-def _measure_stopping_loss(
-    network: BaseModelWithCovariates, preparation: Preparation, data: FittingData
-) -> float:
-    network.eval()
-    given = _arrange_rows(network, preparation, torch.from_numpy(data.stopping_rows.sequences))
-    return weigh_loss(network, given, draw_targets(data.stopping_futures)).item()
-
-
-def weigh_loss(
-    network: BaseModelWithCovariates, given: dict[str, Tensor], target: tuple[Tensor, Tensor]
-) -> Tensor:
-    """Return the network's own loss, averaged over weeks by how well they are known."""
-    values, weights = target
-    losses = network.loss.loss(network(given)["prediction"], values)
-    losses = losses.mean(dim=2) if losses.ndim == 3 else losses
-    return (losses * weights).sum() / weights.sum().clamp(min=1.0)
-
-
-def fit_head(
-    network: BaseModelWithCovariates, preparation: Preparation, data: FittingData
-) -> ProbabilityHead:
-    with torch.no_grad():
-        inputs = [
-            describe_forecast(network, preparation, part)
-            for part in _slice_sequences(data.rows.sequences)
-        ]
-    model = LogisticRegression(max_iter=1000).fit(torch.cat(inputs).numpy(), data.labels)
-    return ProbabilityHead(model.coef_[0].tolist(), float(model.intercept_[0]))
-
-
-def describe_forecast(
-    network: BaseModelWithCovariates, preparation: Preparation, sequence: Tensor
-) -> Tensor:
-    """Return HEAD_INPUTS, [rows, inputs], by the library's forward pass and quantiles."""
-    given = _arrange_rows(network, preparation, sequence)
-    quantiles = network.loss.to_quantiles(network(given)["prediction"])
-    return summarise(quantiles, preparation(sequence), preparation.target_scale)
-
-
-def _slice_sequences(sequences: Sequences) -> tuple[Tensor, ...]:
-    return torch.from_numpy(np.asarray(sequences, np.float32)).split(ROWS_PER_PREDICTION)
+def _measure_stopping_loss(estimator: Estimator, data: FittingData) -> float:
+    estimator.eval()
+    log_odds = torch.cat([estimator(*part) for part in slice_rows(data.stopping_rows)])
+    return binary_cross_entropy_with_logits(log_odds, to_targets(data.stopping_labels)).item()
 
 
 @torch.no_grad()
-def _arrange_rows(
-    network: BaseModelWithCovariates, preparation: Preparation, sequence: Tensor
-) -> dict[str, Tensor]:
-    return arrange(preparation, network.hparams.x_reals, sequence, make_lengths(len(sequence)))
+def _measure_head(head: DayHead, embedded: Tensor, features: Tensor, labels: Tensor) -> float:
+    return binary_cross_entropy_with_logits(head(embedded, features), labels).item()
 
 
-def _select(given: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    return {name: values[rows] for name, values in given.items()}
+def slice_rows(rows: ModelRows) -> list[tuple[Tensor, Tensor]]:
+    """Return weeks and features of the rows, as many at a time as memory is spent on."""
+    return [
+        (to_tensor(rows.sequences[begin:end]), to_tensor(rows.features[begin:end]))
+        for begin in range(0, len(rows), ROWS_PER_PREDICTION)
+        for end in [begin + ROWS_PER_PREDICTION]
+    ]
+
+
+def to_tensor(values: Matrix) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))

@@ -94,8 +94,8 @@ class BoostedTrees:
     def export_graph(self) -> onnx.ModelProto:
         return _keep_positive_class(_convert(self.booster, self.width), self.width)
 
-    def export_texts(self) -> dict[str, str]:
-        return {"model.txt": self.booster.model_to_string()}
+    def export_files(self) -> dict[str, bytes]:
+        return {"model.txt": self.booster.model_to_string().encode()}
 
 
 def fit(data: FittingData) -> BoostedTrees:

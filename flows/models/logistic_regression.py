@@ -135,8 +135,8 @@ class FoldedRegression:
         graph.graph.initializer.append(numpy_helper.from_array(np.array([1]), "last_axis"))
         return graph
 
-    def export_texts(self) -> dict[str, str]:
-        return {"linear.json": json.dumps(asdict(self))}
+    def export_files(self) -> dict[str, bytes]:
+        return {"linear.json": json.dumps(asdict(self)).encode()}
 
 
 def export_log_odds(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities, Rows
+from mlruns_config.manifest import EMBEDDING
 
 #: Names of a member's graph input (one of the two) and output, as the manifest states them.
 GRAPH_INPUT: Literal["features"] = "features"
@@ -39,8 +40,8 @@ class FittingData:
     """Rows to learn from, and rows of other individuals to stop early on.
 
     `names` are the columns of the features. `futures` are the PHQ-9 totals of the weeks
-    after the index date, float32 [rows, FUTURE_WEEKS], NaN where nothing was answered:
-    what a forecasting member learns; the label is what it is weighed by.
+    after the index date, float32 [rows, FUTURE_WEEKS], NaN where nothing was answered: a
+    forecasting member learns them beside the labels.
     """
 
     names: tuple[str, ...]
@@ -86,8 +87,8 @@ class FittedMember(Protocol):
     def export_graph(self) -> onnx.ModelProto:
         """Return the model as ONNX: its input [n, ...] to `probability` [n]."""
 
-    def export_texts(self) -> dict[str, str]:
-        """Return further artifacts by file name: what attributions need."""
+    def export_files(self) -> dict[str, bytes]:
+        """Return further artifacts by file name: what attributions need, a network's head."""
 
 
 FitMember = Callable[[FittingData], FittedMember]
@@ -128,9 +129,9 @@ def open_session(graph: bytes | str) -> onnxruntime.InferenceSession:
 
 
 def choose_input(session: onnxruntime.InferenceSession, rows: ModelRows) -> dict[str, Matrix]:
-    """Return by its name what a graph reads of rows: a network sequences, any other features."""
-    (wanted,) = [node.name for node in session.get_inputs()]
-    return {wanted: rows.sequences if wanted == SEQUENCE_INPUT else rows.features}
+    """Return by its name what a graph reads of rows: features, and a network the sequences too."""
+    given = {GRAPH_INPUT: rows.features, SEQUENCE_INPUT: rows.sequences}
+    return {node.name: given[node.name] for node in session.get_inputs()}
 
 
 def score_graph(session: onnxruntime.InferenceSession, rows: ModelRows) -> Probabilities:
@@ -144,4 +145,19 @@ def check_parity(member: FittedMember, graph: onnx.ModelProto, rows: ModelRows) 
     difference = float(np.abs(score_graph(open_graph(graph), rows) - member.predict(rows)).max())
     if not difference <= PARITY_TOLERANCE:
         raise ParityError(f"graph and library differ by {difference:.2g} on {len(rows)} rows")
+    return difference
+
+
+def check_head(graph: onnx.ModelProto, head: bytes, rows: ModelRows) -> float:
+    """Return the largest difference between a graph and its head given the graph's embedding.
+
+    Raises ParityError where it is too large.
+    """
+    session = open_graph(graph)
+    scored, embedded = session.run([GRAPH_OUTPUT, EMBEDDING], choose_input(session, rows))
+    given = {EMBEDDING: embedded, GRAPH_INPUT: rows.features}
+    (again,) = open_session(head).run([GRAPH_OUTPUT], given)
+    difference = float(np.abs(again - scored).max())
+    if not difference <= PARITY_TOLERANCE:
+        raise ParityError(f"graph and head differ by {difference:.2g} on {len(rows)} rows")
     return difference

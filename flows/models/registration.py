@@ -20,6 +20,7 @@ from flows.models.member import (
     GRAPH_INPUT,
     FittedMember,
     GraphInput,
+    check_head,
     check_parity,
 )
 from flows.models.refits import Refits, check_refits
@@ -28,6 +29,7 @@ from mlruns_config.description import describe_version
 from mlruns_config.experiments import describe_model
 from mlruns_config.manifest import (
     EVALUATED_FILE,
+    HEAD_FILE,
     MANIFEST_FILE,
     MANIFEST_HASH_TAG,
     MEMBER_MODELS,
@@ -63,7 +65,9 @@ def register_member(
     graph = member.export_graph()
     mlflow.log_metric("graph_parity_difference", check_parity(member, graph, rows))
     mlflow.log_params(member.parameters)
-    files = {file: text.encode() for file, text in member.export_texts().items()}
+    files = member.export_files()
+    if HEAD_FILE in files:
+        mlflow.log_metric("head_parity_difference", check_head(graph, files[HEAD_FILE], rows))
     if refits is not None:
         again = refits.export_graph()
         mlflow.log_metric("refits_parity_difference", check_refits(refits, again, rows))
@@ -174,13 +178,15 @@ def _log_graph(name: str, graph: onnx.ModelProto) -> str:
 
 
 def _describe_signature(graph: onnx.ModelProto) -> ModelSignature:
-    (given,) = graph.graph.input
-    sizes = [axis.dim_value for axis in given.type.tensor_type.shape.dim][1:]
-    number = np.dtype(np.float32)
     return ModelSignature(
-        inputs=Schema([TensorSpec(number, (-1, *sizes), given.name)]),
-        outputs=Schema([TensorSpec(number, (-1,), graph.graph.output[0].name)]),
+        inputs=Schema([_describe_tensor(one) for one in graph.graph.input]),
+        outputs=Schema([_describe_tensor(one) for one in graph.graph.output]),
     )
+
+
+def _describe_tensor(value: onnx.ValueInfoProto) -> TensorSpec:
+    sizes = [axis.dim_value for axis in value.type.tensor_type.shape.dim][1:]
+    return TensorSpec(np.dtype(np.float32), (-1, *sizes), value.name)
 
 
 def _hash_stored(model_id: str, files: list[str], folder: Path) -> dict[str, str]:

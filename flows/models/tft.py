@@ -31,7 +31,7 @@ from flows.models.member import FittingData
 
 #: Twice the size took twice the time on the simulated cohort for the same AUROC.
 HIDDEN_SIZE = 8
-LEARNING = Learning(rate=1e-2, epochs=8, patience=3, batch_rows=256)
+LEARNING = Learning(rate=1e-2, epochs=4, patience=3, batch_rows=512, epoch_rows=8192)
 
 #: Rows that interpretations are averaged over: more change no digit that a plot shows.
 ROWS_INTERPRETED = 2000

@@ -15,6 +15,8 @@ import onnxruntime
 from pydantic import ValidationError
 
 from mlruns_config.manifest import (
+    EMBEDDING,
+    HEAD_FILE,
     MANIFEST_FILE,
     MANIFEST_HASH_TAG,
     RELEASE_MODEL,
@@ -46,6 +48,9 @@ from serving.scoring.loaded_release import OUTPUT_NAME, Member, Release
 
 #: Log-odds by which an explanation may miss its member: float32 rounding, no more.
 EXPLANATION_TOLERANCE = 0.01
+
+#: Sizes of each input of a graph after the first axis.
+Shapes = Mapping[str, list[int]]
 
 #: Digests of the artifacts of releases whose graphs have run within the limits in this process.
 _probed: set[frozenset[str]] = set()
@@ -102,8 +107,7 @@ def _load_forest(
     pin: MemberPin, manifest: ReleaseManifest, files: Sequence[Path]
 ) -> onnxruntime.InferenceSession:
     (graph,) = files
-    shape = _describe_shape(pin, manifest)
-    return _open_session(pin, graph, shape, UNFAMILIARITY_OUTPUT)
+    return _open_session(pin, graph, _describe_shapes(pin, manifest), UNFAMILIARITY_OUTPUT)
 
 
 def _fetch_manifest(
@@ -129,19 +133,31 @@ def _fetch_manifest(
 
 
 def _load_member(pin: MemberPin, manifest: ReleaseManifest, files: Sequence[Path]) -> Member:
-    graphs = [path for path in files if path.suffix == ".onnx" and path.name != REFITS_FILE]
+    beside = {REFITS_FILE, HEAD_FILE}
+    graphs = [path for path in files if path.suffix == ".onnx" and path.name not in beside]
     if len(graphs) != 1:
         raise ReleaseRejectedError(f"{pin.name} pins {len(graphs)} ONNX graphs, one is needed")
-    shape = _describe_shape(pin, manifest)
-    refits = [
-        _open_session(pin, path, shape, REFITS_OUTPUT) for path in files if path.name == REFITS_FILE
-    ]
+    shapes, by_name = _describe_shapes(pin, manifest), {path.name: path for path in files}
+    session = _open_session(pin, graphs[0], shapes, OUTPUT_NAME)
+    refits, head = by_name.get(REFITS_FILE), by_name.get(HEAD_FILE)
     return Member(
         pin,
-        _open_session(pin, graphs[0], shape, OUTPUT_NAME),
+        session,
         _load_explainer(pin, files, len(manifest.features)),
-        next(iter(refits), None),
+        None if refits is None else _open_session(pin, refits, shapes, REFITS_OUTPUT),
+        None if head is None else _open_head(pin, head, shapes, session),
     )
+
+
+def _open_head(
+    pin: MemberPin, path: Path, shapes: Shapes, session: onnxruntime.InferenceSession
+) -> onnxruntime.InferenceSession:
+    """Open the head of a member; what it takes is what the member's graph gives."""
+    sizes = [node.shape[1:] for node in session.get_outputs() if node.name == EMBEDDING]
+    if len(sizes) != 1:
+        raise ReleaseRejectedError(f"{pin.name} pins a head and its graph gives no {EMBEDDING}")
+    given = {EMBEDDING: sizes[0], "features": shapes["features"]}
+    return _open_session(pin, path, given, OUTPUT_NAME)
 
 
 def _fetch_artifacts(registry: Registry, pin: MemberPin, folder: Path) -> list[Path]:
@@ -166,7 +182,7 @@ def _require_inside(pin: MemberPin, path: str) -> PurePosixPath:
 
 
 def _open_session(
-    pin: MemberPin, path: Path, shape: list[int], output: str
+    pin: MemberPin, path: Path, shapes: Shapes, output: str
 ) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     # One row has nothing to share out between threads; several only wait for each other.
@@ -178,29 +194,30 @@ def _open_session(
         )
     except Exception as error:  # onnxruntime's own errors share no base class
         raise ReleaseRejectedError(f"{pin.name} is no usable ONNX graph") from error
-    _check_signature(pin, session, shape, output)
+    _check_signature(pin, session, shapes, output)
     return session
 
 
-def _describe_shape(pin: MemberPin, manifest: ReleaseManifest) -> list[int]:
-    """Return the sizes of a member's input after the first axis."""
-    if pin.input == "sequence" and manifest.sequence is not None:
-        return [manifest.sequence.weeks, len(manifest.sequence.channels)]
-    return [len(manifest.features)]
+def _describe_shapes(pin: MemberPin, manifest: ReleaseManifest) -> Shapes:
+    """Return the sizes of each of a member's inputs after the first axis."""
+    shapes = {"features": [len(manifest.features)]}
+    if manifest.sequence is not None:
+        shapes["sequence"] = [manifest.sequence.weeks, len(manifest.sequence.channels)]
+    return {name: shapes[name] for name in pin.inputs}
 
 
 def _check_signature(
-    pin: MemberPin, session: onnxruntime.InferenceSession, shape: list[int], output: str
+    pin: MemberPin, session: onnxruntime.InferenceSession, shapes: Shapes, output: str
 ) -> None:
-    inputs = {node.name: node.shape for node in session.get_inputs()}
+    inputs = {node.name: node.shape[1:] for node in session.get_inputs()}
     outputs = {node.name for node in session.get_outputs()}
-    if list(inputs) != [pin.input] or output not in outputs:
-        raise ReleaseRejectedError(f"{pin.name} must map {pin.input} to {output}")
-    if inputs[pin.input][1:] != shape:
-        raise ReleaseRejectedError(
-            f"{pin.name} takes {pin.input} of shape {inputs[pin.input][1:]}, "
-            f"the manifest describes {shape}"
-        )
+    if set(inputs) != set(shapes) or output not in outputs:
+        raise ReleaseRejectedError(f"{pin.name} must map {' and '.join(shapes)} to {output}")
+    for name, shape in shapes.items():
+        if inputs[name] != shape:
+            raise ReleaseRejectedError(
+                f"{pin.name} takes {name} of shape {inputs[name]}, the manifest describes {shape}"
+            )
 
 
 def _load_explainer(pin: MemberPin, files: Sequence[Path], width: int) -> Explainer | None:

@@ -1,6 +1,6 @@
 """What a release and its explanations say about one individual."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -29,11 +29,11 @@ from serving.scoring.estimate import (
     find_pattern,
     list_missing_data,
 )
-from serving.scoring.loaded_release import Release
+from serving.scoring.loaded_release import Embedding, Release
 from serving.scoring.parts import CounterfactualPart, ReasonPart, RulePart
 from serving.scoring.reasons import combine_attributions, explain
 from serving.scoring.rules import match_rule
-from serving.scoring.sequence_outputs import find_known_outputs
+from serving.scoring.sequence_outputs import find_known_embeddings
 from serving.scoring.severity import find_holding_rules
 from serving.settings import Settings
 
@@ -218,13 +218,11 @@ def assemble_inputs(
 def score(release: Release, inputs: Inputs, case: Case) -> Outputs:
     """Return what every part of a release gives; raises ScoringFailedError.
 
-    Sequence members whose output is known already are not scored again.
+    Weeks that are embedded already are not embedded again.
     """
-    row = case.row or StoredRow()
-    known = find_known_outputs(release, row, inputs.sequence)
-    live = [name for name in release.members if name not in known]
+    known = find_known_embeddings(release, case.row or StoredRow(), inputs.sequence)
     return Outputs(
-        members=known | predict_members(release, inputs, live),
+        members=predict_members(release, inputs, known),
         refits=predict_refits(release, inputs),
         unfamiliarity=release.measure_unfamiliarity(inputs),
     )
@@ -241,12 +239,17 @@ def predict_refits(release: Release, inputs: Inputs) -> dict[str, NDArray[np.flo
     return member_refits
 
 
-def predict_members(release: Release, inputs: Inputs, names: Iterable[str]) -> dict[str, float]:
-    """Return the named members' probabilities; raises ScoringFailedError."""
+def predict_members(
+    release: Release, inputs: Inputs, embeddings: Mapping[str, Embedding]
+) -> dict[str, float]:
+    """Return every member's probability, of its embedding where there is one.
+
+    Raises ScoringFailedError.
+    """
     probabilities = {}
-    for name in names:
+    for name, member in release.members.items():
         with MODEL_INFERENCE_DURATION.labels(name).time():
-            probabilities[name] = release.members[name].predict(inputs)
+            probabilities[name] = member.predict(inputs, embeddings.get(name))
     return probabilities
 
 

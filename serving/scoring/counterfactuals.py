@@ -93,8 +93,7 @@ def try_settings(
     changed = change_inputs(release.manifest, inputs, levers, settings)
     tried: dict[str, NDArray[np.float64]] = {}
     for member in weighed:
-        given = changed.pick(member.pin.input)
-        tried[member.pin.name] = member.predict_many(given).astype(np.float64)
+        tried[member.pin.name] = member.predict_many(changed).astype(np.float64)
     return estimate_probabilities(release.manifest, tried, pattern)
 
 

@@ -39,7 +39,7 @@ WeeklySequence = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the members of a release are given of one individual."""
+    """What the members of a release are given: of one individual, or of a setting in each row."""
 
     vector: Vector
     sequence: WeeklySequence | None = None

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from mlruns_config.manifest import MemberPin, ReleaseManifest
+from mlruns_config.manifest import EMBEDDING, MemberPin, ReleaseManifest
 from mlruns_config.uncertainty import REFITS_OUTPUT, UNFAMILIARITY_OUTPUT
 from serving.errors import ScoringFailedError
 from serving.scoring.estimate import Inputs
@@ -19,6 +19,8 @@ OUTPUT_NAME = "probability"
 
 #: float32 [n, features] or [n, weeks, channels].
 Batch = NDArray[np.float32]
+#: The weeks in a few numbers, float32 [1, size].
+Embedding = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,24 +31,40 @@ class Member:
     session: onnxruntime.InferenceSession
     explainer: Explainer | None
     refits: onnxruntime.InferenceSession | None = None
+    #: From an embedding and the features to the probability; None without an embedding.
+    head: onnxruntime.InferenceSession | None = None
 
-    def predict(self, inputs: Inputs) -> float:
-        """Return the probability for one individual; raises ScoringFailedError."""
-        return float(self.predict_many(inputs.pick(self.pin.input))[0])
+    def predict(self, inputs: Inputs, embedding: Embedding | None = None) -> float:
+        """Return the probability for one individual; raises ScoringFailedError.
+
+        With an `embedding` of the weeks, the head alone is run.
+        """
+        if embedding is None or self.head is None:
+            return float(self.predict_many(inputs)[0])
+        given = {EMBEDDING: embedding, "features": inputs.vector}
+        return float(self._predict(self.head, given)[0])
 
     @cached_property
-    def output_of_nothing(self) -> float:
-        """The probability where all of the input is missing, computed once for everyone."""
-        shape = self.session.get_inputs()[0].shape[1:]
-        return float(self.predict_many(np.full((1, *shape), np.nan, np.float32))[0])
+    def embedding_of_nothing(self) -> Embedding:
+        """The embedding where all weeks are missing, computed once for everyone."""
+        unknown = {
+            node.name: np.full((1, *node.shape[1:]), np.nan, np.float32)
+            for node in self.session.get_inputs()
+        }
+        return run_graph(self.pin.name, self.session, EMBEDDING, unknown)
 
-    def predict_many(self, given: Batch) -> NDArray[np.float32]:
-        """Return float32 [n] probabilities for n rows of this member's input.
+    def predict_many(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Return float32 [n] probabilities for n rows of inputs.
 
         Raises ScoringFailedError, also for what is no probability.
         """
+        return self._predict(self.session, {name: inputs.pick(name) for name in self.pin.inputs})
+
+    def _predict(
+        self, session: onnxruntime.InferenceSession, given: Mapping[str, Batch]
+    ) -> NDArray[np.float32]:
         try:
-            (output,) = self.session.run([OUTPUT_NAME], {self.pin.input: given})
+            (output,) = session.run([OUTPUT_NAME], dict(given))
         except Exception as error:  # onnxruntime's own errors share no base class
             raise ScoringFailedError(f"{self.pin.name} could not score") from error
         probabilities: NDArray[np.float32] = np.ravel(output)

@@ -5,13 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import mlflow
 import numpy as np
-import onnx
 import onnxruntime
 import polars as pl
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from mlflow.artifacts import download_artifacts
 
-from feature_repo.catalogue import describe_stored_views
+from feature_repo.catalogue import describe_stored_views, list_model_inputs
 from feature_repo.individual import locate_feature_table
 from feature_repo.online import Answers, combine_features, open_reader
 from feature_repo.sequence_outputs import sequence_outputs
@@ -20,72 +19,69 @@ from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows import sequence_scoring
 from flows.datasets.rows import ModelRows
 from flows.models.assembly import describe_sequence
-from flows.models.member import GRAPH_OUTPUT, IR_VERSION, OPSET, SEQUENCE_INPUT
+from flows.models.forecasting import ForecastingMember
+from flows.models.member import open_session
 from flows.models.registration import register_member
 from flows.sequence_scoring import find_midnight, open_member, score_bucket, score_sequences
-from mlruns_config.manifest import MemberPin
+from mlruns_config.manifest import HEAD_FILE, MemberPin
 from serving.scoring.estimate import Inputs, assemble_sequence
 from serving.scoring.loaded_release import Member, Release
-from serving.scoring.sequence_outputs import find_known_outputs, make_output_key
+from serving.scoring.sequence_outputs import find_known_embeddings, make_output_key
+from tests.fixtures.brief_networks import fit_network
 from tests.fixtures.manifests import make_manifest
+from tests.fixtures.simulated_rows import simulate_fitting_data, simulate_rows
 from tests.fixtures.trained_world import SNAPSHOT
 
 NOON = datetime(SNAPSHOT.year, SNAPSHOT.month, SNAPSHOT.day, 12, tzinfo=UTC)
 EVERYTHING = frozenset({"survey", "wearable", "emr"})
 
 
-class ShareOfKnownWeeks:
-    """The smallest sequence member there is: the share of values that are known."""
+@pytest.fixture(scope="module")
+def member() -> ForecastingMember:
+    """A network with a head, fitted briefly on rows as the models get them."""
+    data = simulate_fitting_data(400)
+    names = tuple(column.name for column in list_model_inputs())
+    width = len(names)
+    return fit_network(
+        "rnn",
+        replace(
+            data,
+            names=names,
+            rows=widen(data.rows, width),
+            stopping_rows=widen(data.stopping_rows, width),
+        ),
+    )
 
-    parameters: dict[str, float] = {}  # noqa: RUF012
-    graph_input = SEQUENCE_INPUT
 
-    def predict(self, rows: ModelRows) -> np.ndarray:
-        return (~np.isnan(rows.sequences)).mean(axis=(1, 2)).astype(np.float64)
-
-    def export_texts(self) -> dict[str, str]:
-        return {}
-
-    def export_graph(self) -> onnx.ModelProto:
-        nodes = [
-            helper.make_node("IsNaN", [SEQUENCE_INPUT], ["unknown"]),
-            helper.make_node("Cast", ["unknown"], ["counted"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceMean", ["counted"], ["share"], axes=[1, 2], keepdims=0),
-            helper.make_node("Sub", ["one", "share"], [GRAPH_OUTPUT]),
-        ]
-        shape = ["n", SEQUENCE_WEEKS, len(SEQUENCE_CHANNELS)]
-        graph = helper.make_graph(
-            nodes,
-            "share",
-            [helper.make_tensor_value_info(SEQUENCE_INPUT, TensorProto.FLOAT, shape)],
-            [helper.make_tensor_value_info(GRAPH_OUTPUT, TensorProto.FLOAT, ["n"])],
-            [numpy_helper.from_array(np.float32(1), "one")],
-        )
-        opset = [helper.make_opsetid("", OPSET)]
-        return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+def widen(rows: ModelRows, width: int) -> ModelRows:
+    """Return the rows with as many columns as the catalogue has, its first ones known."""
+    features = np.full((len(rows), width), np.nan, np.float32)
+    features[:, : rows.features.shape[1]] = rows.features
+    return ModelRows(features, rows.sequences)
 
 
 @pytest.fixture
-def pin(in_trained_world, monkeypatch) -> MemberPin:
+def pin(in_trained_world, monkeypatch, member) -> MemberPin:
     """The member, registered in the world's MLflow and taken for Production's."""
     mlflow.set_experiment("mhras-training")
-    shape = (1000, SEQUENCE_WEEKS, len(SEQUENCE_CHANNELS))
-    rows = np.random.default_rng(7).normal(size=shape).astype(np.float32)
-    rows[rows > 1] = np.nan
+    rows = widen(simulate_rows(300, seed=5)[0], len(list_model_inputs()))
     with mlflow.start_run() as run:
-        found = register_member(
-            "rnn", "rnn", ShareOfKnownWeeks(), ModelRows(rows[:, 0], rows), run.info.run_id
-        )
+        found = register_member("rnn", "rnn", member, rows, run.info.run_id)
     monkeypatch.setattr(sequence_scoring, "find_sequence_members", lambda: [found])
     return found
 
 
 def make_release(pin: MemberPin) -> Release:
     session: onnxruntime.InferenceSession = open_member(pin.registered_model, pin.version)
+    head = open_session(
+        download_artifacts(f"models:/{pin.registered_model}/{pin.version}/{HEAD_FILE}")
+    )
     manifest = make_manifest(
         members=[pin], sequence=describe_sequence(), stacker={"intercept": 0, "coefficients": {}}
     )
-    return Release(1, manifest, {pin.name: Member(pin, session, None)}, datetime.now(UTC))
+    return Release(
+        1, manifest, {pin.name: Member(pin, session, None, head=head)}, datetime.now(UTC)
+    )
 
 
 def find_weeks(row: StoredRow, consented: frozenset[str]) -> np.ndarray:
@@ -112,6 +108,13 @@ def consents(in_trained_world) -> dict[str, frozenset[str]]:
     }
 
 
+@pytest.fixture
+def day() -> np.ndarray:
+    """The features of one screening: a severe PHQ-9, the rest unknown. Float32 [1, columns]."""
+    columns = [column.name for column in list_model_inputs()]
+    return np.array([[3 if one.startswith("phq9_item") else np.nan for one in columns]], np.float32)
+
+
 def test_without_a_release_nothing_is_scored(in_trained_world, monkeypatch):
     monkeypatch.setattr(sequence_scoring, "find_sequence_members", list)
 
@@ -122,15 +125,18 @@ def test_a_release_without_sequence_members_has_nothing_to_score(in_trained_worl
     assert score_sequences(SNAPSHOT) == 0
 
 
-def test_stored_outputs_are_taken_and_equal_what_is_scored_live(pin, consents):
+def test_stored_embeddings_are_taken_and_give_what_is_scored_live(pin, consents, day):
     scored = score_sequences(SNAPSHOT)
     rows, release, taken = read_rows(list(consents)), make_release(pin), 0
     for person, row in rows.items():
         weeks = find_weeks(row, consents[person])
-        stored = find_known_outputs(release, row, weeks)
+        stored = find_known_embeddings(release, row, weeks)
         if stored and not np.isnan(weeks).all():
-            live = release.members["rnn"].predict(Inputs(np.zeros((1, 1)), weeks))
-            assert stored == {"rnn": pytest.approx(live, abs=1e-6)}
+            inputs = Inputs(day, weeks)
+            live = release.members["rnn"].predict(inputs)
+            assert release.members["rnn"].predict(inputs, stored["rnn"]) == pytest.approx(
+                live, abs=1e-6
+            )
             taken += 1
 
     assert taken == scored > 100
@@ -152,20 +158,34 @@ def test_other_weeks_another_version_and_another_consent_are_scored_live(pin, co
     landed = weeks.copy()
     landed[0, -1, 0] = 3
 
-    assert find_known_outputs(release, row, weeks)
-    assert find_known_outputs(release, row, landed) == {}
-    assert find_known_outputs(newer, row, weeks) == {}
+    assert find_known_embeddings(release, row, weeks)
+    assert find_known_embeddings(release, row, landed) == {}
+    assert find_known_embeddings(newer, row, weeks) == {}
     withheld = find_weeks(row, EVERYTHING - {"wearable"})
     assert not np.array_equal(withheld, weeks, equal_nan=True), person
-    assert find_known_outputs(release, row, withheld) == {}
+    assert find_known_embeddings(release, row, withheld) == {}
 
 
-def test_people_without_any_weeks_share_what_would_be_scored_live(pin, consents):
+def test_people_without_any_weeks_share_what_would_be_scored_live(pin, consents, day):
     release = make_release(pin)
     weeks = np.full((1, SEQUENCE_WEEKS, len(SEQUENCE_CHANNELS)), np.nan, np.float32)
-    known = find_known_outputs(release, StoredRow(), weeks)
-    live = {name: member.predict_many(weeks)[0] for name, member in release.members.items()}
-    assert known == pytest.approx(live, abs=1e-7)
+    known = find_known_embeddings(release, StoredRow(), weeks)
+    (member,) = release.members.values()
+    live = member.predict(Inputs(day, weeks))
+    assert member.predict(Inputs(day, weeks), known["rnn"]) == pytest.approx(live, abs=1e-7)
+
+
+def test_one_embedding_serves_other_answers_of_the_same_day(pin, consents, day):
+    release, weeks = make_release(pin), np.zeros((1, 26, len(SEQUENCE_CHANNELS)), np.float32)
+    (member,) = release.members.values()
+    mild = np.where(np.isnan(day), np.nan, 0).astype(np.float32)
+    embedded = member.session.run(["embedding"], {"sequence": weeks, "features": day})[0]
+    answers = {}
+    for name, answered in (("severe", day), ("mild", mild)):
+        inputs = Inputs(answered, weeks)
+        answers[name] = member.predict(inputs, embedded)
+        assert answers[name] == pytest.approx(member.predict(inputs), abs=1e-6)
+    assert answers["severe"] > answers["mild"]
 
 
 def test_scoring_again_changes_nothing(pin, consents):
@@ -176,7 +196,7 @@ def test_scoring_again_changes_nothing(pin, consents):
 
     for person, row in before.items():
         assert row.values.get("rnn_key") == after[person].values.get("rnn_key")
-        assert row.values.get("rnn_output") == after[person].values.get("rnn_output")
+        assert row.values.get("rnn_embedding") == after[person].values.get("rnn_embedding")
 
 
 def test_a_past_day_is_scored_and_kept_and_not_served(pin, consents, in_trained_world):
@@ -192,7 +212,7 @@ def test_a_past_day_is_scored_and_kept_and_not_served(pin, consents, in_trained_
     kept = pl.read_delta(locate_feature_table("sequence_outputs"))
     assert moment in kept["event_timestamp"]
     again = read_rows(list(consents))
-    names = ("rnn_key", "rnn_output")
+    names = ("rnn_key", "rnn_embedding")
     for person, row in served.items():
         assert [again[person].values.get(one) for one in names] == [
             row.values.get(one) for one in names

@@ -32,6 +32,7 @@ from serving.scoring.assessment import (
     explain_release,
     predict_members,
 )
+from serving.scoring.loaded_release import Release
 from serving.screening.composition import compose_answer, read_thresholds
 from serving.screening.recorder import write_records
 from serving.screening.records import Caller, make_record
@@ -77,19 +78,24 @@ def measure_parts(individuals: list[str]) -> dict[str, float]:
         seen = describe_inputs(assessment, case.answers)
         return make_record(said, caller, EVERYTHING, "production", seen)
 
-    tabular = [name for name, one in release.members.items() if one.pin.input == "features"]
+    tabular = keep_members(release, "features")
+    networks = keep_members(release, "sequence")
     return {
         "token, verified (PyJWT)": measure(lambda: read_token(token, secret)),
         "features of one, one query": measure(lambda: reader.fetch(views, [next(people)])),
         "features seen against answers": measure(lambda: replace(case).see_features(release)),
-        "tabular members": measure(lambda: predict_members(release, inputs, tabular)),
-        "sequence members, if live": measure(
-            lambda: predict_members(release, inputs, set(release.members) - set(tabular))
-        ),
+        "tabular members": measure(lambda: predict_members(tabular, inputs, {})),
+        "sequence members, if live": measure(lambda: predict_members(networks, inputs, {})),
         "reasons": measure(lambda: explain_release(release, inputs.vector)),
         "answer composed and encoded": measure(lambda: answer().model_dump_json()),
         "three rows, durable, one commit": measure(lambda: write_records(engine, [make()])),
     }
+
+
+def keep_members(release: Release, given: str) -> Release:
+    """Return the release with the members alone whose graph takes `given` first."""
+    members = {name: one for name, one in release.members.items() if one.pin.input == given}
+    return replace(release, members=members)
 
 
 if __name__ == "__main__":

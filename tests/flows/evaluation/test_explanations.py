@@ -45,7 +45,7 @@ def test_shap_says_what_lightgbm_says(trees, explanation):
 
 
 def test_shap_says_what_serving_tells_a_clinician(trees, explanation):
-    served = TreeExplainer(trees.export_texts()["model.txt"], len(NAMES))
+    served = TreeExplainer(trees.export_files()["model.txt"].decode(), len(NAMES))
     told = [served.explain(row[None, :]) for row in explanation.data]
 
     np.testing.assert_allclose(

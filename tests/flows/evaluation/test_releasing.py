@@ -14,6 +14,7 @@ from flows.evaluation.drift_reference import REFERENCE_DAYS, summarise_training
 from flows.evaluation.releasing import LearntRelease, learn_release
 from flows.models.assembly import predict_release
 from flows.models.families import load_families
+from serving.scoring.estimate import Inputs
 from tests.fixtures.drawn_rows import NAMES, draw_rows
 from tests.fixtures.landed_tables import SALT
 from tests.fixtures.learnt_releases import open_learnt
@@ -146,6 +147,6 @@ def test_what_is_opened_gives_what_was_learnt(learnt, population):
     release = open_learnt(evaluated)
     rows = population.rows.select(np.arange(50))
     for name, member in evaluated.priority.members.items():
-        served = release.members[name].predict_many(rows.features)
+        served = release.members[name].predict_many(Inputs(rows.features, rows.sequences))
         assert served == pytest.approx(member.predict(rows), abs=1e-5), name
     assert release.forest is not None

@@ -8,24 +8,37 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from feature_repo.catalogue import list_model_inputs
 from flows.datasets.rows import ModelRows
 from flows.models.data_types import blank_data_types
 from flows.models.forecast_inputs import CHANNELS, arrange, draw_targets, make_lengths
 from flows.models.forecasting import ForecastingMember, fit_forecasting_member
 from flows.models.member import (
+    GRAPH_INPUT,
     GRAPH_OUTPUT,
     SEQUENCE_INPUT,
     FittingData,
+    ParityError,
+    check_head,
     check_parity,
     open_graph,
     score_graph,
 )
+from flows.models.monotone import MONOTONE_COLUMNS
+from mlruns_config.manifest import EMBEDDING, HEAD_FILE
 from tests.fixtures.brief_networks import BRIEFLY, fit_network
-from tests.fixtures.simulated_rows import simulate_fitting_data, simulate_rows
+from tests.fixtures.simulated_rows import COLUMNS, simulate_fitting_data, simulate_rows
+
+ANSWERS = tuple(column.name for column in list_model_inputs())[:COLUMNS]
+
+
+def simulate_answers(rows: int, seed: int) -> FittingData:
+    """Return rows whose columns are answers of the day."""
+    return replace(simulate_fitting_data(rows, seed), names=ANSWERS)
 
 
 def fit_briefly(family: str, seed: int = 1, rows: int = 800) -> ForecastingMember:
-    return fit_network(family, simulate_fitting_data(rows, seed))
+    return fit_network(family, simulate_answers(rows, seed))
 
 
 @pytest.fixture(scope="module", params=sorted(BRIEFLY))
@@ -39,7 +52,8 @@ def graph(member: ForecastingMember) -> onnx.ModelProto:
 
 
 def make_rows(sequences: np.ndarray) -> ModelRows:
-    return ModelRows(np.zeros((len(sequences), 1), np.float32), sequences.astype(np.float32))
+    features = np.full((len(sequences), COLUMNS), np.nan, np.float32)
+    return ModelRows(features, sequences.astype(np.float32))
 
 
 def test_graph_and_library_agree_on_rows_with_missing_weeks(member, graph):
@@ -63,19 +77,35 @@ def test_a_missing_data_type_gives_a_finite_probability(member, graph, missing):
     assert check_parity(member, graph, rows) < 1e-5
 
 
-@pytest.mark.parametrize("family", sorted(BRIEFLY))
-def test_without_any_questionnaire_the_other_data_still_rank_people(family):
-    learnt, others = simulate_fitting_data(800, 1), simulate_fitting_data(1200, 9)
-    member = fit_network(family, replace(learnt, labels=find_severe(learnt)))
+@pytest.fixture(scope="module", params=sorted(BRIEFLY))
+def judge_of_severity(request: pytest.FixtureRequest) -> ForecastingMember:
+    """A member whose outcome is a PHQ-9 of 10 or more in a week ahead."""
+    learnt = simulate_answers(800, 1)
+    stopping = find_severe(learnt.stopping_futures)
+    labels = find_severe(learnt.futures)
+    return fit_network(request.param, replace(learnt, labels=labels, stopping_labels=stopping))
+
+
+def test_without_any_questionnaire_the_other_data_still_rank_people(judge_of_severity):
+    others = simulate_answers(1200, 9)
     unasked = blank_data_types(others.rows, ("survey",), others.names)
     is_worn = ~np.isnan(unasked.sequences[:, :, 2:-1]).all(axis=(1, 2))
-    estimated = member.predict(unasked)
-    assert roc_auc_score(find_severe(others)[is_worn], estimated[is_worn]) > 0.9
+    estimated = judge_of_severity.predict(unasked)
+    assert roc_auc_score(find_severe(others.futures)[is_worn], estimated[is_worn]) > 0.9
 
 
-def find_severe(data: FittingData) -> np.ndarray:
+def test_a_more_severe_course_is_not_estimated_lower(judge_of_severity):
+    rows, _, _ = simulate_rows(400, seed=7)
+    known = make_rows(rows.sequences[~np.isnan(rows.sequences[:, :, 0]).all(axis=1)])
+    worse = known.sequences.copy()
+    worse[:, :, 0] = np.clip(worse[:, :, 0] + 6, 0, 27)
+    before = judge_of_severity.predict(known)
+    assert judge_of_severity.predict(make_rows(worse)).mean() > before.mean()
+
+
+def find_severe(futures: np.ndarray) -> np.ndarray:
     """Return who has a PHQ-9 of 10 or more in a week ahead, bool [rows]."""
-    return np.nan_to_num(data.futures).max(axis=1) >= 10
+    return np.nan_to_num(futures).max(axis=1) >= 10
 
 
 def test_extreme_sensor_values_give_a_finite_probability(member, graph):
@@ -86,8 +116,8 @@ def test_extreme_sensor_values_give_a_finite_probability(member, graph):
 
 def test_the_graph_takes_any_number_of_rows_and_names_its_ends(graph):
     session = open_graph(graph)
-    assert [node.name for node in session.get_inputs()] == [SEQUENCE_INPUT]
-    assert [node.name for node in session.get_outputs()] == [GRAPH_OUTPUT]
+    assert [node.name for node in session.get_inputs()] == [SEQUENCE_INPUT, GRAPH_INPUT]
+    assert [node.name for node in session.get_outputs()] == [GRAPH_OUTPUT, EMBEDDING]
     rows, _, _ = simulate_rows(7, seed=8)
     one_by_one = [score_graph(session, rows.select(np.array([n])))[0] for n in range(7)]
     assert score_graph(session, rows) == pytest.approx(one_by_one, abs=1e-6)
@@ -99,18 +129,43 @@ def test_the_graph_is_whole_and_says_nothing_of_the_machine(graph):
 
 
 def test_no_export_is_a_pickle(member, graph):
-    exports = [graph.SerializeToString(), *map(str.encode, member.export_texts().values())]
-    assert set(member.export_texts()) == {"head.json"}
+    files = member.export_files()
+    exports = [graph.SerializeToString(), *files.values()]
+    assert set(files) == {HEAD_FILE}
     # Opcodes every pickle of protocol 2 or later, and every zip of torch.save, begins with.
     assert not any(export.startswith((b"\x80", b"PK")) for export in exports)
 
 
-def test_a_more_severe_course_is_not_estimated_lower(member):
-    rows, _, _ = simulate_rows(400, seed=7)
-    known = make_rows(rows.sequences[~np.isnan(rows.sequences[:, :, 0]).all(axis=1)])
-    worse = known.sequences.copy()
-    worse[:, :, 0] = np.clip(worse[:, :, 0] + 6, 0, 27)
-    assert member.predict(make_rows(worse)).mean() > member.predict(known).mean()
+def test_a_worse_answer_of_the_day_never_lowers_the_estimate(member):
+    rows, _, _ = simulate_rows(400, seed=13)
+    before = member.predict(rows)
+    assert set(ANSWERS) <= set(MONOTONE_COLUMNS)
+    for column in range(COLUMNS):
+        worse = rows.features.copy()
+        worse[:, column] += 3
+        raised = member.predict(ModelRows(worse, rows.sequences))
+        assert (raised >= before - 1e-9).all(), ANSWERS[column]
+
+
+def test_worse_answers_of_the_day_raise_the_estimate_of_the_same_weeks(member):
+    rows, _, _ = simulate_rows(400, seed=14)
+    mild, severe = (
+        member.predict(ModelRows(np.full_like(rows.features, level), rows.sequences))
+        for level in (2, 20)
+    )
+    assert (severe > mild + 0.01).all()
+
+
+def test_the_head_of_another_member_is_refused(graph):
+    rows, _, _ = simulate_rows(50, seed=15)
+    other = fit_briefly("rnn", seed=4, rows=200)
+    with pytest.raises(ParityError, match="graph and head differ"):
+        check_head(graph, other.export_files()[HEAD_FILE], rows)
+
+
+def test_the_head_gives_of_the_embedding_what_the_graph_gives(member, graph):
+    rows, _, _ = simulate_rows(300, seed=16)
+    assert check_head(graph, member.export_files()[HEAD_FILE], rows) < 1e-6
 
 
 def test_forecasts_tell_those_who_deteriorate_from_others(member):

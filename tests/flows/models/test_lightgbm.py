@@ -115,7 +115,7 @@ def test_rounding_thresholds_changes_no_prediction(data):
 def test_thresholds_are_float32_numbers(fitted):
     lines = [
         line.removeprefix("threshold=")
-        for line in fitted.export_texts()["model.txt"].splitlines()
+        for line in fitted.export_files()["model.txt"].decode().splitlines()
         if line.startswith("threshold=")
     ]
     numbers = np.array(" ".join(lines).split(), np.float64)
@@ -125,15 +125,15 @@ def test_thresholds_are_float32_numbers(fitted):
 
 
 def test_the_same_seed_gives_the_same_trees(fitted, data):
-    assert fit(data).export_texts() == fitted.export_texts()
+    assert fit(data).export_files() == fitted.export_files()
 
 
 def test_another_seed_gives_other_trees(fitted, data):
-    assert fit(replace(data, seed=99)).export_texts() != fitted.export_texts()
+    assert fit(replace(data, seed=99)).export_files() != fitted.export_files()
 
 
 def test_the_text_gives_contributions_that_add_up(fitted):
-    booster = lightgbm.Booster(model_str=fitted.export_texts()["model.txt"])
+    booster = lightgbm.Booster(model_str=fitted.export_files()["model.txt"].decode())
     rows = draw_rows(1000, 5)
     log_odds = booster.predict(rows.features, pred_contrib=True).sum(axis=1)
 

@@ -115,7 +115,7 @@ def test_one_row_gives_one_probability(fitted):
 
 
 def test_the_text_for_attributions_is_the_closed_form(fitted):
-    text = fitted.export_texts()["linear.json"]
+    text = fitted.export_files()["linear.json"]
     terms = LinearTerms.model_validate_json(text)
     explainer = LinearExplainer(terms)
     rows = draw_rows(50, 4)

@@ -162,7 +162,7 @@ def test_no_page_breaks_wcag_is_invalid_asks_elsewhere_or_scrolls_sideways(
     for role, opened in paths.items():
         boss = person(role, "boss", java_script_enabled=True, bypass_csp=True)
         # A problem page prints the id of its request: the widest there is.
-        boss.page.set_extra_http_headers({REQUEST_ID_HEADER: f"WWWWWWWW_{uuid.UUID(int=0)}"})
+        boss.page.set_extra_http_headers({REQUEST_ID_HEADER: f"WWWWWWWW_{uuid.UUID(int=0).hex}"})
         for path in opened:
             page = boss.open(path)
             found += [f"{path}: {one}" for one in check_accessibility(axe, page)]

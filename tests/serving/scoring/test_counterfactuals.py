@@ -33,9 +33,7 @@ def release(mlflow_url, releases):
 
 def assess(release, **changes):
     inputs = Inputs(assemble_vector(FEATURES, SLEEPLESS | changes))
-    outputs = Outputs(
-        predict_members(release, inputs, release.members), predict_refits(release, inputs)
-    )
+    outputs = Outputs(predict_members(release, inputs, {}), predict_refits(release, inputs))
     said = estimate(release.manifest, outputs, [])
     return inputs, said, find_counterfactuals(release, inputs, said)
 
@@ -69,9 +67,7 @@ def test_a_way_down_is_what_the_release_itself_would_say(release):
         changed = {"daily steps": "steps_mean_28", "sleep a night": "sleep_minutes_mean_28"}
         values = SLEEPLESS | {changed[one.label]: one.value for one in way.changes}
         again = Inputs(assemble_vector(FEATURES, values))
-        outputs = Outputs(
-            predict_members(release, again, release.members), predict_refits(release, again)
-        )
+        outputs = Outputs(predict_members(release, again, {}), predict_refits(release, again))
         assert estimate(release.manifest, outputs, []).probability == pytest.approx(
             way.probability, abs=2e-3
         )
