@@ -81,6 +81,8 @@ def merge_rows(
         locate_feature_table(view.name, lake_url),
         pl.concat([kept, changed]).sort(ROW_KEY).to_arrow(),
         mode="overwrite",
+        # A column that the view has no more is null from now on.
+        schema_mode="merge",
         predicate=_write_predicate(bucket, span),
         partition_by=[BUCKET],
         storage_options=storage_options(),

@@ -61,3 +61,13 @@ def test_a_table_that_has_every_feature_is_left_as_it_is(older_state):
         ensure_table(survey_history, older_state)
 
     assert read_bucket(survey_history, 3, lake_url=older_state).height == 1
+
+
+def test_a_night_is_written_to_a_table_with_a_feature_that_is_declared_no_more(tmp_path):
+    lake = str(tmp_path / "lake")
+    location = locate_feature_table(survey_history.name, lake)
+    create_at(location, list_columns(survey_history) | {"abandoned": pl.Float32}, ["bucket"])
+
+    assert merge_rows(survey_history, 3, make_row(survey_history, 1.0), lake_url=lake) == 1
+    assert pl.read_delta(location)["abandoned"].to_list() == [None]
+    assert read_bucket(survey_history, 3, lake_url=lake).height == 1
