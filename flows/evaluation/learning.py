@@ -17,7 +17,7 @@ from flows.datasets.rows import Labels, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.selection import Decision, select_members
 from flows.models.assembly import UnseenRows, assemble_head, gather_unseen, predict_all
-from flows.models.families import BASELINE, REFITTED_FAMILIES, load_refits
+from flows.models.families import BASELINE, REFITTED_FAMILIES, count_at_once, load_refits
 from flows.models.interval import (
     Halves,
     bound_rows,
@@ -27,12 +27,12 @@ from flows.models.interval import (
     measure_straying,
     predict_head,
 )
-from flows.models.member import FITS_AT_ONCE, FitMember, FittedMember, FittingData
+from flows.models.member import FitMember, FittedMember, FittingData
 from flows.models.out_of_fold import CrossFitted, cross_fit
 from flows.models.refits import Refits, draw_counts
 from flows.models.registration import register_member
 from flows.models.stacking import fit_stacker
-from mlruns_config.manifest import Head, MemberPin
+from mlruns_config.manifest import Head, MemberPin, Stacker
 
 Families = Mapping[str, FitMember]
 
@@ -102,7 +102,7 @@ def learn_outcome(
     }
     halvings = None
     if margin is None:
-        halvings = _fit_halves(families, prefix, members, data, people)
+        halvings = _fit_halves(families, prefix, members, data, people, stacker)
         margin = _find_margin(head, members, refits, unseen, halvings)
     head = _add_interval(head, members, refits, data, margin)
     return LearntHead(
@@ -143,7 +143,7 @@ def fit_member(
     with mlflow.start_run(run_name=name_member_run(name, step), nested=True) as run:
         begun = perf_counter()
         refit = load_refits([family]).get(family)
-        cross_fitted = cross_fit(data, people, fit, FITS_AT_ONCE if refit is not None else 1)
+        cross_fitted = cross_fit(data, people, fit, count_at_once(family))
         member = fit(data)
         counts = draw_counts(people, data.seed)
         refits = refit(member, data, counts) if refit is not None else None
@@ -169,13 +169,21 @@ def _fit_halves(
     members: Mapping[str, FittedMember],
     data: FittingData,
     people: pl.Series,
+    stacker: Stacker,
 ) -> list[Halves]:
-    """Fit the cheap families on halves of the people; the others are the same in both."""
-    cheap = {name: fit for name, fit in families.items() if name in REFITTED_FAMILIES}
-    names = {family: f"{prefix}{family}" for family in cheap}
+    """Fit on halves of the people what an estimate depends on; the rest is the same in both.
+
+    A network that is not weighed is not fitted ten times for nothing.
+    """
+    strays = {
+        name: fit
+        for name, fit in families.items()
+        if name in REFITTED_FAMILIES or f"{prefix}{name}" in stacker.coefficients
+    }
+    names = {family: f"{prefix}{family}" for family in strays}
     return [
         Halves({**members, **halves.first}, {**members, **halves.second})
-        for halves in fit_halves(cheap, names, data, people)
+        for halves in fit_halves(strays, names, data, people)
     ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
+from flows.models.member import FITS_AT_ONCE
 from flows.models.refits import Refit
 
 #: The family every release has; other members join only where they improve on it.
@@ -38,6 +39,11 @@ def load_families(names: Iterable[str]) -> dict[str, Any]:
             f"no model family is called {', '.join(unknown)}; there are {', '.join(FAMILIES)}"
         )
     return {name: import_module(f"flows.models.{name}").fit for name in requested}
+
+
+def count_at_once(family: str) -> int:
+    """Return how many fits of a family may run side by side: torch seeds the whole process."""
+    return FITS_AT_ONCE if family in REFITTED_FAMILIES else 1
 
 
 def load_refits(names: Iterable[str]) -> dict[str, Refit]:

@@ -71,11 +71,17 @@ class SubjectLayout:
 def combine_attributions(
     stacker: Stacker, attributions: Mapping[str, Attribution], width: int
 ) -> Attribution:
-    """Return the stack's attribution; a member without one counts as unexplained."""
+    """Return the stack's attribution.
+
+    All members estimate the same log-odds. Where some have no attribution, as the networks, the
+    others stand for them with their weight: an effect would else appear smaller than it is.
+    """
     contributions: NDArray[np.float64] = np.zeros(width)
     baseline = stacker.intercept
+    explained = sum(stacker.coefficients[name] for name in attributions)
+    scale = sum(stacker.coefficients.values()) / explained if explained else 1.0
     for name, attribution in attributions.items():
-        coefficient = stacker.coefficients[name]
+        coefficient = scale * stacker.coefficients[name]
         contributions += coefficient * attribution.contributions
         baseline += coefficient * attribution.baseline
     return Attribution(baseline, contributions)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from feature_repo.catalogue import list_model_inputs
+from mlruns_config.manifest import Stacker
 from serving.releases.loading import load_release
 from serving.releases.registry import Registry
 from serving.scoring.assessment import explain_release, predict_members
@@ -151,3 +152,13 @@ def test_a_feature_without_usual_range_is_shown_by_its_value():
     feature = FEATURES[-1].model_copy(update={"usual_low": None, "unit": ""})
 
     assert describe_reason(feature, 3.0, 0.1).text.startswith("age: 3;")
+
+
+def test_where_a_member_cannot_be_explained_the_others_stand_for_its_weight():
+    stacker = Stacker(intercept=-1, coefficients={"logistic_regression": 0.25, "rnn": 0.75})
+    explained = {"logistic_regression": Attribution(-0.4, np.array([0.8, 0.0]))}
+
+    combined = combine_attributions(stacker, explained, 2)
+
+    assert combined.contributions == pytest.approx([0.8, 0.0])
+    assert combined.baseline == pytest.approx(-1.4)
