@@ -12,7 +12,6 @@ from rich.markup import escape
 from sqlalchemy import any_, func, select
 
 from feature_repo.consent_terms import SCREENING
-from flows.lake.quarantine import describe_counts, read_quarantine
 from infra.local.flow_runs import (
     POLL_SECONDS,
     create_flow_run,
@@ -63,6 +62,9 @@ def run_pipeline(stack: LocalStack, parameters: dict[str, Any], console: Console
 
 def _print_left_out(stack: LocalStack, run_id: str, console: Console) -> None:
     """Print how many records the run's ingestion quarantined, and where to see them."""
+    # Here, not at the top: it imports Prefect, a second that a start without a pipeline is spared.
+    from flows.lake.quarantine import describe_counts, read_quarantine
+
     ingestion = find_step(stack, run_id, "ingestion")
     rows = read_quarantine(stack.environment["LAKE_URL"], ingestion) if ingestion else None
     if rows is not None and rows.height:
