@@ -83,6 +83,14 @@ def add_blanked_copies(data: FittingData) -> FittingData:
     )
 
 
+def keep_features(data: FittingData) -> FittingData:
+    """Return the data without the weeks, which only networks read: their copies are the largest."""
+    rows, stopping = (
+        ModelRows(part.features, part.sequences[:, :0]) for part in (data.rows, data.stopping_rows)
+    )
+    return replace(data, rows=rows, stopping_rows=stopping)
+
+
 def find_missing(rows: ModelRows) -> NDArray[np.bool_]:
     """Return for each row which of DATA_TYPES has no value at all, bool [rows, data types].
 

@@ -200,16 +200,7 @@ def learn_together(estimator: Estimator, learning: Learning, data: FittingData) 
 
     A plain loop: Lightning's trainer took longer to start than this takes to finish.
     """
-    tensors = _Tensors(data)
-    head = list(estimator.head.parameters())
-    others = [*estimator.network.parameters(), *estimator.embedding.parameters()]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": others, "weight_decay": WEIGHT_DECAY},
-            {"params": head, "weight_decay": HEAD_DECAY},
-        ],
-        lr=learning.rate,
-    )
+    tensors, optimiser = _Tensors(data), _make_optimiser(estimator, learning.rate)
     kept = BestWeights(estimator, learning.patience)
     for epoch in range(learning.epochs):
         estimator.train()
@@ -219,6 +210,17 @@ def learn_together(estimator: Estimator, learning: Learning, data: FittingData) 
         if kept.is_over(epoch, _measure_stopping_loss(estimator, data)):
             break
     return kept.restore()
+
+
+def _make_optimiser(estimator: Estimator, rate: float) -> torch.optim.Optimizer:
+    others = [*estimator.network.parameters(), *estimator.embedding.parameters()]
+    return torch.optim.AdamW(
+        [
+            {"params": others, "weight_decay": WEIGHT_DECAY},
+            {"params": list(estimator.head.parameters()), "weight_decay": HEAD_DECAY},
+        ],
+        lr=rate,
+    )
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from flows.datasets.rows import ModelRows, Probabilities
-from flows.models.data_types import add_blanked_copies
+from flows.models.data_types import add_blanked_copies, keep_features
 from flows.models.member import (
     FITS_AT_ONCE,
     GRAPH_INPUT,
@@ -100,7 +100,7 @@ class BoostedTrees:
 
 def fit(data: FittingData) -> BoostedTrees:
     """Fit on the features, stopping when the stopping rows no longer gain."""
-    data = add_blanked_copies(data)
+    data = add_blanked_copies(keep_features(data))
     learning = lightgbm.Dataset(data.rows.features, data.labels, feature_name=list(data.names))
     stopping = learning.create_valid(data.stopping_rows.features, data.stopping_labels)
     booster = lightgbm.train(
@@ -123,7 +123,7 @@ def constrain(data: FittingData) -> dict[str, Any]:
 
 def refit(member: BoostedTrees, data: FittingData, counts: Counts) -> "RefittedTrees":
     """Fit again for each row of `counts`: fewer trees that learn faster."""
-    copied = add_blanked_copies(data)
+    copied = add_blanked_copies(keep_features(data))
     parameters = constrain(data) | {"learning_rate": REFIT_RATE, "max_bin": REFIT_BINS}
     trees = max(1, round(member.booster.num_trees() * PARAMETERS["learning_rate"] / REFIT_RATE))
     # Binned once: each refit takes its rows out of it.

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from feature_repo.instruments import GAD7, PHQ9
 from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities
-from flows.models.data_types import add_blanked_copies
+from flows.models.data_types import add_blanked_copies, keep_features
 from flows.models.member import (
     FITS_AT_ONCE,
     GRAPH_INPUT,
@@ -253,22 +253,39 @@ class Design:
 
 def design(data: FittingData) -> Design:
     """Return the columns of the rows and of copies of them that lack whole parts."""
-    data = add_blanked_copies(data)
+    data = add_blanked_copies(keep_features(data))
     missing = np.isnan(data.rows.features)
     fill = find_medians(data.rows.features)
     filled = np.where(missing, fill, data.rows.features).astype(np.float64)
     mean, scale = filled.mean(axis=0), filled.std(axis=0)
     scale[scale < 1e-6] = 1.0
     pieces = list_pieces(data.names)
-    shares = np.column_stack(
-        [np.empty((len(filled), 0)), *(climb(filled[:, n], low, high) for n, low, high in pieces)]
-    )
-    straight = (filled - mean) / scale
-    straight[:, list({column for column, _, _ in pieces})] = 0.0
-    centres = shares.mean(axis=0)
-    columns = np.hstack([straight, missing, shares - centres])
+    columns, centres = _arrange_columns((filled - mean) / scale, missing, filled, pieces)
     rising = find_rising(data, pieces)
     return Design(columns, data.labels, rising, pieces, fill, mean, scale, centres)
+
+
+def _arrange_columns(
+    standardised: Numbers,
+    missing: NDArray[np.bool_],
+    filled: Numbers,
+    pieces: list[tuple[int, float, float]],
+) -> tuple[Numbers, Numbers]:
+    """Return straight columns, flags of missing values and centred ramps, and the ramps' centres.
+
+    Filled in place: the largest array of a training is not put together of parts as large.
+    """
+    rows, width = filled.shape
+    columns = np.empty((rows, 2 * width + len(pieces)))
+    columns[:, :width] = standardised
+    columns[:, list({column for column, _, _ in pieces})] = 0.0
+    columns[:, width : 2 * width] = missing
+    shares = columns[:, 2 * width :]
+    for place, (column, low, high) in enumerate(pieces):
+        shares[:, place] = climb(filled[:, column], low, high)
+    centres = shares.mean(axis=0)
+    shares -= centres
+    return columns, centres
 
 
 def fit(data: FittingData) -> FoldedRegression:

@@ -44,14 +44,19 @@ def main(sizes: tuple[int, ...] = SIZES, members: str = "tabular") -> None:
 
 
 def measure_steps(
-    server: PostgresServer, folder: Path, people: int, members: str, seed: int = SEED
+    server: PostgresServer,
+    folder: Path,
+    people: int,
+    members: str,
+    seed: int = SEED,
+    steps: tuple[str, ...] = ("prepare", "train"),
 ) -> dict[str, str]:
     """Prepare and train in processes of their own; return the environment of that state."""
     from tests.fixtures.trained_world import make_variables
 
     folder.mkdir()
     variables = make_variables(server, folder) | QUIET
-    for step in ("prepare", "train"):
+    for step in steps:
         command = [sys.executable, "-m", "tests.load.bench_training", step]
         command += [str(people), str(folder), members, str(seed)]
         subprocess.run(command, env=os.environ | variables, check=True)

@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
-from flows.models.data_types import add_blanked_copies, blank_data_types, find_patterns
+from flows.models.data_types import (
+    add_blanked_copies,
+    blank_data_types,
+    find_patterns,
+    keep_features,
+)
 from mlruns_config.missing import list_patterns, name_pattern
 from serving.scoring.estimate import find_pattern, list_missing_data
 from tests.fixtures.drawn_rows import NAMES, draw_fitting_data, draw_rows
 from tests.fixtures.manifests import make_manifest
+from tests.fixtures.simulated_rows import simulate_fitting_data
 
 
 def describe_columns():
@@ -50,3 +56,10 @@ def test_a_copy_changes_nothing_but_what_it_lacks():
 
     assert (copies[kept] == data.rows.features[kept]).all()
     assert kept[:, NAMES.index("age")].mean() > 0.8
+
+
+def test_without_the_weeks_the_copies_have_the_same_features():
+    data = simulate_fitting_data(200)
+    whole, features = (add_blanked_copies(one) for one in (data, keep_features(data)))
+    assert np.array_equal(whole.rows.features, features.rows.features, equal_nan=True)
+    assert features.rows.sequences.size == 0
