@@ -112,10 +112,9 @@ class ScoringGraph(nn.Module):
 
     def forward(self, sequence: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         lengths = FixedLength(SEQUENCE_WEEKS), FixedLength(FUTURE_WEEKS)
-        given = arrange(self.preparation, self.network.hparams.x_reals, sequence, lengths)
+        columns, scale = self.preparation(sequence), self.preparation.target_scale
+        given = arrange(columns, scale, self.network.hparams.x_reals, lengths)
         quantiles = self.to_quantiles(self.network(given)["prediction"])
-        columns = self.preparation(sequence)
-        scale = self.preparation.target_scale
         embedding = self.embedding(quantiles, summarise(quantiles, columns, scale), scale)
         return self.head(embedding, features), embedding
 

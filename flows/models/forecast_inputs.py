@@ -125,17 +125,16 @@ def make_structure(known_columns: list[str], unknown_columns: list[str]) -> Time
 
 
 def arrange(
-    preparation: Preparation, reals: list[str], sequence: Tensor, lengths: tuple[Any, Any]
+    columns: dict[str, Tensor], target_scale: Tensor, reals: list[str], lengths: tuple[Any, Any]
 ) -> dict[str, Tensor]:
-    """Return a batch as the library's networks take it.
+    """Return a batch of prepared columns as the library's networks take it.
 
     The weeks ahead are weeks of which nothing is known yet: the last answers carried on,
     everything else at its mean and flagged missing.
     """
-    rows = sequence.shape[0]
-    columns = preparation(sequence)
+    rows = columns[TARGET].shape[0]
     week = torch.arange(-SEQUENCE_WEEKS, FUTURE_WEEKS) / FUTURE_WEEKS
-    columns[WEEK] = week[:SEQUENCE_WEEKS].expand(rows, -1)
+    columns = columns | {WEEK: week[:SEQUENCE_WEEKS].expand(rows, -1)}
     ahead = {name: torch.zeros(rows, FUTURE_WEEKS) for name in CHANNELS}
     ahead |= {name: torch.ones(rows, FUTURE_WEEKS) for name in MISSING_FLAGS}
     ahead |= {name: columns[name][:, -1:].expand(-1, FUTURE_WEEKS) for name in CARRIED}
@@ -147,7 +146,7 @@ def arrange(
         "decoder_cont": torch.stack([ahead[name] for name in reals], dim=2),
         "encoder_lengths": lengths[0],
         "decoder_lengths": lengths[1],
-        "target_scale": preparation.target_scale.expand(rows, -1),
+        "target_scale": target_scale.expand(rows, -1),
     }
 
 

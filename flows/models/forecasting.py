@@ -32,7 +32,13 @@ from flows.models.forecast_graph import (
     export_scoring,
     summarise,
 )
-from flows.models.forecast_inputs import Preparation, arrange, draw_targets, make_lengths
+from flows.models.forecast_inputs import (
+    TARGET,
+    Preparation,
+    arrange,
+    draw_targets,
+    make_lengths,
+)
 from flows.models.member import SEQUENCE_INPUT, FittingData, Pictures
 from mlruns_config.manifest import HEAD_FILE
 
@@ -71,25 +77,27 @@ class Estimator(nn.Module):
         self.embedding = WeeksEmbedding()
         self.head = DayHead(data.names, data.rows.features)
 
-    def forecast(self, sequence: Tensor) -> Tensor:
-        """Return what the network gives, in the form of its own loss."""
-        given = arrange(
-            self.preparation, self.network.hparams.x_reals, sequence, make_lengths(len(sequence))
-        )
+    def forecast(self, columns: dict[str, Tensor]) -> Tensor:
+        """Return what the network gives of prepared columns, in the form of its own loss."""
+        reals, lengths = self.network.hparams.x_reals, make_lengths(len(columns[TARGET]))
+        given = arrange(columns, self.preparation.target_scale, reals, lengths)
         prediction: Tensor = self.network(given)["prediction"]
         return prediction
 
-    def embed(self, sequence: Tensor, prediction: Tensor) -> Tensor:
+    def embed(self, columns: dict[str, Tensor], prediction: Tensor) -> Tensor:
         """Return the embedding, [rows, EMBEDDING_SIZE], by the library's own quantiles."""
         quantiles = self.network.loss.to_quantiles(prediction)
         scale = self.preparation.target_scale
-        summary = summarise(quantiles, self.preparation(sequence), scale)
-        embedded: Tensor = self.embedding(quantiles, summary, scale)
+        embedded: Tensor = self.embedding(quantiles, summarise(quantiles, columns, scale), scale)
         return embedded
+
+    def embed_weeks(self, sequence: Tensor) -> Tensor:
+        columns = self.preparation(sequence)
+        return self.embed(columns, self.forecast(columns))
 
     def forward(self, sequence: Tensor, features: Tensor) -> Tensor:
         """Return the log-odds of the outcome, [rows]."""
-        log_odds: Tensor = self.head(self.embed(sequence, self.forecast(sequence)), features)
+        log_odds: Tensor = self.head(self.embed_weeks(sequence), features)
         return log_odds
 
 
@@ -226,14 +234,13 @@ def _make_optimiser(estimator: Estimator, rate: float) -> torch.optim.Optimizer:
 @torch.no_grad()
 def _embed_all(estimator: Estimator, rows: ModelRows) -> Tensor:
     estimator.eval()
-    return torch.cat(
-        [estimator.embed(weeks, estimator.forecast(weeks)) for weeks, _ in slice_rows(rows)]
-    )
+    return torch.cat([estimator.embed_weeks(weeks) for weeks, _ in slice_rows(rows)])
 
 
 def polish_head(estimator: Estimator, data: FittingData) -> None:
     """Fit the head on all rows, with the embedding as it is: an epoch takes a tenth of a second."""
-    tensors, embedded = _Tensors(data), _embed_all(estimator, data.rows)
+    embedded, features = _embed_all(estimator, data.rows), torch.from_numpy(data.rows.features)
+    labels = to_targets(data.labels)
     stopping = _embed_all(estimator, data.stopping_rows)
     asked = torch.from_numpy(data.stopping_rows.features), to_targets(data.stopping_labels)
     optimiser = torch.optim.AdamW(
@@ -243,8 +250,8 @@ def polish_head(estimator: Estimator, data: FittingData) -> None:
     kept.is_over(-1, _measure_head(estimator.head, stopping, *asked))
     for epoch in range(HEAD_EPOCHS):
         for rows in torch.randperm(len(data.rows)).split(HEAD_BATCH_ROWS):
-            log_odds = estimator.head(embedded[rows], tensors.features[rows])
-            loss = binary_cross_entropy_with_logits(log_odds, tensors.labels[rows])
+            log_odds = estimator.head(embedded[rows], features[rows])
+            loss = binary_cross_entropy_with_logits(log_odds, labels[rows])
             take_step(estimator.head, optimiser, loss)
         if kept.is_over(epoch, _measure_head(estimator.head, stopping, *asked)):
             break
@@ -288,9 +295,9 @@ def to_targets(labels: Labels) -> Tensor:
 
 def weigh_losses(estimator: Estimator, tensors: _Tensors, rows: Tensor) -> Tensor:
     """Return the loss of the outcome and, FORECAST_SHARE of it, of the forecast."""
-    sequence = tensors.sequences[rows]
-    prediction = estimator.forecast(sequence)
-    log_odds = estimator.head(estimator.embed(sequence, prediction), tensors.features[rows])
+    columns = estimator.preparation(tensors.sequences[rows])
+    prediction = estimator.forecast(columns)
+    log_odds = estimator.head(estimator.embed(columns, prediction), tensors.features[rows])
     outcome = binary_cross_entropy_with_logits(log_odds, tensors.labels[rows])
     target = tensors.futures[rows], tensors.weights[rows]
     return outcome + FORECAST_SHARE * weigh_loss(estimator.network, prediction, target)

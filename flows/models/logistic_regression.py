@@ -210,7 +210,13 @@ def climb(values: Numbers | Matrix, low: float, high: float) -> Numbers:
     return np.clip((np.asarray(values, np.float64) - low) / (high - low), 0, 1)
 
 
-def list_pieces(names: tuple[str, ...]) -> list[tuple[int, float, float]]:
+#: A column that varies less, in its own unit, does not vary.
+SMALLEST_SCALE = 1e-6
+#: Column, low and high of a ramp.
+Piece = tuple[int, float, float]
+
+
+def list_pieces(names: tuple[str, ...]) -> list[Piece]:
     """Return (column, low, high) of every ramp."""
     return [
         (names.index(name), low, high)
@@ -222,20 +228,26 @@ def list_pieces(names: tuple[str, ...]) -> list[tuple[int, float, float]]:
 
 @dataclass(frozen=True)
 class Design:
-    """What the ridge regression is fitted on: straight columns, flags of the missing, ramps."""
+    """What the ridge regression is fitted on: straight columns, flags of the missing, ramps.
+
+    `place` and `share` say of each of them which fitted column has its coefficient.
+    """
 
     columns: Numbers
     labels: Labels
     rising: NDArray[np.bool_]
-    pieces: list[tuple[int, float, float]]
+    pieces: list[Piece]
+    place: NDArray[np.int64]
+    share: Numbers
     fill: Numbers
     mean: Numbers
     scale: Numbers
     centres: Numbers
 
     def fold(self, weights: Numbers, intercept: float) -> FoldedRegression:
-        """Return the closed form of these coefficients."""
+        """Return the closed form of the coefficients of the fitted columns."""
         width = len(self.fill)
+        weights = np.where(self.place >= 0, weights[self.place] * self.share, 0.0)
         bent = zip(self.pieces, self.centres, weights[2 * width :], strict=True)
         return FoldedRegression(
             fill=self.fill.tolist(),
@@ -250,6 +262,16 @@ class Design:
             ],
         )
 
+    def unfold(self, member: FoldedRegression) -> Numbers:
+        """Return the coefficients of the fitted columns that give a closed form, and intercept."""
+        ramps = [ramp.coefficient for ramp in member.ramps]
+        given = np.array([*member.coefficients, *member.missing_coefficients, *ramps])
+        fitted = np.zeros(self.columns.shape[1] + 1)
+        used = self.place >= 0
+        fitted[self.place[used]] = given[used] / self.share[used]
+        fitted[-1] = member.intercept
+        return fitted
+
 
 def design(data: FittingData) -> Design:
     """Return the columns of the rows and of copies of them that lack whole parts."""
@@ -258,34 +280,57 @@ def design(data: FittingData) -> Design:
     fill = find_medians(data.rows.features)
     filled = np.where(missing, fill, data.rows.features).astype(np.float64)
     mean, scale = filled.mean(axis=0), filled.std(axis=0)
-    scale[scale < 1e-6] = 1.0
+    scale[scale < SMALLEST_SCALE] = 1.0
     pieces = list_pieces(data.names)
-    columns, centres = _arrange_columns((filled - mean) / scale, missing, filled, pieces)
-    rising = find_rising(data, pieces)
-    return Design(columns, data.labels, rising, pieces, fill, mean, scale, centres)
+    straight = (filled - mean) / scale
+    straight[:, [column for column, _, _ in pieces]] = 0.0
+    ramps = [climb(filled[:, column], low, high) for column, low, high in pieces]
+    centres = np.array([ramp.mean() for ramp in ramps])
+    place, share = merge_columns(straight, missing, len(pieces))
+    given = [
+        *straight.T,
+        *missing.T,
+        *(ramp - centre for ramp, centre in zip(ramps, centres, strict=True)),
+    ]
+    columns, rising = np.empty((len(filled), place.max() + 1)), find_rising(data, pieces)
+    # One after the other: the largest array of a training is not put together of parts as large.
+    for column, to, part in zip(given, place, share, strict=True):
+        if to >= 0:
+            columns[:, to] = column / part
+    rises = np.zeros(columns.shape[1], bool)
+    rises[place[place >= 0]] = rising[place >= 0]
+    return Design(columns, data.labels, rises, pieces, place, share, fill, mean, scale, centres)
 
 
-def _arrange_columns(
-    standardised: Numbers,
-    missing: NDArray[np.bool_],
-    filled: Numbers,
-    pieces: list[tuple[int, float, float]],
-) -> tuple[Numbers, Numbers]:
-    """Return straight columns, flags of missing values and centred ramps, and the ramps' centres.
+def merge_columns(
+    straight: Numbers, missing: NDArray[np.bool_], ramps: int
+) -> tuple[NDArray[np.int64], Numbers]:
+    """Return for each straight column, flag and ramp its fitted column, and its share of a weight.
 
-    Filled in place: the largest array of a training is not put together of parts as large.
+    A column that does not vary has none (-1): the ridge gives it no coefficient. Flags that are
+    always set together share one column, as long as all of them, whose coefficient they divide:
+    the minimum is the same, of half as many columns.
     """
-    rows, width = filled.shape
-    columns = np.empty((rows, 2 * width + len(pieces)))
-    columns[:, :width] = standardised
-    columns[:, list({column for column, _, _ in pieces})] = 0.0
-    columns[:, width : 2 * width] = missing
-    shares = columns[:, 2 * width :]
-    for place, (column, low, high) in enumerate(pieces):
-        shares[:, place] = climb(filled[:, column], low, high)
-    centres = shares.mean(axis=0)
-    shares -= centres
-    return columns, centres
+    varies = np.asarray(np.abs(straight).max(axis=0) > SMALLEST_SCALE)
+    _, first, which, sizes = np.unique(
+        np.packbits(missing, axis=0),
+        axis=1,
+        return_index=True,
+        return_inverse=True,
+        return_counts=True,
+    )
+    differs = np.asarray(missing[:, first].any(axis=0) & ~missing[:, first].all(axis=0))
+    straight_place = _number(varies, 0)
+    flag_place = _number(differs, int(varies.sum()))[which]
+    begin = int(varies.sum() + differs.sum())
+    place = np.concatenate([straight_place, flag_place, begin + np.arange(ramps)])
+    share = np.concatenate([np.ones(len(varies)), 1 / np.sqrt(sizes[which]), np.ones(ramps)])
+    return place, share
+
+
+def _number(chosen: NDArray[np.bool_], begin: int) -> NDArray[np.int64]:
+    """Return the numbers of the chosen from `begin` on, -1 for the others."""
+    return np.where(chosen, begin + np.cumsum(chosen) - 1, -1)
 
 
 def fit(data: FittingData) -> FoldedRegression:
@@ -297,14 +342,7 @@ def fit(data: FittingData) -> FoldedRegression:
 def refit(member: FoldedRegression, data: FittingData, counts: Counts) -> "RefittedRegression":
     """Fit again for each row of `counts`, from the member's coefficients on."""
     given = design(data)
-    start = np.array(
-        [
-            *member.coefficients,
-            *member.missing_coefficients,
-            *(ramp.coefficient for ramp in member.ramps),
-            member.intercept,
-        ]
-    )
+    start = given.unfold(member)
 
     def fit_drawn(often: Numbers) -> FoldedRegression:
         drawn = often > 0
@@ -330,7 +368,7 @@ class RefittedRegression:
         return export_log_odds(self.refits, make_refits_output(len(self.refits)))
 
 
-def find_rising(data: FittingData, pieces: list[tuple[int, float, float]]) -> NDArray[np.bool_]:
+def find_rising(data: FittingData, pieces: list[Piece]) -> NDArray[np.bool_]:
     """Return which of the fitted columns may have no coefficient below zero.
 
     Bool [fitted columns].

@@ -60,8 +60,9 @@ def keep_quantiles(prediction: Tensor) -> Tensor:
 def interpret(member: ForecastingMember, rows: ModelRows) -> dict[str, NDArray[np.float64]]:
     """Return the share of each channel and the attention to each past week, rows averaged."""
     sequence = torch.from_numpy(rows.sequences[:ROWS_INTERPRETED])
-    reals = member.network.hparams.x_reals
-    given = arrange(member.preparation, reals, sequence, make_lengths(len(sequence)))
+    columns, scale = member.preparation(sequence), member.preparation.target_scale
+    reals, lengths = member.network.hparams.x_reals, make_lengths(len(sequence))
+    given = arrange(columns, scale, reals, lengths)
     read = member.network.interpret_output(member.network(given))
     return {
         "channels": read["encoder_variables"].mean(dim=0).numpy().astype(np.float64),

@@ -82,12 +82,14 @@ def prepare(people: int, folder: Path, seed: int) -> int:
 
 
 def train(members: str, seed: int) -> int:
-    """Train on what is prepared; return the labelled rows."""
+    """Train on what is prepared; return the labelled rows, print whether the gates let it pass."""
     from flows import training
     from flows.models.families import FAMILIES, TABULAR_FAMILIES
 
     chosen = FAMILIES if members == "all" else TABULAR_FAMILIES
-    return int(training.train(seed=seed, actor="a benchmark", members=chosen).metrics["rows"])
+    report = training.train(seed=seed, actor="a benchmark", members=chosen)
+    print(report.refused or f"release {report.release_version} is in {report.stage}", flush=True)
+    return int(report.metrics["rows"])
 
 
 def measure(step: str, people: int, folder: Path, members: str, seed: int) -> None:

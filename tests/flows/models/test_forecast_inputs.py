@@ -75,7 +75,8 @@ def test_a_channel_that_is_never_known_stays_finite():
 def test_batches_are_arranged_as_the_library_arranges_its_own(preparation, known):
     structure = make_structure(known, [TARGET, *(n for n in COVARIATES if n not in known)])
     theirs, _ = next(iter(structure.to_dataloader(train=False, batch_size=1, num_workers=0)))
-    ours = arrange(preparation, structure.reals, make_sequence(), make_lengths(1))
+    columns = preparation(make_sequence())
+    ours = arrange(columns, preparation.target_scale, structure.reals, make_lengths(1))
     for name, values in ours.items():
         assert values.shape == theirs[name].shape, name
         assert values.dtype == theirs[name].dtype, name

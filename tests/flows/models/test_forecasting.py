@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from feature_repo.catalogue import list_model_inputs
 from flows.datasets.rows import ModelRows
 from flows.models.data_types import blank_data_types
-from flows.models.forecast_inputs import CHANNELS, arrange, draw_targets, make_lengths
+from flows.models.forecast_inputs import CHANNELS, draw_targets
 from flows.models.forecasting import ForecastingMember, fit_forecasting_member
 from flows.models.member import (
     GRAPH_INPUT,
@@ -180,11 +180,9 @@ def test_quantiles_of_the_forecast_rise(member):
 
 
 def read_quantiles(member: ForecastingMember, rows: ModelRows) -> np.ndarray:
-    reals = member.network.hparams.x_reals
-    sequence = torch.from_numpy(rows.sequences)
-    given = arrange(member.preparation, reals, sequence, make_lengths(len(sequence)))
+    columns = member.preparation(torch.from_numpy(rows.sequences))
     with torch.no_grad():
-        return member.to_quantiles(member.network(given)["prediction"]).numpy()
+        return member.to_quantiles(member.estimator.forecast(columns)).numpy()
 
 
 @pytest.mark.parametrize("family", sorted(BRIEFLY))

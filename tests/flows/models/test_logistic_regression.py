@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
-from flows.models.logistic_regression import RIDGE_C, FoldedRegression, fit, fit_ridge
+from flows.models.logistic_regression import RIDGE_C, FoldedRegression, design, fit, fit_ridge
 from flows.models.member import ParityError, check_parity, open_graph, score_graph
 from flows.models.monotone import MONOTONE_COLUMNS
 from serving.scoring.explainers import LinearExplainer, LinearTerms
@@ -122,3 +122,32 @@ def test_the_text_for_attributions_is_the_closed_form(fitted):
     explained = [explainer.explain(row[None]).log_odds for row in rows.features]
 
     assert explained == pytest.approx(logit(fitted.predict(rows)), abs=1e-9)
+
+
+@pytest.fixture(scope="module")
+def unworn(data):
+    """The data, where a person without steps has no value of the wearable at all."""
+    features = data.rows.features.copy()
+    steps = [number for number, name in enumerate(NAMES) if name.startswith("steps_")]
+    without = np.isnan(features[:, NAMES.index("steps_mean_28")])
+    features[:, steps] = np.where(without[:, None], np.nan, np.nan_to_num(features[:, steps]))
+    return replace(data, rows=replace(data.rows, features=features))
+
+
+def test_merged_columns_reach_the_minimum_of_all_of_them(unworn):
+    given = design(unworn)
+    merged, _ = fit_ridge(given.columns, given.labels, given.rising)
+    place, share = given.place, given.share
+    chosen = np.flatnonzero(place >= 0)
+    # Every original column: those that share one, each as it is.
+    whole = given.columns[:, place[chosen]] * share[chosen]
+    apart, _ = fit_ridge(whole, given.labels, given.rising[place[chosen]])
+
+    assert whole.shape[1] > given.columns.shape[1]
+    assert merged[place[chosen]] * share[chosen] == pytest.approx(apart, abs=2e-3)
+    assert given.columns @ merged == pytest.approx(whole @ apart, abs=5e-3)
+
+
+def test_flags_that_are_always_set_together_have_the_same_coefficient(unworn):
+    flags = dict(zip(NAMES, fit(unworn).missing_coefficients, strict=True))
+    assert flags["steps_mean_28"] == flags["steps_sd_28"] != 0
