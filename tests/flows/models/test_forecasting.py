@@ -12,7 +12,7 @@ from feature_repo.catalogue import list_model_inputs
 from flows.datasets.rows import ModelRows
 from flows.models.data_types import blank_data_types
 from flows.models.forecast_inputs import CHANNELS, draw_targets
-from flows.models.forecasting import ForecastingMember, fit_forecasting_member
+from flows.models.forecasting import ForecastingMember
 from flows.models.member import (
     GRAPH_INPUT,
     GRAPH_OUTPUT,
@@ -198,10 +198,17 @@ def test_the_same_seed_gives_the_same_member_and_leaves_torch_alone(family):
     assert (fit_briefly(family, seed=2, rows=200).predict(rows) != first).any()
 
 
-def test_rows_without_futures_do_not_stop_the_fit():
-    data = simulate_fitting_data(200)
+@pytest.mark.parametrize("family", sorted(BRIEFLY))
+def test_a_network_learns_from_outcomes_alone_where_no_future_is_known(family):
+    data, others = simulate_answers(800, 1), simulate_answers(400, 9)
     futures = np.full_like(data.futures, np.nan)
-    nothing = replace(data, futures=futures, stopping_futures=futures[:50])
+    outcomes = replace(
+        data,
+        futures=futures,
+        stopping_futures=futures[: len(data.stopping_rows)],
+        labels=find_severe(data.futures),
+        stopping_labels=find_severe(data.stopping_futures),
+    )
     assert draw_targets(futures)[1].sum() == 0
-    member = fit_forecasting_member("rnn", *BRIEFLY["rnn"], data=nothing)
-    assert np.isfinite(member.predict(data.rows)).all()
+    estimated = fit_network(family, outcomes).predict(others.rows)
+    assert roc_auc_score(find_severe(others.futures), estimated) > 0.85
