@@ -102,7 +102,7 @@ def learn_outcome(
     }
     halvings = None
     if margin is None:
-        halvings = _fit_halves(families, prefix, members, data, people, stacker)
+        halvings = fit_weighed_halves(families, prefix, members, data, people, stacker)
         margin = _find_margin(head, members, refits, unseen, halvings)
     head = _add_interval(head, members, refits, data, margin)
     return LearntHead(
@@ -163,7 +163,7 @@ def _select(
     return select_members(out_of_fold, labels, names, seed, baseline)
 
 
-def _fit_halves(
+def fit_weighed_halves(
     families: Families,
     prefix: str,
     members: Mapping[str, FittedMember],

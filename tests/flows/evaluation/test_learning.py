@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from flows.evaluation.learning import _fit_halves
+from flows.evaluation.learning import fit_weighed_halves
 from flows.models import logistic_regression
 from mlruns_config.manifest import Stacker
 from tests.fixtures.simulated_rows import simulate_fitting_data
@@ -14,7 +14,7 @@ def fit_halves_with(coefficients: dict[str, float]) -> list:
     families = dict.fromkeys(("logistic_regression", "rnn"), logistic_regression.fit)
     members = {name: fit(data) for name, fit in families.items()}
     stacker = Stacker(intercept=0, coefficients=coefficients)
-    return _fit_halves(families, "", members, data, people, stacker)
+    return fit_weighed_halves(families, "", members, data, people, stacker)
 
 
 def test_a_weighed_network_is_fitted_on_each_half_of_the_people():
