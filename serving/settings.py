@@ -6,8 +6,9 @@ with a hint instead of a default that would be the same everywhere.
 
 import base64
 import binascii
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -290,10 +291,20 @@ def normalise_database_url(url: str) -> str:
     return f"postgresql+psycopg2://{rest}"
 
 
-def load_settings() -> Settings:
-    """Read the environment, or raise MissingSettingError naming each variable and its remedy."""
+def load_settings(variables: Mapping[str, str] | None = None) -> Settings:
+    """Read the environment, or raise MissingSettingError naming each variable and its remedy.
+
+    `variables` come before those of this process: what another process is going to get.
+    """
+    # A field is given by its own name, or by its alias where it has one.
+    given: dict[str, Any] = {
+        key: value
+        for name, value in (variables or {}).items()
+        if value
+        for key in (name, name.lower())
+    }
     try:
-        return Settings()  # type: ignore[call-arg] # filled from the environment
+        return Settings(**given)
     except ValidationError as error:
         raise MissingSettingError(_describe_problems(error)) from None
 

@@ -1,8 +1,5 @@
 """Where to look once the stack is up: addresses, the login that each needs, the console's links."""
 
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import httpx
@@ -11,8 +8,11 @@ from rich.markup import escape
 
 from infra.local.stack import MLFLOW_REVIEWER, LocalStack
 from mlruns_config.pages import locate_models
+from serving.auth.sign_in_tickets import issue_sign_in_link
 from serving.auth.tokens import issue_token
+from serving.database.sessions import create_database_engine, open_session
 from serving.roles import Role
+from serving.settings import load_settings
 
 #: Who signs in by the links of a first run; each link works once, within an hour.
 FIRST_USERS = {Role.CLINICIAN: "dr.example", Role.AUDITOR: "reviewer.example"}
@@ -41,26 +41,18 @@ def print_links(stack: LocalStack, console: Console) -> None:
 
 
 def make_console_links(stack: LocalStack) -> dict[str, str]:
-    """Return a one-time link of each first user by its words, made side by side."""
-    with ThreadPoolExecutor() as threads:
-        made = {
-            f"console, role {role.value}": threads.submit(make_console_link, stack, role, user)
-            for role, user in FIRST_USERS.items()
-        }
-    return {words: link.result() for words, link in made.items()}
-
-
-def make_console_link(stack: LocalStack, role: Role, user: str) -> str:
-    """Return a one-time link into the console, made as an operator makes one."""
-    command = [sys.executable, "-m", "serving.tokens", "link", "--user", user, "--role", role.value]
-    made = subprocess.run(
-        [*command, "--base", stack.url("api")],
-        env=stack.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return made.stdout.strip()
+    """Return a one-time link into the console of each first user by its words."""
+    settings = load_settings(stack.environment)
+    engine = create_database_engine(settings.database_url.get_secret_value(), 10)
+    try:
+        with open_session(engine) as session:
+            paths = {
+                role: issue_sign_in_link(session, settings, user, role)
+                for role, user in FIRST_USERS.items()
+            }
+    finally:
+        engine.dispose()
+    return {f"console, role {role.value}": stack.url("api") + path for role, path in paths.items()}
 
 
 def record_example_consent(stack: LocalStack, patient_id: str) -> None:

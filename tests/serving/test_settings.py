@@ -89,3 +89,15 @@ def test_the_guides_defaults_hold_where_nothing_is_said(load):
 def test_keys_of_an_identity_provider_come_over_https_only(load, url):
     with pytest.raises(MissingSettingError, match="JWT_JWKS_URL"):
         load(JWT_JWKS_URL=url)
+
+
+def test_the_variables_of_another_process_come_before_those_of_this_one(monkeypatch):
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    other = {"MHRAS_ENV": "development", "DATABASE_URL": "postgresql://other@db/mhras"}
+    settings = load_settings(other | {"MHRAS_TIMEZONE": ""})
+
+    assert settings.is_development
+    assert settings.database_url.get_secret_value().endswith("://other@db/mhras")
+    assert settings.timezone == "UTC"
+    assert not load_settings().is_development
