@@ -5,7 +5,8 @@ parent's. One that fails does not keep the others from running; the exit code is
 
 All but those that take long: the training at 2,000 and 20,000 individuals, half an hour
 (``python -m tests.load.bench_training``); releases beside their baselines over five seeds, an hour
-(``python -m tests.load.bench_release``); and the backup of a million predictions, minutes
+(``python -m tests.load.bench_release``); each member's gain by people, a quarter of an hour
+(``python -m tests.load.bench_learning_curve``); and the backup of a million predictions, minutes
 (``python -m tests.load.bench_backup``).
 """
 
