@@ -88,7 +88,8 @@ def join_views(rows: pl.DataFrame, views: Tables) -> NDArray[np.float32]:
         rows = rows.join(known, on=[KEY, AT], how="left", maintain_order="left")
     person = views["demographics"].drop("event_timestamp", "created_timestamp").unique(KEY)
     rows = rows.join(person, on=KEY, how="left", maintain_order="left")
-    numbers = rows.select(pl.selectors.numeric()).cast(pl.Float64)
+    known_numbers = pl.selectors.numeric() | pl.selectors.boolean()
+    numbers = rows.select(known_numbers).cast(pl.Float64)
     columns = {name: numbers[name].to_numpy() for name in numbers.columns}
     columns |= compute_answer_features(columns)
     return np.column_stack([columns[name] for name in NAMES]).astype(np.float32)
