@@ -39,12 +39,12 @@ MODELS = {
     MEMBER_MODELS["logistic_regression"]: "Member: regression with splines on the symptom scores, "
     "the baseline of every report.",
     MEMBER_MODELS["lightgbm"]: "Member: boosted trees, monotone in symptoms.",
-    MEMBER_MODELS[
-        "rnn"
-    ]: "Member: recurrent network on the weekly sequence and the day's questionnaires.",
-    MEMBER_MODELS[
-        "tft"
-    ]: "Member: temporal fusion transformer on the weekly sequence and the day's questionnaires.",
+    MEMBER_MODELS["rnn"]: (
+        "Member: recurrent network on the weekly sequence and the day's questionnaires."
+    ),
+    MEMBER_MODELS["tft"]: (
+        "Member: temporal fusion transformer on the weekly sequence and the day's questionnaires."
+    ),
     MEMBER_MODELS["isolation_forest"]: "Measures how unlike the training data a case is; "
     "estimates no outcome.",
 }

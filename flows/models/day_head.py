@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from flows.datasets.rows import Matrix
 from flows.models.data_types import find_columns
+from flows.models.forecast_inputs import LARGEST_STANDARDISED
 from flows.models.monotone import MONOTONE_COLUMNS
 
 #: Numbers that stand for the weeks, of which a flow stores them.
@@ -21,8 +22,6 @@ EMBEDDING_SIZE = 8
 HIDDEN_SIZE = 8
 #: Where a monotone column's ramps begin, in standard deviations from its mean.
 RAMPS = (-1.0, 0.5, 2.0)
-#: Standardised values beyond this are faults of the record, not people.
-LARGEST_STANDARDISED = 5.0
 #: Added before the softplus, so that a parameter of zero, where weight decay pulls to, weighs
 #: nearly nothing.
 SMALL = -3.0

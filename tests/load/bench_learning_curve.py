@@ -8,15 +8,11 @@ Command line: ``python -m tests.load.bench_learning_curve [PEOPLE]``.
 import os
 import subprocess
 import sys
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infra.local.ports import choose_port
-from infra.local.postgres import remove_root_state, start_postgres
-from tests.load.bench_training import HEADER, measure_steps
+from tests.load.bench_training import HEADER, measure_steps, run_postgres
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,18 +25,10 @@ SHARES = (0.25, 0.5, 1.0)
 
 def main(people: int = PEOPLE) -> None:
     print(f"\nGain of each member by people, of {people:,} simulated\n{HEADER}", flush=True)
-    with TemporaryDirectory(prefix="mhras-bench-") as name:
-        folder = Path(name)
-        server = start_postgres(folder / "postgres", choose_port(15432), "bench")
-        try:
-            variables = measure_steps(
-                server, folder / "state", people, "all", SEED, steps=("prepare",)
-            )
-            command = [sys.executable, "-m", "tests.load.bench_learning_curve", "curve"]
-            subprocess.run(command, env=os.environ | variables, check=True)
-        finally:
-            server.stop()
-            remove_root_state(folder / "postgres")
+    with run_postgres() as (server, folder):
+        variables = measure_steps(server, folder / "state", people, "all", SEED, steps=("prepare",))
+        command = [sys.executable, "-m", "tests.load.bench_learning_curve", "curve"]
+        subprocess.run(command, env=os.environ | variables, check=True)
 
 
 def print_curve() -> None:

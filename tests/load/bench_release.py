@@ -13,14 +13,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infra.local.ports import choose_port
-from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
-from tests.load.bench_training import HEADER, measure_steps
+from infra.local.postgres import PostgresServer
+from tests.load.bench_training import HEADER, measure_steps, run_postgres
 
 if TYPE_CHECKING:
     from flows.datasets.rows import Probabilities
@@ -40,15 +38,9 @@ def main(people: int = PEOPLE, seeds: tuple[int, ...] = SEEDS, members: str = "a
     """Train and compare for each seed, then print the means and ranges over all seeds."""
     print(f"\nReleases of {people:,} simulated people each, {members} members\n")
     compared: list[Row] = []
-    with TemporaryDirectory(prefix="mhras-bench-") as name:
-        folder = Path(name)
-        server = start_postgres(folder / "postgres", choose_port(15432), "bench")
-        try:
-            for seed in seeds:
-                compared += measure_seed(server, folder / str(seed), people, members, seed)
-        finally:
-            server.stop()
-            remove_root_state(folder / "postgres")
+    with run_postgres() as (server, folder):
+        for seed in seeds:
+            compared += measure_seed(server, folder / str(seed), people, members, seed)
     print(f"\nall {len(seeds)} seeds, mean (least to most)\n{describe_header()}")
     for line in summarise(compared):
         print(line)

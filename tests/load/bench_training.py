@@ -9,6 +9,8 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -32,12 +34,19 @@ def main(sizes: tuple[int, ...] = SIZES, members: str = "tabular") -> None:
     """Prepare and train each size in processes of its own, so that peaks do not add up."""
     print(f"\nTraining on a simulated cohort, {members} members\n")
     print(HEADER, flush=True)
+    with run_postgres() as (server, folder):
+        for people in sizes:
+            measure_steps(server, folder / str(people), people, members)
+
+
+@contextmanager
+def run_postgres() -> Iterator[tuple[PostgresServer, Path]]:
+    """Run a PostgreSQL of its own in a folder that is removed at the end; yield both."""
     with TemporaryDirectory(prefix="mhras-bench-") as name:
         folder = Path(name)
         server = start_postgres(folder / "postgres", choose_port(15432), "bench")
         try:
-            for people in sizes:
-                measure_steps(server, folder / str(people), people, members)
+            yield server, folder
         finally:
             server.stop()
             remove_root_state(folder / "postgres")
