@@ -8,9 +8,8 @@ from rich.markup import escape
 
 from infra.local.stack import MLFLOW_REVIEWER, LocalStack
 from mlruns_config.pages import locate_models
-from serving.auth.sign_in_tickets import issue_sign_in_link
+from serving.auth.sign_in_tickets import make_sign_in_link
 from serving.auth.tokens import issue_token
-from serving.database.sessions import create_database_engine, open_session
 from serving.roles import Role
 from serving.settings import load_settings
 
@@ -43,16 +42,10 @@ def print_links(stack: LocalStack, console: Console) -> None:
 def make_console_links(stack: LocalStack) -> dict[str, str]:
     """Return a one-time link into the console of each first user by its words."""
     settings = load_settings(stack.environment)
-    engine = create_database_engine(settings.database_url.get_secret_value(), 10)
-    try:
-        with open_session(engine) as session:
-            paths = {
-                role: issue_sign_in_link(session, settings, user, role)
-                for role, user in FIRST_USERS.items()
-            }
-    finally:
-        engine.dispose()
-    return {f"console, role {role.value}": stack.url("api") + path for role, path in paths.items()}
+    return {
+        f"console, role {role.value}": stack.url("api") + make_sign_in_link(settings, user, role)
+        for role, user in FIRST_USERS.items()
+    }
 
 
 def record_example_consent(stack: LocalStack, patient_id: str) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from serving.auth.browser_sessions import SECRET_BYTES, hash_secret
 from serving.auth.tokens import USER_PATTERN
+from serving.database.sessions import create_database_engine, open_session
 from serving.database.tables import SignInTicket
 from serving.errors import Principal
 from serving.roles import Role
@@ -46,6 +47,16 @@ def issue_sign_in_link(session: Session, settings: Settings, user: str, role: Ro
         raise ValueError("the user id may hold letters, digits and _ . @ + - only")
     token = _store(session, LINK_LIVES, user_id=user, role=role.value)
     return f"{SIGN_IN_PATH}?link={token}"
+
+
+def make_sign_in_link(settings: Settings, user: str, role: Role) -> str:
+    """Issue a link by a connection of its own, as an operator does; raises as that does."""
+    engine = create_database_engine(settings.database_url.get_secret_value(), 10)
+    try:
+        with open_session(engine) as session:
+            return issue_sign_in_link(session, settings, user, role)
+    finally:
+        engine.dispose()
 
 
 def redeem_link(session: Session, settings: Settings, token: str) -> Principal | None:

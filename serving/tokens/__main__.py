@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from serving.audit import Event
 from serving.audit.trail import TOKENS_REVOKED, make_row
 from serving.auth import revocations
-from serving.auth.sign_in_tickets import issue_sign_in_link
+from serving.auth.sign_in_tickets import make_sign_in_link
 from serving.auth.tokens import TOKEN_ID_PATTERN, USER_PATTERN, issue_token
 from serving.database.sessions import create_database_engine, open_session
 from serving.roles import Role
@@ -87,19 +87,9 @@ def link(
 ) -> None:
     """Print a link that signs a person in to the console once; development only."""
     try:
-        sys.stdout.write(f"{base}{make_link(load_settings(), user, role)}\n")
+        sys.stdout.write(f"{base}{make_sign_in_link(load_settings(), user, role)}\n")
     except (MissingSettingError, ValueError, SQLAlchemyError) as error:
         _fail("no link issued", error)
-
-
-def make_link(settings: Settings, user: str, role: Role) -> str:
-    """Store a one-time link and return its path; raises ValueError, LinksDisabledError."""
-    engine = create_database_engine(settings.database_url.get_secret_value(), 10)
-    try:
-        with open_session(engine) as session:
-            return issue_sign_in_link(session, settings, user, role)
-    finally:
-        engine.dispose()
 
 
 @app.command()
