@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from monitoring.drift_bounds import Bounds
-from monitoring.drift_reference import SCORE, ColumnSummary, DriftReference, draw
+from monitoring.drift_reference import SCORE, ColumnSummary, DriftReference, draw, find_limits
 
 if TYPE_CHECKING:
     from evidently.core.report import Snapshot
@@ -142,12 +142,11 @@ def run_report(
     from evidently.presets import DataDriftPreset
 
     definition = DataDefinition(numerical_columns=tested)
-    sides = (
-        {name: current[name] for name in tested},
-        {name: draw(summaries[name], SAMPLE_ROWS) for name in tested},
-    )
+    drawn = {name: draw(summaries[name], SAMPLE_ROWS) for name in tested}
+    limited = {name: limit_values(current[name], drawn[name]) for name in tested}
     now, then = (
-        Dataset.from_pandas(_make_frame(side), data_definition=definition) for side in sides
+        Dataset.from_pandas(_make_frame(side), data_definition=definition)
+        for side in (limited, drawn)
     )
     preset = DataDriftPreset(
         columns=tested,
@@ -157,13 +156,16 @@ def run_report(
     return Report([preset]).run(now, then)
 
 
+def limit_values(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Return values within the limits of a drawn reference; one that is no number is missing."""
+    known = np.where(np.isfinite(values), values, np.nan)
+    return np.clip(known, *find_limits(drawn[np.isfinite(drawn)]))
+
+
 def _make_frame(columns: dict[str, np.ndarray]) -> pd.DataFrame:
     rows = max(len(values) for values in columns.values())
     return pd.DataFrame(
-        {
-            name: pd.Series(np.where(np.isfinite(values), values, np.nan)).reindex(range(rows))
-            for name, values in columns.items()
-        }
+        {name: pd.Series(values).reindex(range(rows)) for name, values in columns.items()}
     )
 
 

@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.drift_bounds import MIN_DISTANCE, MIN_MISSING, DriftNull
-from monitoring.drift_reference import ColumnSummary, draw
+from monitoring.drift_reference import ColumnSummary, draw, find_limits, measure_spread
 
 #: People of a drawn window; between them bounds are interpolated, beyond them they shrink with the
 #: root of the number.
 SIZES = (100, 400, 1600)
 ROUNDS = 200
-#: Share of draws beyond a column's own bound, and beyond that of any column by the factor. The
-#: second is less than one in twenty because it is estimated from ROUNDS.
-COLUMN_SHARE, ANY_SHARE = 0.05, 0.03
+#: Share of draws beyond a column's own bound, and beyond that of any column by the factor.
+COLUMN_SHARE, ANY_SHARE = 0.05, 0.05
 #: Rows that stand for the reference, and places at which distributions are compared.
 REFERENCE_ROWS, PLACES = 5_000, 400
 #: Days of a window, and rows it must have to be drawn from.
@@ -36,20 +35,28 @@ class Distance:
 
     def __init__(self, summary: ColumnSummary) -> None:
         drawn = np.sort(keep_known(draw(summary, REFERENCE_ROWS)))
-        self.spread = max(float(drawn.std()), 0.001) if drawn.size else 1.0
-        places = np.unique(drawn)
-        if len(places) > PLACES:
-            places = np.unique(np.quantile(drawn, np.linspace(0, 1, PLACES)))
-        self.places = places
-        self.shares = np.searchsorted(drawn, places, "right") / max(drawn.size, 1)
+        self.spread = measure_spread(drawn)
+        self.places = choose_places(drawn)
+        self.shares = np.searchsorted(drawn, self.places, "right") / max(drawn.size, 1)
 
     def measure(self, values: Values) -> float:
-        """Return the distance of sorted known values, those beyond the summary at its ends."""
+        """Return the distance of sorted known values, those beyond the limits at the limits."""
         if not values.size or not self.places.size:
             return 0.0
         now = np.searchsorted(values, self.places, "right") / values.size
         gaps = np.abs(now - self.shares)[:-1] * np.diff(self.places)
         return float(gaps.sum()) / self.spread
+
+
+def choose_places(drawn: Values) -> Values:
+    """Return the places at which distributions are compared, from limit to limit."""
+    if not drawn.size:
+        return drawn
+    places = np.unique(drawn)
+    if len(places) > PLACES:
+        places = np.unique(np.quantile(drawn, np.linspace(0, 1, PLACES)))
+    lowest, highest = find_limits(drawn)
+    return np.concatenate([[lowest], places, [highest]])
 
 
 def keep_known(values: Values) -> Values:

@@ -113,6 +113,21 @@ def make_reference(
     )
 
 
+def measure_spread(drawn: NDArray[np.float64]) -> float:
+    """Return the standard deviation by which Evidently divides a distance from known values."""
+    return max(float(np.std(drawn)), 0.001) if drawn.size else 1.0
+
+
+def find_limits(drawn: NDArray[np.float64]) -> tuple[float, float]:
+    """Return where values stop to count by how far off they lie, given the known reference values.
+
+    They are a standard deviation beyond the lowest and the highest. A few values far out make up
+    most of a distance between windows of a heavy-tailed column, and a summary has no such values.
+    """
+    spread = measure_spread(drawn)
+    return float(drawn.min()) - spread, float(drawn.max()) + spread
+
+
 def draw(summary: ColumnSummary, rows: int) -> NDArray[np.float64]:
     """Return a column of `rows` values distributed as in the summary, missing ones last.
 

@@ -112,6 +112,38 @@ def test_values_that_are_missing_otherwise_drift_though_the_known_ones_do_not(re
     assert result.missing_share == 0.25
 
 
+def draw_slopes(rows: int, seed: int) -> dict[str, np.ndarray]:
+    """Draw trends over a few days, some of them over two: their tails are heavy."""
+    random = np.random.default_rng(seed)
+    return {f"slope_{n}": random.standard_t(1.5, rows) for n in range(8)}
+
+
+def test_a_heavy_tail_is_no_drift():
+    rows = draw_slopes(3000, 1)
+    made = make_reference(rows, np.empty(0), {})
+    null = make_null(rows, made.columns, None, 1, 100)
+    tails = made.model_copy(update={"null": null, "people": 3000})
+    windows = [pd.DataFrame(draw_slopes(400, seed)) for seed in range(2, 14)]
+    found = [measure_drift(tails, window, pd.Series(dtype=float), 400).alarms for window in windows]
+    assert sum(map(bool, found)) <= 1
+
+    moved = measure_drift(tails, windows[0] * 1000, pd.Series(dtype=float), 400)
+    assert len(names_of_drifted(moved)) == 8
+
+
+# Evidently correlates columns too, and a constant one has no correlation.
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")
+def test_a_value_that_was_always_the_same_drifts_once_enough_of_them_differ():
+    rows = {"inpatient_stays": np.zeros(3000)}
+    made = make_reference(rows, np.empty(0), {})
+    null = make_null(rows, made.columns, None, 1, 100)
+    constant = made.model_copy(update={"null": null, "people": 3000})
+    for others, drifted in ((1, []), (60, ["inpatient_stays"])):
+        window = pd.DataFrame({"inpatient_stays": [7.0] * others + [0.0] * (400 - others)})
+        result = measure_drift(constant, window, pd.Series(dtype=float), 400)
+        assert names_of_drifted(result) == drifted
+
+
 def test_columns_of_nothing_or_of_infinities_never_reach_evidently(reference):
     infinite = draw_rows(2000, 5)["steps"]
     infinite[:3] = np.inf
