@@ -1,13 +1,14 @@
 """Encounters, diagnoses and medications: weekly hazards that rise with severity, and treatment."""
 
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from flows.simulation.latent import BLOCK_SIZE, Block, make_instants
-from flows.simulation.processes import Floats, Ints
+from flows.simulation.latent import BLOCK_SIZE, PAST_WEEKS, Block, make_instants
+from flows.simulation.processes import Bools, Floats, Ints
 
 ICD10 = "http://hl7.org/fhir/sid/icd-10-cm"
 RXNORM = "http://www.nlm.nih.gov/research/umls/rxnorm"
@@ -57,19 +58,45 @@ KINDS = (
 )
 
 
+@dataclass(frozen=True)
+class Period:
+    """A span of weeks in which care answers severity; [people, weeks] each."""
+
+    start: date
+    severity: Floats
+    ordered: Bools
+    rng: np.random.Generator
+
+
 def simulate_emr_events(block: Block) -> pl.DataFrame:
-    """Draw the events of each kind, and the prescriptions of the simulated treatment."""
-    frames = [_draw_events(block, kind) for kind in KINDS]
-    frames += _prescribe_antidepressants(block)
+    """Draw the events of each kind, and the prescriptions of the simulated treatment.
+
+    The record begins PAST_WEEKS before the first day.
+    """
+    weeks = block.days // 7
+    present = Period(
+        block.start, block.severity[:, :weeks], block.treatment.ordered[:, :weeks], block.rng
+    )
+    past = Period(
+        block.start - timedelta(weeks=PAST_WEEKS),
+        block.past.severity,
+        block.past.ordered,
+        block.past.rng,
+    )
+    frames = [_draw_events(block, present, kind) for kind in KINDS]
+    # An individual takes the same antidepressant again.
+    takes_sertraline = block.rng.random(BLOCK_SIZE) < SERTRALINE_SHARE
+    frames += _prescribe_antidepressants(block, present, takes_sertraline)
+    frames += [_draw_events(block, past, kind) for kind in KINDS]
+    frames += _prescribe_antidepressants(block, past, takes_sertraline)
     return pl.concat(frames).sort("person_id", "started_at", "code")
 
 
-def _draw_events(block: Block, kind: EventKind) -> pl.DataFrame:
+def _draw_events(block: Block, period: Period, kind: EventKind) -> pl.DataFrame:
     factor = _find_access(block, kind.access)[:, None]
-    severity = block.severity[:, : block.days // 7]
-    hazard = np.exp(kind.log_hazard + kind.effect * severity) * factor
-    person, week = np.nonzero(block.rng.random(hazard.shape) < hazard)
-    return _tabulate(block, kind, person, week)
+    hazard = np.exp(kind.log_hazard + kind.effect * period.severity) * factor
+    person, week = np.nonzero(period.rng.random(hazard.shape) < hazard)
+    return _tabulate(block, period, kind, person, week)
 
 
 def _find_access(block: Block, access: Access) -> Floats:
@@ -77,20 +104,26 @@ def _find_access(block: Block, access: Access) -> Floats:
     return found.get(access, np.ones(BLOCK_SIZE))
 
 
-def _prescribe_antidepressants(block: Block) -> list[pl.DataFrame]:
-    """Return the orders of each antidepressant; an individual takes the same one again."""
-    person, week = np.nonzero(block.treatment.ordered[:, : block.days // 7])
-    first = (block.rng.random(BLOCK_SIZE) < SERTRALINE_SHARE)[person]
+def _prescribe_antidepressants(
+    block: Block, period: Period, takes_sertraline: Bools
+) -> list[pl.DataFrame]:
+    """Return the orders of each antidepressant."""
+    person, week = np.nonzero(period.ordered)
+    first = takes_sertraline[person]
     return [
-        _tabulate(block, EventKind("medication", RXNORM, code, 0, 0), person[taken], week[taken])
+        _tabulate(
+            block, period, EventKind("medication", RXNORM, code, 0, 0), person[taken], week[taken]
+        )
         for code, taken in ((SERTRALINE, first), (ESCITALOPRAM, ~first))
     ]
 
 
-def _tabulate(block: Block, kind: EventKind, person: Ints, week: Ints) -> pl.DataFrame:
-    rng, events = block.rng, len(person)
+def _tabulate(
+    block: Block, period: Period, kind: EventKind, person: Ints, week: Ints
+) -> pl.DataFrame:
+    rng, events = period.rng, len(person)
     day = week * 7 + rng.integers(0, 7, events)
-    started = make_instants(block.start, day, rng.integers(0, MINUTES_PER_DAY, events))
+    started = make_instants(period.start, day, rng.integers(0, MINUTES_PER_DAY, events))
     minutes = MINUTES_BY_SETTING.get(kind.setting or "", MINUTES.get(kind.kind, 0))
     return pl.DataFrame(
         {

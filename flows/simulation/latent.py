@@ -9,13 +9,15 @@ import polars as pl
 from flows.simulation.demographics import Demographics, draw_demographics
 from flows.simulation.groups import Differences, find_differences
 from flows.simulation.participation import LEAVING_HAZARD, simulate_last_weeks
-from flows.simulation.processes import Floats, Ints, draw_autoregression, expit
+from flows.simulation.processes import Bools, Floats, Ints, draw_autoregression, expit
 from flows.simulation.treatment import Treatment, simulate_treatment
 
 BLOCK_SIZE = 1000
 
 #: Weeks simulated before the first day so that episodes are already under way.
 BURN_IN_WEEKS = 30
+#: Weeks of care that are on record before the first day: people have a past when they consent.
+PAST_WEEKS = 156
 
 TRAIT_SD = 0.65
 DRIFT_PERSISTENCE = 0.93
@@ -38,6 +40,24 @@ ANXIETY_CORRELATION = 0.9
 
 
 @dataclass(frozen=True)
+class Course:
+    """Severity, episodes and treatment of a block week by week, [people, weeks] each."""
+
+    severity: Floats
+    prodrome: Floats  # 0 to 1, how far an episode has built up
+    treatment: Treatment
+
+
+@dataclass(frozen=True)
+class Past:
+    """What care answers in the PAST_WEEKS before the first day, with draws of its own."""
+
+    severity: Floats
+    ordered: Bools
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True)
 class Block:
     """The latent state of a block of individuals, [people, weeks] where nothing else is stated.
 
@@ -56,6 +76,7 @@ class Block:
     prodrome: Floats  # 0 to 1, how far an episode has built up
     treatment: Treatment
     last_week: Ints  # [people], the week in which each leaves
+    past: Past
     rng: np.random.Generator
 
     def person_ids(self, rows: Ints) -> pl.Series:
@@ -79,11 +100,8 @@ def simulate_block(
     demographics = draw_demographics(rng, BLOCK_SIZE)
     differences = find_differences(demographics)
     trait = rng.normal(more_severe, TRAIT_SD, BLOCK_SIZE) + differences.severity
-    drift = DRIFT_SD * draw_autoregression(rng, BLOCK_SIZE, weeks, DRIFT_PERSISTENCE)
-    prodrome, lift = _simulate_episodes(rng, trait, drift)
-    untreated = trait[:, None] + drift + lift + _simulate_season(rng, start, weeks)
-    treatment = simulate_treatment(rng, untreated, differences.access)
-    severity = (untreated - treatment.relief)[:, BURN_IN_WEEKS:]
+    course = _simulate_course(rng, trait, differences.access, start, weeks)
+    severity = course.severity[:, BURN_IN_WEEKS:]
     return Block(
         first=first,
         start=start,
@@ -93,9 +111,39 @@ def simulate_block(
         severity=severity,
         somatic=_draw_companion(rng, severity, SOMATIC_CORRELATION),
         anxiety=_draw_companion(rng, severity, ANXIETY_CORRELATION),
-        prodrome=prodrome[:, BURN_IN_WEEKS:],
-        treatment=treatment.skip(BURN_IN_WEEKS),
+        prodrome=course.prodrome[:, BURN_IN_WEEKS:],
+        treatment=course.treatment.skip(BURN_IN_WEEKS),
         last_week=simulate_last_weeks(rng, severity, LEAVING_HAZARD, differences.leaving),
+        past=_simulate_past(rng.spawn(1)[0], trait, differences.access, course, start),
+        rng=rng,
+    )
+
+
+def _simulate_course(
+    rng: np.random.Generator, trait: Floats, access: Floats, start: date, weeks: int
+) -> Course:
+    """Draw a course of so many weeks, of which BURN_IN_WEEKS are before `start`."""
+    drift = DRIFT_SD * draw_autoregression(rng, BLOCK_SIZE, weeks, DRIFT_PERSISTENCE)
+    prodrome, lift = _simulate_episodes(rng, trait, drift)
+    untreated = trait[:, None] + drift + lift + _simulate_season(rng, start, weeks)
+    treatment = simulate_treatment(rng, untreated, access)
+    return Course(untreated - treatment.relief, prodrome, treatment)
+
+
+def _simulate_past(
+    rng: np.random.Generator, trait: Floats, access: Floats, course: Course, start: date
+) -> Past:
+    """Draw the weeks before the burn-in of a course, and put those of the burn-in behind them.
+
+    They are drawn apart so that how long a record is changes nothing of what comes after.
+    """
+    begin = start - timedelta(weeks=PAST_WEEKS)
+    earlier = _simulate_course(rng, trait, access, begin, PAST_WEEKS)
+    weeks = slice(BURN_IN_WEEKS, None), slice(BURN_IN_WEEKS)
+    pairs = [(earlier, weeks[0]), (course, weeks[1])]
+    return Past(
+        severity=np.hstack([one.severity[:, kept] for one, kept in pairs]),
+        ordered=np.hstack([one.treatment.ordered[:, kept] for one, kept in pairs]),
         rng=rng,
     )
 

@@ -5,7 +5,7 @@ The targets, their sources and their tolerances are the tables of flows/simulati
 
 import subprocess
 import sys
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from feature_repo.wearable_windows import WINDOWED_CHANNELS
 from flows.cohort import simulate_cohort, write_drop
 from flows.datasets.labels import derive_labels
 from flows.features.surveys import add_totals
-from flows.simulation.latent import BLOCK_SIZE
+from flows.simulation.latent import BLOCK_SIZE, PAST_WEEKS
 from flows.sources.contract import ENCOUNTER_SETTINGS, ITEM_COLUMNS, OUTCOMES, SEXES
 from tests.fixtures import cohort_measures as measures
 from tests.fixtures.cohort_targets import Target, measure_cohort, read_targets
@@ -132,9 +132,27 @@ def test_five_blocks_take_hardly_more_memory_than_one(tmp_path):
 
 def test_nothing_is_dated_outside_the_simulated_days(cohort):
     begin, end = datetime(2024, 1, 2, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
-    for table, column in (("surveys", "answered_at"), ("emr_events", "started_at")):
-        assert cohort[table][column].is_between(begin, end, closed="left").all()
+    past = begin - timedelta(weeks=PAST_WEEKS)
+    for table, column, first in (
+        ("surveys", "answered_at", begin),
+        ("emr_events", "started_at", past),
+    ):
+        assert cohort[table][column].is_between(first, end, closed="left").all()
     assert cohort["wearable_days"]["date"].is_between(begin.date(), LAST_DAY).all()
+
+
+def test_care_before_the_first_day_is_on_record_as_often_as_after(cohort):
+    events = cohort["emr_events"].with_columns(pl.col("started_at").dt.date().alias("day"))
+    first = date(2024, 1, 2)
+    for kind in ("encounter", "medication"):
+        by_year = [
+            events.filter(
+                pl.col("kind") == kind,
+                pl.col("day").is_between(begin, begin + timedelta(days=364)),
+            ).height
+            for begin in (first - timedelta(days=2 * 365), first - timedelta(days=365), first)
+        ]
+        assert max(by_year) < 1.15 * min(by_year), kind
 
 
 def test_codes_are_those_of_the_contract(cohort):

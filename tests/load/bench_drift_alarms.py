@@ -32,7 +32,7 @@ PEOPLE, YEARS, LAST_DAY, SEED = 3000, 3, date(2025, 12, 31), 5
 SNAPSHOT = LAST_DAY + timedelta(days=1)
 WINDOW_DAYS, MORE_STEPS, MORE_SEVERE = 30, 1.3, 0.25
 #: Blocks of 1,000 people without drift, and with each kind of it; references drawn of the first.
-WITHOUT, WITH, REFERENCES = 20, 5, 4
+WITHOUT, WITH, REFERENCES = 20, 5, 2
 NAMES = [column.name for column in list_model_inputs()]
 KEY, AT = "anonymized_id", "at"
 Tables = dict[str, pl.DataFrame]
