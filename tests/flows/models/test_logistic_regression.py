@@ -7,7 +7,8 @@ import pytest
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
-from flows.models.logistic_regression import RIDGE_C, FoldedRegression, design, fit, fit_ridge
+from flows.models.folded_regression import RIDGE_C, FoldedRegression
+from flows.models.logistic_regression import design, fit, fit_ridge
 from flows.models.member import ParityError, check_parity, open_graph, score_graph
 from flows.models.monotone import MONOTONE_COLUMNS
 from serving.scoring.explainers import LinearExplainer, LinearTerms

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from flows.models.logistic_regression import FoldedRegression, fit
+from flows.models.folded_regression import FoldedRegression
+from flows.models.logistic_regression import fit
 from flows.models.member import ParityError, open_graph, score_graph
 from flows.models.registration import register_member, register_release
 from flows.models.release_signature import MODEL_FILE
