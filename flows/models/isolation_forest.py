@@ -22,10 +22,9 @@ from flows.models.member import (
     IR_VERSION,
     ML_OPSET,
     OPSET,
-    PARITY_TOLERANCE,
     FittingData,
-    ParityError,
     make_graph_input,
+    measure_difference,
     open_graph,
 )
 from flows.models.missing import find_medians
@@ -121,10 +120,8 @@ def fit(data: FittingData) -> AnomalyForest:
 def check_forest(forest: AnomalyForest, graph: onnx.ModelProto, rows: ModelRows) -> float:
     """Return the largest difference of graph and library; raise ParityError if too large."""
     (scored,) = open_graph(graph).run([UNFAMILIARITY_OUTPUT], {GRAPH_INPUT: rows.features})
-    difference = float(np.abs(scored.astype(np.float64) - forest.measure(rows)).max())
-    if not difference <= PARITY_TOLERANCE:
-        raise ParityError(f"graph and library of the forest differ by {difference:.2g}")
-    return difference
+    by_graph = scored.astype(np.float64)
+    return measure_difference("graph and library of the forest", by_graph, forest.measure(rows))
 
 
 def find_columns_without_answers(names: tuple[str, ...]) -> NDArray[np.int64]:

@@ -142,10 +142,9 @@ def score_graph(session: onnxruntime.InferenceSession, rows: ModelRows) -> Proba
 
 def check_parity(member: FittedMember, graph: onnx.ModelProto, rows: ModelRows) -> float:
     """Return the largest difference between graph and library; raise ParityError if too large."""
-    difference = float(np.abs(score_graph(open_graph(graph), rows) - member.predict(rows)).max())
-    if not difference <= PARITY_TOLERANCE:
-        raise ParityError(f"graph and library differ by {difference:.2g} on {len(rows)} rows")
-    return difference
+    return measure_difference(
+        "graph and library", score_graph(open_graph(graph), rows), member.predict(rows)
+    )
 
 
 def check_head(graph: onnx.ModelProto, head: bytes, rows: ModelRows) -> float:
@@ -157,7 +156,15 @@ def check_head(graph: onnx.ModelProto, head: bytes, rows: ModelRows) -> float:
     scored, embedded = session.run([GRAPH_OUTPUT, EMBEDDING], choose_input(session, rows))
     given = {EMBEDDING: embedded, GRAPH_INPUT: rows.features}
     (again,) = open_session(head).run([GRAPH_OUTPUT], given)
-    difference = float(np.abs(again - scored).max())
+    return measure_difference("graph and head", again, scored)
+
+
+def measure_difference(compared: str, ours: Probabilities, theirs: Probabilities) -> float:
+    """Return the largest difference of two ways to score the same rows; `compared` names them.
+
+    Raises ParityError where it is above PARITY_TOLERANCE or no number.
+    """
+    difference = float(np.abs(ours - theirs).max())
     if not difference <= PARITY_TOLERANCE:
-        raise ParityError(f"graph and head differ by {difference:.2g} on {len(rows)} rows")
+        raise ParityError(f"{compared} differ by {difference:.2g} on {len(ours)} rows")
     return difference
