@@ -34,9 +34,9 @@ from flows.models.thresholds import lower_to_float32
 
 MAX_TREES = 400
 STOP_AFTER_ROUNDS = 30
-#: Learning rate of the refits: a third of the trees, which serving walks for each refit.
 #: Bins of a column in refits: a quarter of the usual, for half the time.
 REFIT_BINS = 63
+#: Learning rate of the refits: a third of the trees, which serving walks for each refit.
 REFIT_RATE = 0.12
 
 #: The converter writes this opset; the runtime reads newer ones too.
