@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 
 from monitoring.drift_bounds import Bounds
-from monitoring.drift_reference import SCORE, ColumnSummary, DriftReference, draw, find_limits
+from monitoring.drift_reference import (
+    SCORE,
+    ColumnSummary,
+    DriftReference,
+    count_known,
+    draw,
+    find_limits,
+)
 
 if TYPE_CHECKING:
     from evidently.core.report import Snapshot
@@ -127,7 +134,8 @@ def can_be_tested(summary: ColumnSummary, current: np.ndarray) -> bool:
 
     Evidently stops at a column without a value, or with an infinite one: neither reaches it.
     """
-    return summary.is_known and int(np.isfinite(current).sum()) >= MIN_KNOWN
+    known = int(np.isfinite(current).sum())
+    return count_known(summary, SAMPLE_ROWS) > 0 and known >= MIN_KNOWN
 
 
 def run_report(

@@ -128,13 +128,18 @@ def find_limits(drawn: NDArray[np.float64]) -> tuple[float, float]:
     return float(drawn.min()) - spread, float(drawn.max()) + spread
 
 
+def count_known(summary: ColumnSummary, rows: int) -> int:
+    """Return how many of so many drawn rows have a value."""
+    return round(rows * (1 - summary.missing)) if summary.is_known else 0
+
+
 def draw(summary: ColumnSummary, rows: int) -> NDArray[np.float64]:
     """Return a column of `rows` values distributed as in the summary, missing ones last.
 
     Float64 [rows].
     """
     drawn = np.full(rows, np.nan)
-    known_rows = round(rows * (1 - summary.missing)) if summary.is_known else 0
+    known_rows = count_known(summary, rows)
     ranks = (np.arange(known_rows) + 0.5) / max(known_rows, 1)
     if summary.is_discrete:
         places = np.searchsorted(np.cumsum(summary.shares), ranks)

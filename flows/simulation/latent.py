@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -133,17 +134,19 @@ def _simulate_course(
 def _simulate_past(
     rng: np.random.Generator, trait: Floats, access: Floats, course: Course, start: date
 ) -> Past:
-    """Draw the weeks before the burn-in of a course, and put those of the burn-in behind them.
+    """Draw the weeks before the burn-in of a course, and append those of the burn-in.
 
-    They are drawn apart so that how long a record is changes nothing of what comes after.
+    They have random numbers of their own: the length of the record changes nothing after it.
     """
     begin = start - timedelta(weeks=PAST_WEEKS)
     earlier = _simulate_course(rng, trait, access, begin, PAST_WEEKS)
-    weeks = slice(BURN_IN_WEEKS, None), slice(BURN_IN_WEEKS)
-    pairs = [(earlier, weeks[0]), (course, weeks[1])]
+
+    def chain(before: Any, after: Any) -> Any:
+        return np.hstack([before[:, BURN_IN_WEEKS:], after[:, :BURN_IN_WEEKS]])
+
     return Past(
-        severity=np.hstack([one.severity[:, kept] for one, kept in pairs]),
-        ordered=np.hstack([one.treatment.ordered[:, kept] for one, kept in pairs]),
+        severity=chain(earlier.severity, course.severity),
+        ordered=chain(earlier.treatment.ordered, course.treatment.ordered),
         rng=rng,
     )
 

@@ -157,6 +157,17 @@ def test_columns_of_nothing_or_of_infinities_never_reach_evidently(reference):
     assert not by_name["never"].drifted  # it never was known
 
 
+def test_a_column_known_of_almost_nobody_is_not_tested_and_no_error():
+    rare = np.full(200_000, np.nan)
+    rare[:12] = 1.0
+    made = make_reference({"rare": rare}, np.empty(0), {})
+    result = measure_drift(made, pd.DataFrame({"rare": np.ones(500)}), pd.Series(dtype=float), 500)
+
+    (column,) = result.columns
+    assert column.method is None
+    assert column.missing_drifted
+
+
 def test_a_column_that_is_no_longer_sent_counts_as_missing(reference):
     features = pd.DataFrame(draw_rows(2000, 5)).drop(columns="steps")
     result = measure_drift(reference, features, pd.Series(dtype=float), 2000)
