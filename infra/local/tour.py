@@ -136,7 +136,11 @@ def screen_example(stack: LocalStack, console: Console) -> None:
     Raises PipelineFailedError.
     """
     if _wait_for_release(stack, RELEASE_PATIENCE_SECONDS) is None:
-        raise PipelineFailedError(f"the API has loaded no release: {stack.url('api')}/health/ready")
+        raise PipelineFailedError(
+            f"the API has loaded no release: {stack.url('api')}/health/ready\n"
+            "The gates refuse the same data again; more people narrow their intervals. "
+            "make run PEOPLE=6000 simulates twice the usual number."
+        )
     individual = _choose_individual(stack)
     if individual is None:
         console.print("\nnobody here consents to being screened, so there is no example")
