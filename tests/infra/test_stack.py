@@ -38,7 +38,7 @@ def test_a_simulated_cohort_goes_all_the_way_to_an_answered_screening(state: Pat
     assert run.returncode == 0, shown
     assert "to Production: promoted" in shown
     assert "review priority" in shown
-    assert "no diagnosis" in shown
+    assert "not a diagnosis" in shown
     assert list_orphans(state) == []
 
 
