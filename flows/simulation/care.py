@@ -1,13 +1,12 @@
 """Encounters, diagnoses and medications: weekly hazards that rise with severity, and treatment."""
 
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from flows.simulation.latent import BLOCK_SIZE, PAST_WEEKS, Block, make_instants
+from flows.simulation.latent import BLOCK_SIZE, Block, Period, make_instants
 from flows.simulation.processes import Bools, Floats, Ints
 
 ICD10 = "http://hl7.org/fhir/sid/icd-10-cm"
@@ -58,16 +57,6 @@ KINDS = (
 )
 
 
-@dataclass(frozen=True)
-class Period:
-    """A span of weeks in which care answers severity; [people, weeks] each."""
-
-    start: date
-    severity: Floats
-    ordered: Bools
-    rng: np.random.Generator
-
-
 def simulate_emr_events(block: Block) -> pl.DataFrame:
     """Draw the events of each kind, and the prescriptions of the simulated treatment.
 
@@ -77,18 +66,12 @@ def simulate_emr_events(block: Block) -> pl.DataFrame:
     present = Period(
         block.start, block.severity[:, :weeks], block.treatment.ordered[:, :weeks], block.rng
     )
-    past = Period(
-        block.start - timedelta(weeks=PAST_WEEKS),
-        block.past.severity,
-        block.past.ordered,
-        block.past.rng,
-    )
     frames = [_draw_events(block, present, kind) for kind in KINDS]
     # An individual takes the same antidepressant again.
     takes_sertraline = block.rng.random(BLOCK_SIZE) < SERTRALINE_SHARE
     frames += _prescribe_antidepressants(block, present, takes_sertraline)
-    frames += [_draw_events(block, past, kind) for kind in KINDS]
-    frames += _prescribe_antidepressants(block, past, takes_sertraline)
+    frames += [_draw_events(block, block.past, kind) for kind in KINDS]
+    frames += _prescribe_antidepressants(block, block.past, takes_sertraline)
     return pl.concat(frames).sort("person_id", "started_at", "code")
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -50,9 +49,10 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Past:
-    """What care answers in the PAST_WEEKS before the first day, with draws of its own."""
+class Period:
+    """A span of weeks in which care answers severity, [people, weeks] each."""
 
+    start: date
     severity: Floats
     ordered: Bools
     rng: np.random.Generator
@@ -77,7 +77,7 @@ class Block:
     prodrome: Floats  # 0 to 1, how far an episode has built up
     treatment: Treatment
     last_week: Ints  # [people], the week in which each leaves
-    past: Past
+    past: Period  # the PAST_WEEKS before the first day
     rng: np.random.Generator
 
     def person_ids(self, rows: Ints) -> pl.Series:
@@ -133,20 +133,20 @@ def _simulate_course(
 
 def _simulate_past(
     rng: np.random.Generator, trait: Floats, access: Floats, course: Course, start: date
-) -> Past:
+) -> Period:
     """Draw the weeks before the burn-in of a course, and append those of the burn-in.
 
     They have random numbers of their own: the length of the record changes nothing after it.
     """
     begin = start - timedelta(weeks=PAST_WEEKS)
     earlier = _simulate_course(rng, trait, access, begin, PAST_WEEKS)
-
-    def chain(before: Any, after: Any) -> Any:
-        return np.hstack([before[:, BURN_IN_WEEKS:], after[:, :BURN_IN_WEEKS]])
-
-    return Past(
-        severity=chain(earlier.severity, course.severity),
-        ordered=chain(earlier.treatment.ordered, course.treatment.ordered),
+    before, after = earlier.treatment.skip(BURN_IN_WEEKS), course.treatment
+    return Period(
+        start=begin,
+        severity=np.hstack(
+            [earlier.severity[:, BURN_IN_WEEKS:], course.severity[:, :BURN_IN_WEEKS]]
+        ),
+        ordered=np.hstack([before.ordered, after.ordered[:, :BURN_IN_WEEKS]]),
         rng=rng,
     )
 

@@ -144,7 +144,7 @@ def test_nothing_is_dated_outside_the_simulated_days(cohort):
 def test_care_before_the_first_day_is_on_record_as_often_as_after(cohort):
     events = cohort["emr_events"].with_columns(pl.col("started_at").dt.date().alias("day"))
     first = date(2024, 1, 2)
-    # Prescriptions dip where the burn-in begins, because its courses begin with nobody treated.
+    # Prescriptions dip where the burn-in begins, because its courses begin without treatment.
     for kind in ("encounter", "diagnosis"):
         by_year = [
             events.filter(
