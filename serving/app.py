@@ -57,13 +57,14 @@ from serving.routes import (
     tokens,
 )
 from serving.scoring.assessment import read_explanation_options
-from serving.scoring.features import FeatureGateway
 from serving.screening.answers import INTENDED_USE
 from serving.screening.batch import BATCH_ITEMS_UNDER_WAY
 from serving.screening.composition import read_thresholds
+from serving.screening.consents import ConsentGateway
 from serving.screening.dependencies import ScreeningDependencies
 from serving.screening.recorder import Recorder
 from serving.screening.shadow import ShadowScorer
+from serving.screening.stored_features import FeatureGateway
 from serving.services import Services
 from serving.settings import Settings, get_settings
 
@@ -149,7 +150,7 @@ def make_services(
         screening=ScreeningDependencies(
             settings=settings,
             engine=engine,
-            consents=accountability.consents,
+            consents=ConsentGateway(accountability.consents, engine, settings.screening_timeout),
             releases=ReleaseWatcher(
                 registry,
                 settings.release_poll_seconds,
@@ -200,5 +201,6 @@ def stop_services(services: Services) -> None:
     services.screening.recorder.close()
     services.accountability.stop()
     services.screening.features.close()
+    services.screening.consents.close()
     services.rates.close()
     services.engine.dispose()

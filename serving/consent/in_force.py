@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import Protocol
 
 from cachetools import TTLCache
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, Connection, Engine, and_
 from sqlalchemy.orm import Session
 
+from feature_repo.postgres_sessions import PreparedStatement
 from serving.database.changes import ChangeListener
 from serving.database.clock import read_database_time
 from serving.database.tables import Consent
@@ -48,6 +49,14 @@ class KnownConsent:
     purposes: tuple[str, ...]
 
 
+#: Every consent of some individuals: asked for nearly every person who is screened.
+_READ_CONSENTS = PreparedStatement(
+    "SELECT anonymized_id, granted_at, expires_at, withdrawn_at, data_types, purposes "
+    "FROM consent WHERE anonymized_id = ANY($1)",
+    ("text[]",),
+)
+
+
 def read_consents(session: Session, anonymized_id: str) -> tuple[KnownConsent, ...]:
     """Return every consent of an individual, whether in force or not."""
     return read_consents_of(session, [anonymized_id])[anonymized_id]
@@ -56,12 +65,21 @@ def read_consents(session: Session, anonymized_id: str) -> tuple[KnownConsent, .
 def read_consents_of(
     session: Session, individuals: Sequence[str]
 ) -> dict[str, tuple[KnownConsent, ...]]:
+    """Return every consent of each of the individuals, the session's own changes included."""
+    session.flush()
+    return find_consents(session.connection(), individuals)
+
+
+def find_consents(
+    connection: Connection, individuals: Sequence[str]
+) -> dict[str, tuple[KnownConsent, ...]]:
     """Return every consent of each of the individuals, in one query."""
     by_individual: dict[str, list[KnownConsent]] = {individual: [] for individual in individuals}
-    for row in session.scalars(select(Consent).where(Consent.anonymized_id.in_(individuals))):
-        terms = (row.granted_at, row.expires_at, row.withdrawn_at)
-        consent = KnownConsent(*terms, tuple(row.data_types), tuple(row.purposes))
-        by_individual[row.anonymized_id].append(consent)
+    for individual, *terms in _READ_CONSENTS.execute(connection, list(individuals)):
+        granted_at, expires_at, withdrawn_at, data_types, purposes = terms
+        by_individual[individual].append(
+            KnownConsent(granted_at, expires_at, withdrawn_at, tuple(data_types), tuple(purposes))
+        )
     return {individual: tuple(consents) for individual, consents in by_individual.items()}
 
 
@@ -142,18 +160,21 @@ class ConsentCache:
             consents = self._known.get(anonymized_id)
         return consents if self._listener.is_fresh else None
 
-    def read(self, session: Session, anonymized_id: str) -> tuple[KnownConsent, ...]:
-        """Return every consent of an individual from the database, and cache them."""
+    def read(
+        self, engine: Engine, individuals: Sequence[str]
+    ) -> dict[str, tuple[KnownConsent, ...]]:
+        """Return every consent of each of the individuals from the database, and cache them."""
         with self._lock:
             changes = self._changes
-        consents = read_consents(session, anonymized_id)
-        if not self._listener.is_fresh:
-            self._listener.clock.measure(session)
+        with engine.connect() as connection:
+            found = find_consents(connection, individuals)
+            if not self._listener.is_fresh:
+                self._listener.clock.measure(connection)
         with self._lock:
             # A change that was notified during the query may be missing from its result.
             if changes == self._changes:
-                self._known[anonymized_id] = consents
-        return consents
+                self._known.update(found)
+        return found
 
     def _receive(self, notice: str) -> None:
         kind, _, subject = notice.partition(":")

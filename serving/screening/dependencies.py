@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from serving.consent.in_force import ConsentCache
 from serving.http.load import LoadLimit
 from serving.releases.watcher import ReleaseWatcher
 from serving.scoring.assessment import ExplanationOptions
-from serving.scoring.features import FeatureGateway
 from serving.screening.composition import Thresholds
+from serving.screening.consents import ConsentGateway
 from serving.screening.recorder import Recorder
 from serving.screening.shadow import ShadowScorer
+from serving.screening.stored_features import FeatureGateway
 from serving.settings import Settings
 
 
@@ -20,7 +20,7 @@ from serving.settings import Settings
 class ScreeningDependencies:
     settings: Settings
     engine: Engine
-    consents: ConsentCache
+    consents: ConsentGateway
     releases: ReleaseWatcher
     features: FeatureGateway
     recorder: Recorder

@@ -21,7 +21,6 @@ from monitoring.logging import describe_error
 from monitoring.metrics import CONSENT_FAILURES, CONSENT_VERIFICATIONS
 from serving import audit
 from serving.consent.in_force import KnownConsent, combine_consents
-from serving.database.sessions import open_session
 from serving.database.threads import run_apart
 from serving.errors import (
     Actor,
@@ -126,7 +125,7 @@ async def require_consent(
     consented = find_consented(consents or (), dependencies)
     if not suffices(consented, request):
         # A refusal never rests on the cache: the consent may be a moment old.
-        consents = await run_apart(read_consents, dependencies, anonymized_id)
+        consents = await dependencies.consents.read(anonymized_id)
         consented = find_consented(consents, dependencies)
     if suffices(consented, request):
         return consented
@@ -156,13 +155,6 @@ def find_consented(
 def suffices(consented: frozenset[str], request: ScreeningRequest) -> bool:
     """Tell whether anything may be used, and the answers that were sent among it."""
     return bool(consented) and ("survey" in consented or not request.answers.has_answers)
-
-
-def read_consents(
-    dependencies: ScreeningDependencies, anonymized_id: str
-) -> tuple[KnownConsent, ...]:
-    with open_session(dependencies.engine) as session:
-        return dependencies.consents.read(session, anonymized_id)
 
 
 async def collect_case(

@@ -8,8 +8,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import make_url
-from sqlalchemy.orm import Session
+from sqlalchemy import event, make_url
 
 from serving.consent.in_force import ConsentCache
 from serving.database.changes import ChangeListener
@@ -30,11 +29,7 @@ def cache(listener):
 
 @pytest.fixture
 def read(engine, cache):
-    def read_and_keep(individual):
-        with Session(engine) as session:
-            return cache.read(session, individual)
-
-    return read_and_keep
+    return lambda individual: cache.read(engine, [individual])[individual]
 
 
 @pytest.fixture
@@ -92,28 +87,19 @@ def test_a_change_of_something_else_removes_nothing(cache, known, listener):
     assert cache.get_known(known) is not None
 
 
-class ChangedDuringTheQuery(Session):
-    """A session during whose first query another process changes something."""
-
-    notice = ""
-    listener: ChangeListener
-
-    def scalars(self, *arguments, **options):
-        found = super().scalars(*arguments, **options)
-        self.listener._tell(self.notice)
-        return found
-
-
 @pytest.mark.parametrize(
     ("notice", "kept"),
     [("consent:{}", False), ("consent:*", False), ("reset", False), ("revocation:*", True)],
 )
-def test_what_changed_during_its_query_is_not_kept(cache, known, listener, engine, notice, kept):
+def test_what_changed_during_its_query_is_not_kept(
+    cache, known, listener, engine, read, notice, kept
+):
     listener._tell(f"consent:{known}")
     assert cache.get_known(known) is None
-    with ChangedDuringTheQuery(engine) as session:
-        session.listener, session.notice = listener, notice.format(known)
-        assert len(cache.read(session, known)) == 1
+    tell = lambda *_query: listener._tell(notice.format(known))  # noqa: E731
+    event.listen(engine, "after_cursor_execute", tell)
+    assert len(read(known)) == 1
+    event.remove(engine, "after_cursor_execute", tell)
 
     assert (cache.get_known(known) is not None) is kept
 

@@ -9,7 +9,8 @@ import pytest
 
 from feature_repo.online_store import FeatureStoreUnavailableError
 from feature_repo.stored_views import StoredRow, StoredView
-from serving.scoring.features import CONCURRENT_READS, READS_UNDER_WAY, FeatureGateway
+from serving.database.gathering import CONCURRENT_READS, READS_UNDER_WAY
+from serving.screening.stored_features import FeatureGateway
 
 VIEWS = [StoredView("survey_history", timedelta(days=365), ())]
 OTHER_VIEWS = [StoredView("demographics", None, ())]
