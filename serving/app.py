@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.concurrency import run_in_threadpool
 
 from feature_repo.online import open_reader
@@ -74,6 +75,15 @@ FEATURE_SHARE = 0.4
 #: How long each of the two reads of a manifest may take: a passport without it is better than none.
 PASSPORT_SECONDS = 2.0
 
+#: FastAPI's own spans, metrics and logs hold bodies and messages of errors, and an environment
+#: variable alone could send them away. What is counted and logged here is monitoring's.
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+
 #: A screening makes some thousand objects, nearly all gone with its answer: Python's default of
 #: 700 looks for cycles in the middle of each.
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
@@ -101,6 +111,7 @@ def create_app(settings: Settings, reader: OnlineReader | None = None) -> FastAP
         dependencies=[Depends(refuse_repeated_parameters)],
         docs_url=None,
         redoc_url=None,
+        telemetry=NO_TELEMETRY,
     )
     origins = sorted({origin for client in clients for origin in client.origins})
     app.add_middleware(CrossOrigin, prefix=cds_services.router.prefix, origins=origins)

@@ -3,6 +3,10 @@
 import time
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from serving.console.pages import PAGE_POLICY as CONSOLE_POLICY
 from serving.http.middleware import ANSWER_POLICY, DOCUMENTATION_POLICY, MAX_BODY_BYTES
@@ -97,3 +101,12 @@ def test_the_apis_page_loads_everything_from_here(client):
 @pytest.mark.parametrize("name", ["redoc.standalone.js", "..%2f__init__.py", "x"])
 def test_nothing_else_of_the_package_is_served(client, name):
     assert client.get(f"/docs/{name}").status_code in (404, 422)
+
+
+def test_no_tracer_of_the_process_gets_what_was_asked_and_answered(client, monkeypatch):
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    assert client.get("/health").status_code == 200
+
+    assert exporter.get_finished_spans() == ()
