@@ -11,6 +11,7 @@ process that the environment points at a running stack.
 import os
 import sys
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from time import process_time
 from typing import Any
@@ -83,11 +84,9 @@ class NaiveService:
         return jsonable_encoder(answer)
 
     def _predict(self, row: np.ndarray, weeks: np.ndarray) -> dict[str, np.ndarray]:
-        frame = pd.DataFrame(row, columns=self.names)
+        frame, given = pd.DataFrame(row, columns=self.names), {"features": row, "sequence": weeks}
         return {
-            name: np.ravel(
-                next(iter(model.predict(weeks if pin.input == "sequence" else row).values()))
-            )
+            name: np.ravel(model.predict(pick(pin, given))["probability"])
             for name, (pin, model) in self.models.items()
         } | {
             "logistic_regression": self.linear.predict_proba(frame)[:, 1],
@@ -173,6 +172,13 @@ def fit_with_scikit_learn(names: list[str]) -> tuple[Any, Any]:
     steps = (SimpleImputer(add_indicator=True), StandardScaler(), LogisticRegression())
     forest = IsolationForest(n_estimators=200, random_state=7)
     return make_pipeline(*steps).fit(rows, draw.random(2000) < 0.1), forest.fit(rows)
+
+
+def pick(pin: MemberPin, given: Mapping[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
+    """Return what a member takes: an array, or several by name."""
+    if len(pin.inputs) == 1:
+        return given[pin.input]
+    return {name: given[name] for name in pin.inputs}
 
 
 def locate_member(pin: MemberPin) -> str:

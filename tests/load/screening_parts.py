@@ -30,8 +30,14 @@ from serving.scoring.assessment import (
     assess,
     describe_inputs,
     explain_release,
+    find_total,
     predict_members,
+    predict_refits,
+    score,
 )
+from serving.scoring.counterfactuals import find_counterfactuals
+from serving.scoring.doubts import estimate
+from serving.scoring.estimate import find_pattern
 from serving.scoring.loaded_release import Release
 from serving.screening.composition import compose_answer, read_thresholds
 from serving.screening.recorder import write_records
@@ -66,7 +72,10 @@ def measure_parts(individuals: list[str]) -> dict[str, float]:
     case = Case(Answers(datetime.now(UTC), ANSWERS), EVERYTHING, row)
     inputs = assemble_inputs(release, case.see_features(release), EVERYTHING)
     assessment = assess(release, case, ExplanationOptions())
-    findings = case.apply_rules(release, load_severity_rules())
+    rules = load_severity_rules()
+    findings = case.apply_rules(release, rules)
+    pattern = find_pattern(release.manifest, inputs.vector, assessment.missing_data)
+    outputs, total = score(release, inputs, case), find_total(assessment.features)
     thresholds = read_thresholds(settings)
     caller = Caller(Principal("bench", Role.CLINICIAN), "bench", time.monotonic() + 3600)
 
@@ -78,14 +87,25 @@ def measure_parts(individuals: list[str]) -> dict[str, float]:
         seen = describe_inputs(assessment, case.answers)
         return make_record(said, caller, EVERYTHING, "production", seen)
 
+    def make_estimate() -> object:
+        return estimate(release.manifest, outputs, assessment.missing_data, pattern, total)
+
     tabular = keep_members(release, "features")
     networks = keep_members(release, "sequence")
     return {
         "token, verified (PyJWT)": measure(lambda: read_token(token, secret)),
         "features of one, one query": measure(lambda: reader.fetch(views, [next(people)])),
         "features seen against answers": measure(lambda: replace(case).see_features(release)),
+        "crisis and severity rules": measure(lambda: case.apply_rules(release, rules)),
         "tabular members": measure(lambda: predict_members(tabular, inputs, {})),
         "sequence members, if live": measure(lambda: predict_members(networks, inputs, {})),
+        "refits and forest": measure(
+            lambda: (predict_refits(release, inputs), release.measure_unfamiliarity(inputs))
+        ),
+        "estimates of both outcomes": measure(make_estimate),
+        "counterfactuals": measure(
+            lambda: find_counterfactuals(release, inputs, assessment.estimate, pattern)
+        ),
         "reasons": measure(lambda: explain_release(release, inputs.vector)),
         "answer composed and encoded": measure(lambda: answer().model_dump_json()),
         "three rows, durable, one commit": measure(lambda: write_records(engine, [make()])),
