@@ -6,17 +6,22 @@ SHA-256, so what is loaded is what was evaluated.
 """
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from feature_repo.answer_features import CURRENT_ANSWERS
 from feature_repo.consent_terms import DataType
 from feature_repo.outcomes import ADVERSE_COURSE
 from feature_repo.stored_views import StoredView
+from mlruns_config.missing import HISTORY, PARTS
 from mlruns_config.uncertainty import REFITS_FILE, RefitInterval
 
 RELEASE_MODEL = "mhras-risk"
@@ -47,6 +52,13 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 class ManifestPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy whose cached properties follow from its own fields, not the original's."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
 
 class FeatureDescription(ManifestPart):
@@ -135,6 +147,15 @@ class Calibration(ManifestPart):
             raise ValueError("calibration must be monotone")
         return self
 
+    @cached_property
+    def knots(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return inputs and outputs as arrays: NumPy would turn the lists into some each time."""
+        return np.array(self.inputs), np.array(self.outputs)
+
+    def apply(self, stacked: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the calibrated probabilities of stacked ones, float64 of the same shape."""
+        return np.asarray(np.interp(stacked, *self.knots))
+
 
 class ScoreMap(ManifestPart):
     """Monotone piecewise linear map from calibrated probability to the 0-100 score.
@@ -155,6 +176,11 @@ class ScoreMap(ManifestPart):
         if any(a[0] >= b[0] or a[1] >= b[1] for a, b in pairwise(pairs)):
             raise ValueError("the score map must be strictly increasing")
         return self
+
+    @cached_property
+    def knots(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return probabilities and scores as arrays."""
+        return np.array(self.probabilities), np.array(self.scores)
 
 
 class Head(ManifestPart):
@@ -293,6 +319,20 @@ class ReleaseManifest(ManifestPart):
     def columns(self) -> dict[str, int]:
         """Position of each feature by name."""
         return {feature.name: n for n, feature in enumerate(self.features)}
+
+    @cached_property
+    def columns_by_type(self) -> dict[str, NDArray[np.int64]]:
+        """Positions of the features of each data type.
+
+        Under HISTORY those of the survey that today's answers alone do not make known.
+        """
+        positions: dict[str, list[int]] = {part: [] for part in PARTS}
+        for column, feature in enumerate(self.features):
+            if feature.data_type is not None:
+                positions[feature.data_type].append(column)
+            if feature.data_type == "survey" and feature.name not in CURRENT_ANSWERS:
+                positions[HISTORY].append(column)
+        return {part: np.array(columns, np.int64) for part, columns in positions.items()}
 
     @property
     def is_simulated(self) -> bool:

@@ -6,6 +6,7 @@ holds, for `coverage` of people, the probability that a release learnt from othe
 same population would give: ADR 0065.
 """
 
+from functools import cached_property
 from typing import Annotated, Self
 
 import numpy as np
@@ -52,5 +53,8 @@ class RefitInterval(BaseModel):
 
     def measure_confidence(self, width: float) -> float:
         """Return the share of the people learnt from whose interval is at least as wide."""
-        shares = np.linspace(0, 1, len(self.widths))
-        return float(1 - np.interp(width, self.widths, shares))
+        return float(1 - np.interp(width, *self._width_shares))
+
+    @cached_property
+    def _width_shares(self) -> tuple[Numbers, Numbers]:
+        return np.array(self.widths), np.linspace(0, 1, len(self.widths))

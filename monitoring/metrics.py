@@ -4,6 +4,7 @@ With several workers, PROMETHEUS_MULTIPROC_DIR names the folder they share.
 """
 
 import os
+from typing import Any, TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -154,6 +155,20 @@ RATE_LIMITED_REQUESTS = Counter(
 )
 
 _served_versions: set[str] = set()
+
+
+Metric = TypeVar("Metric", Counter, Histogram)
+#: By metric and label values.
+_series: dict[tuple[object, ...], Any] = {}
+
+
+def get_series(metric: Metric, *labels: str) -> Metric:
+    """Return the series of a metric for label values, found once: `labels` validates each time."""
+    key = (metric, *labels)
+    if key not in _series:
+        _series[key] = metric.labels(*labels)
+    series: Metric = _series[key]
+    return series
 
 
 def show_release(version: str) -> None:

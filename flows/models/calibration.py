@@ -36,10 +36,6 @@ class TooFewOutcomesError(ValueError):
     """The calibration rows cannot be divided so that every part has both outcomes."""
 
 
-def calibrate(calibration: Calibration, stacked: Probabilities) -> Probabilities:
-    return np.interp(stacked, calibration.inputs, calibration.outputs)
-
-
 def choose_calibration(
     stacked: Probabilities, labels: Labels, individuals: pl.Series, index_dates: pl.Series
 ) -> Calibration:
@@ -52,7 +48,7 @@ def choose_calibration(
     losses = dict.fromkeys(MAPS, 0.0)
     for learnt, asked in folds:
         for kind, fit in MAPS.items():
-            mapped = calibrate(fit(stacked[learnt], labels[learnt]), stacked[asked])
+            mapped = fit(stacked[learnt], labels[learnt]).apply(stacked[asked])
             clipped = np.clip(mapped, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
             losses[kind] += float(log_loss(labels[asked], clipped, normalize=False, labels=[0, 1]))
     return MAPS[min(losses, key=lambda kind: losses[kind])](stacked, labels)

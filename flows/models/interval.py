@@ -23,7 +23,7 @@ from flows.models.refits import REFITS, Refits
 from flows.models.stacking import to_log_odds
 from mlruns_config.manifest import Head
 from mlruns_config.uncertainty import RefitInterval
-from serving.scoring.estimate import calibrate, stack_log_odds, to_probability
+from serving.scoring.estimate import stack_log_odds, to_probability
 from serving.scoring.uncertainty import Bounds, find_bounds
 
 COVERAGE = 0.9
@@ -92,7 +92,7 @@ def predict_head(members: Predictors, head: Head, rows: ModelRows) -> Probabilit
     patterns, calibrated = find_patterns(rows), np.empty(len(rows))
     for pattern in np.unique(patterns):
         chosen = patterns == pattern
-        calibrated[chosen] = calibrate(head.find_calibration(str(pattern)), stacked[chosen])
+        calibrated[chosen] = head.find_calibration(str(pattern)).apply(stacked[chosen])
     return calibrated
 
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feature_repo.postgres_deadlines import REQUEST_DEADLINE
 from monitoring.logging import describe_error
-from monitoring.metrics import HTTP_REQUEST_DURATION, HTTP_REQUESTS
+from monitoring.metrics import HTTP_REQUEST_DURATION, HTTP_REQUESTS, get_series
 from serving.audit.trail import CALLER_NETWORK
 from serving.errors import DeadlineExceededError, ProblemError
 from serving.http.problems import answer_problem
@@ -162,8 +162,8 @@ def make_body_error() -> HTTPException:
 def report(request: Request, status: int, seconds: float) -> None:
     """Count and log a request by its route, never by its path, which may hold a pseudonym."""
     endpoint = name_endpoint(request.scope)
-    HTTP_REQUESTS.labels(endpoint, request.method, str(status)).inc()
-    HTTP_REQUEST_DURATION.labels(endpoint, request.method).observe(seconds)
+    get_series(HTTP_REQUESTS, endpoint, request.method, str(status)).inc()
+    get_series(HTTP_REQUEST_DURATION, endpoint, request.method).observe(seconds)
     log.info(
         getattr(request.state, "log_message", "request answered"),
         endpoint=endpoint,

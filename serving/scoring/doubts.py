@@ -11,7 +11,6 @@ from mlruns_config.manifest import Head, ReleaseManifest, WorseningHead
 from mlruns_config.missing import NOTHING
 from serving.scoring.estimate import (
     Numbers,
-    calibrate,
     estimate_probabilities,
     map_to_score,
     stack_log_odds,
@@ -136,7 +135,7 @@ def _estimate_severe(head: WorseningHead, members: Mapping[str, Numbers]) -> flo
     if head.severe_calibration is None:
         return None
     stacked = to_probability(stack_log_odds(head.stacker, members))
-    return float(calibrate(head.severe_calibration, stacked)[0])
+    return float(head.severe_calibration.apply(stacked)[0])
 
 
 def _bound(

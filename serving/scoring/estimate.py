@@ -10,10 +10,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.answer_features import CURRENT_ANSWERS
 from feature_repo.consent_terms import DATA_TYPES
 from mlruns_config.manifest import (
-    Calibration,
     FeatureDescription,
     Head,
     ReleaseManifest,
@@ -113,21 +111,18 @@ def assemble_sequence(
     return np.array(channels, dtype=np.float32).T[None]
 
 
-def list_missing_data(features: Sequence[FeatureDescription], vector: Vector) -> list[str]:
+def list_missing_data(manifest: ReleaseManifest, vector: Vector) -> list[str]:
     """Return the data types without a single value among the models' inputs."""
-    is_present = ~np.isnan(vector[0])
-    present = {feature.data_type for feature, has in zip(features, is_present, strict=True) if has}
-    return [data_type for data_type in DATA_TYPES if data_type not in present]
+    unknown = np.isnan(vector[0])
+    return [
+        data_type for data_type in DATA_TYPES if unknown[manifest.columns_by_type[data_type]].all()
+    ]
 
 
 def find_pattern(manifest: ReleaseManifest, vector: Vector, missing: Collection[str]) -> str:
     """Return the name of the missing pattern; `missing` names data types without any value."""
-    history = [
-        column
-        for column, feature in enumerate(manifest.features)
-        if feature.data_type == "survey" and feature.name not in CURRENT_ANSWERS
-    ]
-    lacks_history = bool(history) and bool(np.isnan(vector[0, history]).all())
+    history = manifest.columns_by_type[HISTORY]
+    lacks_history = history.size > 0 and bool(np.isnan(vector[0, history]).all())
     return name_pattern([*missing, HISTORY] if lacks_history else missing)
 
 
@@ -142,7 +137,7 @@ def estimate_probabilities(
     """
     head = head.priority if isinstance(head, ReleaseManifest) else head
     stacked = to_probability(stack_log_odds(head.stacker, member_probabilities))
-    return calibrate(head.find_calibration(pattern), stacked)
+    return head.find_calibration(pattern).apply(stacked)
 
 
 def stack_log_odds(stacker: Stacker, member_probabilities: Mapping[str, Numbers]) -> Numbers:
@@ -165,10 +160,6 @@ def to_probability(log_odds: Numbers) -> Numbers:
     return np.where(log_odds >= 0, 1, tail) / (1 + tail)
 
 
-def calibrate(calibration: Calibration, probabilities: Numbers) -> Numbers:
-    return np.asarray(np.interp(probabilities, calibration.inputs, calibration.outputs))
-
-
 def map_to_score(score_map: ScoreMap, probability: float) -> float:
     """Return the 0-100 score, to one decimal as it is shown and compared."""
-    return round(float(np.interp(probability, score_map.probabilities, score_map.scores)), 1)
+    return round(float(np.interp(probability, *score_map.knots)), 1)

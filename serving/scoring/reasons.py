@@ -7,6 +7,7 @@ counts of one kind of care and the days since it.
 Missing data give no reason, and severe symptoms none that lowers.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,23 +92,23 @@ def explain(
     features: list[FeatureDescription], vector: Vector, attribution: Attribution
 ) -> list[ReasonPart]:
     """Return the strongest reasons, up to MAX_RAISING and MAX_LOWERING, strongest first."""
-    values = vector[0]
+    values = vector[0].tolist()
     room = {"raises": MAX_RAISING, "lowers": MAX_LOWERING}
     reasons = []
-    for subject, effect in rank_effects(features, values, attribution):
+    for subject, effect in rank_effects(features, vector[0], attribution):
         direction = name_direction(effect)
         if room[direction] and not reassures_falsely(subject, features, values, effect):
             room[direction] -= 1
             shown = choose_shown(subject, values)
-            reasons.append(describe_reason(features[shown], float(values[shown]), effect))
+            reasons.append(describe_reason(features[shown], values[shown], effect))
     return reasons
 
 
-def choose_shown(subject: Subject, values: NDArray[np.float32]) -> int:
+def choose_shown(subject: Subject, values: Sequence[float]) -> int:
     """Return the column that a reason shows: the answer of a choice, else the first known one."""
-    known = [column for column in subject.columns if not np.isnan(values[column])]
+    known = [column for column in subject.columns if not math.isnan(values[column])]
     if subject.name == CHOICE:
-        return max(known, key=lambda column: float(values[column]))
+        return max(known, key=values.__getitem__)
     return known[0]
 
 
@@ -118,10 +119,9 @@ def rank_effects(
     layout = lay_out_subjects(tuple(feature.name for feature in features))
     present = np.where(np.isnan(values), 0.0, attribution.contributions)
     effects = np.add.reduceat(present[layout.columns], layout.starts)
-    ranked = np.argsort(-np.abs(effects), kind="stable")
-    return [
-        (layout.subjects[n], float(effects[n])) for n in ranked if abs(effects[n]) >= MIN_EFFECT
-    ]
+    strengths = np.abs(effects)
+    ranked = np.argsort(-strengths, kind="stable")[: int((strengths >= MIN_EFFECT).sum())]
+    return [(layout.subjects[n], float(effects[n])) for n in ranked]
 
 
 @lru_cache(maxsize=MAX_LAYOUTS)
@@ -163,14 +163,14 @@ def rank_to_show(feature: str) -> int:
 def reassures_falsely(
     subject: Subject,
     features: Sequence[FeatureDescription],
-    values: NDArray[np.float32],
+    values: Sequence[float],
     effect: float,
 ) -> bool:
     """Return True if a reason would show symptoms of at least a moderate level as lowering."""
     if effect > 0 or subject.name not in INSTRUMENTS:
         return False
     total, level = f"{subject.name}_total", INSTRUMENTS[subject.name][1]
-    totals = [float(values[n]) for n in subject.columns if features[n].name == total]
+    totals = [values[n] for n in subject.columns if features[n].name == total]
     return not totals or not totals[0] < level
 
 

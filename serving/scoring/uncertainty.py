@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlruns_config.manifest import Head
 from mlruns_config.uncertainty import RefitInterval
-from serving.scoring.estimate import Numbers, calibrate, to_log_odds, to_probability
+from serving.scoring.estimate import Numbers, to_log_odds, to_probability
 
 #: float64 [n, refits].
 RefitLogOdds = NDArray[np.float64]
@@ -69,5 +69,5 @@ def sort_refits(
         if refitted is None:
             refitted = to_log_odds(np.asarray(member_probabilities[name], np.float64))[:, None]
         log_odds = log_odds + coefficient * refitted
-    calibrated = calibrate(head.find_calibration(pattern), to_probability(log_odds))
+    calibrated = head.find_calibration(pattern).apply(to_probability(log_odds))
     return np.sort(calibrated, axis=1)

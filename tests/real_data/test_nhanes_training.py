@@ -20,7 +20,7 @@ from flows.evaluation.metrics import compute_metrics
 from flows.evaluation.selection import select_members
 from flows.models import lightgbm, logistic_regression
 from flows.models.assembly import predict_all
-from flows.models.calibration import calibrate, choose_calibration
+from flows.models.calibration import choose_calibration
 from flows.models.families import BASELINE
 from flows.models.member import FittingData, check_parity
 from flows.models.out_of_fold import cross_fit
@@ -143,7 +143,7 @@ def predict_held_out(survey: Survey, parts: Parts) -> np.ndarray:
     dates = pl.Series([date(2017, 1, 1)] * len(chosen))
     names = pl.Series([str(number) for number in chosen])
     mapping = choose_calibration(unseen, survey.labels[chosen], names, dates)
-    return calibrate(mapping, predict(parts.held_out))
+    return mapping.apply(predict(parts.held_out))
 
 
 def measure_split(survey: Survey, seed: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ from flows.evaluation.recalibration import (
     move_others,
     move_reference,
 )
-from flows.models.calibration import calibrate, fit_isotonic, fit_platt
+from flows.models.calibration import fit_isotonic, fit_platt
 from flows.models.out_of_fold import FOLDS
 from monitoring.drift_reference import make_reference
 
@@ -96,9 +96,9 @@ def test_a_moved_map_is_the_map_followed_by_the_move(fit, intercept, slope):
     after = move_map(before, make_offer(intercept, slope))
     asked = np.linspace(0.002, 0.998, 400)
 
-    expected = move(np.clip(calibrate(before, asked), 1e-6, 1 - 1e-6), intercept, slope)
-    np.testing.assert_allclose(calibrate(after, asked), expected, atol=0.015)
-    assert (np.diff(calibrate(after, asked)) >= 0).all()
+    expected = move(np.clip(before.apply(asked), 1e-6, 1 - 1e-6), intercept, slope)
+    np.testing.assert_allclose(after.apply(asked), expected, atol=0.015)
+    assert (np.diff(after.apply(asked)) >= 0).all()
 
 
 def test_the_drift_reference_holds_the_moved_probabilities():

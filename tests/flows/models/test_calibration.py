@@ -12,7 +12,6 @@ from feature_repo.outcomes import HORIZON_DAYS
 from flows.models.calibration import (
     MAPS,
     TooFewOutcomesError,
-    calibrate,
     choose_calibration,
     divide_rows,
 )
@@ -58,7 +57,7 @@ def test_rows_of_too_few_individuals_are_refused():
 def test_calibration_brings_rates_back(kind):
     truth, labels = draw(5000)
     distorted = truth**2 / (truth**2 + (1 - truth) ** 2)
-    mapped = calibrate(MAPS[kind](distorted, labels), distorted)
+    mapped = MAPS[kind](distorted, labels).apply(distorted)
 
     assert np.abs(mapped - truth).mean() < 0.03
     assert np.abs(distorted - truth).mean() > 0.06
@@ -75,7 +74,7 @@ def test_calibration_is_monotone_and_bounded(rows, asked):
     rows = [*rows, (0.2, True), (0.4, False)]
     stacked, labels = (np.array(column) for column in zip(*rows, strict=True))
     for fit in MAPS.values():
-        mapped = calibrate(fit(stacked, labels), np.array(sorted([0.0, *asked, 1.0])))
+        mapped = fit(stacked, labels).apply(np.array(sorted([0.0, *asked, 1.0])))
         assert (np.diff(mapped) >= 0).all()
         assert ((mapped >= 0) & (mapped <= 1)).all()
 
@@ -87,7 +86,7 @@ def test_predictions_that_rank_the_wrong_way_are_mapped_to_the_overall_rate(kind
     random = np.random.default_rng(3)
     labels = random.random(6000) < 0.18
     stacked = 0.18 - spread * (labels - 0.18) + random.normal(0, 0.001, 6000)
-    mapped = calibrate(MAPS[kind](stacked, labels), np.array([0.15, 0.18, 0.21]))
+    mapped = MAPS[kind](stacked, labels).apply(np.array([0.15, 0.18, 0.21]))
     np.testing.assert_allclose(mapped, labels.mean(), atol=0.02)
 
 

@@ -27,7 +27,7 @@ def test_training_and_serving_name_a_pattern_alike(pattern):
     rows = blank_data_types(draw_rows(20, 2), pattern)
     manifest = make_manifest(features=describe_columns())
     vector = rows.features[:1]
-    missing = list_missing_data(manifest.features, vector)
+    missing = list_missing_data(manifest, vector)
 
     assert set(find_patterns(rows)) == {name_pattern(pattern)}
     assert find_pattern(manifest, vector, missing) == name_pattern(pattern)

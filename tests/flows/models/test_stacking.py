@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.datasets.rows import ModelRows
-from flows.models.calibration import calibrate
 from flows.models.member import FittingData
 from flows.models.out_of_fold import cross_fit
 from flows.models.stacking import fit_stacker, make_score_map, stack
@@ -106,7 +105,7 @@ def test_serving_says_what_training_says(members, intercept, knots):
     )
     said = {"unweighed": 0.3} | {name: said for name, (_, said) in members.items()}
     stacked = stack(manifest.stacker, {name: np.array([one]) for name, one in said.items()})
-    trained = calibrate(manifest.calibration, stacked)
+    trained = manifest.calibration.apply(stacked)
 
     assert estimate(manifest, Outputs(said), ()).probability == pytest.approx(trained[0], abs=1e-9)
 

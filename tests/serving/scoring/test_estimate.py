@@ -8,13 +8,13 @@ from serving.scoring.estimate import (
     Band,
     BandEdges,
     assemble_vector,
-    calibrate,
     list_missing_data,
     map_to_score,
     stack_log_odds,
     to_log_odds,
     to_probability,
 )
+from tests.fixtures.manifests import make_manifest
 from tests.fixtures.releases import FEATURES
 
 EDGES = BandEdges()
@@ -81,7 +81,7 @@ def test_a_weighted_member_that_did_not_answer_is_an_error():
 def test_calibration_follows_its_points():
     calibration = Calibration(kind="isotonic", inputs=[0, 0.5, 1], outputs=[0.1, 0.2, 0.8])
 
-    assert calibrate(calibration, 0.75) == pytest.approx(0.5)
+    assert calibration.apply(0.75) == pytest.approx(0.5)
 
 
 def test_a_vector_follows_the_manifests_order_and_marks_what_is_missing():
@@ -101,4 +101,4 @@ def test_a_value_that_is_no_number_counts_as_missing(value):
 def test_a_data_type_is_missing_when_none_of_its_features_has_a_value():
     vector = assemble_vector(FEATURES, {"steps_mean_28": 0.0, "age": 30})
 
-    assert list_missing_data(FEATURES, vector) == ["survey", "emr"]
+    assert list_missing_data(make_manifest(features=FEATURES), vector) == ["survey", "emr"]
