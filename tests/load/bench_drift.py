@@ -15,13 +15,15 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 
+from feature_repo.catalogue import list_model_inputs
 from monitoring.drift import SAMPLE_ROWS, measure_drift
 from monitoring.drift_bounds import MIN_DISTANCE
 from monitoring.drift_null import Distance
 from monitoring.drift_reference import make_reference, summarise
 
 SIZES = (10_000, 100_000)
-COLUMNS = 60
+#: Those of a release: every model input.
+COLUMNS = len(list_model_inputs())
 #: Shifts of one column in standard deviations; MIN_DISTANCE is its bound in a window this large.
 SHIFTS = (0.0, 0.03, 0.04, 0.05, 0.06, 0.07, 0.1)
 WINDOWS = 200
