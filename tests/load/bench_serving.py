@@ -270,12 +270,17 @@ def run_beside(stack: LocalStack, module: str, argument: str | None, individuals
     return done.stdout.splitlines()[-1]
 
 
-def print_parts(parts: dict[str, float], whole: Measured) -> None:
-    print("\nthe parts by themselves, CPU ms, one thread\n")
-    for name, milliseconds in parts.items():
-        print(f"{name:34}{milliseconds:8.3f}")
-    print(f"{'sum':34}{sum(parts.values()):8.3f}")
-    print(f"{'/screen, 1 worker, 8 connections':34}{whole.cpu:8.3f}")
+def print_parts(parts: dict[str, dict[str, float]], whole: Measured) -> None:
+    """Print the parts on the way of a request; none is in its caches where they run in turn."""
+    alone, in_turn = parts["alone"], parts["in turn"]
+    print(f"\nthe parts by themselves, CPU ms, one thread{'alone':>17}{'in turn':>9}\n")
+    for name, milliseconds in alone.items():
+        turn = f"{in_turn[name]:9.3f}" if name in in_turn else ""
+        print(f"{name:44}{milliseconds:15.3f}{turn}")
+    sums = [sum(measured[name] for name in in_turn) for measured in (alone, in_turn)]
+    print(f"{'sum of those in turn':44}{sums[0]:15.3f}{sums[1]:9.3f}")
+    ratios = "".join(f"{whole.cpu / milliseconds:9.2f}" for milliseconds in sums)
+    print(f"{f'/screen, 8 connections: {whole.cpu:.2f}, ratios':44}{'':6}{ratios}")
 
 
 if __name__ == "__main__":
