@@ -7,12 +7,10 @@ Decision: infra/adr/0080-a-stop-resets-no-request.md.
 """
 
 import asyncio
-import ctypes
 import multiprocessing
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -28,18 +26,21 @@ QUEUE_SECONDS = 5.0
 #: A handshake that was under way when new ones were refused has ended by then.
 HANDSHAKE_SECONDS = 0.2
 
-#: Of Linux's <asm-generic/socket.h>; Python does not name it.
-SO_ATTACH_FILTER = 26
-#: Classic BPF on the TCP header, each step as (code, jump if true, jump if false, operand): a
-#: segment with the flag SYN, which opens a connection, is dropped; all others are kept.
-_STEPS = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
-_DROP_SYN = b"".join(struct.pack("=HBBI", *step) for step in _STEPS)
+#: Of Linux's <linux/in.h> and <linux/in6.h>; Python names neither.
+IP_MINTTL, IPV6_MINHOPCOUNT = 21, 73
+#: The most hops that a segment can have left; senders begin with 64 or 128.
+MOST_HOPS = 255
 
 
 class LastingProtocol(HttpToolsProtocol):
     """HTTP on one connection; when the server stops, the next answer is the last one."""
 
     _ends = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection; one from during a stop inherited what drops new ones."""
+        set_least_hops(transport.get_extra_info("socket"), 0)
+        super().connection_made(transport)
 
     def shutdown(self) -> None:
         """Close after the answer that is due, or after SILENCE_SECONDS without a request."""
@@ -107,20 +108,26 @@ def bind(host: str, port: int) -> socket.socket:
 def refuse_connections(sockets: Sequence[socket.socket]) -> None:
     """Let no new connection begin, and wait until all that were made have been accepted.
 
-    Where the operating system offers no filter, connections that arrive during the stop may
+    Where the operating system has no such option, connections that arrive during the stop may
     still be reset.
     """
     for listening in sockets:
-        _drop_new_connections(listening)
+        set_least_hops(listening, MOST_HOPS)
     time.sleep(HANDSHAKE_SECONDS)
     deadline = time.monotonic() + QUEUE_SECONDS
     while select.select(sockets, [], [], 0)[0] and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-def _drop_new_connections(listening: socket.socket) -> None:
-    if sys.platform != "linux":
+def set_least_hops(connected: socket.socket, hops: int) -> None:
+    """Let the kernel drop segments with fewer hops left than that; 0 drops none.
+
+    On a listening socket that concerns the segments that open a connection. It takes no privilege,
+    unlike a filter (SO_ATTACH_FILTER), for which Linux 6.18 wants CAP_NET_ADMIN.
+    """
+    if sys.platform != "linux" or connected.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    program = ctypes.create_string_buffer(_DROP_SYN)
-    option = struct.pack("@HP", len(_STEPS), ctypes.addressof(program))
-    listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, option)
+    # A socket of IPv6 may take connections of IPv4 too.
+    connected.setsockopt(socket.IPPROTO_IP, IP_MINTTL, hops)
+    if connected.family == socket.AF_INET6:
+        connected.setsockopt(socket.IPPROTO_IPV6, IPV6_MINHOPCOUNT, hops)
