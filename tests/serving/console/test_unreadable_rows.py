@@ -1,5 +1,7 @@
 """A row of the trail that Python cannot hold: every page that shows rows names it and stays."""
 
+from functools import partial
+
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -10,7 +12,7 @@ from tests.fixtures.audit_trail import wait_until_sealed
 from tests.fixtures.console import read_text
 from tests.fixtures.unreadable_rows import SHAPES, write_unreadable
 
-AUDITOR = make_headers(Role.AUDITOR, "auditor_1")
+AUDITOR = partial(make_headers, Role.AUDITOR, "auditor_1")
 TIME = "a year above 9999"
 
 
@@ -35,7 +37,7 @@ def test_the_trail_and_the_access_history_name_the_value(client, person, shape):
         ("/audit", {"anonymized_id": person}),
         (f"/individuals/{person}/access-history", {}),
     ):
-        response = client.get(path, params=query, headers=AUDITOR)
+        response = client.get(path, params=query, headers=AUDITOR())
         assert response.status_code == 200, response.text
         (row,) = response.json()["items"][-1:]
         assert row["unreadable"] == [column]
@@ -55,7 +57,7 @@ def test_the_pages_of_the_console_name_the_value(visit, person, shape):
 
 
 def test_the_event_of_the_row_has_no_value_in_its_place(client, person, shape):
-    response = client.get("/fhir/AuditEvent", params={"patient": person}, headers=AUDITOR)
+    response = client.get("/fhir/AuditEvent", params={"patient": person}, headers=AUDITOR())
     events = [entry["resource"] for entry in response.json()["entry"]]
     absent = [event for event in events if "recorded" not in event]
 
@@ -67,8 +69,8 @@ def test_the_event_of_the_row_has_no_value_in_its_place(client, person, shape):
 
 def test_the_export_and_the_verification_name_the_row(client, person, engine):
     wait_until_sealed(engine)
-    export = client.get("/audit/export", headers=AUDITOR)
-    found = client.get("/audit/verify", headers=AUDITOR).json()
+    export = client.get("/audit/export", headers=AUDITOR())
+    found = client.get("/audit/verify", headers=AUDITOR()).json()
 
     assert export.text.count('"unreadable":{') == found["finding_count"] > 0
     assert {one["kind"] for one in found["findings"]} == {"rows_unreadable"}
@@ -93,7 +95,7 @@ def test_a_passport_shows_a_viewing_whose_time_cannot_be_read(
 
 @pytest.mark.parametrize("suppressed", ['"x"', "9" * 5_000, "-5", "null", "[]"], ids=len)
 def test_the_report_counts_a_row_whose_count_is_none(client, application_url, suppressed):
-    before = client.get("/compliance/report", headers=AUDITOR).json()
+    before = client.get("/compliance/report", headers=AUDITOR()).json()
     engine = create_engine(application_url)
     with engine.begin() as connection:
         connection.execute(
@@ -105,7 +107,7 @@ def test_the_report_counts_a_row_whose_count_is_none(client, application_url, su
             {"given": suppressed},
         )
     engine.dispose()
-    after = client.get("/compliance/report", headers=AUDITOR)
+    after = client.get("/compliance/report", headers=AUDITOR())
 
     assert after.status_code == 200, after.text
     counted = after.json()["unauthenticated_requests"] - before["unauthenticated_requests"]
@@ -122,7 +124,7 @@ def test_the_report_has_no_time_of_a_checkpoint_whose_time_cannot_be_read(client
             )
         )
     engine.dispose()
-    response = client.get("/compliance/report", headers=AUDITOR)
+    response = client.get("/compliance/report", headers=AUDITOR())
 
     assert response.status_code == 200, response.text
     assert response.json()["audit_trail"]["signed_at"] is None

@@ -3,6 +3,7 @@
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import text
@@ -19,12 +20,12 @@ from tests.fixtures.api import (
 )
 from tests.fixtures.audit_trail import wait_until_sealed
 
-AUDITOR = make_headers(Role.AUDITOR, "auditor_1")
+AUDITOR = partial(make_headers, Role.AUDITOR, "auditor_1")
 NOWHERE = "postgresql://mhras:hidden@127.0.0.1:1/mhras"
 
 
 def ask(client, path, **query):
-    response = client.get(path, headers=AUDITOR, params=query)
+    response = client.get(path, headers=AUDITOR(), params=query)
     assert response.status_code == 200, response.text
     return response
 
@@ -48,20 +49,20 @@ def ask(client, path, **query):
     ids=str,
 )
 def test_an_unusable_question_is_refused(client, query):
-    assert client.get("/audit", headers=AUDITOR, params=query).status_code == 422
+    assert client.get("/audit", headers=AUDITOR(), params=query).status_code == 422
 
 
 @pytest.mark.parametrize("path", ["/audit", "/audit/verify", "/audit/export", "/compliance/report"])
 def test_a_reading_that_cannot_be_audited_does_not_happen(client, breaking_trigger, path):
     breaking_trigger("audit_log", AT_INSERT)
 
-    assert client.get(path, headers=AUDITOR).status_code == 500
+    assert client.get(path, headers=AUDITOR()).status_code == 500
 
 
 @pytest.mark.parametrize("path", ["/audit", "/audit/verify", "/audit/export", "/compliance/report"])
 def test_without_a_database_nothing_is_read(mlflow_url, path):
     with run_app(make_settings(NOWHERE, mlflow_url), MemoryReader()) as client:
-        assert client.get(path, headers=AUDITOR).status_code == 503
+        assert client.get(path, headers=AUDITOR()).status_code == 503
 
 
 def test_rows_are_filtered_and_come_in_pages(client, screen, grant):
@@ -162,7 +163,7 @@ def test_an_export_of_a_period_holds_no_other_rows(client):
 
 def test_a_period_that_ends_before_it_begins_is_refused(client):
     query = {"since": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
-    assert client.get("/compliance/report", headers=AUDITOR, params=query).status_code == 422
+    assert client.get("/compliance/report", headers=AUDITOR(), params=query).status_code == 422
 
 
 def test_the_report_counts_a_period(client, screen, grant, production_version):
@@ -175,7 +176,7 @@ def test_the_report_counts_a_period(client, screen, grant, production_version):
     path = f"/screen/{prediction}/crisis-override"
     review = client.post(path, json={"comment": "x"}, headers=clinician).json()["review_id"]
     client.post(f"/reviews/{review}/decision", json={"decision": "agree"}, headers=clinician)
-    client.get("/reviews", headers=AUDITOR)
+    client.get("/reviews", headers=AUDITOR())
     client.get("/reviews")
     client.delete(f"/individuals/{second}", headers=admin)
     ended = datetime.now(UTC) + timedelta(seconds=1)
@@ -210,7 +211,7 @@ def test_a_date_without_a_zone_is_a_day_of_the_configured_zone(application_url, 
     settings = make_settings(application_url, mlflow_url, MHRAS_TIMEZONE=zone)
     query = {"since": "2026-01-01", "until": "2026-04-01T00:00:00"}
     with run_app(settings, None) as client:
-        report = client.get("/compliance/report", headers=AUDITOR, params=query).json()
+        report = client.get("/compliance/report", headers=AUDITOR(), params=query).json()
     begin, end = ("05", "04") if zone != "UTC" else ("00", "00")
 
     assert report["since"] == f"2026-01-01T{begin}:00:00Z"
@@ -218,8 +219,8 @@ def test_a_date_without_a_zone_is_a_day_of_the_configured_zone(application_url, 
 
 
 def test_rows_of_the_present_moment_are_marked(client):
-    report = client.get("/compliance/report", headers=AUDITOR).json()
-    page = client.get("/compliance/report?format=html", headers=AUDITOR).text
+    report = client.get("/compliance/report", headers=AUDITOR()).json()
+    page = client.get("/compliance/report?format=html", headers=AUDITOR()).text
 
     assert "overdue_reviews" in report["as_of_now"]
     assert set(report["as_of_now"]) < set(report)

@@ -1,12 +1,14 @@
 """Which releases answer, and an admin's changes of that through the real registry."""
 
+from functools import partial
+
 import pytest
 from sqlalchemy import text
 
 from serving.roles import Role
 from tests.fixtures.api import make_headers, make_settings, run_app
 
-ADMIN = make_headers(Role.ADMIN)
+ADMIN = partial(make_headers, Role.ADMIN)
 
 
 def read_ledger(engine):
@@ -28,13 +30,13 @@ def read_ledger(engine):
     ],
 )
 def test_a_change_that_is_not_whole_is_refused(client, body):
-    assert client.post("/models/rollout", json=body, headers=ADMIN).status_code == 422
+    assert client.post("/models/rollout", json=body, headers=ADMIN()).status_code == 422
 
 
 @pytest.mark.nightly
 def test_a_refusal_of_the_registry_is_answered_and_kept_in_the_ledger(client, engine):
     body = {"action": "shadow", "version": 999, "reason": "-a reason with a dash"}
-    response = client.post("/models/rollout", json=body, headers=ADMIN)
+    response = client.post("/models/rollout", json=body, headers=ADMIN())
 
     assert response.status_code == 409
     assert "has no version 999" in response.json()["detail"]
@@ -48,7 +50,7 @@ def test_a_service_that_may_only_read_the_registry_changes_nothing(
     before = read_ledger(engine)
     with run_app(make_settings(database_url, mlflow_url, **login), None) as client:
         body = {"reason": "scores shifted"}
-        response = client.post("/models/rollback", json=body, headers=ADMIN)
+        response = client.post("/models/rollback", json=body, headers=ADMIN())
 
     assert response.status_code == 409
     assert response.json()["detail"] == "this service may only read the registry"
@@ -60,7 +62,7 @@ def test_a_registry_that_is_away_is_said_so_without_its_address(database_url, en
     settings = make_settings(database_url, "http://127.0.0.1:1")
     with run_app(settings, None) as client:
         body = {"action": "stop", "reason": "a test"}
-        response = client.post("/models/rollout", json=body, headers=ADMIN)
+        response = client.post("/models/rollout", json=body, headers=ADMIN())
 
     assert response.status_code == 409
     assert "127.0.0.1" not in response.text
@@ -71,11 +73,11 @@ def test_an_admin_rolls_a_candidate_out_and_stops_it(client, releases, engine):
     candidate = releases.publish(promote=False)
     releases.stage(candidate)
     begin = {"action": "shadow", "version": candidate, "reason": "ready to compare"}
-    started = client.post("/models/rollout", json=begin, headers=ADMIN)
+    started = client.post("/models/rollout", json=begin, headers=ADMIN())
     client.app.state.services.screening.releases.refresh()
-    seen = client.get("/models", headers=ADMIN).json()
+    seen = client.get("/models", headers=ADMIN()).json()
     end = {"action": "stop", "reason": "seen enough"}
-    stopped = client.post("/models/rollout", json=end, headers=ADMIN)
+    stopped = client.post("/models/rollout", json=end, headers=ADMIN())
     client.app.state.services.screening.releases.refresh()
 
     assert started.json()["message"] == f"mhras-risk {candidate} scores in shadow"
@@ -84,7 +86,7 @@ def test_an_admin_rolls_a_candidate_out_and_stops_it(client, releases, engine):
     assert seen["candidate"]["breaches"] == []
     assert seen["ledger"][0]["reason"] == "ready to compare"
     assert stopped.status_code == 200
-    assert client.get("/models", headers=ADMIN).json()["candidate"] is None
+    assert client.get("/models", headers=ADMIN()).json()["candidate"] is None
     assert [row[1:] for row in read_ledger(engine)[-2:]] == [
         ("shadow", "clinician_001", "promoted"),
         ("stopped", "clinician_001", "promoted"),
