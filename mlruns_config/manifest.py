@@ -6,22 +6,21 @@ SHA-256, so what is loaded is what was evaluated.
 """
 
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from feature_repo.answer_features import CURRENT_ANSWERS
 from feature_repo.consent_terms import DataType
 from feature_repo.outcomes import ADVERSE_COURSE
 from feature_repo.stored_views import StoredView
-from mlruns_config.missing import HISTORY, PARTS
+from mlruns_config.heads import Calibration, Head, ScoreMap, Stacker, WorseningHead
+from mlruns_config.manifest_part import ManifestPart, Probability
+from mlruns_config.missing import PARTS, belongs_to
 from mlruns_config.uncertainty import REFITS_FILE, RefitInterval
 
 RELEASE_MODEL = "mhras-risk"
@@ -47,18 +46,6 @@ ORIGIN_TAG = "data.origin"
 MANIFEST_SCHEMA_VERSION: Literal[4] = 4
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class ManifestPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy whose cached properties follow from its own fields, not the original's."""
-        copied = super().model_copy(update=update, deep=deep)
-        for name in copied.__dict__.keys() - type(self).model_fields.keys():
-            del copied.__dict__[name]
-        return copied
 
 
 class FeatureDescription(ManifestPart):
@@ -120,105 +107,6 @@ class MemberPin(ManifestPart):
     def inputs(self) -> list[str]:
         """Return the names of its graph's inputs."""
         return [self.input, "features"] if self.has_head else [self.input]
-
-
-class Stacker(ManifestPart):
-    """logit(p) = intercept + sum of coefficient * logit(member probability).
-
-    A member without a coefficient did not earn its place and has weight zero.
-    """
-
-    intercept: float
-    coefficients: dict[str, float]
-
-
-class Calibration(ManifestPart):
-    """Piecewise linear, monotone map from stacked to calibrated probability."""
-
-    kind: Literal["identity", "platt", "beta", "isotonic"]
-    inputs: list[float]
-    outputs: list[Probability]
-
-    @model_validator(mode="after")
-    def _validate_monotone(self) -> Self:
-        if len(self.inputs) != len(self.outputs) or len(self.inputs) < 2:
-            raise ValueError("calibration needs as many inputs as outputs, at least two")
-        if sorted(self.inputs) != self.inputs or sorted(self.outputs) != self.outputs:
-            raise ValueError("calibration must be monotone")
-        return self
-
-    @cached_property
-    def knots(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return inputs and outputs as arrays: NumPy would turn the lists into some each time."""
-        return np.array(self.inputs), np.array(self.outputs)
-
-    def apply(self, stacked: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the calibrated probabilities of stacked ones, float64 of the same shape."""
-        return np.asarray(np.interp(stacked, *self.knots))
-
-
-class ScoreMap(ManifestPart):
-    """Monotone piecewise linear map from calibrated probability to the 0-100 score.
-
-    `scores` are the named edges 0, 25, 50, 75, 100; `operating_points` says what each
-    inner edge was chosen for.
-    """
-
-    probabilities: list[Probability]
-    scores: list[Annotated[float, Field(ge=0, le=100)]]
-    operating_points: dict[str, str]
-
-    @model_validator(mode="after")
-    def _validate_strictly_monotone(self) -> Self:
-        pairs = list(zip(self.probabilities, self.scores, strict=True))
-        if pairs[0] != (0, 0) or pairs[-1] != (1, 100):
-            raise ValueError("the score map must run from (0, 0) to (1, 100)")
-        if any(a[0] >= b[0] or a[1] >= b[1] for a, b in pairwise(pairs)):
-            raise ValueError("the score map must be strictly increasing")
-        return self
-
-    @cached_property
-    def knots(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return probabilities and scores as arrays."""
-        return np.array(self.probabilities), np.array(self.scores)
-
-
-class Head(ManifestPart):
-    """What a release says of one outcome: weights, calibration by missing pattern, uncertainty.
-
-    `calibration` is that of complete data, `calibrations` those by name of the missing pattern
-    (`mlruns_config.missing`). `uncertainty` is None in releases of schema 3.
-    """
-
-    #: Key of the outcome.
-    outcome: str
-    stacker: Stacker
-    calibration: Calibration
-    calibrations: dict[str, Calibration] = {}
-    uncertainty: RefitInterval | None = None
-
-    def find_calibration(self, pattern: str) -> Calibration:
-        """Return the map of a missing pattern; that of complete data where it has none."""
-        return self.calibrations.get(pattern, self.calibration)
-
-
-class WorseningHead(Head):
-    """The outcome beside the priority's, which finds people who are not severely ill yet.
-
-    It is learnt from index dates below `severe_from` points of PHQ-9, where a further rise is
-    possible: there its estimate rises with symptoms, and from `likely_above` on a person is
-    likely to worsen. From `severe_from` on severity itself is the message, the probability
-    comes from `severe_calibration`, and the severity rules queue.
-    """
-
-    #: Names of its members, weighed or not.
-    members: list[str]
-    likely_above: Probability
-    severe_from: Annotated[float, Field(gt=0)]
-    severe_calibration: Calibration | None = None
-
-    def estimates(self, member: str) -> bool:
-        return member in self.members
 
 
 class Familiarity(ManifestPart):
@@ -303,14 +191,14 @@ class ReleaseManifest(ManifestPart):
     stacker: Stacker
     calibration: Calibration
     #: By name of the missing pattern (`mlruns_config.missing`); `calibration` is that of "none".
-    calibrations: dict[str, Calibration] = {}
+    calibrations: dict[str, Calibration] = Field(default_factory=dict)
     uncertainty: RefitInterval | None = None
     #: Of schema 3: an interval about twenty people alike, which is not read any more.
     conformal: dict[str, Any] | None = None
     score_map: ScoreMap
     worsening: WorseningHead | None = None
     familiarity: Familiarity | None = None
-    levers: list[Lever] = []
+    levers: list[Lever] = Field(default_factory=list)
     surrogate: Surrogate | None = None
     #: Delta versions and digests, git commit, flow run, suite result, definition hash.
     lineage: dict[str, Any]
@@ -321,18 +209,14 @@ class ReleaseManifest(ManifestPart):
         return {feature.name: n for n, feature in enumerate(self.features)}
 
     @cached_property
-    def columns_by_type(self) -> dict[str, NDArray[np.int64]]:
-        """Positions of the features of each data type.
-
-        Under HISTORY those of the survey that today's answers alone do not make known.
-        """
-        positions: dict[str, list[int]] = {part: [] for part in PARTS}
-        for column, feature in enumerate(self.features):
-            if feature.data_type is not None:
-                positions[feature.data_type].append(column)
-            if feature.data_type == "survey" and feature.name not in CURRENT_ANSWERS:
-                positions[HISTORY].append(column)
-        return {part: np.array(columns, np.int64) for part, columns in positions.items()}
+    def columns_by_part(self) -> dict[str, NDArray[np.int64]]:
+        """Positions of the features of each part of what is known (`mlruns_config.missing`)."""
+        return {
+            part: np.flatnonzero(
+                [belongs_to(part, feature.name, feature.data_type) for feature in self.features]
+            )
+            for part in PARTS
+        }
 
     @property
     def is_simulated(self) -> bool:

@@ -7,12 +7,20 @@ only today's answers are known.
 from collections.abc import Collection
 from itertools import combinations
 
+from feature_repo.answer_features import CURRENT_ANSWERS
 from feature_repo.consent_terms import DATA_TYPES
 
 #: The earlier questionnaires, where today's answers are known.
 HISTORY = "history"
 PARTS = (*DATA_TYPES, HISTORY)
 NOTHING = "none"
+
+
+def belongs_to(part: str, name: str, data_type: str | None) -> bool:
+    """Return True if a feature is of a part: of a data type, or of the earlier questionnaires."""
+    if part == HISTORY:
+        return data_type == "survey" and name not in CURRENT_ANSWERS
+    return data_type == part
 
 
 def name_pattern(missing: Collection[str]) -> str:

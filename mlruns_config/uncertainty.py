@@ -11,7 +11,9 @@ from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from mlruns_config.manifest_part import ManifestPart
 
 #: Artifact of a member's version: its refits in one graph, features to log-odds [n, refits].
 REFITS_FILE = "refits.onnx"
@@ -22,7 +24,7 @@ UNFAMILIARITY_OUTPUT = "unfamiliarity"
 Numbers = NDArray[np.float64]
 
 
-class RefitInterval(BaseModel):
+class RefitInterval(ManifestPart):
     """How the refits' probabilities of one person become an interval, a doubt, a confidence.
 
     Ranks count the sorted refits from the lowest, from 0. The interval goes from the refit at
@@ -32,8 +34,6 @@ class RefitInterval(BaseModel):
     not, the refits do not agree. `widths` are quantiles, evenly spaced from 0 to 1, of the
     interval's width in log-odds among the people learnt from.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     coverage: Annotated[float, Field(gt=0, lt=1)]
     refits: Annotated[int, Field(ge=2)]

@@ -32,7 +32,8 @@ from flows.models.out_of_fold import CrossFitted, cross_fit
 from flows.models.refits import Refits, draw_counts
 from flows.models.registration import register_member
 from flows.models.stacking import fit_stacker
-from mlruns_config.manifest import Head, MemberPin, Stacker
+from mlruns_config.heads import Head, Stacker
+from mlruns_config.manifest import MemberPin
 
 Families = Mapping[str, FitMember]
 

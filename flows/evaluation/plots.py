@@ -115,7 +115,7 @@ def draw_score_distribution(
     labels: Labels, probabilities: Probabilities, manifest: ReleaseManifest
 ) -> Figure:
     figure, axes = _open_figure("score", "share of individuals")
-    scores = np.interp(probabilities, manifest.score_map.probabilities, manifest.score_map.scores)
+    scores = manifest.score_map.apply(probabilities)
     for outcome, name in ((False, "without the outcome"), (True, "with the outcome")):
         chosen = scores[labels == outcome]
         weights = np.full(len(chosen), 1 / len(chosen))

@@ -23,7 +23,8 @@ from flows.evaluation.metrics import Interval, brier
 from flows.models.calibration import maximise_likelihood
 from flows.models.out_of_fold import FOLDS
 from flows.models.stacking import to_log_odds
-from mlruns_config.manifest import Calibration, Head, ReleaseManifest
+from mlruns_config.heads import Calibration, Head
+from mlruns_config.manifest import ReleaseManifest
 from monitoring.drift_reference import DriftReference
 from serving.scoring.estimate import PROBABILITY_MARGIN
 
@@ -141,7 +142,7 @@ def move_map(calibration: Calibration, offer: Recalibration) -> Calibration:
     """Return a map followed by an offer, with knots so close that lines between them do."""
     spread = expit(np.linspace(logit(0.001), logit(0.999), SPREAD_KNOTS))
     inputs = np.unique(np.concatenate([calibration.inputs, spread]))
-    outputs = np.interp(inputs, calibration.inputs, calibration.outputs)
+    outputs = calibration.apply(inputs)
     inside = np.clip(outputs, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
     moved = np.maximum.accumulate(move(inside, offer.intercept, offer.slope))
     return Calibration(kind=calibration.kind, inputs=inputs.tolist(), outputs=moved.tolist())

@@ -22,13 +22,8 @@ from flows.models.isolation_forest import UNFAMILIAR_SHARE, AnomalyForest
 from flows.models.member import FitMember
 from flows.models.registration import register_forest
 from flows.models.surrogate import explain_manifest
-from mlruns_config.manifest import (
-    Calibration,
-    Familiarity,
-    MemberPin,
-    ReleaseManifest,
-    WorseningHead,
-)
+from mlruns_config.heads import Calibration, WorseningHead
+from mlruns_config.manifest import Familiarity, MemberPin, ReleaseManifest
 from serving.scoring.estimate import stack_log_odds, to_probability
 
 #: Names of the members of the second head begin so.

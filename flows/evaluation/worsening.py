@@ -17,7 +17,7 @@ from flows.evaluation.metrics import (
 )
 from flows.evaluation.releasing import LIKELY_SHARE, LearntRelease, find_severe
 from flows.models.interval import predict_head
-from mlruns_config.manifest import WorseningHead
+from mlruns_config.heads import WorseningHead
 
 SEED = 7
 

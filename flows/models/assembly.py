@@ -21,14 +21,13 @@ from flows.models.data_types import blank_data_types
 from flows.models.interval import predict_head
 from flows.models.out_of_fold import Predictors
 from flows.models.stacking import make_score_map, stack
+from mlruns_config.heads import Head, Stacker
 from mlruns_config.manifest import (
     ChannelDescription,
     FeatureDescription,
-    Head,
     MemberPin,
     ReleaseManifest,
     SequenceDescription,
-    Stacker,
 )
 from mlruns_config.missing import list_patterns, name_pattern
 

@@ -21,7 +21,7 @@ from feature_repo.outcomes import HORIZON_DAYS
 from flows.datasets.rows import Labels, Probabilities
 from flows.models.out_of_fold import FOLDS
 from flows.models.stacking import to_log_odds
-from mlruns_config.manifest import Calibration
+from mlruns_config.heads import Calibration
 from serving.scoring.estimate import PROBABILITY_MARGIN
 
 #: Shares of the months before which a kind learns and from which on it is asked.

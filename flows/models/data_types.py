@@ -10,11 +10,10 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.answer_features import CURRENT_ANSWERS
 from feature_repo.consent_terms import DATA_TYPES
 from flows.datasets.rows import ModelRows, concatenate_rows
 from flows.models.member import FittingData
-from mlruns_config.missing import HISTORY, PARTS, list_patterns, name_pattern
+from mlruns_config.missing import PARTS, belongs_to, list_patterns, name_pattern
 
 
 def blank_data_types(
@@ -46,10 +45,7 @@ def find_columns(part: str, names: tuple[str, ...] | None = None) -> NDArray[np.
 
     data_types = {column.name: column.data_type for column in list_model_inputs()}
     names = names or tuple(data_types)
-    if part == HISTORY:
-        stored = [name not in CURRENT_ANSWERS for name in names]
-        return np.array(stored) & find_columns("survey", names)
-    return np.array([data_types.get(name) == part for name in names])
+    return np.array([belongs_to(part, name, data_types.get(name)) for name in names])
 
 
 def find_patterns(rows: ModelRows) -> NDArray[np.str_]:

@@ -21,7 +21,7 @@ from flows.models.member import FitMember, FittingData, fit_each
 from flows.models.out_of_fold import Predictors
 from flows.models.refits import REFITS, Refits
 from flows.models.stacking import to_log_odds
-from mlruns_config.manifest import Head
+from mlruns_config.heads import Head
 from mlruns_config.uncertainty import RefitInterval
 from serving.scoring.estimate import stack_log_odds, to_probability
 from serving.scoring.uncertainty import Bounds, find_bounds

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from flows.datasets.rows import Labels, Probabilities
-from mlruns_config.manifest import ScoreMap, Stacker
+from mlruns_config.heads import ScoreMap, Stacker
 from serving.scoring.estimate import PROBABILITY_MARGIN
 
 #: A pull to equal weights where the members cannot be told apart.

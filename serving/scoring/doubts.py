@@ -7,7 +7,8 @@ from enum import StrEnum
 import numpy as np
 
 from feature_repo.consent_terms import DATA_TYPES
-from mlruns_config.manifest import Head, ReleaseManifest, WorseningHead
+from mlruns_config.heads import Head, WorseningHead
+from mlruns_config.manifest import ReleaseManifest
 from mlruns_config.missing import NOTHING
 from serving.scoring.estimate import (
     Numbers,

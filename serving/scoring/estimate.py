@@ -11,14 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.consent_terms import DATA_TYPES
-from mlruns_config.manifest import (
-    FeatureDescription,
-    Head,
-    ReleaseManifest,
-    ScoreMap,
-    SequenceDescription,
-    Stacker,
-)
+from mlruns_config.heads import Head, ScoreMap, Stacker
+from mlruns_config.manifest import FeatureDescription, ReleaseManifest, SequenceDescription
 from mlruns_config.missing import HISTORY, NOTHING, name_pattern
 
 #: Member probabilities are kept this far from 0 and 1, where log-odds are infinite.
@@ -115,13 +109,13 @@ def list_missing_data(manifest: ReleaseManifest, vector: Vector) -> list[str]:
     """Return the data types without a single value among the models' inputs."""
     unknown = np.isnan(vector[0])
     return [
-        data_type for data_type in DATA_TYPES if unknown[manifest.columns_by_type[data_type]].all()
+        data_type for data_type in DATA_TYPES if unknown[manifest.columns_by_part[data_type]].all()
     ]
 
 
 def find_pattern(manifest: ReleaseManifest, vector: Vector, missing: Collection[str]) -> str:
     """Return the name of the missing pattern; `missing` names data types without any value."""
-    history = manifest.columns_by_type[HISTORY]
+    history = manifest.columns_by_part[HISTORY]
     lacks_history = history.size > 0 and bool(np.isnan(vector[0, history]).all())
     return name_pattern([*missing, HISTORY] if lacks_history else missing)
 
@@ -162,4 +156,4 @@ def to_probability(log_odds: Numbers) -> Numbers:
 
 def map_to_score(score_map: ScoreMap, probability: float) -> float:
     """Return the 0-100 score, to one decimal as it is shown and compared."""
-    return round(float(np.interp(probability, *score_map.knots)), 1)
+    return round(float(score_map.apply(np.array(probability))), 1)

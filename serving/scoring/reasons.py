@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.instruments import GAD7, PHQ9, Instrument
-from mlruns_config.manifest import FeatureDescription, Stacker
+from mlruns_config.heads import Stacker
+from mlruns_config.manifest import FeatureDescription
 from serving.scoring.estimate import Vector
 from serving.scoring.explainers import Attribution
 from serving.scoring.parts import Direction, ReasonPart, Size

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlruns_config.manifest import Head
+from mlruns_config.heads import Head
 from mlruns_config.uncertainty import RefitInterval
 from serving.scoring.estimate import Numbers, to_log_odds, to_probability
 

@@ -9,7 +9,8 @@ from typing import Literal
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.online import OnlineFeatures
 from feature_repo.outcomes import ADVERSE_COURSE, HORIZON_DAYS, WORSENING, find_outcome
-from mlruns_config.manifest import RELEASE_MODEL, Head
+from mlruns_config.heads import Head
+from mlruns_config.manifest import RELEASE_MODEL
 from mlruns_config.severity import load_severity_rules
 from serving.http.guidance import GUIDANCE, choose_guidance
 from serving.scoring.assessment import Assessment, Explanations, RuleFindings

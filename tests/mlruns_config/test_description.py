@@ -5,7 +5,8 @@ import re
 import pytest
 
 from mlruns_config.description import DESCRIPTION_LIMIT, describe_version
-from mlruns_config.manifest import MemberPin, ReleaseManifest, Stacker
+from mlruns_config.heads import Stacker
+from mlruns_config.manifest import MemberPin, ReleaseManifest
 from mlruns_config.pages import VIEW
 from tests.fixtures.manifests import make_manifest
 

@@ -1,6 +1,6 @@
 """What a manifest derives from its own fields."""
 
-from mlruns_config.manifest import Calibration
+from mlruns_config.heads import Calibration
 from tests.fixtures.manifests import make_manifest
 
 HALVES = Calibration(kind="platt", inputs=[0, 1], outputs=[0, 0.5])

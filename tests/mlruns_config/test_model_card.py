@@ -9,7 +9,8 @@ import pytest
 from jinja2 import UndefinedError
 
 from mlruns_config.checklists import list_answers
-from mlruns_config.manifest import ReleaseManifest, ScoreMap
+from mlruns_config.heads import ScoreMap
+from mlruns_config.manifest import ReleaseManifest
 from mlruns_config.model_card import CardFacts, render_card, render_page
 from mlruns_config.source_attributes import list_attributes
 from tests.fixtures.card_facts import make_attribute_facts, make_run_facts

@@ -21,7 +21,7 @@ from flows.evaluation.held_out import (
 )
 from flows.evaluation.metrics import OneSidedLabelsError, compute_metrics, draw_bootstrap_rows
 from flows.models.families import BASELINE
-from mlruns_config.manifest import ScoreMap, Stacker
+from mlruns_config.heads import ScoreMap, Stacker
 from tests.fixtures.manifests import make_manifest
 
 INPUTS = list_model_inputs()

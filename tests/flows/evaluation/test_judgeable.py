@@ -24,7 +24,7 @@ from flows.evaluation.metrics import (
 )
 from flows.models.families import BASELINE
 from mlruns_config.gates import find_failures, load_gates
-from mlruns_config.manifest import ScoreMap
+from mlruns_config.heads import ScoreMap
 from tests.fixtures.manifests import make_manifest
 
 INPUTS = [column.name for column in list_model_inputs()]

@@ -4,7 +4,7 @@ import polars as pl
 
 from flows.evaluation.learning import fit_weighed_halves
 from flows.models import logistic_regression
-from mlruns_config.manifest import Stacker
+from mlruns_config.heads import Stacker
 from tests.fixtures.simulated_rows import simulate_fitting_data
 
 

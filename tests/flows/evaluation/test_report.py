@@ -26,7 +26,7 @@ from flows.evaluation.report import (
 )
 from flows.models.lightgbm import fit as fit_trees
 from flows.models.logistic_regression import fit as fit_linear
-from mlruns_config.manifest import ScoreMap
+from mlruns_config.heads import ScoreMap
 from tests.fixtures.drawn_rows import draw_fitting_data
 from tests.fixtures.manifests import make_manifest
 

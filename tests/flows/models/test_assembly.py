@@ -12,7 +12,7 @@ from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.datasets.rows import ModelRows
 from flows.models.assembly import UnseenRows, describe_features, predict_release
 from flows.models.data_types import blank_data_types, find_missing
-from mlruns_config.manifest import Calibration, Stacker
+from mlruns_config.heads import Calibration, Stacker
 from tests.fixtures.manifests import make_manifest
 
 INPUTS = list_model_inputs()

@@ -23,7 +23,7 @@ from flows.models.interval import (
     predict_head,
 )
 from flows.models.refits import REFITS, draw_counts
-from mlruns_config.manifest import Calibration, Head, Stacker
+from mlruns_config.heads import Calibration, Head, Stacker
 from mlruns_config.uncertainty import RefitInterval
 from serving.scoring.estimate import to_log_odds
 from serving.scoring.uncertainty import Bounds, find_bounds

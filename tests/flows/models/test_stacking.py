@@ -10,7 +10,8 @@ from flows.datasets.rows import ModelRows
 from flows.models.member import FittingData
 from flows.models.out_of_fold import cross_fit
 from flows.models.stacking import fit_stacker, make_score_map, stack
-from mlruns_config.manifest import Calibration, ReleaseManifest, Stacker
+from mlruns_config.heads import Calibration, Stacker
+from mlruns_config.manifest import ReleaseManifest
 from serving.scoring.doubts import Outputs, estimate
 from tests.fixtures.manifests import PIN, make_manifest
 

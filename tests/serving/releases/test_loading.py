@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlruns_config.manifest import MEMBER_MODELS, Stacker
+from mlruns_config.heads import Stacker
+from mlruns_config.manifest import MEMBER_MODELS
 from serving.audit.signing import KeyRing, Signer
 from serving.releases import loading
 from serving.releases.loading import ReleaseRejectedError, check_member, load_release

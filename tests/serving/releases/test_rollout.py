@@ -9,7 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mlruns_config.arms import CANDIDATE_ALIAS, MODE_TAG, SHARE_TAG, Rollout
-from mlruns_config.manifest import RELEASE_MODEL, Stacker
+from mlruns_config.heads import Stacker
+from mlruns_config.manifest import RELEASE_MODEL
 from serving.database.tables import Prediction, ReviewItem, ShadowPrediction
 from serving.errors import ScoringFailedError
 from serving.releases.registry import Registry

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlruns_config.manifest import Calibration, ScoreMap, Stacker
+from mlruns_config.heads import Calibration, ScoreMap, Stacker
 from serving.scoring.estimate import (
     Band,
     BandEdges,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from feature_repo.catalogue import list_model_inputs
-from mlruns_config.manifest import Stacker
+from mlruns_config.heads import Stacker
 from serving.releases.loading import load_release
 from serving.releases.registry import Registry
 from serving.scoring.assessment import explain_release, predict_members
