@@ -1,4 +1,4 @@
-"""Reads that requests share: while some are under way, whoever comes gathers for the next.
+"""Reads that requests share: while some are under way, later requests gather for the next.
 
 Four individuals in one query cost the database a quarter of four queries, and one thread wakes
 instead of four. A read begins after all who share it have asked, so none gets an older state.
@@ -89,7 +89,7 @@ class GatheredReads(Generic[Kind, Found]):
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 found = await asyncio.wrap_future(future)
-        except Exception as error:  # whatever it is, each of them is to hear of it
+        except Exception as error:  # whatever it is, it is raised in each of them
             _answer(together, error)
         else:
             _answer(together, found)

@@ -7,6 +7,7 @@ Decision: infra/adr/0080-a-stop-resets-no-request.md.
 """
 
 import asyncio
+import errno
 import multiprocessing
 import select
 import signal
@@ -27,7 +28,13 @@ QUEUE_SECONDS = 5.0
 HANDSHAKE_SECONDS = 0.2
 
 #: Of Linux's <linux/in.h> and <linux/in6.h>; Python names neither.
-IP_MINTTL, IPV6_MINHOPCOUNT = 21, 73
+_IP_MINTTL = (socket.IPPROTO_IP, 21)
+_IPV6_MINHOPCOUNT = (socket.IPPROTO_IPV6, 73)
+#: By family of the socket; one of IPv6 may take connections of IPv4 too.
+LEAST_HOPS = {
+    socket.AF_INET: (_IP_MINTTL,),
+    socket.AF_INET6: (_IP_MINTTL, _IPV6_MINHOPCOUNT),
+}
 #: The most hops that a segment can have left; senders begin with 64 or 128.
 MOST_HOPS = 255
 
@@ -119,15 +126,18 @@ def refuse_connections(sockets: Sequence[socket.socket]) -> None:
         time.sleep(0.01)
 
 
-def set_least_hops(connected: socket.socket, hops: int) -> None:
+def set_least_hops(tcp_socket: socket.socket, hops: int) -> None:
     """Let the kernel drop segments with fewer hops left than that; 0 drops none.
 
     On a listening socket that concerns the segments that open a connection. It takes no privilege,
-    unlike a filter (SO_ATTACH_FILTER), for which Linux 6.18 wants CAP_NET_ADMIN.
+    unlike a filter (SO_ATTACH_FILTER), for which Linux 6.18 wants CAP_NET_ADMIN. A system without
+    the option is left as it is.
     """
-    if sys.platform != "linux" or connected.family not in (socket.AF_INET, socket.AF_INET6):
+    if sys.platform != "linux":
         return
-    # A socket of IPv6 may take connections of IPv4 too.
-    connected.setsockopt(socket.IPPROTO_IP, IP_MINTTL, hops)
-    if connected.family == socket.AF_INET6:
-        connected.setsockopt(socket.IPPROTO_IPV6, IPV6_MINHOPCOUNT, hops)
+    try:
+        for level, option in LEAST_HOPS.get(tcp_socket.family, ()):
+            tcp_socket.setsockopt(level, option, hops)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise

@@ -137,7 +137,7 @@ def make_parts(individuals: list[str]) -> dict[str, Part]:
 
 
 def choose_embedded(rows: Mapping[str, StoredRow]) -> StoredRow:
-    """Return the row of somebody whose weeks are embedded already, as nearly everyone's are."""
+    """Return the row of a person with stored embeddings, as nearly all people have."""
     return next(
         row for row in rows.values() if any(name.endswith("_embedding") for name in row.values)
     )

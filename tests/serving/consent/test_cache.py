@@ -3,28 +3,16 @@
 That notices arrive and leases end by themselves: tests/serving/database/test_changes.py.
 """
 
-import math
 import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event, make_url
+from sqlalchemy import event
 
-from serving.consent.in_force import ConsentCache
 from serving.database.changes import ChangeListener
+from tests.fixtures.consent_cache import cache, listener
 
-
-@pytest.fixture
-def listener(database_url):
-    listener = ChangeListener(make_url(database_url))
-    listener._fresh_until = math.inf
-    yield listener
-    listener.stop()
-
-
-@pytest.fixture
-def cache(listener):
-    return ConsentCache(listener)
+__all__ = ["cache", "listener"]
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """A stop needs no privilege: pods of the API have none."""
 
+import errno
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -47,6 +49,22 @@ def test_connections_from_before_go_on_and_so_do_those_that_begin_when_the_limit
     with connect(listening) as late, listening.accept()[0] as taken:
         late.sendall(b"asked")
         assert taken.recv(5) == b"asked"
+
+
+@pytest.mark.parametrize(
+    ("number", "is_passed_on"), [(errno.ENOPROTOOPT, False), (errno.EPERM, True)]
+)
+def test_a_system_without_the_option_is_left_alone_and_a_refusal_is_not_hidden(
+    number, is_passed_on
+):
+    class WithoutTheOption(socket.socket):
+        def setsockopt(self, *_option):
+            raise OSError(number, "set by a test")
+
+    with WithoutTheOption() as tcp_socket:
+        expected = pytest.raises(OSError, match="set by a test") if is_passed_on else nullcontext()
+        with expected:
+            set_least_hops(tcp_socket, MOST_HOPS)
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs util-linux' setpriv")

@@ -1,25 +1,17 @@
 """Consents of people screened at the same time, read from a real database."""
 
 import asyncio
-import math
 import uuid
 
 import pytest
-from sqlalchemy import event, make_url, text
+from sqlalchemy import event, text
 
-from serving.consent.in_force import ConsentCache
-from serving.database.changes import ChangeListener
 from serving.database.gathering import READS_UNDER_WAY
 from serving.errors import DeadlineExceededError
 from serving.screening.consents import ConsentGateway
+from tests.fixtures.consent_cache import cache, listener
 
-
-@pytest.fixture
-def cache(database_url):
-    listener = ChangeListener(make_url(database_url))
-    listener._fresh_until = math.inf
-    yield ConsentCache(listener)
-    listener.stop()
+__all__ = ["cache", "listener"]
 
 
 @pytest.fixture
