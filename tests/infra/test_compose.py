@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from datetime import time as dt_time
@@ -19,6 +18,7 @@ from typer.testing import CliRunner
 from infra.backup.__main__ import app, find_next
 from infra.local.ports import choose_port
 from tests.fixtures.alert_rules import find_metrics
+from tests.fixtures.waiting import wait_for_answer
 from tests.infra.cluster_objects import PROJECT
 
 INFRA, MONITORING = PROJECT / "infra", PROJECT / "monitoring"
@@ -220,15 +220,9 @@ def ask(port: int, path: str, host: str = "api.mhras.test") -> httpx.Response:
 
 
 def wait_for_edge(port: int) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        try:
-            if ask(port, "/").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    pytest.fail("Caddy did not come up")
+    wait_for_answer(
+        lambda: ask(port, "/"), lambda answer: answer.is_success, "Caddy did not come up", 30
+    )
 
 
 @pytest.mark.nightly

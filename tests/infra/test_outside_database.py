@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from tests.fixtures.outside_postgres import (
     is_installed,
     run_outside_server,
 )
+from tests.fixtures.waiting import wait_for_answer
 from tests.infra.cluster_objects import find
 
 pytestmark = [
@@ -194,17 +194,12 @@ def test_the_api_starts_and_answers_on_it(
         api.wait(timeout=40)
 
 
-def wait_for(url: str, seconds: float = 60) -> httpx.Response:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            answer = httpx.get(url, trust_env=False)
-            if answer.is_success:
-                return answer
-        except httpx.TransportError:
-            pass
-        time.sleep(0.3)
-    pytest.fail(f"{url} did not answer")
+def wait_for(url: str) -> httpx.Response:
+    return wait_for_answer(
+        lambda: httpx.get(url, trust_env=False),
+        lambda answer: answer.is_success,
+        f"{url} did not answer",
+    )
 
 
 def test_prefect_s_driver_verifies_the_same_authority(
