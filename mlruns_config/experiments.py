@@ -24,8 +24,8 @@ EXPERIMENTS = {
     VALIDATION: "One run for each validation of the landed tables by Great Expectations; "
     "`validation.html` is its page. A training names the run that validated its table versions.",
     DRIFT: "One run for each window of screenings compared with the training of the release in "
-    "Production: `summary.md` begins with the column farthest beyond its bound, `drift.html` is "
-    "Evidently's page.",
+    "Production: `summary.md` and Evidently's page `drift.html` begin with the column farthest "
+    "beyond its bound.",
     EXTERNAL_VALIDATION: "One run for each release assessed on labelled data of another site, "
     "which are neither kept nor learnt from.",
     MEDS_EXPORT: "One run for each export of the people who consent to training as a MEDS dataset.",

@@ -85,7 +85,7 @@ def evidently() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
 
-        import evidently.presets  # noqa: F401
+        import evidently.metrics  # noqa: F401
 
 
 @pytest.fixture(scope="session")

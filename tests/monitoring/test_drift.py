@@ -135,8 +135,6 @@ def test_a_heavy_tail_is_no_drift():
     assert len(names_of_drifted(moved)) == 8
 
 
-# Evidently correlates columns too, and a constant one has no correlation.
-@pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")
 def test_a_value_that_was_always_the_same_drifts_once_enough_of_them_differ():
     constant = make_bounded_reference({"inpatient_stays": np.zeros(3000)})
     for others, drifted in ((1, []), (60, ["inpatient_stays"])):
@@ -186,13 +184,22 @@ def test_scores_that_moved_are_told_beside_the_features(reference):
     assert result.drift_score == 0
 
 
-def test_the_page_and_the_values_are_evidentlys(reference, tmp_path):
-    result = measure(reference)
+def test_evidentlys_page_and_values_begin_with_the_farthest_column(reference, tmp_path):
+    sparse = 1.3 * draw_rows(2000, 5)["sparse"] + 0.4
+    result = measure(reference, sparse=sparse)
     result.snapshot.save_html(str(tmp_path / "drift.html"))
     result.snapshot.save_json(str(tmp_path / "drift.json"))
 
-    assert "steps" in (tmp_path / "drift.html").read_text()
-    assert json.loads((tmp_path / "drift.json").read_text())
+    page = (tmp_path / "drift.html").read_text()
+    assert 0 < page.index("Drift in column 'sparse'") < page.index("Drift in column 'steps'")
+    metrics = json.loads((tmp_path / "drift.json").read_text())["metrics"]
+    assert {metric["config"]["column"] for metric in metrics} == {
+        "sparse",
+        "steps",
+        "phq9_item_1",
+        SCORE,
+    }
+    assert metrics[0]["config"]["column"] == "sparse"
 
 
 def test_a_summary_holds_no_extreme_and_no_rare_value():
