@@ -8,6 +8,8 @@ PEOPLE ?= 3000
 ROLE ?= clinician
 CONSOLE_USER ?= $(ROLE).example
 API ?= http://127.0.0.1:8000
+# Written beside the packages once; otherwise every process of a run compiles them anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install run start console shell story quarantine test test-nightly coverage lint types bench lock clean

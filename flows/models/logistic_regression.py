@@ -13,15 +13,11 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
-from threadpoolctl import threadpool_limits
 
 from feature_repo.instruments import GAD7, PHQ9
 from flows.datasets.rows import Labels
 from flows.models.data_types import add_blanked_copies, keep_features
 from flows.models.folded_regression import (
-    RIDGE_C,
     FoldedRegression,
     Numbers,
     Ramp,
@@ -32,8 +28,9 @@ from flows.models.member import FITS_AT_ONCE, FittingData
 from flows.models.missing import find_medians
 from flows.models.monotone import MONOTONE_COLUMNS
 from flows.models.refits import Counts
+from flows.models.ridge import fit_ridge
 
-#: A refit only has to be right within its own chance: this ends it ten times earlier.
+#: A refit only has to be right within its own chance.
 REFIT_TOLERANCE = 1e-6
 
 #: Knots of days since care: beyond a year, as outside of any knots, the line stays level. The
@@ -201,43 +198,3 @@ def find_rising(data: FittingData, pieces: list[Piece]) -> NDArray[np.bool_]:
     """
     names = [*data.names, *[""] * len(data.names), *(data.names[column] for column, _, _ in pieces)]
     return np.isin(names, MONOTONE_COLUMNS)
-
-
-def fit_ridge(
-    columns: Numbers,
-    labels: Labels,
-    rising: NDArray[np.bool_],
-    counts: Numbers | None = None,
-    start: Numbers | None = None,
-    tolerance: float = 2.2e-9,
-) -> tuple[Numbers, float]:
-    """Return coefficients and intercept of the ridge regression, `rising` ones not below zero.
-
-    Minimises the summed log loss plus |coefficients|^2 / (2 RIDGE_C), as scikit-learn does; the
-    problem is convex, so the bounded minimum is the only one. `counts` says how often each row
-    counts, `start` where to look first; the search ends at a relative gain below `tolerance`.
-    """
-    signs = np.where(labels, 1.0, -1.0)
-    often = np.ones(len(labels)) if counts is None else counts
-
-    def measure_loss(parameters: Numbers) -> tuple[float, Numbers]:
-        margins = signs * (columns @ parameters[:-1] + parameters[-1])
-        slopes = -signs * expit(-margins) * often
-        penalty = (parameters[:-1] ** 2).sum() / (2 * RIDGE_C)
-        loss = (often * np.logaddexp(0, -margins)).sum() + penalty
-        gradient = np.append(columns.T @ slopes + parameters[:-1] / RIDGE_C, slopes.sum())
-        return float(loss), gradient
-
-    bounds = [*((0.0, None) if rises else (None, None) for rises in rising), (None, None)]
-    first = np.zeros(columns.shape[1] + 1) if start is None else start
-    # Two threads of BLAS on columns this narrow cost ten times the processor time of one.
-    with threadpool_limits(1):
-        fitted = minimize(
-            measure_loss,
-            first,
-            jac=True,
-            bounds=bounds,
-            method="L-BFGS-B",
-            options={"maxiter": 2000, "ftol": tolerance},
-        ).x
-    return fitted[:-1], float(fitted[-1])
