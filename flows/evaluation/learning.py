@@ -17,7 +17,7 @@ from flows.datasets.rows import Labels, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.selection import Decision, select_members
 from flows.models.assembly import UnseenRows, assemble_head, gather_unseen, predict_all
-from flows.models.families import BASELINE, REFITTED_FAMILIES, count_at_once, load_refits
+from flows.models.families import BASELINE, REFITTED_FAMILIES, find_fit_each, load_refits
 from flows.models.interval import (
     Halves,
     bound_rows,
@@ -57,7 +57,6 @@ class LearntHead:
 
 @dataclass(frozen=True)
 class _Fitted:
-    member: FittedMember
     cross_fitted: CrossFitted
     refits: Refits | None
     pin: MemberPin
@@ -84,7 +83,7 @@ def learn_outcome(
         f"{prefix}{name}": fit_member(f"{prefix}{name}", name, fit, data, people, step)
         for name, fit in families.items()
     }
-    members = {name: member_fit.member for name, member_fit in fitted.items()}
+    members = {name: member_fit.cross_fitted.member for name, member_fit in fitted.items()}
     cross_fitted = {name: member_fit.cross_fitted for name, member_fit in fitted.items()}
     out_of_fold = predict_all(cross_fitted, data.rows)
     decisions = _select(out_of_fold, data.labels, people, seed, f"{prefix}{BASELINE}")
@@ -144,13 +143,13 @@ def fit_member(
     with mlflow.start_run(run_name=name_member_run(name, step), nested=True) as run:
         begun = perf_counter()
         refit = load_refits([family]).get(family)
-        cross_fitted = cross_fit(data, people, fit, count_at_once(family))
-        member = fit(data)
+        cross_fitted = cross_fit(data, people, fit, find_fit_each(family))
+        member = cross_fitted.member
         counts = draw_counts(people, data.seed)
         refits = refit(member, data, counts) if refit is not None else None
         mlflow.log_metric("fitting_seconds", perf_counter() - begun)
         pin = register_member(name, family, member, data.rows, run.info.run_id, refits)
-        return _Fitted(member, cross_fitted, refits, pin)
+        return _Fitted(cross_fitted, refits, pin)
 
 
 def _select(

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from flows.models.member import FITS_AT_ONCE
 from flows.models.refits import Refit
+from flows.models.side_by_side import FitEach, fit_in_processes, fit_in_threads
 
 #: The family every release has; other members join only where they improve on it.
 BASELINE = "logistic_regression"
@@ -41,9 +41,9 @@ def load_families(names: Iterable[str]) -> dict[str, Any]:
     return {name: import_module(f"flows.models.{name}").fit for name in requested}
 
 
-def count_at_once(family: str) -> int:
-    """Return how many fits of a family may run side by side: torch seeds the whole process."""
-    return FITS_AT_ONCE if family in REFITTED_FAMILIES else 1
+def find_fit_each(family: str) -> FitEach:
+    """Return how a family is fitted to several parts of the rows."""
+    return fit_in_threads if family in REFITTED_FAMILIES else fit_in_processes
 
 
 def load_refits(names: Iterable[str]) -> dict[str, Refit]:

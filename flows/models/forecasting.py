@@ -100,6 +100,12 @@ class Estimator(nn.Module):
         log_odds: Tensor = self.head(self.embed_weeks(sequence), features)
         return log_odds
 
+    def __getstate__(self) -> object:
+        # The library keeps a class that it makes at the first forecast, and makes again if need be:
+        # no process can hand it to another.
+        vars(self.network).pop("_output_class", None)
+        return super().__getstate__()
+
 
 @dataclass(frozen=True)
 class ForecastingMember:

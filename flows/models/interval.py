@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from flows.datasets.rows import ModelRows, Probabilities
 from flows.models.data_types import find_patterns
-from flows.models.families import count_at_once
-from flows.models.member import FitMember, FittingData, fit_each
+from flows.models.families import find_fit_each
+from flows.models.member import FitMember, FittingData
 from flows.models.out_of_fold import Predictors
 from flows.models.refits import REFITS, Refits
 from flows.models.stacking import to_log_odds
@@ -72,8 +72,7 @@ def fit_halves(
     drawn = np.random.default_rng(data.seed).random((HALVINGS, int(person.max()) + 1))
     halves = [half for first in drawn[:, person] < 0.5 for half in (first, ~first)]
     fitted = {
-        names[family]: fit_each(fit, data, halves, count_at_once(family))
-        for family, fit in families.items()
+        names[family]: find_fit_each(family)(fit, data, halves) for family, fit in families.items()
     }
     members = [{name: each[n] for name, each in fitted.items()} for n in range(len(halves))]
     return [Halves(*both) for both in zip(members[::2], members[1::2], strict=True)]

@@ -16,7 +16,6 @@ from onnxmltools.convert.common.data_types import FloatTensorType
 from flows.datasets.rows import ModelRows, Probabilities
 from flows.models.data_types import add_blanked_copies, keep_features
 from flows.models.member import (
-    FITS_AT_ONCE,
     GRAPH_INPUT,
     GRAPH_OUTPUT,
     IR_VERSION,
@@ -30,6 +29,7 @@ from flows.models.member import (
 )
 from flows.models.monotone import MONOTONE_COLUMNS
 from flows.models.refits import Counts, make_refits_output
+from flows.models.side_by_side import FITS_AT_ONCE
 from flows.models.thresholds import lower_to_float32
 
 MAX_TREES = 400

@@ -24,11 +24,12 @@ from flows.models.folded_regression import (
     RefittedRegression,
     climb,
 )
-from flows.models.member import FITS_AT_ONCE, FittingData
+from flows.models.member import FittingData
 from flows.models.missing import find_medians
 from flows.models.monotone import MONOTONE_COLUMNS
 from flows.models.refits import Counts
 from flows.models.ridge import fit_ridge
+from flows.models.side_by_side import FITS_AT_ONCE
 
 #: A refit only has to be right within its own chance.
 REFIT_TOLERANCE = 1e-6

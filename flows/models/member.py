@@ -1,7 +1,6 @@
 """What every model family takes and gives, so that the rest need not know which it is."""
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -23,9 +22,6 @@ GRAPH_OUTPUT = "probability"
 OPSET = 17
 ML_OPSET = 3
 IR_VERSION = 8
-
-#: Fits of one thread each that run side by side.
-FITS_AT_ONCE = 2
 
 #: Largest difference between a graph and its training library that registration accepts.
 PARITY_TOLERANCE = 1e-4
@@ -92,20 +88,6 @@ class FittedMember(Protocol):
 
 
 FitMember = Callable[[FittingData], FittedMember]
-
-
-def fit_each(
-    fit: FitMember, data: FittingData, parts: Iterable[NDArray[Any]], at_once: int
-) -> list[FittedMember]:
-    """Fit a member to each part of the rows, so many at once.
-
-    More than one at once is for families whose fit uses one thread and no state of the process,
-    as a random generator or a library's number of threads is.
-    """
-    if at_once == 1:
-        return [fit(data.select(part)) for part in parts]
-    with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(lambda part: fit(data.select(part)), parts))
 
 
 def make_graph_input(width: int) -> onnx.ValueInfoProto:

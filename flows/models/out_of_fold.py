@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from flows.datasets.rows import ModelRows, Probabilities
-from flows.models.member import FitMember, FittingData, fit_each
+from flows.models.member import FitMember, FittedMember, FittingData
+from flows.models.side_by_side import FitEach, fit_in_threads
 
 FOLDS = 4
 
@@ -27,8 +28,9 @@ Predictors = Mapping[str, Predictor]
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """One fitted member for each fold; `asked` are the rows of the fold it did not see."""
+    """A member fitted to all rows, and one for each fold; `asked` are the rows it did not see."""
 
+    member: FittedMember
     folds: list[tuple[NDArray[np.int64], Predictor]]
 
     def predict(self, rows: ModelRows) -> Probabilities:
@@ -40,12 +42,14 @@ class CrossFitted:
 
 
 def cross_fit(
-    data: FittingData, individuals: pl.Series, fit: FitMember, at_once: int = 1
+    data: FittingData, individuals: pl.Series, fit: FitMember, fit_each: FitEach = fit_in_threads
 ) -> CrossFitted:
-    """Fit a member FOLDS times, each time without the individuals of one fold.
+    """Fit a member to all rows, and FOLDS times without the individuals of one fold.
 
-    `at_once` is that of `fit_each`.
+    `fit_each` is how its family is fitted to several parts.
     """
     folds = GroupKFold(FOLDS, shuffle=True, random_state=data.seed)
     learnt, asked = zip(*folds.split(data.labels, groups=individuals.to_numpy()), strict=True)
-    return CrossFitted(list(zip(asked, fit_each(fit, data, learnt, at_once), strict=True)))
+    # The largest part first, so that the last ones end together.
+    member, *others = fit_each(fit, data, [np.arange(len(data.rows)), *learnt])
+    return CrossFitted(member, list(zip(asked, others, strict=True)))

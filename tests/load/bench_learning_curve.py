@@ -55,12 +55,12 @@ def print_gains(data: "FittingData", names: "NDArray[np.str_]") -> None:
 
     from flows.evaluation.metrics import auroc
     from flows.evaluation.selection import select_members
-    from flows.models.families import FAMILIES, UNFAMILIARITY, count_at_once, load_families
+    from flows.models.families import FAMILIES, UNFAMILIARITY, find_fit_each, load_families
     from flows.models.out_of_fold import cross_fit
 
     families = load_families(name for name in FAMILIES if name != UNFAMILIARITY)
     out_of_fold = {
-        name: cross_fit(data, pl.Series(names), fit, count_at_once(name)).predict(data.rows)
+        name: cross_fit(data, pl.Series(names), fit, find_fit_each(name)).predict(data.rows)
         for name, fit in families.items()
     }
     areas = {name: auroc(data.labels, told) for name, told in out_of_fold.items()}

@@ -1,7 +1,8 @@
 """What a training costs by number of individuals: seconds, processor time, peak memory.
 
 Each cohort is ingested and made features of in one process and trained on in another, whose
-peak is what is printed. Memory should grow more slowly than the cohort.
+peak is printed together with that of the process that fits networks beside it. Memory should
+grow more slowly than the cohort.
 Command line: ``python -m tests.load.bench_training [--all-members] [PEOPLE ...]``.
 """
 
@@ -10,16 +11,21 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import active_children
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from time import perf_counter
+
+import psutil
 
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
 
 SIZES = (2_000, 20_000)
 SEED = 7
+SECONDS_BETWEEN_LOOKS = 0.2
 #: `cpu s` are seconds of the processor, which hardly depend on what else the machine does.
 HEADER = f"{'people':>8} {'step':>12} {'rows':>10} {'seconds':>8} {'cpu s':>8} {'peak MB':>8}"
 #: The figures alone are printed.
@@ -104,14 +110,43 @@ def train(members: str, seed: int) -> int:
 def measure(step: str, people: int, folder: Path, members: str, seed: int) -> None:
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=180):
+    with prefect_test_harness(server_startup_timeout=180), watch_memory() as peak:
         begun = perf_counter()
         rows = prepare(people, folder, seed) if step == "prepare" else train(members, seed)
         seconds = perf_counter() - begun
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    processor, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
-    figures = f"{rows:10,} {seconds:8.1f} {processor:8.1f} {peak:8.0f}"
+        # Before Prefect's server has ended, which is not counted.
+        used = [resource.getrusage(one) for one in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    processor = sum(one.ru_utime + one.ru_stime for one in used)
+    figures = f"{rows:10,} {seconds:8.1f} {processor:8.1f} {peak[0] / 2**20:8.0f}"
     print(f"{people:8,} {step:>12} {figures}", flush=True)
+
+
+@contextmanager
+def watch_memory() -> Iterator[list[int]]:
+    """Yield the peak of this process and of those that fit networks beside it, in bytes."""
+    peak, ended = [0], Event()
+
+    def watch() -> None:
+        while not ended.wait(SECONDS_BETWEEN_LOOKS):
+            peak[0] = max(peak[0], sum_memory())
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def sum_memory() -> int:
+    """Return the resident memory of this process and its fitting processes, in bytes."""
+    fitting = [child.pid for child in active_children()]
+    sizes = [psutil.Process().memory_info().rss]
+    for pid in fitting:
+        with suppress(psutil.NoSuchProcess):  # it has ended since
+            sizes.append(psutil.Process(pid).memory_info().rss)
+    return sum(sizes)
 
 
 if __name__ == "__main__":
