@@ -119,10 +119,12 @@ def design(data: FittingData) -> Design:
     mean, scale = filled.mean(axis=0), filled.std(axis=0)
     scale[scale < SMALLEST_SCALE] = 1.0
     pieces = list_pieces(data.names)
-    straight = (filled - mean) / scale
-    straight[:, [column for column, _, _ in pieces]] = 0.0
     ramps = [climb(filled[:, column], low, high) for column, low, high in pieces]
     centres = np.array([ramp.mean() for ramp in ramps])
+    straight = filled
+    straight -= mean
+    straight /= scale
+    straight[:, [column for column, _, _ in pieces]] = 0.0
     place, share = merge_columns(straight, missing, len(pieces))
     given = [
         *straight.T,

@@ -25,7 +25,7 @@ from infra.local.postgres import PostgresServer, remove_root_state, start_postgr
 
 SIZES = (2_000, 20_000)
 SEED = 7
-SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_BETWEEN_LOOKS = 0.5
 #: `cpu s` are seconds of the processor, which hardly depend on what else the machine does.
 HEADER = f"{'people':>8} {'step':>12} {'rows':>10} {'seconds':>8} {'cpu s':>8} {'peak MB':>8}"
 #: The figures alone are printed.
@@ -140,12 +140,14 @@ def watch_memory() -> Iterator[list[int]]:
 
 
 def sum_memory() -> int:
-    """Return the resident memory of this process and its fitting processes, in bytes."""
-    fitting = [child.pid for child in active_children()]
-    sizes = [psutil.Process().memory_info().rss]
-    for pid in fitting:
+    """Return what this process and its fitting processes hold in memory, in bytes.
+
+    Pages that they share, those of libraries say, count once.
+    """
+    sizes = [psutil.Process().memory_full_info().pss]
+    for child in active_children():
         with suppress(psutil.NoSuchProcess):  # it has ended since
-            sizes.append(psutil.Process(pid).memory_info().rss)
+            sizes.append(psutil.Process(child.pid).memory_full_info().pss)
     return sum(sizes)
 
 
