@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from pytorch_forecasting.models.base import BaseModelWithCovariates
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -100,12 +101,6 @@ class Estimator(nn.Module):
         log_odds: Tensor = self.head(self.embed_weeks(sequence), features)
         return log_odds
 
-    def __getstate__(self) -> object:
-        # The library keeps a class that it makes at the first forecast, and makes again if need be:
-        # no process can hand it to another.
-        vars(self.network).pop("_output_class", None)
-        return super().__getstate__()
-
 
 @dataclass(frozen=True)
 class ForecastingMember:
@@ -164,25 +159,55 @@ class ForecastingMember:
         return {HEAD_FILE: export_head(self.estimator.head, self.width).SerializeToString()}
 
 
-def fit_forecasting_member(
-    family: str,
-    make_network: MakeNetwork,
-    to_quantiles: ToQuantiles,
-    learning: Learning,
-    data: FittingData,
-) -> ForecastingMember:
-    """Let network and head learn futures and labels together, then the head all rows.
+@dataclass(frozen=True)
+class LearntWeights:
+    """The state of an estimator by name, and the epoch that it is of."""
 
-    Both learn from copies that lack whole data types too; an epoch draws no more rows for it.
+    weights: dict[str, NDArray[Any]]
+    epoch: int
+
+
+@dataclass(frozen=True)
+class ForecastingFit:
+    """How members of a family are fitted: called with the data, it returns one.
+
+    Another process can learn: what it returns is arrays.
     """
-    learnt = add_blanked_copies(data)
-    with reproducible_torch(data.seed):
-        estimator = Estimator(make_quietly(make_network), data)
-        epochs = learn_together(estimator, learning, learnt)
-        polish_head(estimator, learnt)
-    size = estimator.network.hparams.hidden_size
-    settings = asdict(learning) | {"best_epoch": epochs, "hidden_size": size}
-    return ForecastingMember(family, estimator, to_quantiles, settings, len(data.names))
+
+    family: str
+    make_network: MakeNetwork
+    to_quantiles: ToQuantiles
+    learning: Learning
+
+    def __call__(self, data: FittingData) -> ForecastingMember:
+        return self.assemble(data, self.learn(data))
+
+    def learn(self, data: FittingData) -> LearntWeights:
+        """Let network and head learn futures and labels together, then the head all rows.
+
+        Both learn from copies that lack whole data types too; an epoch draws no more rows for it.
+        """
+        copied = add_blanked_copies(data)
+        with reproducible_torch(data.seed):
+            estimator = Estimator(make_quietly(self.make_network), data)
+            epoch = learn_together(estimator, self.learning, copied)
+            polish_head(estimator, copied)
+        state = estimator.state_dict()
+        return LearntWeights({name: tensor.numpy() for name, tensor in state.items()}, epoch)
+
+    def assemble(self, data: FittingData, learnt: LearntWeights) -> ForecastingMember:
+        """Return the member with these weights, learnt from the same data."""
+        with reproducible_torch(data.seed):
+            estimator = Estimator(make_quietly(self.make_network), data)
+        estimator.load_state_dict(
+            {name: torch.from_numpy(array) for name, array in learnt.weights.items()}
+        )
+        estimator.eval()
+        size = estimator.network.hparams.hidden_size
+        settings = asdict(self.learning) | {"best_epoch": learnt.epoch, "hidden_size": size}
+        return ForecastingMember(
+            self.family, estimator, self.to_quantiles, settings, len(data.names)
+        )
 
 
 @contextmanager

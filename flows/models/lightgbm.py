@@ -1,7 +1,6 @@
 """Gradient-boosted trees (LightGBM), monotone in MONOTONE_COLUMNS."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +28,7 @@ from flows.models.member import (
 )
 from flows.models.monotone import MONOTONE_COLUMNS
 from flows.models.refits import Counts, make_refits_output
-from flows.models.side_by_side import FITS_AT_ONCE
+from flows.models.side_by_side import open_pool
 from flows.models.thresholds import lower_to_float32
 
 MAX_TREES = 400
@@ -139,7 +138,7 @@ def refit(member: BoostedTrees, data: FittingData, counts: Counts) -> "RefittedT
         return lightgbm.Booster(model_str=round_thresholds(booster.model_to_string()))
 
     # Rows, then their copies. A fit has one thread and leaves Python's lock, so two go together.
-    with ThreadPoolExecutor(FITS_AT_ONCE) as pool:
+    with open_pool() as pool:
         boosters = list(pool.map(fit_drawn, np.hstack([counts, counts])))
     return RefittedTrees(boosters, len(data.names))
 

@@ -7,7 +7,6 @@ care bend too. None of MONOTONE_COLUMNS has a coefficient or a ramp below zero. 
 into one closed form (`folded_regression.py`), which is what is exported.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -29,7 +28,7 @@ from flows.models.missing import find_medians
 from flows.models.monotone import MONOTONE_COLUMNS
 from flows.models.refits import Counts
 from flows.models.ridge import fit_ridge
-from flows.models.side_by_side import FITS_AT_ONCE
+from flows.models.side_by_side import open_pool
 
 #: A refit only has to be right within its own chance.
 REFIT_TOLERANCE = 1e-6
@@ -190,7 +189,7 @@ def refit(member: FoldedRegression, data: FittingData, counts: Counts) -> Refitt
         return given.fold(*fitted)
 
     # Rows, then their copies. The time goes into products of matrices, so two go together.
-    with ThreadPoolExecutor(FITS_AT_ONCE) as pool:
+    with open_pool() as pool:
         return RefittedRegression(list(pool.map(fit_drawn, np.hstack([counts, counts]))))
 
 

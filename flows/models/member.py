@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import onnx
@@ -88,6 +88,20 @@ class FittedMember(Protocol):
 
 
 FitMember = Callable[[FittingData], FittedMember]
+
+
+@runtime_checkable
+class DividedFit(Protocol):
+    """A fit that another process can do most of: what it learnt is handed over as arrays."""
+
+    def __call__(self, data: FittingData) -> FittedMember:
+        """Return a member fitted to the data."""
+
+    def learn(self, data: FittingData) -> Any:
+        """Return what was learnt, in a form that can be pickled."""
+
+    def assemble(self, data: FittingData, learnt: Any) -> FittedMember:
+        """Return the member that was learnt from the same data."""
 
 
 def make_graph_input(width: int) -> onnx.ValueInfoProto:

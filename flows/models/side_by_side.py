@@ -4,16 +4,17 @@ Most families fit on one thread and leave Python's lock, so threads will do. A n
 torch's random generator, which is one for the whole process: the second one has its own process.
 """
 
-import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from queue import SimpleQueue
 from typing import Any
 
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from flows.models.member import FitMember, FittedMember, FittingData
+from flows.models.member import DividedFit, FitMember, FittedMember, FittingData
 
 #: Fits of one thread each that run side by side.
 FITS_AT_ONCE = 2
@@ -22,11 +23,22 @@ FITS_AT_ONCE = 2
 FitEach = Callable[[FitMember, FittingData, Iterable[NDArray[Any]]], list[FittedMember]]
 
 
+@contextmanager
+def open_pool() -> Iterator[ThreadPoolExecutor]:
+    """Open a pool for FITS_AT_ONCE fits, each with one thread of BLAS.
+
+    The limit is one of the process. Fits that set and restore it side by side would lift each
+    other's, and sums of more threads differ in their last digits.
+    """
+    with threadpool_limits(1), ThreadPoolExecutor(FITS_AT_ONCE) as pool:
+        yield pool
+
+
 def fit_in_threads(
     fit: FitMember, data: FittingData, parts: Iterable[NDArray[Any]]
 ) -> list[FittedMember]:
     """Fit to each part of the rows, by a fit that neither reads nor sets state of the process."""
-    with ThreadPoolExecutor(FITS_AT_ONCE) as pool:
+    with open_pool() as pool:
         return list(pool.map(lambda part: fit(data.select(part)), parts))
 
 
@@ -35,20 +47,16 @@ def fit_in_processes(
 ) -> list[FittedMember]:
     """Fit to each part of the rows, in this process and in one more, one fit at a time in each.
 
-    `fit` is a function of a module, and its members can be pickled.
+    `fit` is a DividedFit.
     """
+    assert isinstance(fit, DividedFit)
+    chosen = list(parts)
     with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        places: SimpleQueue[Callable[[FittingData], Any]] = SimpleQueue()
+        places.put(fit.learn)
+        places.put(lambda given: other.submit(fit.learn, given).result())
 
-        def fit_there(given: FittingData) -> FittedMember:
-            # Bytes: torch would hand its tensors over in shared memory, of which pods have little.
-            member: FittedMember = pickle.loads(other.submit(fit_to_bytes, fit, given).result())
-            return member
-
-        places: SimpleQueue[FitMember] = SimpleQueue()
-        places.put(fit)
-        places.put(fit_there)
-
-        def fit_part(part: NDArray[Any]) -> FittedMember:
+        def learn_part(part: NDArray[Any]) -> Any:
             place = places.get()
             try:
                 return place(data.select(part))
@@ -56,9 +64,6 @@ def fit_in_processes(
                 places.put(place)
 
         with ThreadPoolExecutor(FITS_AT_ONCE) as pool:
-            return list(pool.map(fit_part, parts))
-
-
-def fit_to_bytes(fit: FitMember, data: FittingData) -> bytes:
-    """Return the fitted member, pickled."""
-    return pickle.dumps(fit(data))
+            learnt = list(pool.map(learn_part, chosen))
+    # After all of them: a new network draws from the generator that a fit has seeded.
+    return [fit.assemble(data.select(part), one) for part, one in zip(chosen, learnt, strict=True)]

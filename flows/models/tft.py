@@ -23,11 +23,10 @@ from flows.models.forecast_inputs import (
     make_structure,
 )
 from flows.models.forecasting import (
+    ForecastingFit,
     ForecastingMember,
     Learning,
-    fit_forecasting_member,
 )
-from flows.models.member import FittingData
 
 #: Twice the size took twice the time on the simulated cohort for the same AUROC.
 HIDDEN_SIZE = 8
@@ -35,11 +34,6 @@ LEARNING = Learning(rate=1e-2, epochs=4, patience=3, batch_rows=512, epoch_rows=
 
 #: Rows that interpretations are averaged over: more change no digit that a plot shows.
 ROWS_INTERPRETED = 2000
-
-
-def fit(data: FittingData) -> ForecastingMember:
-    """Fit on the sequences and futures, stopping when the stopping rows no longer gain."""
-    return fit_forecasting_member("tft", make_network, keep_quantiles, LEARNING, data)
 
 
 def make_network() -> TemporalFusionTransformer:
@@ -54,6 +48,10 @@ def make_network() -> TemporalFusionTransformer:
 
 def keep_quantiles(prediction: Tensor) -> Tensor:
     return prediction
+
+
+#: Fits on the sequences and futures, and ends when the stopping rows no longer gain.
+fit = ForecastingFit("tft", make_network, keep_quantiles, LEARNING)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from infra.local.tour import (
 from serving.screening.requests import EXAMPLE_PATIENT_ID
 
 #: What a first run takes on two cores, the environment included; see the README.
-FIRST_RUN = "the first run takes about 10 minutes and 5 GB of disk; the next start, seconds"
+FIRST_RUN = "the first run takes 5 to 10 minutes and 5 GB of disk; the next start, seconds"
 
 
 def run(

@@ -7,16 +7,14 @@ from matplotlib.figure import Figure
 from flows.datasets.rows import ModelRows
 from flows.models import tft
 from flows.models.forecast_inputs import CHANNELS, MISSING_FLAGS
-from flows.models.forecasting import ForecastingMember, fit_forecasting_member
+from flows.models.forecasting import ForecastingMember
 from tests.fixtures.simulated_rows import simulate_fitting_data, simulate_rows
 
 
 @pytest.fixture(scope="module")
 def member() -> ForecastingMember:
-    learning = replace(tft.LEARNING, epochs=1)
-    return fit_forecasting_member(
-        "tft", tft.make_network, tft.keep_quantiles, learning, simulate_fitting_data(200)
-    )
+    briefly = replace(tft.fit, learning=replace(tft.LEARNING, epochs=1))
+    return briefly(simulate_fitting_data(200))
 
 
 @pytest.fixture(scope="module")
