@@ -83,6 +83,10 @@ check() {
     echo "mhras-$1: the root file system can be written" >&2
     return 1
   fi
+  if ! podman exec "proof-$1" sh -c 'ls /opt/mhras/lib/python3.11/site-packages/serving/__pycache__/*.pyc' >/dev/null; then
+    echo "mhras-$1: its modules are not compiled, so every process compiles them" >&2
+    return 1
+  fi
   echo "mhras-$1: $(podman exec "proof-$1" du -sm /opt/mhras | cut -f1) MB of Python environment," \
     "starts as uid 1000 with a read-only root"
   podman stop --time 30 "proof-$1" >/dev/null
