@@ -40,7 +40,7 @@ from flows.models.forecast_inputs import (
     draw_targets,
     make_lengths,
 )
-from flows.models.member import SEQUENCE_INPUT, FittingData, Pictures
+from flows.models.member import SEQUENCE_INPUT, DividedFit, FittingData, GraphInput, Pictures
 from mlruns_config.manifest import HEAD_FILE
 
 LARGEST_GRADIENT = 1.0
@@ -126,7 +126,7 @@ class ForecastingMember:
         return self.settings | {"weights": weights}
 
     @property
-    def graph_input(self) -> str:
+    def graph_input(self) -> GraphInput:
         return SEQUENCE_INPUT
 
     @property
@@ -168,19 +168,13 @@ class LearntWeights:
 
 
 @dataclass(frozen=True)
-class ForecastingFit:
-    """How members of a family are fitted: called with the data, it returns one.
-
-    Another process can learn: what it returns is arrays.
-    """
+class ForecastingFit(DividedFit):
+    """How members of a family are fitted."""
 
     family: str
     make_network: MakeNetwork
     to_quantiles: ToQuantiles
     learning: Learning
-
-    def __call__(self, data: FittingData) -> ForecastingMember:
-        return self.assemble(data, self.learn(data))
 
     def learn(self, data: FittingData) -> LearntWeights:
         """Let network and head learn futures and labels together, then the head all rows.

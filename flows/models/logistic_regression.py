@@ -120,7 +120,7 @@ def design(data: FittingData) -> Design:
     pieces = list_pieces(data.names)
     ramps = [climb(filled[:, column], low, high) for column, low, high in pieces]
     centres = np.array([ramp.mean() for ramp in ramps])
-    straight = filled
+    straight = filled  # in place: of many rows a copy less
     straight -= mean
     straight /= scale
     straight[:, [column for column, _, _ in pieces]] = 0.0

@@ -1,8 +1,9 @@
 """What every model family takes and gives, so that the rest need not know which it is."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnx
@@ -90,16 +91,18 @@ class FittedMember(Protocol):
 FitMember = Callable[[FittingData], FittedMember]
 
 
-@runtime_checkable
-class DividedFit(Protocol):
+class DividedFit(ABC):
     """A fit that another process can do most of: what it learnt is handed over as arrays."""
 
     def __call__(self, data: FittingData) -> FittedMember:
         """Return a member fitted to the data."""
+        return self.assemble(data, self.learn(data))
 
+    @abstractmethod
     def learn(self, data: FittingData) -> Any:
         """Return what was learnt, in a form that can be pickled."""
 
+    @abstractmethod
     def assemble(self, data: FittingData, learnt: Any) -> FittedMember:
         """Return the member that was learnt from the same data."""
 

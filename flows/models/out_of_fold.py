@@ -1,4 +1,4 @@
-"""A member fitted once per fold, so that each fitting row has an estimate that never saw it."""
+"""A member fitted to all rows and once per fold: each row has an estimate that never saw it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

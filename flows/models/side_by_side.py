@@ -63,7 +63,7 @@ def fit_in_processes(
             finally:
                 places.put(place)
 
-        with ThreadPoolExecutor(FITS_AT_ONCE) as pool:
+        with open_pool() as pool:
             learnt = list(pool.map(learn_part, chosen))
     # After all of them: a new network draws from the generator that a fit has seeded.
     return [fit.assemble(data.select(part), one) for part, one in zip(chosen, learnt, strict=True)]

@@ -4,16 +4,13 @@ import polars as pl
 
 from flows.evaluation.learning import fit_weighed_halves
 from flows.models import logistic_regression
-from flows.models.member import FittedMember, FittingData
+from flows.models.member import DividedFit, FittedMember, FittingData
 from mlruns_config.heads import Stacker
 from tests.fixtures.simulated_rows import simulate_fitting_data
 
 
-class RegressionAsNetwork:
+class RegressionAsNetwork(DividedFit):
     """Fits a regression in the two steps of a network."""
-
-    def __call__(self, data: FittingData) -> FittedMember:
-        return self.learn(data)
 
     def learn(self, data: FittingData) -> FittedMember:
         return logistic_regression.fit(data)

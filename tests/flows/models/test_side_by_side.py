@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from flows.models.member import FittingData
+from flows.models.member import DividedFit, FittingData
 from flows.models.side_by_side import FitEach, fit_in_processes, fit_in_threads
 from tests.fixtures.drawn_rows import draw_fitting_data
 from tests.fixtures.simulated_rows import simulate_fitting_data
@@ -23,11 +23,8 @@ class Place:
     rows: int
 
 
-class PlaceFit:
-    """A divided fit whose member is the place of it."""
-
-    def __call__(self, data: FittingData) -> Place:
-        return self.assemble(data, self.learn(data))
+class PlaceFit(DividedFit):
+    """A fit whose member is the place of it."""
 
     def learn(self, data: FittingData) -> int:
         return os.getpid()
