@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
-from scipy.optimize import lsq_linear
+from scipy.linalg.blas import dsyrk
+from scipy.optimize import nnls
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
@@ -52,16 +53,15 @@ class RidgeLoss:
     def _weigh_products(self, weights: Numbers) -> Numbers:
         """Return the weighted products of all pairs of columns, the intercept's ones last."""
         width = self.columns.shape[1]
-        products = np.zeros((width + 1, width + 1))
+        products = np.zeros((width + 1, width + 1), order="F")
         # In parts: a weighted copy of all columns would be as large as they are.
         for begin in range(0, len(weights), ROWS_AT_ONCE):
-            part = self.columns[begin : begin + ROWS_AT_ONCE]
-            weighed = part * weights[begin : begin + ROWS_AT_ONCE, None]
-            products[:width, :width] += weighed.T @ part
-            products[width, :width] += weighed.sum(axis=0)
-        products[:width, width] = products[width, :width]
-        products[width, width] = weights.sum()
-        return products
+            part = slice(begin, begin + ROWS_AT_ONCE)
+            roots = np.sqrt(weights[part, None])
+            weighed = np.hstack([self.columns[part] * roots, roots])
+            # Half the products: the matrix is symmetric.
+            products = dsyrk(1.0, weighed.T, beta=1.0, c=products, lower=1, overwrite_c=1)
+        return np.asarray(products + np.tril(products, -1).T)
 
 
 def fit_ridge(
@@ -80,35 +80,52 @@ def fit_ridge(
     below `tolerance`.
     """
     loss = RidgeLoss(columns, labels, np.ones(len(labels)) if counts is None else counts)
-    lowest = np.append(np.where(rising, 0.0, -np.inf), -np.inf)
-    parameters = np.maximum(np.zeros(len(lowest)) if start is None else start, lowest)
+    bounded = np.append(rising, False)
+    begin = np.zeros(len(bounded)) if start is None else start
+    parameters = np.where(bounded, np.maximum(begin, 0.0), begin)
     # Two threads of BLAS on columns this narrow cost ten times the processor time of one.
     with threadpool_limits(1):
         reached = loss.measure(parameters)
         for _ in range(MOST_STEPS):
             before = reached
-            parameters, reached = take_step(loss, parameters, reached, lowest)
+            parameters, reached = take_step(loss, parameters, reached, bounded)
             if before - reached <= tolerance * abs(reached):
                 break
     return parameters[:-1], float(parameters[-1])
 
 
 def take_step(
-    loss: RidgeLoss, parameters: Numbers, reached: float, lowest: Numbers
+    loss: RidgeLoss, parameters: Numbers, reached: float, bounded: NDArray[np.bool_]
 ) -> tuple[Numbers, float]:
-    """Return better parameters, none below `lowest`, and their loss; the same where none is found.
+    """Return better parameters, no `bounded` one below zero, and their loss; or the same.
 
     The step goes to the bounded minimum of the quadratic that touches the loss here, and is halved
     until the loss is less.
     """
     gradient, hessian = loss.find_slopes(parameters)
-    root = cholesky(hessian, lower=True)
-    target = root.T @ parameters - solve_triangular(root, gradient, lower=True)
-    found = lsq_linear(root.T, target, bounds=(lowest, np.inf), method="bvls").x
-    step = np.maximum(found, lowest) - parameters
+    step = minimise_quadratic(hessian, hessian @ parameters - gradient, bounded) - parameters
     for halvings in range(MOST_HALVINGS):
         tried = parameters + step / 2**halvings
         now = loss.measure(tried)
         if now < reached:
             return tried, now
     return parameters, reached
+
+
+def minimise_quadratic(hessian: Numbers, slope: Numbers, bounded: NDArray[np.bool_]) -> Numbers:
+    """Return the x of the least x'Hx / 2 - slope'x, where no `bounded` x is below zero.
+
+    With the bounded ones last, the last corner of the triangular root is the root of the problem
+    that remains when the free ones are eliminated: few variables for non-negative least squares
+    (Lawson and Hanson 1974).
+    """
+    order = np.argsort(bounded, kind="stable")
+    free = int((~bounded).sum())
+    root = cholesky(hessian[np.ix_(order, order)], lower=True)
+    target = solve_triangular(root, slope[order], lower=True)
+    # SciPy refuses a problem without variables.
+    risen = nnls(root[free:, free:].T, target[free:])[0] if bounded.any() else target[free:]
+    left = target[:free] - root[free:, :free].T @ risen
+    found = np.empty_like(slope)
+    found[order] = np.append(solve_triangular(root[:free, :free], left, lower=True, trans=1), risen)
+    return found
