@@ -26,6 +26,7 @@ from flows.evaluation.outcome_drift import (
     measure_outcomes,
 )
 from flows.lake.tables import scan_table
+from flows.runtime.arguments import pass_whole
 from flows.runtime.database import open_database
 from flows.runtime.notifications import NOTIFICATION_HOOKS, notify
 from flows.runtime.retries import IO_RETRIES
@@ -106,8 +107,9 @@ def examine(window: Window, reference: DriftReference) -> Examined | None:
     if sample.screened < MIN_SCREENINGS:
         get_run_logger().info("%d %s are too few to compare", sample.screened, window.dataset)
         return None
-    judged = judge_outcomes(window, sample, reference.groups, get_settings().lake_url)
-    result = compare(choose_part(reference, window), sample)
+    given = pass_whole(sample)
+    judged = judge_outcomes(window, given, reference.groups, get_settings().lake_url)
+    result = compare(pass_whole(choose_part(reference, window)), given)
     return Examined(window, sample, MeasuredDrift(result, *judged))
 
 
@@ -119,7 +121,7 @@ def choose_part(reference: DriftReference, window: Window) -> DriftReference:
 def report_drift(examined: Examined, threshold: float) -> str:
     """Store the report, then act on it: a notification must find its report; return its run."""
     window, sample, drift = examined.window, examined.sample, examined.drift
-    run_id = log_report(window, sample, drift, threshold)
+    run_id = log_report(window, pass_whole(sample), pass_whole(drift), threshold)
     store_summary(make_summary(window, sample, drift, threshold, run_id))
     create_markdown_artifact(drift.describe(), key=f"drift-{window.dataset}")
     if drift.list_alarms(threshold):

@@ -34,6 +34,7 @@ from flows.lake.quarantine import publish_outcome
 from flows.lake.report import IngestionFailedError, IngestionReport
 from flows.lake.staging import open_staging, read_staged, stage_rows, unstage_rows
 from flows.lake.tables import describe_table
+from flows.runtime.arguments import pass_whole
 from flows.runtime.database import open_database
 from flows.runtime.locks import run_alone
 from flows.runtime.notifications import NOTIFICATION_HOOKS
@@ -122,17 +123,19 @@ def ingest_files(run: Run, engine: Engine) -> IngestionReport:
     report = IngestionReport(run.run_id, len(run.drop.files), run.drop.others)
     report.errors.extend(run.drop.errors)
     report.notes.extend(run.drop.notes)
-    report.add(ingest_consents(run, engine))
+    # Of a drop of many files, and of the identifiers of many individuals.
+    given = pass_whole(run)
+    report.add(ingest_consents(given, engine))
     consented = read_consented_types(engine)
     steps = len(run.drop.files) + len(LANDED_TABLES)
     try:
         for done, file in enumerate(run.drop.files, 1):
             _tell_step(progress, done - 1, steps, f"reading {file.label}")
-            report.add(stage_file(run, done - 1, file, consented))
-        retracted = retract_records(run, report.retractions)
+            report.add(stage_file(given, done - 1, file, consented))
+        retracted = retract_records(given, pass_whole(report.retractions))
         for done, table in enumerate(LANDED_TABLES, len(run.drop.files) + 1):
             _tell_step(progress, done - 1, steps, f"landing {table.name}")
-            report.add(land_table(run, table, retracted))
+            report.add(land_table(given, table, retracted))
         update_progress_artifact(progress, 100.0)
     finally:
         shutil.rmtree(run.staging, ignore_errors=True)
