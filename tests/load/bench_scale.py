@@ -1,4 +1,4 @@
-"""What features and batch screening of a cohort cost: time and peak memory by individuals.
+"""What features, batch screening and drift of a cohort cost: time and peak memory by individuals.
 
 Time should grow with them, memory should not. CPU is that of the flow, without PostgreSQL's, and
 changes less beside other work. Everything is real: PostgreSQL, the lake, Feast's
@@ -29,7 +29,7 @@ YEARS = 1
 SEED = 11
 #: Individuals that the release is trained on.
 TRAINED_ON = 2_000
-PARTS = ("features", "screening")
+PARTS = ("features", "screening", "drift")
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def print_header() -> None:
-    print(f"\nFeatures and batch screening, {YEARS} year of data each\n")
+    print(f"\nFeatures, batch screening and its drift, {YEARS} year of data each\n")
     print(
         f"{'people':>8} {'part':>10} {'seconds':>8} {'ms a person':>12} {'CPU ms':>7} "
         f"{'peak MB':>8} {'of imports':>10} {'files MB':>9}",
@@ -176,6 +176,14 @@ def screening(people: str) -> None:
         raise SystemExit(f"hardly anybody was screened: {counts}")
 
 
+def drift(people: str) -> None:
+    """Compare what the batch before was screened with to the training of the release."""
+    from flows.drift import watch_drift
+
+    if measure(people, "drift", watch_drift) is None:
+        raise SystemExit("nothing was compared")
+
+
 def measure(people: str, part: str, work):  # type: ignore[no-untyped-def]
     before = psutil.Process().memory_info().rss / 2**20
     begun, used = perf_counter(), process_time()
@@ -192,7 +200,13 @@ def measure(people: str, part: str, work):  # type: ignore[no-untyped-def]
     return result
 
 
-PROCESSES = {"train": train, "land": land, "features": features, "screening": screening}
+PROCESSES = {
+    "train": train,
+    "land": land,
+    "features": features,
+    "screening": screening,
+    "drift": drift,
+}
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in PROCESSES:
