@@ -100,11 +100,10 @@ def apply_definitions() -> None:
 def compute_bucket(lake_url: str, bucket: int, snapshot: date) -> dict[str, tuple[int, int]]:
     """Compute and write one bucket of every view; return (rows, changed rows) per view."""
     counts = dict.fromkeys((view.name for view in STORED_VIEWS), (0, 0))
+    # Opened once: opening a table reads what its log says of all files of all buckets.
+    landed = {name: scan_table(lake_url, name, bucket) for name in (*LANDED, OUTCOMES)}
     for span in list_spans(lake_url, bucket):
-        tables = {
-            name: scan_table(lake_url, name, bucket).filter(span.holds()).collect()
-            for name in (*LANDED, OUTCOMES)
-        }
+        tables = {name: rows.filter(span.holds()).collect() for name, rows in landed.items()}
         frames = compute_views(tables, snapshot)
         for view in STORED_VIEWS:
             rows, changed = counts[view.name]

@@ -108,9 +108,10 @@ def label_bucket(bucket: int, since: datetime, known_until: date) -> LabelCounts
     counts = LabelCounts()
     with open_database() as engine:
         consented = read_consented_types(engine, bucket=bucket)
+        landed = {name: scan_table(settings.lake_url, name, bucket) for name in FOLLOW_UP}
         for span in list_spans(settings.lake_url, bucket):
             asked = read_predictions(engine, bucket, span, since)
-            tables = read_follow_up(settings.lake_url, bucket, span, consented)
+            tables = read_follow_up(landed, span, consented)
             surveys, events, adjudicated = tables
             labelled = label_index(asked, surveys, events, adjudicated, known_until)
             changed = store_outcomes(engine, labelled)
@@ -142,16 +143,12 @@ def read_predictions(engine: Engine, bucket: int, span: Span, since: datetime) -
 
 
 def read_follow_up(
-    lake_url: str, bucket: int, span: Span, consented: pl.DataFrame
+    landed: Mapping[str, pl.LazyFrame], span: Span, consented: pl.DataFrame
 ) -> tuple[pl.DataFrame, ...]:
-    """Return the landed rows of FOLLOW_UP of those who consent to their use now."""
+    """Return the landed rows of a span, by table, of those who consent to their use now."""
     return tuple(
-        keep_consented(
-            scan_table(lake_url, name, bucket).filter(span.holds()).collect(),
-            TABLES[name].data_type,
-            consented,
-        )
-        for name in FOLLOW_UP
+        keep_consented(rows.filter(span.holds()).collect(), TABLES[name].data_type, consented)
+        for name, rows in landed.items()
     )
 
 

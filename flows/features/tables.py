@@ -71,21 +71,21 @@ def merge_rows(
     rows = rows.with_columns(pl.lit(bucket).alias(BUCKET)).select(
         pl.col(name).cast(dtype) for name, dtype in columns.items()
     )
-    existing = read_bucket(view, bucket, span, lake_url)
+    table = _open(view, lake_url)
+    existing = _collect(view, _scan(table, bucket).filter(span.holds()))
     changed = rows.join(existing, on=list(columns), how="anti", nulls_equal=True)
     stale = _find_stale(existing, rows, moment)
     if changed.is_empty() and stale.is_empty():
         return 0
     kept = existing.join(changed, on=ROW_KEY, how="anti").join(stale, on=ROW_KEY, how="anti")
     write_deltalake(
-        locate_feature_table(view.name, lake_url),
+        table,
         pl.concat([kept, changed]).sort(ROW_KEY).to_arrow(),
         mode="overwrite",
         # A column that the view has no more is null from now on.
         schema_mode="merge",
         predicate=_write_predicate(bucket, span),
         partition_by=[BUCKET],
-        storage_options=storage_options(),
     )
     return changed.height
 
@@ -117,10 +117,11 @@ def scan_bucket(view: FeatureView, bucket: int, lake_url: str | None = None) -> 
     Opening a table reads what its log says of all files of all buckets: whoever goes through a
     bucket by spans opens it once.
     """
-    rows = pl.scan_delta(
-        locate_feature_table(view.name, lake_url), storage_options=storage_options()
-    )
-    return rows.filter(pl.col(BUCKET) == bucket)
+    return _scan(_open(view, lake_url), bucket)
+
+
+def _scan(table: DeltaTable, bucket: int) -> pl.LazyFrame:
+    return pl.scan_delta(table).filter(pl.col(BUCKET) == bucket)
 
 
 def read_bucket(
@@ -147,5 +148,6 @@ def get_table_version(view: FeatureView) -> int:
     return _open(view).version()
 
 
-def _open(view: FeatureView) -> DeltaTable:
-    return DeltaTable(locate_feature_table(view.name), storage_options=storage_options())
+def _open(view: FeatureView, lake_url: str | None = None) -> DeltaTable:
+    location = locate_feature_table(view.name, lake_url)
+    return DeltaTable(location, storage_options=storage_options())

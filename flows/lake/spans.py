@@ -9,7 +9,7 @@ from flows.lake.tables import scan_table
 from flows.sources.contract import CONSENTS, TABLES
 
 #: Individuals whose rows are in memory at once, about.
-SPAN_SIZE = 500
+SPAN_SIZE = 2000
 #: Digits of a pseudonym that spans differ by; the next one is the bucket's.
 SPAN_DIGITS = 3
 
