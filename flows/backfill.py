@@ -27,13 +27,14 @@ from flows.drift import (
     store_summary,
 )
 from flows.evaluation.drift_report import Window, make_summary
-from flows.features.backfilled import Done, Step, list_done, remember
+from flows.features.backfilled import Done, Step, list_done, remember, remember_begin
+from flows.features.moments import find_midnight
 from flows.materialisation import apply_definitions, compute_bucket
 from flows.runtime.buckets import run_buckets
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.releases import hold_registry
 from flows.runtime.retries import IO_RETRIES
-from flows.sequence_scoring import find_midnight, find_sequence_members, score_bucket
+from flows.sequence_scoring import find_sequence_members, score_bucket
 from mlruns_config.registry.transitions import find_production
 from monitoring.drift_reference import DriftReference
 from serving.predictions.drift_records import DATASETS
@@ -134,6 +135,8 @@ def fill(day_step: Done) -> int | None:
 def fill_features(day: date) -> int:
     """Compute the features as of the start of a day; return the rows that are new."""
     lake_url, buckets = get_settings().lake_url, range(BUCKET_COUNT)
+    # First, so that a night in the meantime keeps the rows of the day.
+    remember_begin(lake_url, day)
     counts = run_buckets(compute_bucket, buckets, lake_url=lake_url, snapshot=day)
     return sum(changed for bucket in counts for _, changed in bucket.values())
 

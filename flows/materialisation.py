@@ -21,15 +21,17 @@ from feature_repo.online_store import REPOSITORY
 from feature_repo.postgres_reader import erase_online_rows
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.weekly_sequence import weekly_sequence
+from flows.features.backfilled import list_filled_days
 from flows.features.care import compute_care_history
 from flows.features.demographics import ALWAYS, compute_demographics
-from flows.features.moments import list_moments
+from flows.features.moments import find_midnight, list_moments
 from flows.features.online import OnlineWriter, open_writer, read_consents, write_online
 from flows.features.sequences import compute_weekly_sequence
 from flows.features.surveys import compute_survey_history
 from flows.features.tables import (
     ensure_table,
     get_table_version,
+    hold_past_nights,
     merge_rows,
     read_latest,
     scan_bucket,
@@ -41,7 +43,7 @@ from flows.lake.tables import scan_table
 from flows.runtime.buckets import run_buckets
 from flows.runtime.notifications import NOTIFICATION_HOOKS
 from flows.runtime.retries import IO_RETRIES
-from flows.sequence_scoring import blank_channels, find_midnight, score_sequences
+from flows.sequence_scoring import blank_channels, score_sequences
 from serving.settings import get_settings
 
 
@@ -102,14 +104,15 @@ def compute_bucket(lake_url: str, bucket: int, snapshot: date) -> dict[str, tupl
     counts = dict.fromkeys((view.name for view in STORED_VIEWS), (0, 0))
     # Opened once: opening a table reads what its log says of all files of all buckets.
     landed = {name: scan_table(lake_url, name, bucket) for name in (*LANDED, OUTCOMES)}
+    past = hold_past_nights(snapshot, list_filled_days(lake_url))
     for span in list_spans(lake_url, bucket):
         tables = {name: rows.filter(span.holds()).collect() for name, rows in landed.items()}
         frames = compute_views(tables, snapshot)
         for view in STORED_VIEWS:
             rows, changed = counts[view.name]
             frame = frames[view.name]
-            moment = find_midnight(snapshot) if view.ttl else None
-            changed += merge_rows(view, bucket, frame, span, moment, lake_url)
+            moment, gone = (find_midnight(snapshot), past) if view.ttl else (None, None)
+            changed += merge_rows(view, bucket, frame, span, moment, lake_url, gone)
             counts[view.name] = rows + frame.height, changed
     return counts
 

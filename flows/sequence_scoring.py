@@ -24,8 +24,10 @@ from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, weekly_sequence
 from flows.datasets.rows import Matrix, Sequences
 from flows.datasets.training_set import stack_sequences
+from flows.features.backfilled import list_filled_days
+from flows.features.moments import find_midnight
 from flows.features.online import open_writer, read_consents, write_online
-from flows.features.tables import merge_rows, read_latest, scan_bucket
+from flows.features.tables import hold_past_nights, merge_rows, read_latest, scan_bucket
 from flows.lake.spans import list_spans
 from flows.models.member import GRAPH_INPUT, SEQUENCE_INPUT, open_session
 from flows.models.registration import GRAPH_FILE
@@ -85,6 +87,7 @@ def score_bucket(
     """
     consented = read_consents(bucket)
     stored, midnight = scan_bucket(weekly_sequence, bucket), find_midnight(snapshot)
+    past = hold_past_nights(snapshot, list_filled_days(lake_url))
     scored = 0
     with open_writer() as writer:
         for span in list_spans(lake_url, bucket):
@@ -92,7 +95,7 @@ def score_bucket(
             asked = latest.join(consented, on=JOIN_KEY, how="inner", maintain_order="left")
             if not asked.is_empty():
                 outputs = compute_outputs(pins, asked)
-                merge_rows(sequence_outputs, bucket, outputs, span)
+                merge_rows(sequence_outputs, bucket, outputs, span, past=past)
                 if serves:
                     write_online(writer, sequence_outputs, outputs)
                 scored += outputs.height
@@ -146,7 +149,3 @@ def open_member(registered_model: str, version: int) -> onnxruntime.InferenceSes
     source = client.get_model_version_download_uri(registered_model, str(version))
     path = download_artifacts(f"{source}/{GRAPH_FILE}", tracking_uri=client.tracking_uri)
     return open_session(path)
-
-
-def find_midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)

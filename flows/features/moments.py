@@ -1,6 +1,6 @@
 """The moments at which features are computed, and the stamps their rows carry."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 import polars as pl
 
@@ -37,6 +37,11 @@ def list_moments(
         .unique()
         .sort(JOIN_KEY, AS_OF)
     )
+
+
+def find_midnight(day: date) -> datetime:
+    """Return the instant at which a day (UTC) begins."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def _list_ends_of_days(outcomes: pl.DataFrame) -> pl.DataFrame:

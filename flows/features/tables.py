@@ -1,6 +1,7 @@
 """The Delta tables behind the feature views: one partition per hash bucket, versions kept."""
 
-from datetime import datetime
+from collections.abc import Collection
+from datetime import date, datetime, timedelta
 
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
@@ -16,12 +17,15 @@ from feature_repo.individual import (
     JOIN_KEY,
     locate_feature_table,
 )
+from flows.features.moments import find_midnight
 from flows.lake.spans import EVERYBODY, Span
 from flows.lake.tables import create_at, storage_options
 from flows.sources.contract import INSTANT, ColumnTypes
 
 ROW_KEY = [JOIN_KEY, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
 BUCKET = "bucket"
+#: Days for which the rows of past nights stay. ADR 86.
+NIGHTS_KEPT = 7
 
 
 def list_columns(view: FeatureView) -> ColumnTypes:
@@ -60,12 +64,14 @@ def merge_rows(
     span: Span = EVERYBODY,
     moment: datetime | None = None,
     lake_url: str | None = None,
+    past: pl.Expr | None = None,
 ) -> int:
     """Write the rows of one bucket, or of a span of it; return how many are new or changed.
 
     Rows of other (event, created) timestamps stay: they are what was known before. With `moment`,
-    rows of it go that stand on records which have been taken back since. `lake_url` is the lake
-    that the table belongs to; None: LAKE_URL.
+    rows of it go that stand on records which have been taken back since. Rows for which `past`
+    holds go unless `rows` has their individual and event. `lake_url` is the lake that the table
+    belongs to; None: LAKE_URL.
     """
     columns = list_columns(view)
     rows = rows.with_columns(pl.lit(bucket).alias(BUCKET)).select(
@@ -74,7 +80,7 @@ def merge_rows(
     table = _open(view, lake_url)
     existing = _collect(view, _scan(table, bucket).filter(span.holds()))
     changed = rows.join(existing, on=list(columns), how="anti", nulls_equal=True)
-    stale = _find_stale(existing, rows, moment)
+    stale = pl.concat([_find_stale(existing, rows, moment), _find_past(existing, rows, past)])
     if changed.is_empty() and stale.is_empty():
         return 0
     kept = existing.join(changed, on=ROW_KEY, how="anti").join(stale, on=ROW_KEY, how="anti")
@@ -102,6 +108,21 @@ def _find_stale(
     then = existing.filter(pl.col(EVENT_TIMESTAMP) == moment).join(now, on=JOIN_KEY, how="left")
     is_gone = pl.col("created_now").is_null() | (pl.col(CREATED_TIMESTAMP) > pl.col("created_now"))
     return then.filter(is_gone).select(ROW_KEY)
+
+
+def _find_past(existing: pl.DataFrame, rows: pl.DataFrame, past: pl.Expr | None) -> pl.DataFrame:
+    gone = existing.filter(pl.lit(False) if past is None else past)
+    return gone.join(rows, on=[JOIN_KEY, EVENT_TIMESTAMP], how="anti").select(ROW_KEY)
+
+
+def hold_past_nights(snapshot: date, filled: Collection[date]) -> pl.Expr:
+    """Return the condition that a row is of a night before the last NIGHTS_KEPT.
+
+    Days in `filled` were computed on purpose by a backfill: their rows stay.
+    """
+    first = find_midnight(snapshot - timedelta(days=NIGHTS_KEPT))
+    event, kept = pl.col(EVENT_TIMESTAMP), [find_midnight(day) for day in filled]
+    return (event < first) & ~event.is_in(pl.Series(kept, dtype=INSTANT).implode())
 
 
 def _write_predicate(bucket: int, span: Span) -> str:

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY, locate_feature_table
+from feature_repo.pseudonyms import BUCKET_COUNT
 from flows import backfill as backfill_flow
 from flows.backfill import MAX_DAYS, RangeError, backfill, list_days
-from flows.features.backfilled import Done, list_done, remember
+from flows.features.backfilled import Done, list_done, list_filled_days, remember, remember_begin
+from flows.features.moments import find_midnight
 from flows.ingestion import ingest
 from flows.lake.tables import scan_table
-from flows.materialisation import compute_views
-from flows.sequence_scoring import find_midnight
+from flows.materialisation import compute_bucket, compute_views
 from monitoring.drift_reference import DriftReference
 from tests.fixtures.drift_world import SCREENINGS, list_reports, reference, screen, watched
 from tests.fixtures.fault_world import World, make_empty_world, small_drop, world
@@ -68,6 +69,17 @@ def test_what_is_noted_as_filled_is_known_once(tmp_path: Path) -> None:
     assert Done(YESTERDAY, "sequences", 4) not in list_done(lake)  # by another release
 
 
+def test_a_day_is_kept_from_the_begin_of_its_filling_on(tmp_path: Path) -> None:
+    lake = str(tmp_path)
+    remember(lake, Done(DAYS[0], "drift", 3))
+    assert list_filled_days(lake) == set()
+    remember_begin(lake, DAYS[0])
+    remember(lake, Done(DAYS[1], "features", None))
+
+    assert list_filled_days(lake) == set(DAYS)
+    assert Done(DAYS[0], "features", None) not in list_done(lake)
+
+
 def read_rows(day: date) -> pl.DataFrame:
     rows = pl.read_delta(locate_feature_table("survey_history"))
     return rows.filter(pl.col(EVENT_TIMESTAMP) == find_midnight(day)).sort(JOIN_KEY)
@@ -96,6 +108,10 @@ def test_features_of_past_days_are_those_of_that_day_and_a_cut_off_run_is_contin
     assert second.day == DAYS[1]
     assert seen == [DAYS[0], DAYS[1], DAYS[1]]
     assert backfill(**asked, steps=["features"]) == []
+    for day in DAYS:
+        assert read_rows(day).select(JOIN_KEY).equals(find_expected(world, day).select(JOIN_KEY))
+    for bucket in range(BUCKET_COUNT):  # a later night leaves them
+        compute_bucket.fn(world.lake_url, bucket, LAST_DAY + timedelta(days=30))
     for day in DAYS:
         assert read_rows(day).select(JOIN_KEY).equals(find_expected(world, day).select(JOIN_KEY))
     again = backfill(**asked, steps=["features"], again=True)

@@ -11,7 +11,15 @@ from feature_repo.catalogue import STORED_VIEWS, describe_stored_views
 from feature_repo.individual import locate_feature_table
 from feature_repo.online import open_reader
 from feature_repo.pseudonyms import BUCKET_COUNT
-from flows.features.tables import ensure_table, get_table_version, merge_rows, read_bucket
+from flows.features.moments import find_midnight
+from flows.features.tables import (
+    NIGHTS_KEPT,
+    ensure_table,
+    get_table_version,
+    hold_past_nights,
+    merge_rows,
+    read_bucket,
+)
 from flows.lake.consents import read_consented_types
 from flows.materialisation import compute_bucket, compute_views, serve_bucket
 from serving.database.tables import Consent
@@ -89,6 +97,59 @@ def test_a_late_correction_makes_a_second_row_and_leaves_the_first(lake, tables)
     assert after.join(before, on=before.columns, how="semi", nulls_equal=True).height == (
         before.height
     )
+
+
+def write_night(tables, snapshot: date, filled=()) -> None:
+    views = compute_views(tables, snapshot)
+    past = hold_past_nights(snapshot, filled)
+    for name, rows in views.items():
+        night = {"moment": find_midnight(snapshot), "past": past} if VIEWS[name].ttl else {}
+        merge_rows(VIEWS[name], 0, rows, **night)
+
+
+def list_nights(tables) -> list[date]:
+    """Return the days of the stored rows of care that are of no index date."""
+    dates = compute_views(tables, LAST_DAY)["care_history"]
+    rows = read_bucket(VIEWS["care_history"], 0)
+    nights = rows.join(dates, on=["anonymized_id", "event_timestamp"], how="anti")
+    return sorted(
+        set(nights["event_timestamp"].dt.date()) - set(dates["event_timestamp"].dt.date())
+    )
+
+
+def test_a_week_of_nights_stays_and_the_rows_of_index_dates_for_ever(lake, tables):
+    nights = [SNAPSHOT + timedelta(days=n) for n in range(NIGHTS_KEPT + 3)]
+    for night in nights:
+        write_night(tables, night)
+    stored = read_bucket(VIEWS["survey_history"], 0)
+    dates = compute_views(tables, nights[-1])["survey_history"]
+
+    assert list_nights(tables) == nights[-NIGHTS_KEPT - 1 :]
+    assert dates["event_timestamp"].dt.date().min() < SNAPSHOT - timedelta(days=200)
+    assert dates.join(stored, on=KEY, how="anti").is_empty()
+    assert read_bucket(VIEWS["demographics"], 0).height == tables["people"].height
+
+
+def test_what_an_index_date_was_before_a_correction_stays_with_it(lake, tables):
+    write_night(tables, SNAPSHOT)
+    before = read_bucket(VIEWS["survey_history"], 0)
+    known_at = find_midnight(SNAPSHOT + timedelta(days=20))
+    late = {"surveys": tables["surveys"].with_columns(available_at=pl.lit(known_at))}
+    write_night(tables | late, SNAPSHOT + timedelta(days=30))
+    after = read_bucket(VIEWS["survey_history"], 0)
+    dates = before.filter(pl.col("event_timestamp") < find_midnight(SNAPSHOT))
+
+    assert after.filter(pl.col("created_timestamp") == known_at).height > 0
+    assert dates.join(after, on=KEY, how="anti").is_empty()
+
+
+def test_a_night_that_was_filled_on_purpose_stays(lake, tables):
+    filled, other = SNAPSHOT, SNAPSHOT + timedelta(days=1)
+    for night in (filled, other, SNAPSHOT + timedelta(days=40)):
+        write_night(tables, night, {filled})
+
+    assert filled in list_nights(tables)
+    assert other not in list_nights(tables)
 
 
 def test_buckets_leave_each_other_alone(lake, tables):

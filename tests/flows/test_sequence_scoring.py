@@ -18,11 +18,12 @@ from feature_repo.stored_views import SEQUENCE_OUTPUTS, StoredRow
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows import sequence_scoring
 from flows.datasets.rows import ModelRows
+from flows.features.moments import find_midnight
 from flows.models.assembly import describe_sequence
 from flows.models.forecasting import ForecastingMember
 from flows.models.member import open_session
 from flows.models.registration import register_member
-from flows.sequence_scoring import find_midnight, open_member, score_bucket, score_sequences
+from flows.sequence_scoring import open_member, score_bucket, score_sequences
 from mlruns_config.manifest import HEAD_FILE, MemberPin
 from serving.scoring.estimate import Inputs, assemble_sequence
 from serving.scoring.loaded_release import Member, Release

@@ -26,10 +26,10 @@ from feature_repo.postgres_writer import PostgresWriter
 from feature_repo.pseudonyms import pseudonymise
 from flows.cohort import simulate_cohort
 from flows.features.demographics import ALWAYS
+from flows.features.moments import find_midnight
 from flows.features.online import FeastWriter, OnlineWriter, write_online
 from flows.features.tables import ensure_table, list_columns
 from flows.materialisation import compute_views
-from flows.sequence_scoring import find_midnight
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
 
