@@ -18,6 +18,8 @@ from flows.models.folded_regression import RIDGE_C, Numbers
 
 #: Six steps are usual from nothing, and a whole step nearly always gains.
 MOST_STEPS, MOST_HALVINGS = 100, 30
+#: Of a bounded coefficient, between zero and free, in one step; a few are usual.
+MOST_EXCHANGES = 100
 #: Rows whose weighted copy is held while products of columns are summed.
 ROWS_AT_ONCE = 4096
 
@@ -123,8 +125,9 @@ def minimise_quadratic(hessian: Numbers, slope: Numbers, bounded: NDArray[np.boo
     free = int((~bounded).sum())
     root = cholesky(hessian[np.ix_(order, order)], lower=True)
     target = solve_triangular(root, slope[order], lower=True)
-    # SciPy refuses a problem without variables.
-    risen = nnls(root[free:, free:].T, target[free:])[0] if bounded.any() else target[free:]
+    risen = target[free:]
+    if bounded.any():  # SciPy refuses a problem without variables.
+        risen, _ = nnls(root[free:, free:].T, risen, maxiter=MOST_EXCHANGES * len(risen))
     left = target[:free] - root[free:, :free].T @ risen
     found = np.empty_like(slope)
     found[order] = np.append(solve_triangular(root[:free, :free], left, lower=True, trans=1), risen)
