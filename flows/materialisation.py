@@ -102,7 +102,7 @@ def apply_definitions() -> None:
 def compute_bucket(lake_url: str, bucket: int, snapshot: date) -> dict[str, tuple[int, int]]:
     """Compute and write one bucket of every view; return (rows, changed rows) per view."""
     counts = dict.fromkeys((view.name for view in STORED_VIEWS), (0, 0))
-    # Opened once: opening a table reads what its log says of all files of all buckets.
+    # Opened once, like what `scan_bucket` returns.
     landed = {name: scan_table(lake_url, name, bucket) for name in (*LANDED, OUTCOMES)}
     past = hold_past_nights(snapshot, list_filled_days(lake_url))
     for span in list_spans(lake_url, bucket):
