@@ -1,6 +1,7 @@
 """Learning one outcome: members fitted, weighed, calibrated, and fitted again on other people."""
 
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -31,6 +32,7 @@ from flows.models.member import FitMember, FittedMember, FittingData
 from flows.models.out_of_fold import CrossFitted, cross_fit
 from flows.models.refits import Refits, draw_counts
 from flows.models.registration import register_member
+from flows.models.side_by_side import open_other_process
 from flows.models.stacking import fit_stacker
 from mlruns_config.heads import Head, Stacker
 from mlruns_config.manifest import MemberPin
@@ -79,10 +81,7 @@ def learn_outcome(
     """
     data = make_fitting_data(training_set, seed)
     people = training_set.frame[JOIN_KEY].filter(pl.Series(training_set.split.fitting))
-    fitted = {
-        f"{prefix}{name}": fit_member(f"{prefix}{name}", name, fit, data, people, step)
-        for name, fit in families.items()
-    }
+    fitted = fit_members(families, prefix, data, people, step)
     members = {name: member_fit.cross_fitted.member for name, member_fit in fitted.items()}
     cross_fitted = {name: member_fit.cross_fitted for name, member_fit in fitted.items()}
     out_of_fold = predict_all(cross_fitted, data.rows)
@@ -135,15 +134,32 @@ def name_member_run(name: str, step: str) -> str:
     return f"{name}, evaluated" if step else f"{name}, deployed: fitted on everything"
 
 
+def fit_members(
+    families: Families, prefix: str, data: FittingData, people: pl.Series, step: str
+) -> dict[str, _Fitted]:
+    """Fit every family in turn; the networks share one more process."""
+    with open_other_process() as other:
+        return {
+            f"{prefix}{name}": fit_member(f"{prefix}{name}", name, fit, data, people, other, step)
+            for name, fit in families.items()
+        }
+
+
 @task(cache_policy=NO_CACHE, task_run_name="fit-{name}")
 def fit_member(
-    name: str, family: str, fit: FitMember, data: FittingData, people: pl.Series, step: str = ""
+    name: str,
+    family: str,
+    fit: FitMember,
+    data: FittingData,
+    people: pl.Series,
+    other: Executor,
+    step: str = "",
 ) -> _Fitted:
     """Fit one member in a child run, by fold and on resampled people too, and register it."""
     with mlflow.start_run(run_name=name_member_run(name, step), nested=True) as run:
         begun = perf_counter()
         refit = load_refits([family]).get(family)
-        cross_fitted = cross_fit(data, people, fit, find_fit_each(family))
+        cross_fitted = cross_fit(data, people, fit, find_fit_each(family, other))
         member = cross_fitted.member
         counts = draw_counts(people, data.seed)
         refits = refit(member, data, counts) if refit is not None else None

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, brier_score_loss
+from sklearn.metrics import average_precision_score
 
 from flows.datasets.rows import Labels, Probabilities
 from flows.models.stacking import to_log_odds
@@ -142,7 +142,7 @@ def bootstrap_metric(
     metric: Metric, labels: Labels, probabilities: Probabilities, rounds: list[NDArray[np.int64]]
 ) -> list[float]:
     """Return a metric of each round; those with one outcome alone are left out."""
-    return [metric(labels[rows], probabilities[rows]) for rows in _usable(labels, rounds)]
+    return _measure_rounds(metric, labels, probabilities, _usable(labels, rounds))
 
 
 def bootstrap_difference(
@@ -153,12 +153,17 @@ def bootstrap_difference(
     rounds: list[NDArray[np.int64]],
 ) -> Interval:
     """Return the 95 % interval of metric(ours) - metric(theirs) on the same rows."""
-    return take_interval(
-        [
-            metric(labels[rows], ours[rows]) - metric(labels[rows], theirs[rows])
-            for rows in _usable(labels, rounds)
-        ]
-    )
+    usable = _usable(labels, rounds)
+    mine, others = (_measure_rounds(metric, labels, each, usable) for each in (ours, theirs))
+    return take_interval(np.subtract(mine, others).tolist())
+
+
+def _measure_rounds(
+    metric: Metric, labels: Labels, probabilities: Probabilities, rounds: list[NDArray[np.int64]]
+) -> list[float]:
+    if metric is auroc:
+        return auroc_by_round(labels, probabilities, rounds)
+    return [metric(labels[rows], probabilities[rows]) for rows in rounds]
 
 
 def _usable(labels: Labels, rounds: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
@@ -186,15 +191,34 @@ def auroc(labels: Labels, probabilities: Probabilities) -> float:
     """Return the area under the ROC curve by ranks, a tie counted as half.
 
     Labels are bool [rows], probabilities float64 [rows]. NaN for one outcome alone; raises
-    ValueError for a probability that is NaN. A bootstrap calls this thousands of times, and
-    scikit-learn's function spends most of its time on checks. Source: Hanley and McNeil 1982.
+    ValueError for a probability that is NaN. Source: Hanley and McNeil 1982.
     """
-    positives = int(labels.sum())
-    pairs = positives * (len(labels) - positives)
+    return auroc_by_round(labels, probabilities, [np.arange(len(labels))])[0]
+
+
+def auroc_by_round(
+    labels: Labels, probabilities: Probabilities, rounds: list[NDArray[np.int64]]
+) -> list[float]:
+    """Return the `auroc` of the rows of each round.
+
+    The rows are ranked once: a round only counts how often each rank was drawn, a tenth of the
+    time of ranking its rows again.
+    """
+    if np.isnan(probabilities).any():
+        raise ValueError("a probability is nan")
+    ranks = np.unique(probabilities, return_inverse=True)[1]
+    levels, positive = int(ranks.max(initial=0)) + 1, labels.astype(bool)
+    return [_share_in_order(ranks[rows], positive[rows], levels) for rows in rounds]
+
+
+def _share_in_order(ranks: NDArray[np.intp], positive: Labels, levels: int) -> float:
+    """Return the share of pairs whose positive row has the higher rank, a tie counted as half."""
+    positives = np.bincount(ranks[positive], minlength=levels)
+    negatives = np.bincount(ranks[~positive], minlength=levels)
+    pairs = int(positives.sum()) * int(negatives.sum())
     if not pairs:
         return float("nan")
-    ranks = rankdata(probabilities, nan_policy="raise")
-    return float((ranks[labels.astype(bool)].sum() - positives * (positives + 1) / 2) / pairs)
+    return float(positives @ (np.cumsum(negatives) - negatives / 2) / pairs)
 
 
 def auprc(labels: Labels, probabilities: Probabilities) -> float:
@@ -202,7 +226,11 @@ def auprc(labels: Labels, probabilities: Probabilities) -> float:
 
 
 def brier(labels: Labels, probabilities: Probabilities) -> float:
-    return float(brier_score_loss(labels, probabilities))
+    """Return the mean squared error of the probabilities (Brier 1950).
+
+    Labels are bool [rows], probabilities float64 [rows].
+    """
+    return float(np.mean(np.square(probabilities - labels)))
 
 
 def measure_slope(labels: Labels, probabilities: Probabilities) -> float:

@@ -5,6 +5,8 @@ tabular members alone need not pay.
 """
 
 from collections.abc import Iterable
+from concurrent.futures import Executor
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -41,9 +43,9 @@ def load_families(names: Iterable[str]) -> dict[str, Any]:
     return {name: import_module(f"flows.models.{name}").fit for name in requested}
 
 
-def find_fit_each(family: str) -> FitEach:
-    """Return how a family is fitted to several parts of the rows."""
-    return fit_in_threads if family in REFITTED_FAMILIES else fit_in_processes
+def find_fit_each(family: str, other: Executor) -> FitEach:
+    """Return how a family is fitted to several parts of the rows; networks use `other` too."""
+    return fit_in_threads if family in REFITTED_FAMILIES else partial(fit_in_processes, other)
 
 
 def load_refits(names: Iterable[str]) -> dict[str, Refit]:

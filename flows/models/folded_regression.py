@@ -80,16 +80,7 @@ class FoldedRegression:
         return np.asarray(expit(self.predict_log_odds(rows)), dtype=np.float64)
 
     def predict_log_odds(self, rows: ModelRows) -> Numbers:
-        inputs = rows.features
-        missing = np.isnan(inputs)
-        filled = np.where(missing, np.asarray(self.fill), inputs)
-        standardised = (filled - np.asarray(self.mean)) / np.asarray(self.scale)
-        log_odds = standardised @ np.asarray(self.coefficients)
-        log_odds += missing @ np.asarray(self.missing_coefficients) + self.intercept
-        for ramp in self.ramps:
-            share = climb(filled[:, ramp.column], ramp.low, ramp.high)
-            log_odds += ramp.coefficient * (share - ramp.mean)
-        return np.asarray(log_odds, dtype=np.float64)
+        return predict_each([self], rows)[:, 0]
 
     def export_graph(self) -> onnx.ModelProto:
         graph = export_log_odds([self], make_graph_output())
@@ -114,10 +105,26 @@ class RefittedRegression:
     refits: list[FoldedRegression]
 
     def predict_log_odds(self, rows: ModelRows) -> Numbers:
-        return np.column_stack([regression.predict_log_odds(rows) for regression in self.refits])
+        return predict_each(self.refits, rows)
 
     def export_graph(self) -> onnx.ModelProto:
         return export_log_odds(self.refits, make_refits_output(len(self.refits)))
+
+
+def predict_each(regressions: list[FoldedRegression], rows: ModelRows) -> Numbers:
+    """Return the log-odds of regressions on the same columns and ramps. Float64 [rows, count]."""
+    first, inputs = regressions[0], rows.features
+    missing = np.isnan(inputs)
+    filled = np.where(missing, np.asarray(first.fill), inputs)
+    # Of the raw values instead of the standardised ones: two passes fewer over all of them.
+    weights = np.array([one.coefficients for one in regressions]) / np.asarray(first.scale)
+    flags = np.array([one.missing_coefficients for one in regressions])
+    log_odds = filled @ weights.T + missing.astype(float) @ flags.T
+    log_odds += [one.intercept for one in regressions] - weights @ np.asarray(first.mean)
+    for n, ramp in enumerate(first.ramps):
+        share = climb(filled[:, ramp.column], ramp.low, ramp.high) - ramp.mean
+        log_odds += np.outer(share, [one.ramps[n].coefficient for one in regressions])
+    return np.asarray(log_odds, dtype=np.float64)
 
 
 def export_log_odds(

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -103,6 +103,14 @@ class Estimator(nn.Module):
 
 
 @dataclass(frozen=True)
+class Exported:
+    """A member's graph, and its head alone, as they are stored."""
+
+    graph: bytes
+    head: bytes
+
+
+@dataclass(frozen=True)
 class ForecastingMember:
     """A fitted estimator, and how its network's output becomes quantiles in a graph."""
 
@@ -111,6 +119,7 @@ class ForecastingMember:
     to_quantiles: ToQuantiles
     settings: dict[str, Any]
     width: int
+    exported: Exported | None = None
 
     @property
     def network(self) -> BaseModelWithCovariates:
@@ -141,30 +150,36 @@ class ForecastingMember:
         return torch.cat(parts).numpy().astype(np.float64)
 
     @cached_property
-    def _graph(self) -> onnx.ModelProto:
+    def _exported(self) -> Exported:
+        # Exporting takes seconds and is asked for at registration, evaluation and timing.
+        return self.exported or self.export()
+
+    def export(self) -> Exported:
+        """Export the graph and the head as they are registered."""
         parts = self.estimator
         graph = ScoringGraph(
             parts.network, parts.preparation, parts.embedding, parts.head, self.to_quantiles
         )
-        return export_scoring(graph, self.width)
+        scoring, head = export_scoring(graph, self.width), export_head(parts.head, self.width)
+        return Exported(scoring.SerializeToString(), head.SerializeToString())
 
     def measure_importance(self) -> None:
         """Return None: the network reads weeks, not columns."""
 
     def export_graph(self) -> onnx.ModelProto:
-        # Exporting takes seconds and is asked for at registration, evaluation and timing.
-        return self._graph
+        return onnx.load_from_string(self._exported.graph)
 
     def export_files(self) -> dict[str, bytes]:
-        return {HEAD_FILE: export_head(self.estimator.head, self.width).SerializeToString()}
+        return {HEAD_FILE: self._exported.head}
 
 
 @dataclass(frozen=True)
 class LearntWeights:
-    """The state of an estimator by name, and the epoch that it is of."""
+    """The state of an estimator by name, the epoch that it is of, and its member if exported."""
 
     weights: dict[str, NDArray[Any]]
     epoch: int
+    exported: Exported | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +204,9 @@ class ForecastingFit(DividedFit):
         state = estimator.state_dict()
         return LearntWeights({name: tensor.numpy() for name, tensor in state.items()}, epoch)
 
+    def export(self, data: FittingData, learnt: LearntWeights) -> LearntWeights:
+        return replace(learnt, exported=self.assemble(data, learnt).export())
+
     def assemble(self, data: FittingData, learnt: LearntWeights) -> ForecastingMember:
         """Return the member with these weights, learnt from the same data."""
         with reproducible_torch(data.seed):
@@ -200,7 +218,12 @@ class ForecastingFit(DividedFit):
         size = estimator.network.hparams.hidden_size
         settings = asdict(self.learning) | {"best_epoch": learnt.epoch, "hidden_size": size}
         return ForecastingMember(
-            self.family, estimator, self.to_quantiles, settings, len(data.names)
+            self.family,
+            estimator,
+            self.to_quantiles,
+            settings,
+            len(data.names),
+            learnt.exported,
         )
 
 

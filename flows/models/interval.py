@@ -20,6 +20,7 @@ from flows.models.families import find_fit_each
 from flows.models.member import FitMember, FittingData
 from flows.models.out_of_fold import Predictors
 from flows.models.refits import REFITS, Refits
+from flows.models.side_by_side import open_other_process
 from flows.models.stacking import to_log_odds
 from mlruns_config.heads import Head
 from mlruns_config.uncertainty import RefitInterval
@@ -71,9 +72,11 @@ def fit_halves(
     _, person = np.unique(people.to_numpy().astype(np.str_), return_inverse=True)
     drawn = np.random.default_rng(data.seed).random((HALVINGS, int(person.max()) + 1))
     halves = [half for first in drawn[:, person] < 0.5 for half in (first, ~first)]
-    fitted = {
-        names[family]: find_fit_each(family)(fit, data, halves) for family, fit in families.items()
-    }
+    with open_other_process() as other:
+        fitted = {
+            names[family]: find_fit_each(family, other)(fit, data, halves)
+            for family, fit in families.items()
+        }
     members = [{name: each[n] for name, each in fitted.items()} for n in range(len(halves))]
     return [Halves(*both) for both in zip(members[::2], members[1::2], strict=True)]
 

@@ -102,6 +102,10 @@ class DividedFit(ABC):
     def learn(self, data: FittingData) -> Any:
         """Return what was learnt, in a form that can be pickled."""
 
+    def export(self, data: FittingData, learnt: Any) -> Any:
+        """Return what was learnt with the member's graph, where to export it takes seconds."""
+        return learnt
+
     @abstractmethod
     def assemble(self, data: FittingData, learnt: Any) -> FittedMember:
         """Return the member that was learnt from the same data."""

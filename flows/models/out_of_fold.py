@@ -46,10 +46,10 @@ def cross_fit(
 ) -> CrossFitted:
     """Fit a member to all rows, and FOLDS times without the individuals of one fold.
 
-    `fit_each` is how its family is fitted to several parts.
+    `fit_each` is how its family is fitted to several parts. The member is exported with them.
     """
     folds = GroupKFold(FOLDS, shuffle=True, random_state=data.seed)
     learnt, asked = zip(*folds.split(data.labels, groups=individuals.to_numpy()), strict=True)
     # The largest part first, so that the last ones end together.
-    member, *others = fit_each(fit, data, [np.arange(len(data.rows)), *learnt])
+    member, *others = fit_each(fit, data, [np.arange(len(data.rows)), *learnt], 1)
     return CrossFitted(member, list(zip(asked, others, strict=True)))

@@ -5,11 +5,11 @@ torch's random generator, which is one for the whole process: the second one has
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
@@ -19,8 +19,20 @@ from flows.models.member import DividedFit, FitMember, FittedMember, FittingData
 #: Fits of one thread each that run side by side.
 FITS_AT_ONCE = 2
 
-#: Fits to each part of the rows, and returns the members in the order of the parts.
-FitEach = Callable[[FitMember, FittingData, Iterable[NDArray[Any]]], list[FittedMember]]
+#: Takes a fit, its data, and whether the member's graph is exported; returns what was learnt.
+LearnPart = Callable[[DividedFit, FittingData, bool], Any]
+
+
+class FitEach(Protocol):
+    """How a family is fitted to several parts of the rows."""
+
+    def __call__(
+        self, fit: FitMember, data: FittingData, parts: Iterable[NDArray[Any]], exported: int = 0, /
+    ) -> list[FittedMember]:
+        """Return the members in the order of the parts.
+
+        The graphs of the first `exported` are exported beside the fits, if that takes seconds.
+        """
 
 
 @contextmanager
@@ -34,8 +46,15 @@ def open_pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
+@contextmanager
+def open_other_process() -> Iterator[Executor]:
+    """Open one more process for fits; it starts with the first of them and ends with the block."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        yield other
+
+
 def fit_in_threads(
-    fit: FitMember, data: FittingData, parts: Iterable[NDArray[Any]]
+    fit: FitMember, data: FittingData, parts: Iterable[NDArray[Any]], _exported: int = 0, /
 ) -> list[FittedMember]:
     """Fit to each part of the rows, by a fit that neither reads nor sets state of the process."""
     with open_pool() as pool:
@@ -43,27 +62,37 @@ def fit_in_threads(
 
 
 def fit_in_processes(
-    fit: FitMember, data: FittingData, parts: Iterable[NDArray[Any]]
+    other: Executor,
+    fit: FitMember,
+    data: FittingData,
+    parts: Iterable[NDArray[Any]],
+    exported: int = 0,
+    /,
 ) -> list[FittedMember]:
-    """Fit to each part of the rows, in this process and in one more, one fit at a time in each.
+    """Fit to each part of the rows, in this process and in the other, one fit at a time in each.
 
     `fit` is a DividedFit.
     """
     assert isinstance(fit, DividedFit)
     chosen = list(parts)
-    with ProcessPoolExecutor(1, get_context("spawn")) as other:
-        places: SimpleQueue[Callable[[FittingData], Any]] = SimpleQueue()
-        places.put(fit.learn)
-        places.put(lambda given: other.submit(fit.learn, given).result())
+    places: SimpleQueue[LearnPart] = SimpleQueue()
+    places.put(learn_part)
+    places.put(lambda *given: other.submit(learn_part, *given).result())
 
-        def learn_part(part: NDArray[Any]) -> Any:
-            place = places.get()
-            try:
-                return place(data.select(part))
-            finally:
-                places.put(place)
+    def learn_in_turn(part: int) -> Any:
+        place = places.get()
+        try:
+            return place(fit, data.select(chosen[part]), part < exported)
+        finally:
+            places.put(place)
 
-        with open_pool() as pool:
-            learnt = list(pool.map(learn_part, chosen))
+    with open_pool() as pool:
+        learnt = list(pool.map(learn_in_turn, range(len(chosen))))
     # After all of them: a new network draws from the generator that a fit has seeded.
     return [fit.assemble(data.select(part), one) for part, one in zip(chosen, learnt, strict=True)]
+
+
+def learn_part(fit: DividedFit, data: FittingData, exported: bool) -> Any:
+    """Return what a fit learns from a part of the rows, with the graph if it is exported."""
+    learnt = fit.learn(data)
+    return fit.export(data, learnt) if exported else learnt

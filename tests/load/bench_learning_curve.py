@@ -57,12 +57,15 @@ def print_gains(data: "FittingData", names: "NDArray[np.str_]") -> None:
     from flows.evaluation.selection import select_members
     from flows.models.families import FAMILIES, UNFAMILIARITY, find_fit_each, load_families
     from flows.models.out_of_fold import cross_fit
+    from flows.models.side_by_side import open_other_process
 
     families = load_families(name for name in FAMILIES if name != UNFAMILIARITY)
-    out_of_fold = {
-        name: cross_fit(data, pl.Series(names), fit, find_fit_each(name)).predict(data.rows)
-        for name, fit in families.items()
-    }
+    people = pl.Series(names)
+    with open_other_process() as other:
+        out_of_fold = {
+            name: cross_fit(data, people, fit, find_fit_each(name, other)).predict(data.rows)
+            for name, fit in families.items()
+        }
     areas = {name: auroc(data.labels, told) for name, told in out_of_fold.items()}
     print(f"\n{len(data.rows):,} rows", ", ".join(f"{one} {areas[one]:.4f}" for one in areas))
     for decision in select_members(out_of_fold, data.labels, names, SEED):

@@ -13,6 +13,7 @@ from flows.evaluation.metrics import (
     auroc,
     bootstrap_difference,
     bootstrap_interval,
+    bootstrap_metric,
     compute_metrics,
     draw_bootstrap_rows,
     fit_recalibration,
@@ -147,6 +148,15 @@ def test_an_interval_holds_the_value_and_repeats_with_its_seed():
 
     assert first == again
     assert first[0] < auroc(labels, probabilities) < first[1]
+
+
+def test_an_interval_of_the_auroc_is_that_of_scikit_learns_on_every_round():
+    labels, probabilities = draw(300)
+    probabilities = probabilities.round(1)  # with ties
+    rounds = draw_bootstrap_rows(np.repeat(np.arange(100), 3).astype(str), 1, 40)
+    areas = [roc_auc_score(labels[rows], probabilities[rows]) for rows in rounds]
+
+    assert bootstrap_metric(auroc, labels, probabilities, rounds) == pytest.approx(areas)
 
 
 def test_a_model_gains_nothing_over_itself():
