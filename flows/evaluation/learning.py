@@ -18,7 +18,13 @@ from flows.datasets.rows import Labels, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.selection import Decision, select_members
 from flows.models.assembly import UnseenRows, assemble_head, gather_unseen, predict_all
-from flows.models.families import BASELINE, REFITTED_FAMILIES, find_fit_each, load_refits
+from flows.models.families import (
+    BASELINE,
+    REFITTED_FAMILIES,
+    find_fit_each,
+    load_families,
+    load_refits,
+)
 from flows.models.interval import (
     Halves,
     bound_rows,
@@ -28,7 +34,7 @@ from flows.models.interval import (
     measure_straying,
     predict_head,
 )
-from flows.models.member import FitMember, FittedMember, FittingData
+from flows.models.member import DividedFit, FitMember, FittedMember, FittingData
 from flows.models.out_of_fold import CrossFitted, cross_fit
 from flows.models.refits import Refits, draw_counts
 from flows.models.registration import register_member
@@ -137,8 +143,13 @@ def name_member_run(name: str, step: str) -> str:
 def fit_members(
     families: Families, prefix: str, data: FittingData, people: pl.Series, step: str
 ) -> dict[str, _Fitted]:
-    """Fit every family in turn; the networks share one more process."""
+    """Fit every family in turn; the networks share one more process.
+
+    It imports torch, which takes ten seconds, while the families before them are fitted.
+    """
     with open_other_process() as other:
+        if any(isinstance(fit, DividedFit) for fit in families.values()):
+            other.submit(load_families, list(families))
         return {
             f"{prefix}{name}": fit_member(f"{prefix}{name}", name, fit, data, people, other, step)
             for name, fit in families.items()

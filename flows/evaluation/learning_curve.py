@@ -4,13 +4,16 @@ from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from feature_repo.individual import JOIN_KEY
+from flows.datasets.rows import Labels
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.learning import make_fitting_data
 from flows.evaluation.metrics import auroc
 from flows.models.families import REFITTED_FAMILIES
 from flows.models.member import FitMember
+from flows.models.side_by_side import fit_in_threads
 
 SHARES = (0.25, 0.5, 1.0)
 
@@ -24,16 +27,24 @@ def measure_learning_curve(
     rows, labels = training_set.rows.select(held_out), training_set.labels[held_out]
     names = training_set.frame[JOIN_KEY].filter(pl.Series(training_set.split.fitting)).to_numpy()
     people = np.random.default_rng(seed).permutation(np.unique(names))
-    curve = []
-    for share in SHARES:
-        chosen = np.isin(names, people[: max(1, round(share * len(people)))])
-        part = data.select(chosen)
-        if part.labels.all() or not part.labels.any():
-            continue
-        areas = {
-            f"AUROC {name}": auroc(labels, fit(part).predict(rows))
-            for name, fit in families.items()
-            if name in REFITTED_FAMILIES
-        }
-        curve.append({"share": share, "individuals": int(share * len(people)), **areas})
-    return pl.DataFrame(curve)
+    parts = choose_parts(people, names, data.labels)
+    fitted = {
+        name: fit_in_threads(fit, data, parts.values())
+        for name, fit in families.items()
+        if name in REFITTED_FAMILIES
+    }
+    areas = {
+        f"AUROC {name}": [auroc(labels, member.predict(rows)) for member in members]
+        for name, members in fitted.items()
+    }
+    individuals = [int(share * len(people)) for share in parts]
+    return pl.DataFrame({"share": list(parts), "individuals": individuals, **areas})
+
+
+def choose_parts(
+    people: NDArray[np.str_], names: NDArray[np.str_], labels: Labels
+) -> dict[float, NDArray[np.bool_]]:
+    """Return by share the rows of so many of the people, where these have both outcomes."""
+    counts = {share: max(1, round(share * len(people))) for share in SHARES}
+    parts = {share: np.isin(names, people[:count]) for share, count in counts.items()}
+    return {share: part for share, part in parts.items() if 0 < labels[part].mean() < 1}
