@@ -16,6 +16,7 @@ from infra.local.tour import (
     PipelineFailedError,
     fill_queue,
     has_release,
+    make_release,
     run_pipeline,
     screen_example,
     write_curl_line,
@@ -83,7 +84,7 @@ def _show_around(
         try:
             members = FAMILIES if all_members else TABULAR_FAMILIES
             parameters = {"drop": drop, "people": people, "members": members}
-            run_pipeline(stack, parameters, console)
+            make_release(lambda given: run_pipeline(stack, given, console), parameters, console)
         except PipelineFailedError as error:
             if not released and once:
                 raise

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
 from infra.local.__main__ import DROPPED, SIMULATED, keep_apart
 from infra.local.ehr_client import make_demo_token, register_demo_client
@@ -21,6 +22,7 @@ from infra.local.processes import (
     wait_until_healthy,
 )
 from infra.local.secrets import load_or_make_secrets, read_env_file, write_env_file
+from infra.local.tour import make_release
 from serving.fhir.client_tokens import ClientVerifier
 from serving.fhir.clients import load_clients
 
@@ -52,6 +54,31 @@ def test_a_shell_reads_the_same_variables(tmp_path: Path) -> None:
     told = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
 
     assert told.stdout == "postgresql://a:b%3D@127.0.0.1/x?y=1&z=2"
+
+
+@pytest.mark.parametrize(
+    ("drop", "promoted", "people"),
+    [
+        (None, [True], [3000]),
+        (None, [False, True], [3000, 6000]),
+        (None, [False, False], [3000, 6000]),
+        ("folder", [False], [3000]),
+    ],
+    ids=["promoted", "refused once", "refused twice", "refused drop"],
+)
+def test_simulated_people_are_doubled_once_if_the_gates_refuse_their_release(
+    drop: str | None, promoted: list[bool], people: list[int]
+) -> None:
+    runs: list[dict[str, object]] = []
+
+    def run(parameters: dict[str, object]) -> bool:
+        runs.append(parameters)
+        return promoted[len(runs) - 1]
+
+    make_release(run, {"drop": drop, "people": 3000, "members": ("a",)}, Console(quiet=True))
+
+    assert [one["people"] for one in runs] == people
+    assert all((one["drop"], one["members"]) == (drop, ("a",)) for one in runs)
 
 
 @pytest.mark.parametrize(
