@@ -40,6 +40,9 @@ API_LOGIN = "mhras_api"
 MLFLOW_ADMIN = "admin"
 MLFLOW_REVIEWER = "reviewer"
 
+#: How often the worker looks for flow runs. Prefect's own 10 s suit a cluster; here a person waits.
+SECONDS_BETWEEN_LOOKS = "1"
+
 #: Every library's own reporting home, off.
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "true",
@@ -144,7 +147,8 @@ def _start_services(stack: LocalStack, announce: Announce) -> None:
     add_reviewer(stack.url("mlflow"), admin, MLFLOW_REVIEWER, password)
     _register_deployments(stack)
     _reconcile(stack, announce)
-    stack.start("worker", [_find_program("prefect"), "worker", "start", "--pool", WORK_POOL])
+    work = [_find_program("prefect"), "worker", "start", "--pool", WORK_POOL]
+    stack.start("worker", work, PREFECT_WORKER_QUERY_SECONDS=SECONDS_BETWEEN_LOOKS)
     announce("worker", f"takes flow runs of work pool {WORK_POOL}")
 
 
