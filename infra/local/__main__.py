@@ -2,13 +2,13 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from flows.models.families import FAMILIES, TABULAR_FAMILIES
-from infra.local.links import print_links, record_example_consent
+from infra.local.links import print_console_links, print_links, record_example_consent
 from infra.local.postgres import remove_root_state
 from infra.local.stack import DROPPED, PROJECT, SIMULATED, LocalStack
 from infra.local.terminal import console, fail, open_stack, watch_until_ctrl_c
@@ -77,14 +77,14 @@ def keep_apart(state: Path, coming: str, other: str) -> None:
 def _show_around(
     stack: LocalStack, drop: str | None, people: int, all_members: bool, once: bool
 ) -> None:
-    released = before = has_release(stack)
+    released = has_release(stack)
     if drop is None and not released:
         keep_apart(stack.state, SIMULATED, DROPPED)
     if drop is not None or not released:
+        members = FAMILIES if all_members else TABULAR_FAMILIES
+        parameters = {"drop": drop, "people": people, "members": members}
         try:
-            members = FAMILIES if all_members else TABULAR_FAMILIES
-            parameters = {"drop": drop, "people": people, "members": members}
-            make_release(lambda given: run_pipeline(stack, given, console), parameters, console)
+            _run_pipeline(stack, parameters, released)
         except PipelineFailedError as error:
             if not released and once:
                 raise
@@ -96,9 +96,15 @@ def _show_around(
                 return
             console.print("  the release that was there before goes on answering")
     screen_example(stack, console)
-    if not before:
+    if not released:
         fill_queue(stack, console)
     _print_way_on(stack)
+
+
+def _run_pipeline(stack: LocalStack, parameters: dict[str, Any], released: bool) -> None:
+    if not released:
+        print_console_links(stack, console)
+    make_release(lambda given: run_pipeline(stack, given, console), parameters, console)
 
 
 def _print_way_on(stack: LocalStack) -> None:

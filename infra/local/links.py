@@ -34,9 +34,19 @@ def print_links(stack: LocalStack, console: Console) -> None:
         "a shell with everything set": "make shell",
     }
     console.print()
-    for what, where in links.items():
-        console.print(f"  {what:28} [cyan]{escape(where)}[/]", soft_wrap=True)
+    _print_addresses(links, console)
     console.print("  [dim]a console link works once, within an hour[/]")
+
+
+def print_console_links(stack: LocalStack, console: Console) -> None:
+    """Print a link into the console for each first user, while there is no release yet."""
+    console.print("\nthe console is open; its queue fills after the training:")
+    _print_addresses(make_console_links(stack), console)
+
+
+def _print_addresses(addresses: dict[str, str], console: Console) -> None:
+    for what, where in addresses.items():
+        console.print(f"  {what:28} [cyan]{escape(where)}[/]", soft_wrap=True)
 
 
 def make_console_links(stack: LocalStack) -> dict[str, str]:
