@@ -201,7 +201,7 @@ def auroc(labels: Labels, probabilities: Probabilities) -> float:
 def auroc_by_round(
     labels: Labels, probabilities: Probabilities, rounds: list[NDArray[np.int64]]
 ) -> list[float]:
-    """Return the `auroc` of the rows of each round.
+    """Return the `auroc` of the rows of each round; raises ValueError as it does.
 
     The rows are ranked once: a round only counts how often each rank was drawn, a tenth of the
     time of ranking its rows again.
