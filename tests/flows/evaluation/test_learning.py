@@ -4,25 +4,15 @@ import polars as pl
 
 from flows.evaluation.learning import fit_weighed_halves
 from flows.models import logistic_regression
-from flows.models.member import DividedFit, FittedMember, FittingData
 from mlruns_config.heads import Stacker
+from tests.fixtures.divided_fits import PlaceFit
 from tests.fixtures.simulated_rows import simulate_fitting_data
-
-
-class RegressionAsNetwork(DividedFit):
-    """Fits a regression in the two steps of a network."""
-
-    def learn(self, data: FittingData) -> FittedMember:
-        return logistic_regression.fit(data)
-
-    def assemble(self, data: FittingData, learnt: FittedMember) -> FittedMember:
-        return learnt
 
 
 def fit_halves_with(coefficients: dict[str, float]) -> list:
     data = simulate_fitting_data(300)
     people = pl.Series([f"person-{number // 3}" for number in range(300)])
-    families = {"logistic_regression": logistic_regression.fit, "rnn": RegressionAsNetwork()}
+    families = {"logistic_regression": logistic_regression.fit, "rnn": PlaceFit()}
     members = {name: fit(data) for name, fit in families.items()}
     stacker = Stacker(intercept=0, coefficients=coefficients)
     return fit_weighed_halves(families, "", members, data, people, stacker)

@@ -3,45 +3,17 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from flows.models.member import DividedFit, FittingData
 from flows.models.side_by_side import fit_in_processes, fit_in_threads, open_other_process
+from tests.fixtures.divided_fits import PlaceFit, RefusingFit
 from tests.fixtures.drawn_rows import draw_fitting_data
 from tests.fixtures.simulated_rows import simulate_fitting_data
 
 PARTS = [np.arange(20), np.arange(20, 50), np.arange(50, 60)]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a part was fitted, and how many rows it had."""
-
-    process: int
-    rows: int
-    exported: bool = False
-
-
-class PlaceFit(DividedFit):
-    """A fit whose member is the place of it."""
-
-    def learn(self, data: FittingData) -> Place:
-        return Place(os.getpid(), len(data.rows))
-
-    def export(self, data: FittingData, learnt: Place) -> Place:
-        return replace(learnt, exported=True)
-
-    def assemble(self, data: FittingData, learnt: Place) -> Place:
-        return learnt
-
-
-class RefusingFit(PlaceFit):
-    def learn(self, data: FittingData) -> Place:
-        raise ValueError(f"{len(data.rows)} rows are refused")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +25,9 @@ def other() -> Iterator[Executor]:
 def test_members_fitted_in_threads_come_in_the_order_of_the_parts():
     places = fit_in_threads(PlaceFit(), draw_fitting_data(60), PARTS)
 
-    assert places == [Place(os.getpid(), rows) for rows in (20, 30, 10)]
+    assert [(place.process, place.rows) for place in places] == [
+        (os.getpid(), rows) for rows in (20, 30, 10)
+    ]
 
 
 def test_members_fitted_in_processes_come_in_the_order_of_the_parts(other: Executor):

@@ -11,6 +11,7 @@ from serving.errors import RateLimitedError
 from serving.http import rate_limit
 from serving.http.rate_limit import PROBES, SLOTS, Allowance, RateLimiter
 from tests.fixtures.api import LOW_ANSWERS, MemoryReader, make_headers, make_settings, run_app
+from tests.fixtures.rate_limits import ask_often, is_admitted
 
 
 class Clock:
@@ -39,14 +40,6 @@ def make_limiter():
     yield make
     for limiter in made:
         limiter.close()
-
-
-def is_admitted(limiter, caller="dr.who"):
-    try:
-        limiter.admit(caller)
-    except RateLimitedError:
-        return False
-    return True
 
 
 def test_the_request_after_the_minutes_last_is_refused_until_the_first_is_a_minute_old(
@@ -114,14 +107,6 @@ def test_a_full_table_forgets_the_longest_silent_caller(clock, make_limiter, mon
     assert not is_admitted(limiter, f"caller {PROBES - 1}")
     assert is_admitted(limiter, "caller 0")
     assert SLOTS > 1000
-
-
-def ask_often(path, times, admitted):
-    limiter = RateLimiter(Allowance(per_minute=50, per_second=50), path)
-    count = sum(is_admitted(limiter) for _ in range(times))
-    limiter.close()
-    with admitted.get_lock():
-        admitted.value += count
 
 
 def test_workers_share_one_allowance(tmp_path):
