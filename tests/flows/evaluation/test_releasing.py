@@ -19,7 +19,7 @@ from tests.fixtures.drawn_rows import NAMES, draw_rows
 from tests.fixtures.landed_tables import SALT
 from tests.fixtures.learnt_releases import open_learnt
 
-PEOPLE, VISITS = 500, 8
+PEOPLE, VISITS = 300, 8
 START, EVERY = date(2023, 1, 1), timedelta(days=100)
 #: From this visit on outcomes are four times as likely by odds.
 MOVED_FROM = 5
