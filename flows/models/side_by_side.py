@@ -46,11 +46,9 @@ def open_pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-@contextmanager
-def open_other_process() -> Iterator[Executor]:
-    """Open one more process for fits; it starts with the first of them and ends with the block."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as other:
-        yield other
+def open_other_process() -> Executor:
+    """Open one more process for fits; it starts with the first and ends with its `with` block."""
+    return ProcessPoolExecutor(1, get_context("spawn"))
 
 
 def fit_in_threads(

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -17,7 +17,6 @@ from infra.local.tour import (
     fill_queue,
     has_release,
     make_release,
-    run_pipeline,
     screen_example,
     write_curl_line,
 )
@@ -83,8 +82,10 @@ def _show_around(
     if drop is not None or not released:
         members = FAMILIES if all_members else TABULAR_FAMILIES
         parameters = {"drop": drop, "people": people, "members": members}
+        if not released:
+            print_console_links(stack, console)
         try:
-            _run_pipeline(stack, parameters, released)
+            make_release(stack, parameters, console)
         except PipelineFailedError as error:
             if not released and once:
                 raise
@@ -99,12 +100,6 @@ def _show_around(
     if not released:
         fill_queue(stack, console)
     _print_way_on(stack)
-
-
-def _run_pipeline(stack: LocalStack, parameters: dict[str, Any], released: bool) -> None:
-    if not released:
-        print_console_links(stack, console)
-    make_release(lambda given: run_pipeline(stack, given, console), parameters, console)
 
 
 def _print_way_on(stack: LocalStack) -> None:

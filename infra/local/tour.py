@@ -46,14 +46,22 @@ def has_release(stack: LocalStack) -> bool:
     return _wait_for_release(stack, patience=15) is not None
 
 
-def make_release(
-    run: Callable[[dict[str, Any]], bool], parameters: dict[str, Any], console: Console
-) -> None:
+def make_release(stack: LocalStack, parameters: dict[str, Any], console: Console) -> None:
     """Run the pipeline; if the gates refuse simulated people's release, again with twice as many.
 
+    Raises PipelineFailedError.
+    """
+    run_with_more_people(lambda given: run_pipeline(stack, given, console), parameters, console)
+
+
+def run_with_more_people(
+    run: Callable[[dict[str, Any]], bool], parameters: dict[str, Any], console: Console
+) -> None:
+    """Run once, and if no release of simulated people came of it, once more with twice as many.
+
     Which people are held out differs from state to state, and of the usual number the gates
-    refuse some by chance (tests/load/README). The release of a drop stays refused. `run` is
-    `run_pipeline` of a stack.
+    refuse some by chance (tests/load/README). The release of a drop stays refused. `run` returns
+    whether its release reached Production.
     """
     if run(parameters) or parameters["drop"] is not None:
         return

@@ -22,7 +22,7 @@ from infra.local.processes import (
     wait_until_healthy,
 )
 from infra.local.secrets import load_or_make_secrets, read_env_file, write_env_file
-from infra.local.tour import make_release
+from infra.local.tour import run_with_more_people
 from serving.fhir.client_tokens import ClientVerifier
 from serving.fhir.clients import load_clients
 
@@ -75,7 +75,9 @@ def test_simulated_people_are_doubled_once_if_the_gates_refuse_their_release(
         runs.append(parameters)
         return promoted[len(runs) - 1]
 
-    make_release(run, {"drop": drop, "people": 3000, "members": ("a",)}, Console(quiet=True))
+    run_with_more_people(
+        run, {"drop": drop, "people": 3000, "members": ("a",)}, Console(quiet=True)
+    )
 
     assert [one["people"] for one in runs] == people
     assert all((one["drop"], one["members"]) == (drop, ("a",)) for one in runs)

@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 
 from feature_repo.pseudonyms import pseudonymise
 from infra.local.stack import LocalStack, start_stack
-from infra.local.tour import has_release, make_release, run_pipeline
+from infra.local.tour import has_release, make_release
 from tests.fixtures.ehr import HOOK, EhrClientKeys, make_hook, make_response
 from tests.load.bench_serving import (
     PEOPLE,
@@ -50,8 +50,7 @@ def main() -> None:
     stack = start_stack(STATE, lambda name, what: console.print(f"[dim]{name} {what}[/]"))
     try:
         if not has_release(stack):
-            parameters = {"drop": None, "people": PEOPLE}
-            make_release(lambda given: run_pipeline(stack, given, console), parameters, console)
+            make_release(stack, {"drop": None, "people": PEOPLE}, console)
         stop_what_is_not_measured(stack)
         with TemporaryDirectory() as folder:
             report(stack, Path(folder))

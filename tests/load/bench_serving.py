@@ -25,7 +25,7 @@ from flows.models.families import FAMILIES
 from infra.local.ports import choose_port
 from infra.local.processes import ManagedProcess, start_process, wait_until_healthy
 from infra.local.stack import PROJECT, LocalStack, start_stack
-from infra.local.tour import has_release, make_release, run_pipeline
+from infra.local.tour import has_release, make_release
 from serving.auth.tokens import issue_token
 from serving.roles import Role
 from tests.load.rival_servers import RIVALS, save_trees
@@ -62,7 +62,7 @@ def main() -> None:
     try:
         if not has_release(stack):
             parameters = {"drop": None, "people": PEOPLE, "members": FAMILIES}
-            make_release(lambda given: run_pipeline(stack, given, console), parameters, console)
+            make_release(stack, parameters, console)
         stop_what_is_not_measured(stack)
         with TemporaryDirectory() as folder:
             report(stack, Path(folder))
