@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from feast import FeatureView
-from feast.types import Array
-
 from feature_repo.answer_features import ANSWER_FEATURES, STORED_PHQ9_ITEMS
 from feature_repo.care_history import care_history
 from feature_repo.demographics import demographics
+from feature_repo.feast_library import Array, FeatureView
 from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.stored_views import StoredFeature, StoredView
 from feature_repo.survey_history import survey_history

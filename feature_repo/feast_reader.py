@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from feast import FeatureStore
-
-from feature_repo.individual import JOIN_KEY
+from feature_repo.feast_library import FeatureStore
 from feature_repo.online_store import REPOSITORY, FeatureStoreUnavailableError
-from feature_repo.stored_views import StoredRow, StoredView
+from feature_repo.stored_views import JOIN_KEY, StoredRow, StoredView
 
 
 class FeastReader:

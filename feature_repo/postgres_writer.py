@@ -16,10 +16,11 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.feature_tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.online_store import FeatureStoreUnavailableError, read_store_configuration
 from feature_repo.postgres_reader import FLOAT_TAG, make_value_type, serialise_entity_key
 from feature_repo.pseudonyms import PSEUDONYM_PATTERN
+from feature_repo.stored_views import JOIN_KEY
 
 #: How long one statement may take.
 WRITE_SECONDS = 300

@@ -2,12 +2,9 @@
 
 from typing import Any
 
-from feast import Field, RequestSource
-from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Float64
-
 from feature_repo.answer_features import ANSWER_FEATURES, REQUEST_FIELDS
 from feature_repo.demographics import demographics
+from feature_repo.feast_library import Field, Float64, RequestSource, on_demand_feature_view
 from feature_repo.survey_history import survey_history
 
 request = RequestSource(

@@ -1,9 +1,8 @@
 """The models' contract: what training reads as of the past, serving reads as of now."""
 
-from feast import FeatureService
-
 from feature_repo.care_history import care_history
 from feature_repo.demographics import demographics
+from feature_repo.feast_library import FeatureService
 from feature_repo.request_answers import request_answers
 from feature_repo.survey_history import survey_history
 from feature_repo.wearable_windows import wearable_windows

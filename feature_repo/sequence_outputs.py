@@ -1,8 +1,6 @@
 """The stored weeks as the Production release's sequence members embed them, computed by a flow."""
 
-from feast import FeatureView, Field
-from feast.types import Array, Float32, String
-
+from feature_repo.feast_library import Array, FeatureView, Field, Float32, String
 from feature_repo.individual import individual, make_feature_source
 from feature_repo.stored_views import SEQUENCE_MEMBERS, SEQUENCE_OUTPUTS
 

@@ -2,10 +2,8 @@
 
 from datetime import timedelta
 
-from feast import FeatureView, Field
-from feast.types import Float32
-
 from feature_repo.answer_features import STORED_PHQ9_ITEMS
+from feature_repo.feast_library import FeatureView, Field, Float32
 from feature_repo.individual import individual, make_feature_source
 from feature_repo.instruments import OTHER_INSTRUMENTS, Instrument
 

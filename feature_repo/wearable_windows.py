@@ -2,9 +2,7 @@
 
 from datetime import timedelta
 
-from feast import FeatureView, Field
-from feast.types import Float32
-
+from feature_repo.feast_library import FeatureView, Field, Float32
 from feature_repo.individual import individual, make_feature_source
 
 WINDOWS_DAYS = (7, 28, 60)

@@ -2,9 +2,7 @@
 
 from datetime import timedelta
 
-from feast import FeatureView, Field
-from feast.types import Array, Float32
-
+from feature_repo.feast_library import Array, FeatureView, Field, Float32
 from feature_repo.individual import individual, make_feature_source
 from feature_repo.stored_views import SEQUENCE_WEEKS
 from feature_repo.wearable_windows import WINDOWED_CHANNELS

@@ -18,8 +18,9 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy import Engine
 
 from feature_repo.catalogue import TABLED_VIEWS
-from feature_repo.individual import JOIN_KEY, locate_feature_table
+from feature_repo.feature_tables import locate_feature_table
 from feature_repo.postgres_reader import erase_online_rows
+from feature_repo.stored_views import JOIN_KEY
 from flows.lake.parts import RETRACTIONS, erase_retractions, name_parts
 from flows.lake.tables import SET_ASIDE, erase_rows, locate_table, scan_table
 from flows.runtime.database import open_database

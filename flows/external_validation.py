@@ -19,8 +19,8 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy import Engine
 
-from feature_repo.individual import JOIN_KEY
 from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.stored_views import JOIN_KEY
 from flows.comparison import UnknownReleaseError
 from flows.datasets.external import load_external_set, open_separate_store
 from flows.datasets.labels import find_last_day

@@ -5,7 +5,6 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
-from feast import FeatureStore, FeatureView
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_progress_artifact,
@@ -16,10 +15,11 @@ from prefect.cache_policies import NO_CACHE
 
 from feature_repo import definitions
 from feature_repo.catalogue import STORED_VIEWS, TABLED_VIEWS
-from feature_repo.individual import JOIN_KEY
+from feature_repo.feast_library import FeatureStore, FeatureView
 from feature_repo.online_store import REPOSITORY
 from feature_repo.postgres_reader import erase_online_rows
 from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.stored_views import JOIN_KEY
 from feature_repo.weekly_sequence import weekly_sequence
 from flows.features.backfilled import list_filled_days
 from flows.features.care import compute_care_history

@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 import mlflow
-from feast import FeatureStore
 from mlflow import MlflowClient
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from feature_repo.individual import JOIN_KEY
+from feature_repo.feast_library import FeatureStore
 from feature_repo.online_store import REPOSITORY
+from feature_repo.stored_views import JOIN_KEY
 from flows.comparison import open_earlier
 from flows.datasets.lineage import TAG_LIMIT
 from flows.datasets.loading import NotEnoughLabelsError

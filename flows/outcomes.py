@@ -23,8 +23,8 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy import Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from feature_repo.individual import JOIN_KEY
 from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.labels import (
     ADJUDICATED,
     INDEX_DATE,

@@ -18,9 +18,10 @@ from mlflow.artifacts import download_artifacts
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.feature_tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.pseudonyms import BUCKET_COUNT
 from feature_repo.sequence_outputs import sequence_outputs
+from feature_repo.stored_views import JOIN_KEY
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, weekly_sequence
 from flows.datasets.rows import Matrix, Sequences
 from flows.datasets.training_set import stack_sequences

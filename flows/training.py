@@ -11,7 +11,7 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from feature_repo.individual import JOIN_KEY
+from feature_repo.stored_views import JOIN_KEY
 from flows.comparison import compare_with_production
 from flows.datasets.lineage import (
     TAG_LIMIT,

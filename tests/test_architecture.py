@@ -310,6 +310,18 @@ def test_serving_names_no_library_that_only_training_needs():
     assert named == set()
 
 
+def test_feast_is_imported_where_it_is_imported_lightly():
+    importing = {
+        str(path.relative_to(PROJECT))
+        for room in ROOMS
+        for path in list_modules(room)
+        if "feast" in find_imports(path.read_text())
+    }
+
+    # Feast itself loads the store, by its name in feature_store.yaml.
+    assert importing == {"feature_repo/delta_offline_store.py", "feature_repo/feast_library.py"}
+
+
 def test_the_top_level_is_the_design_cards():
     top = {path.split("/", 1)[0] for path in list_tracked_files()}
 

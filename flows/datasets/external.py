@@ -8,13 +8,14 @@ import copy
 from pathlib import Path
 
 import polars as pl
-from feast import FeatureStore, FeatureView, FileSource, RepoConfig
 
 from feature_repo import definitions
 from feature_repo.catalogue import TABLED_VIEWS
-from feature_repo.individual import JOIN_KEY, locate_feature_table
+from feature_repo.feast_library import FeatureStore, FeatureView, FileSource, RepoConfig
+from feature_repo.feature_tables import locate_feature_table
 from feature_repo.online_store import read_store_configuration
 from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.labels import find_last_day
 from flows.datasets.loading import join_rows, label_bucket
 from flows.datasets.unseen import UnseenSet, require_enough

@@ -11,9 +11,9 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 
 from feature_repo.clinical_codes import ACUTE_PSYCHIATRIC_SETTINGS
-from feature_repo.individual import JOIN_KEY
 from feature_repo.instruments import PHQ9, PHQ9_CASE_CUTOFF, PHQ9_SIGNIFICANT_CHANGE
 from feature_repo.outcomes import ADVERSE_COURSE, HORIZON_DAYS, PHQ9_SEVERE_COURSE, WORSENING
+from feature_repo.stored_views import JOIN_KEY
 from flows.features.moments import find_end_of_day
 from flows.features.surveys import add_totals
 from flows.lake.tables import scan_table

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from feast import FeatureService
 from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
 
 from feature_repo.catalogue import STORED_VIEWS
+from feature_repo.feast_library import FeatureService
 from feature_repo.screening_v1 import screening_v1
 from flows.features.tables import get_table_version
 from flows.lake.origin import is_simulated

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from feast import FeatureStore
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy import Engine
 
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.consent_terms import DATA_TYPES
-from feature_repo.individual import JOIN_KEY
+from feature_repo.feast_library import FeatureStore
 from feature_repo.online_store import REPOSITORY
 from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.stored_views import JOIN_KEY
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS
 from flows.datasets.labels import (
     INDEX_DATE,

@@ -22,8 +22,9 @@ from feature_repo.answer_features import (
     REQUEST_FIELDS,
     SECONDS_PER_DAY,
 )
-from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.feature_tables import EVENT_TIMESTAMP
 from feature_repo.instruments import GAD7, PHQ9
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.labels import INDEX_DATE, LABEL, WORSENED
 from flows.datasets.screenings import OUTCOME, REVIEW, find_index_date, index_day
 from flows.lake.consents import is_in_bucket

@@ -4,14 +4,15 @@ from datetime import datetime
 
 import numpy as np
 import polars as pl
-from feast import FeatureStore
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from feature_repo.answer_features import INDEX_DAY, REQUEST_FIELDS, SECONDS_PER_DAY
 from feature_repo.catalogue import list_model_inputs
-from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY, locate_feature_table
+from feature_repo.feast_library import FeatureStore
+from feature_repo.feature_tables import EVENT_TIMESTAMP, locate_feature_table
 from feature_repo.online_store import REPOSITORY
+from feature_repo.stored_views import JOIN_KEY
 from feature_repo.weekly_sequence import weekly_sequence
 from flows.datasets.labels import INDEX_DATE, LABEL, WORSENED
 from flows.datasets.loading import join_rows

@@ -5,7 +5,6 @@ from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
-from feast import FeatureStore
 from numpy.typing import NDArray
 
 from feature_repo.answer_features import (
@@ -16,10 +15,12 @@ from feature_repo.answer_features import (
     SECONDS_PER_DAY,
 )
 from feature_repo.catalogue import list_model_inputs
-from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.feast_library import FeatureStore
+from feature_repo.feature_tables import EVENT_TIMESTAMP
 from feature_repo.instruments import GAD7, ITEM_COLUMNS, PHQ9
 from feature_repo.outcomes import HORIZON_DAYS
 from feature_repo.screening_v1 import screening_v1
+from feature_repo.stored_views import JOIN_KEY
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.labels import INDEX_DATE, LABEL
 from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities, Sequences

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 import polars as pl
-from feast import FeatureStore
 from sqlalchemy import Engine
 
-from feature_repo.individual import JOIN_KEY
+from feature_repo.feast_library import FeatureStore
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.labels import INDEX_DATE, LABEL
 from flows.datasets.loading import NotEnoughLabelsError, collect_entities, join_rows
 from flows.datasets.rows import ModelRows

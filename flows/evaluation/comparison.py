@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from mlflow import MlflowClient
 
-from feature_repo.individual import JOIN_KEY
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.rows import Labels, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.metrics import (

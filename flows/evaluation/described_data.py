@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.consent_terms import DATA_TYPES
-from feature_repo.individual import JOIN_KEY
 from feature_repo.outcomes import PHQ9_SEVERE_COURSE
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.labels import INDEX_DATE, LABEL, WORSENED
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.fairness import MIN_GROUP, PROTECTED, name_groups

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from feature_repo.catalogue import list_model_inputs
-from feature_repo.individual import JOIN_KEY
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.labels import INDEX_DATE
 from flows.datasets.rows import Matrix, Probabilities
 from flows.datasets.training_set import TrainingSet

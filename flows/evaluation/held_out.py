@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from feature_repo.consent_terms import DATA_TYPES
-from feature_repo.individual import JOIN_KEY
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.rows import Labels, ModelRows, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.metrics import (

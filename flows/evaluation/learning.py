@@ -12,8 +12,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from feature_repo.catalogue import list_model_inputs
-from feature_repo.individual import JOIN_KEY
 from feature_repo.outcomes import Outcome
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.rows import Labels, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.selection import Decision, select_members

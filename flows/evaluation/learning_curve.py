@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from feature_repo.individual import JOIN_KEY
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.rows import Labels
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.learning import make_fitting_data

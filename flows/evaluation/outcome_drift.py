@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from feature_repo.individual import JOIN_KEY
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.fairness import GROUP_ROUNDS, PROTECTED, name_groups
 from flows.evaluation.metrics import (

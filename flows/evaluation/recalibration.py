@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy.special import expit, logit
 from sklearn.model_selection import GroupKFold
 
-from feature_repo.individual import JOIN_KEY
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.rows import Labels, Probabilities
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.measures import measure_scored, name_interval_metrics

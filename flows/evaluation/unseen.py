@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from feature_repo.individual import JOIN_KEY
+from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.labels import LABEL, WORSENED
 from flows.datasets.training_set import find_input
 from flows.datasets.unseen import UnseenSet

@@ -15,7 +15,7 @@ from feature_repo.clinical_codes import (
     normalise_code,
     normalise_system,
 )
-from feature_repo.individual import JOIN_KEY
+from feature_repo.stored_views import JOIN_KEY
 from flows.features.moments import AS_OF, AVAILABLE_AT, stamp_rows
 
 MOMENT = [JOIN_KEY, AS_OF]

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.feature_tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from feature_repo.stored_views import JOIN_KEY
 from flows.sources.contract import INSTANT
 
 #: Year of birth and sex do not change, so the rows stand for all time. (Not 1970-01-01: Feast

@@ -4,8 +4,9 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 
-from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.feature_tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.instruments import PHQ9
+from feature_repo.stored_views import JOIN_KEY
 from flows.sources.contract import INSTANT
 
 AS_OF = "as_of"

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import polars as pl
-from feast import FeatureStore, FeatureView
 
 from feature_repo.consent_terms import SCREENING
-from feature_repo.individual import CREATED_TIMESTAMP, EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.feast_library import FeatureStore, FeatureView
+from feature_repo.feature_tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.online_store import REPOSITORY, read_store_configuration
 from feature_repo.postgres_writer import PostgresWriter
+from feature_repo.stored_views import JOIN_KEY
 from flows.lake.consents import read_consented_types
 from flows.runtime.database import open_database
 

@@ -3,8 +3,8 @@
 import polars as pl
 
 from feature_repo.clinical_codes import PSYCHIATRIC_SETTINGS
-from feature_repo.individual import JOIN_KEY
 from feature_repo.instruments import GAD7, PHQ9
+from feature_repo.stored_views import JOIN_KEY
 from feature_repo.wearable_windows import WINDOWED_CHANNELS
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.features.moments import AS_OF, AVAILABLE_AT, stamp_rows

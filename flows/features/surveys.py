@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import polars as pl
 
-from feature_repo.individual import JOIN_KEY
 from feature_repo.instruments import GAD7, ITEM_COLUMNS, OTHER_INSTRUMENTS, PHQ9, Instrument
+from feature_repo.stored_views import JOIN_KEY
 from feature_repo.survey_history import STORED_PHQ9_ITEMS, survey_history
 from flows.features.moments import AS_OF, AVAILABLE_AT, fit_slope, stamp_rows
 from flows.sources.clean import add_items

@@ -6,17 +6,12 @@ from datetime import date, datetime, timedelta
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
-from feast import FeatureView, Field
-from feast.types import Array, String
 from polars.datatypes import DataTypeClass
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
-from feature_repo.individual import (
-    CREATED_TIMESTAMP,
-    EVENT_TIMESTAMP,
-    JOIN_KEY,
-    locate_feature_table,
-)
+from feature_repo.feast_library import Array, FeatureView, Field, String
+from feature_repo.feature_tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, locate_feature_table
+from feature_repo.stored_views import JOIN_KEY
 from flows.features.moments import find_midnight
 from flows.lake.spans import EVERYBODY, Span
 from flows.lake.tables import create_at, storage_options

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from feature_repo.individual import JOIN_KEY
+from feature_repo.stored_views import JOIN_KEY
 from feature_repo.wearable_windows import WINDOWED_CHANNELS, WINDOWS_DAYS
 from flows.features.moments import AS_OF, AVAILABLE_AT, fit_slope, stamp_rows
 

@@ -9,9 +9,9 @@ import polars as pl
 
 from feature_repo.catalogue import ModelInput, describe_stored_views, list_model_inputs
 from feature_repo.consent_terms import DataType
-from feature_repo.individual import JOIN_KEY
 from feature_repo.outcomes import Outcome
 from feature_repo.screening_v1 import screening_v1
+from feature_repo.stored_views import JOIN_KEY
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.labels import INDEX_DATE
 from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities

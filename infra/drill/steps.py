@@ -12,7 +12,7 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, func, select
 
-from feature_repo.individual import JOIN_KEY
+from feature_repo.stored_views import JOIN_KEY
 from flows.lake.tables import scan_table
 from flows.sources.contract import TABLES
 from infra.backup.erasures import Receipt, reapply_erasures

@@ -11,8 +11,9 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
 from feature_repo.catalogue import TABLED_VIEWS, describe_stored_views
-from feature_repo.individual import JOIN_KEY, locate_feature_table
+from feature_repo.feature_tables import locate_feature_table
 from feature_repo.online import open_reader
+from feature_repo.stored_views import JOIN_KEY
 from flows.erasure import erase_queued
 from flows.ingestion import LANDED_TABLES, ingest
 from flows.lake.tables import locate_table, scan_table

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from feast import FeatureStore
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import FloatList, Value
@@ -29,6 +28,7 @@ from feature_repo.catalogue import (
     describe_stored_views,
     list_model_inputs,
 )
+from feature_repo.feast_library import FeatureStore
 from feature_repo.feast_reader import FeastReader
 from feature_repo.online import Answers, OnlineFeatures, combine_features, open_reader
 from feature_repo.online_store import REPOSITORY, FeatureStoreUnavailableError, OnlineReader

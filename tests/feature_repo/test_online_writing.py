@@ -8,23 +8,18 @@ from typing import Any
 
 import polars as pl
 import pytest
-from feast import FeatureStore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
 from feature_repo import definitions
 from feature_repo.catalogue import TABLED_VIEWS
+from feature_repo.feast_library import FeatureStore
 from feature_repo.feast_reader import FeastReader
-from feature_repo.individual import (
-    CREATED_TIMESTAMP,
-    EVENT_TIMESTAMP,
-    JOIN_KEY,
-    locate_feature_table,
-)
+from feature_repo.feature_tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, locate_feature_table
 from feature_repo.online_store import REPOSITORY, FeatureStoreUnavailableError
 from feature_repo.postgres_writer import COLUMNS, PostgresWriter, serialise_keys
-from feature_repo.stored_views import SEQUENCE_WEEKS, StoredFeature, StoredView
+from feature_repo.stored_views import JOIN_KEY, SEQUENCE_WEEKS, StoredFeature, StoredView
 from flows.features.online import FeastWriter
 from flows.features.tables import ensure_table, list_columns, merge_rows
 from tests.fixtures.trained_world import make_feast_variables

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY, locate_feature_table
+from feature_repo.feature_tables import EVENT_TIMESTAMP, locate_feature_table
 from feature_repo.pseudonyms import BUCKET_COUNT
+from feature_repo.stored_views import JOIN_KEY
 from flows import backfill as backfill_flow
 from flows.backfill import MAX_DAYS, RangeError, backfill, list_days
 from flows.features.backfilled import Done, list_done, list_filled_days, remember, remember_begin

@@ -94,7 +94,7 @@ def withdraw(world: TrainedWorld, person: str) -> None:
 
 def answer_today(person: str, **answers: float) -> None:
     """Store a PHQ-9 answered yesterday, as a features run would have."""
-    from feast import FeatureStore
+    from feature_repo.feast_library import FeatureStore
 
     now = datetime.now(UTC)
     row = {feature.name: [float("nan")] for feature in survey_history.features}

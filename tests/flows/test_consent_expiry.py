@@ -64,9 +64,8 @@ def consent(engine: Engine, *data_types: str, ends_in: timedelta, person: str | 
 
 
 def store_online(person: str) -> None:
-    from feast import FeatureStore
-
     from feature_repo import definitions
+    from feature_repo.feast_library import FeatureStore
 
     store = FeatureStore(repo_path=str(REPOSITORY))
     store.apply([getattr(definitions, name) for name in definitions.__all__])

@@ -69,10 +69,9 @@ def fill_lake(lake_url):
 
 
 def fill_online_store():
-    from feast import FeatureStore
-
     from feature_repo import definitions
     from feature_repo.demographics import demographics
+    from feature_repo.feast_library import FeatureStore
 
     store = FeatureStore(repo_path=str(REPOSITORY))
     store.apply([getattr(definitions, name) for name in definitions.__all__])

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from feature_repo.catalogue import STORED_VIEWS, describe_stored_views
-from feature_repo.individual import locate_feature_table
+from feature_repo.feature_tables import locate_feature_table
 from feature_repo.online import open_reader
 from feature_repo.pseudonyms import BUCKET_COUNT
 from flows.features.moments import find_midnight

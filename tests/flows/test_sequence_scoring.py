@@ -11,7 +11,7 @@ import pytest
 from mlflow.artifacts import download_artifacts
 
 from feature_repo.catalogue import describe_stored_views, list_model_inputs
-from feature_repo.individual import locate_feature_table
+from feature_repo.feature_tables import locate_feature_table
 from feature_repo.online import Answers, combine_features, open_reader
 from feature_repo.sequence_outputs import sequence_outputs
 from feature_repo.stored_views import SEQUENCE_OUTPUTS, StoredRow

@@ -16,14 +16,15 @@ from time import perf_counter
 from typing import Any
 
 import polars as pl
-from feast import FeatureStore
 
 from feature_repo import definitions
 from feature_repo.catalogue import STORED_VIEWS, TABLED_VIEWS
-from feature_repo.individual import EVENT_TIMESTAMP, JOIN_KEY
+from feature_repo.feast_library import FeatureStore
+from feature_repo.feature_tables import EVENT_TIMESTAMP
 from feature_repo.online_store import REPOSITORY
 from feature_repo.postgres_writer import PostgresWriter
 from feature_repo.pseudonyms import pseudonymise
+from feature_repo.stored_views import JOIN_KEY
 from flows.cohort import simulate_cohort
 from flows.features.demographics import ALWAYS
 from flows.features.moments import find_midnight

@@ -35,7 +35,7 @@ def print_curve() -> None:
     """Fit and select on each share of the people of a prepared state."""
     from prefect.testing.utilities import prefect_test_harness
 
-    from feature_repo.individual import JOIN_KEY
+    from feature_repo.stored_views import JOIN_KEY
     from flows.datasets.loading import load_training_set
     from flows.evaluation.learning import make_fitting_data
     from serving.settings import get_settings

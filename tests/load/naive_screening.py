@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import shap
 from fastapi.encoders import jsonable_encoder
-from feast import FeatureStore
 from sklearn.ensemble import IsolationForest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -32,10 +31,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from feature_repo.catalogue import list_model_inputs
-from feature_repo.individual import JOIN_KEY
+from feature_repo.feast_library import FeatureStore
 from feature_repo.online import Answers, make_request_fields
 from feature_repo.online_store import REPOSITORY
 from feature_repo.screening_v1 import screening_v1
+from feature_repo.stored_views import JOIN_KEY
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from mlruns_config.manifest import MemberPin
 from mlruns_config.registry.transitions import open_registry, read_manifest

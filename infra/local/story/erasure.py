@@ -8,8 +8,9 @@ import polars as pl
 from sqlalchemy import func, select
 
 from feature_repo.catalogue import TABLED_VIEWS, describe_stored_views
-from feature_repo.individual import JOIN_KEY, locate_feature_table
+from feature_repo.feature_tables import locate_feature_table
 from feature_repo.online import open_reader
+from feature_repo.stored_views import JOIN_KEY
 from flows.erasure import ERASED_SINCE_TAG
 from flows.lake.tables import scan_table
 from flows.sources.contract import CONSENTS, TABLES

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 from deltalake import write_deltalake
-from feast import FeatureStore
 
 from feature_repo.catalogue import STORED_VIEWS, list_model_inputs
-from feature_repo.individual import locate_feature_table
+from feature_repo.feast_library import FeatureStore
+from feature_repo.feature_tables import locate_feature_table
 from feature_repo.online_store import REPOSITORY
 from feature_repo.outcomes import HORIZON_DAYS
 from feature_repo.pseudonyms import pseudonymise

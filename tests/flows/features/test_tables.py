@@ -4,15 +4,11 @@ from datetime import UTC, datetime
 
 import polars as pl
 import pytest
-from feast import FeatureView
 
 from feature_repo.definitions import survey_history
-from feature_repo.individual import (
-    CREATED_TIMESTAMP,
-    EVENT_TIMESTAMP,
-    JOIN_KEY,
-    locate_feature_table,
-)
+from feature_repo.feast_library import FeatureView
+from feature_repo.feature_tables import CREATED_TIMESTAMP, EVENT_TIMESTAMP, locate_feature_table
+from feature_repo.stored_views import JOIN_KEY
 from flows.features.tables import ensure_table, list_columns, merge_rows, read_bucket
 from flows.lake.tables import create_at
 
