@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
@@ -31,6 +32,14 @@ class ModelRows:
 
     def select(self, rows: Rows) -> "ModelRows":
         return ModelRows(self.features[rows], self.sequences[rows])
+
+
+def number_individuals(individuals: pl.Series) -> NDArray[np.int64]:
+    """Return the number of each row's individual among all, in the order of their names.
+
+    Int64 [rows]. NumPy sorts texts of its own type twenty times as fast as Python's.
+    """
+    return np.unique(individuals.to_numpy().astype(np.str_), return_inverse=True)[1]
 
 
 def concatenate_rows(parts: list[ModelRows]) -> ModelRows:

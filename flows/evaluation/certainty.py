@@ -15,6 +15,7 @@ from flows.models.interval import (
     bound_rows,
     measure_coverage,
     measure_straying,
+    predict_rows,
 )
 from flows.models.stacking import to_log_odds
 from mlruns_config.manifest import ReleaseManifest
@@ -37,9 +38,8 @@ def measure_certainty(
     interval, halvings = learnt.manifest.uncertainty, learnt.priority.halvings
     if interval is None or halvings is None:
         return {}, pl.DataFrame()
-    bounds = bound_rows(
-        learnt.priority.members, learnt.priority.refits, learnt.manifest.priority, held_out.rows
-    )
+    priority, head = learnt.priority, learnt.manifest.priority
+    bounds = bound_rows(head, predict_rows(priority.members, priority.refits, head, held_out.rows))
     abstained = find_abstained(held_out, learnt, bounds)
     errors = (held_out.probabilities - held_out.labels) ** 2
     confidence = [interval.measure_confidence(width) for width in bounds.width]
@@ -51,7 +51,7 @@ def measure_certainty(
     for name, chosen in (("abstained", abstained), ("others", ~abstained)):
         if chosen.any():
             metrics[f"error_of_{name}"] = float(errors[chosen].mean())
-    straying = measure_straying(halvings, learnt.manifest.priority, held_out.rows)
+    straying = measure_straying(halvings, head, held_out.rows)
     metrics["instability"] = measure_instability(held_out.probabilities, straying)
     table = compare_coverage(held_out, bounds, straying)
     return metrics | summarise_coverage(table), table

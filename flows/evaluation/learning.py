@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Any
 
 import mlflow
 import numpy as np
 import polars as pl
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ThreadPoolTaskRunner
+from threadpoolctl import threadpool_limits
 
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.outcomes import Outcome
 from feature_repo.stored_views import JOIN_KEY
-from flows.datasets.rows import Labels, Probabilities
+from flows.datasets.rows import Labels, ModelRows, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.selection import Decision, select_members
 from flows.models.assembly import UnseenRows, assemble_head, gather_unseen, predict_all
@@ -28,17 +31,18 @@ from flows.models.families import (
 from flows.models.interval import (
     Halves,
     bound_rows,
+    calibrate_rows,
     fit_halves,
     make_interval,
     measure_margin,
     measure_straying,
-    predict_head,
+    predict_rows,
 )
 from flows.models.member import DividedFit, FitMember, FittedMember, FittingData
 from flows.models.out_of_fold import CrossFitted, cross_fit
-from flows.models.refits import Refits, draw_counts
+from flows.models.refits import FittedRefits, Refits, draw_counts
 from flows.models.registration import register_member
-from flows.models.side_by_side import open_other_process
+from flows.models.side_by_side import FITS_AT_ONCE, open_other_process
 from flows.models.stacking import fit_stacker
 from mlruns_config.heads import Head, Stacker
 from mlruns_config.manifest import MemberPin
@@ -66,7 +70,7 @@ class LearntHead:
 @dataclass(frozen=True)
 class _Fitted:
     cross_fitted: CrossFitted
-    refits: Refits | None
+    refits: FittedRefits | None
     pin: MemberPin
 
 
@@ -99,24 +103,21 @@ def learn_outcome(
     chosen = {name: probabilities for name, probabilities in out_of_fold.items() if name in joined}
     unseen = gather_unseen(training_set, members, cross_fitted)
     stacker = fit_stacker(chosen, data.labels)
-    head = assemble_head(outcome, unseen, stacker)
-    refits = {
-        name: member_fit.refits
-        for name, member_fit in fitted.items()
-        if member_fit.refits is not None
-    }
+    head, probabilities = assemble_head(outcome, unseen, stacker)
+    refitted = {name: one.refits for name, one in fitted.items() if one.refits is not None}
+    refits = {name: one.refits for name, one in refitted.items()}
     halvings = None
     if margin is None:
         halvings = fit_weighed_halves(families, prefix, members, data, people, stacker)
         margin = _find_margin(head, members, refits, unseen, halvings)
-    head = _add_interval(head, members, refits, data, margin)
+    head = _add_interval(head, members, refitted, data.rows, margin)
     return LearntHead(
         head=head,
         members=members,
         refits=refits,
         pins=[member_fit.pin for member_fit in fitted.values()],
         decisions=decisions,
-        probabilities=unseen.predict(head),
+        probabilities=probabilities,
         halvings=halvings,
     )
 
@@ -143,17 +144,31 @@ def name_member_run(name: str, step: str) -> str:
 def fit_members(
     families: Families, prefix: str, data: FittingData, people: pl.Series, step: str
 ) -> dict[str, _Fitted]:
-    """Fit every family in turn; the networks share one more process.
+    """Fit the tabular families side by side, then each network; all in the order of `families`.
 
-    It imports torch, which takes ten seconds, while the families before them are fitted.
+    The networks share one more process, which imports torch in the meantime.
     """
+    run = mlflow.active_run()
+    shared = {"data": data, "people": people, "step": step, "parent": run and run.info.run_id}
     with open_other_process() as other:
-        if any(isinstance(fit, DividedFit) for fit in families.values()):
-            other.submit(load_families, list(families))
-        return {
-            f"{prefix}{name}": fit_member(f"{prefix}{name}", name, fit, data, people, other, step)
-            for name, fit in families.items()
+        networks = [family for family, fit in families.items() if isinstance(fit, DividedFit)]
+        if networks:
+            other.submit(load_families, networks)
+        given: dict[str, dict[str, Any]] = {
+            family: {"name": f"{prefix}{family}", "family": family, "fit": fit, "other": other}
+            | shared
+            for family, fit in families.items()
         }
+        fitted = _fit_side_by_side({n: one for n, one in given.items() if n not in networks})
+        fitted |= {family: fit_member(**given[family]) for family in networks}
+    return {f"{prefix}{family}": fitted[family] for family in families}
+
+
+def _fit_side_by_side(given: Mapping[str, dict[str, Any]]) -> dict[str, _Fitted]:
+    # One limit around all of them: those of their own fits would lift each other's.
+    with threadpool_limits(1), ThreadPoolTaskRunner[_Fitted](max_workers=FITS_AT_ONCE) as runner:
+        futures = {family: runner.submit(fit_member, one) for family, one in given.items()}
+        return {family: future.result() for family, future in futures.items()}
 
 
 @task(cache_policy=NO_CACHE, task_run_name="fit-{name}")
@@ -164,19 +179,24 @@ def fit_member(
     data: FittingData,
     people: pl.Series,
     other: Executor,
-    step: str = "",
+    step: str,
+    parent: str | None,
 ) -> _Fitted:
-    """Fit one member in a child run, by fold and on resampled people too, and register it."""
-    with mlflow.start_run(run_name=name_member_run(name, step), nested=True) as run:
+    """Fit one member in a child run, by fold and on resampled people too, and register it.
+
+    `parent` is the run of the training: the active one is that of this thread.
+    """
+    run_name = name_member_run(name, step)
+    with mlflow.start_run(run_name=run_name, nested=True, parent_run_id=parent) as run:
         begun = perf_counter()
-        refit = load_refits([family]).get(family)
         cross_fitted = cross_fit(data, people, fit, find_fit_each(family, other))
         member = cross_fitted.member
-        counts = draw_counts(people, data.seed)
-        refits = refit(member, data, counts) if refit is not None else None
+        refit = load_refits([family]).get(family)
+        refits = refit(member, data, draw_counts(people, data.seed)) if refit else None
         mlflow.log_metric("fitting_seconds", perf_counter() - begun)
-        pin = register_member(name, family, member, data.rows, run.info.run_id, refits)
-        return _Fitted(cross_fitted, refits, pin)
+        fitted = FittedRefits(refits, refits.predict_log_odds(data.rows)) if refits else None
+        pin = register_member(name, family, member, data.rows, run.info.run_id, fitted)
+        return _Fitted(cross_fitted, fitted, pin)
 
 
 def _select(
@@ -224,19 +244,21 @@ def _find_margin(
     """Measure the margin on the rows of people whom neither refits nor halves have seen."""
     _, rows = unseen.parts[-1]
     trial = head.model_copy(update={"uncertainty": make_interval(0.0)})
-    bounds = bound_rows(members, refits, trial, rows)
-    ours = predict_head(members, trial, rows)
-    return measure_margin(ours, bounds, measure_straying(halvings, trial, rows))
+    outputs = predict_rows(members, refits, trial, rows)
+    straying = measure_straying(halvings, trial, rows)
+    return measure_margin(calibrate_rows(trial, outputs), bound_rows(trial, outputs), straying)
 
 
 def _add_interval(
     head: Head,
     members: Mapping[str, FittedMember],
-    refits: Mapping[str, Refits],
-    data: FittingData,
+    refitted: Mapping[str, FittedRefits],
+    rows: ModelRows,
     margin: float,
 ) -> Head:
     """Return the head with its interval; the widths are those of the rows it was fitted on."""
     trial = head.model_copy(update={"uncertainty": make_interval(margin)})
-    widths = bound_rows(members, refits, trial, data.rows).width
+    outputs = predict_rows(members, {}, trial, rows)
+    again = {name: one.log_odds for name, one in refitted.items()}
+    widths = bound_rows(trial, replace(outputs, refits=again)).width
     return head.model_copy(update={"uncertainty": make_interval(margin, widths)})

@@ -17,8 +17,8 @@ from flows.datasets.labels import INDEX_DATE
 from flows.datasets.rows import Labels, Matrix, ModelRows, Probabilities
 from flows.datasets.training_set import TrainingSet
 from flows.models.calibration import MAPS, choose_calibration
-from flows.models.data_types import blank_data_types
-from flows.models.interval import predict_head
+from flows.models.data_types import blank_data_types, find_patterns
+from flows.models.interval import Patterns, calibrate_stacked, predict_head
 from flows.models.out_of_fold import Predictors
 from flows.models.stacking import make_score_map, stack
 from mlruns_config.heads import Head, Stacker
@@ -54,9 +54,9 @@ class UnseenRows:
             ]
         )
 
-    def predict(self, head: Head) -> Probabilities:
-        """Return the calibrated probability of each row by its own missing pattern."""
-        return np.concatenate([predict_head(members, head, rows) for members, rows in self.parts])
+    def find_patterns(self) -> Patterns:
+        """Return the name of each row's own missing pattern."""
+        return np.concatenate([find_patterns(rows) for _, rows in self.parts])
 
 
 def gather_unseen(
@@ -75,21 +75,28 @@ def gather_unseen(
     )
 
 
-def assemble_head(outcome: Outcome, unseen: UnseenRows, stacker: Stacker) -> Head:
-    """Calibrate a stack on individuals that the asked members have not seen."""
+def assemble_head(
+    outcome: Outcome, unseen: UnseenRows, stacker: Stacker
+) -> tuple[Head, Probabilities]:
+    """Calibrate a stack on individuals that the asked members have not seen.
+
+    Returns the calibrated probabilities of their rows too, float64 [rows].
+    """
+    stacked = {pattern: unseen.stack(stacker, pattern) for pattern in list_patterns()}
     calibration = choose_calibration(
-        unseen.stack(stacker), unseen.labels, unseen.individuals, unseen.index_dates
+        stacked[()], unseen.labels, unseen.individuals, unseen.index_dates
     )
     fit_map = MAPS[calibration.kind]
-    return Head(
+    head = Head(
         outcome=outcome.key,
         stacker=stacker,
         calibration=calibration,
         calibrations={
-            name_pattern(pattern): fit_map(unseen.stack(stacker, pattern), unseen.labels)
-            for pattern in list_patterns()
+            name_pattern(pattern): fit_map(probabilities, unseen.labels)
+            for pattern, probabilities in stacked.items()
         },
     )
+    return head, calibrate_stacked(head, stacked[()], unseen.find_patterns())
 
 
 def assemble_release(

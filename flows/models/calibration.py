@@ -18,7 +18,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 
 from feature_repo.outcomes import HORIZON_DAYS
-from flows.datasets.rows import Labels, Probabilities
+from flows.datasets.rows import Labels, Probabilities, number_individuals
 from flows.models.out_of_fold import FOLDS
 from flows.models.stacking import to_log_odds
 from mlruns_config.heads import Calibration
@@ -61,14 +61,14 @@ def divide_rows(labels: Labels, individuals: pl.Series, index_dates: pl.Series) 
     few months for that, from any month. Raises TooFewOutcomesError where a part would lack one of
     the outcomes. Rows are int64 positions.
     """
-    people = individuals.to_numpy()
-    if len(np.unique(people)) >= FOLDS:
+    people = number_individuals(individuals)
+    if individuals.n_unique() >= FOLDS:
         by_person = list(GroupKFold(FOLDS).split(labels, groups=people))
         for folds in (list(chain_months(by_person, index_dates)), by_person):
             if all(0 < labels[learnt].sum() < len(learnt) for learnt, _ in folds):
                 return folds
     raise TooFewOutcomesError(
-        f"{len(labels)} rows of {len(np.unique(people))} individuals, {labels.sum()} with the "
+        f"{len(labels)} rows of {individuals.n_unique()} individuals, {labels.sum()} with the "
         "outcome, are too few to calibrate a release on"
     )
 

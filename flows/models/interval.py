@@ -14,12 +14,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from flows.datasets.rows import ModelRows, Probabilities
+from flows.datasets.rows import ModelRows, Probabilities, number_individuals
 from flows.models.data_types import find_patterns
 from flows.models.families import find_fit_each
 from flows.models.member import FitMember, FittingData
 from flows.models.out_of_fold import Predictors
-from flows.models.refits import REFITS, Refits
+from flows.models.refits import REFITS, LogOdds, Refits
 from flows.models.side_by_side import open_other_process
 from flows.models.stacking import to_log_odds
 from mlruns_config.heads import Head
@@ -39,6 +39,17 @@ WIDTH_QUANTILES = 21
 
 #: float64 [halvings, rows], in log-odds.
 Strayings = NDArray[np.float64]
+#: Text [rows]: the name of each row's missing pattern.
+Patterns = NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class RowOutputs:
+    """What members and their refits gave for rows, by the name of the member."""
+
+    members: Mapping[str, Probabilities]
+    refits: Mapping[str, LogOdds]
+    patterns: Patterns
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def fit_halves(
 
     `names` are those of the families' members.
     """
-    _, person = np.unique(people.to_numpy().astype(np.str_), return_inverse=True)
+    person = number_individuals(people)
     drawn = np.random.default_rng(data.seed).random((HALVINGS, int(person.max()) + 1))
     halves = [half for first in drawn[:, person] < 0.5 for half in (first, ~first)]
     with open_other_process() as other:
@@ -88,39 +99,51 @@ def measure_straying(halvings: Sequence[Halves], head: Head, rows: ModelRows) ->
 
 def predict_head(members: Predictors, head: Head, rows: ModelRows) -> Probabilities:
     """Return the calibrated probability of each row by its missing pattern. Float64 [rows]."""
-    names = list(head.stacker.coefficients) or list(members)[:1]
-    predictions = {name: members[name].predict(rows) for name in names}
-    stacked = to_probability(stack_log_odds(head.stacker, predictions) + np.zeros(len(rows)))
-    patterns, calibrated = find_patterns(rows), np.empty(len(rows))
+    return calibrate_rows(head, predict_rows(members, {}, head, rows))
+
+
+def predict_rows(
+    members: Predictors, refits: Mapping[str, Refits], head: Head, rows: ModelRows
+) -> RowOutputs:
+    """Return what the weighed members of a head, and their refits, give for rows."""
+    weighed = list(head.stacker.coefficients)
+    return RowOutputs(
+        members={name: members[name].predict(rows) for name in weighed},
+        refits={n: refits[n].predict_log_odds(rows) for n in weighed if n in refits},
+        patterns=find_patterns(rows),
+    )
+
+
+def calibrate_rows(head: Head, outputs: RowOutputs) -> Probabilities:
+    """Return the calibrated probability of each row by its missing pattern. Float64 [rows]."""
+    # Without a weighed member every row still gets a probability.
+    log_odds = stack_log_odds(head.stacker, outputs.members) + np.zeros(len(outputs.patterns))
+    return calibrate_stacked(head, to_probability(log_odds), outputs.patterns)
+
+
+def calibrate_stacked(head: Head, stacked: Probabilities, patterns: Patterns) -> Probabilities:
+    """Return stacked probabilities calibrated by the missing pattern of each row."""
+    calibrated = np.empty(len(patterns))
     for pattern in np.unique(patterns):
         chosen = patterns == pattern
         calibrated[chosen] = head.find_calibration(str(pattern)).apply(stacked[chosen])
     return calibrated
 
 
-def bound_rows(
-    members: Predictors,
-    refits: Mapping[str, Refits],
-    head: Head,
-    rows: ModelRows,
-) -> Bounds:
+def bound_rows(head: Head, outputs: RowOutputs) -> Bounds:
     """Return the bounds of each row, as serving finds them for one person."""
     interval = head.uncertainty
     assert interval is not None
-    names = list(head.stacker.coefficients)
-    predictions = {name: members[name].predict(rows) for name in names}
-    again = {name: refits[name].predict_log_odds(rows) for name in names if name in refits}
-    ours = predict_head(members, head, rows)
-    bounds = Bounds(*(np.empty(len(rows)) for _ in range(4)))
-    patterns = find_patterns(rows)
+    ours, patterns = calibrate_rows(head, outputs), outputs.patterns
+    bounds = Bounds(*(np.empty(len(patterns)) for _ in range(4)))
     for pattern in np.unique(patterns):
         chosen = patterns == pattern
         part = find_bounds(
             head,
             interval,
             ours[chosen],
-            {name: values[chosen] for name, values in predictions.items()},
-            {name: values[chosen] for name, values in again.items()},
+            {name: values[chosen] for name, values in outputs.members.items()},
+            {name: values[chosen] for name, values in outputs.refits.items()},
             str(pattern),
         )
         for name in ("low", "high", "contested", "width"):

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from flows.datasets.rows import ModelRows, Probabilities
+from flows.datasets.rows import ModelRows, Probabilities, number_individuals
 from flows.models.member import FitMember, FittedMember, FittingData
 from flows.models.side_by_side import FitEach, fit_in_threads
 
@@ -49,7 +49,9 @@ def cross_fit(
     `fit_each` is how its family is fitted to several parts. The member is exported with them.
     """
     folds = GroupKFold(FOLDS, shuffle=True, random_state=data.seed)
-    learnt, asked = zip(*folds.split(data.labels, groups=individuals.to_numpy()), strict=True)
+    learnt, asked = zip(
+        *folds.split(data.labels, groups=number_individuals(individuals)), strict=True
+    )
     # The largest part first, so that the last ones end together.
     member, *others = fit_each(fit, data, [np.arange(len(data.rows)), *learnt], 1)
     return CrossFitted(member, list(zip(asked, others, strict=True)))

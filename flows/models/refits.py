@@ -5,6 +5,7 @@ with all their rows. Refits of one family share a graph, so that serving evaluat
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from scipy.special import expit
 
-from flows.datasets.rows import ModelRows
+from flows.datasets.rows import ModelRows, number_individuals
 from flows.models.member import FittingData, measure_difference, open_graph
 from mlruns_config.uncertainty import REFITS_OUTPUT
 
@@ -37,6 +38,14 @@ class Refits(Protocol):
         """Return all refits as one graph: features [n, columns] to `log_odds` [n, refits]."""
 
 
+@dataclass(frozen=True)
+class FittedRefits:
+    """The refits of one member, and the log-odds that they give of the rows they learnt from."""
+
+    refits: Refits
+    log_odds: LogOdds
+
+
 #: Takes the fitted member, what it was fitted on and the counts of its rows.
 Refit = Callable[[Any, FittingData, Counts], Refits]
 
@@ -44,7 +53,7 @@ Refit = Callable[[Any, FittingData, Counts], Refits]
 def draw_counts(individuals: pl.Series, seed: int, refits: int = REFITS) -> Counts:
     """Draw individuals with replacement for each refit; return how often each row counts."""
     random = np.random.default_rng(seed)
-    _, person = np.unique(individuals.to_numpy().astype(np.str_), return_inverse=True)
+    person = number_individuals(individuals)
     people = int(person.max()) + 1
     drawn = random.multinomial(people, np.full(people, 1 / people), size=refits)
     return drawn[:, person].astype(np.float64)
@@ -54,12 +63,12 @@ def make_refits_output(refits: int) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(REFITS_OUTPUT, TensorProto.FLOAT, [None, refits])
 
 
-def check_refits(refits: Refits, graph: onnx.ModelProto, rows: ModelRows) -> float:
-    """Return the largest difference in probability between graph and library.
+def check_refits(log_odds: LogOdds, graph: onnx.ModelProto, rows: ModelRows) -> float:
+    """Return the largest difference in probability between a graph and the library's `log_odds`.
 
     Raises ParityError where it is too large.
     """
     session = open_graph(graph)
     (scored,) = session.run([REFITS_OUTPUT], {session.get_inputs()[0].name: rows.features})
-    by_graph, by_library = expit(scored.astype(np.float64)), expit(refits.predict_log_odds(rows))
+    by_graph, by_library = expit(scored.astype(np.float64)), expit(log_odds)
     return measure_difference("graph and library of the refits", by_graph, by_library)

@@ -23,7 +23,7 @@ from flows.models.member import (
     check_head,
     check_parity,
 )
-from flows.models.refits import Refits, check_refits
+from flows.models.refits import FittedRefits, check_refits
 from flows.models.release_signature import MODEL_FILE, describe_release_model
 from mlruns_config.description import describe_version
 from mlruns_config.experiments import describe_model
@@ -56,11 +56,12 @@ def register_member(
     member: FittedMember,
     rows: ModelRows,
     run_id: str,
-    refits: Refits | None = None,
+    fitted: FittedRefits | None = None,
 ) -> MemberPin:
     """Log a member of a family to its (active) run, register a version and return its pin.
 
-    `rows` are scored by graph and library; raises ParityError when they differ.
+    `rows` are scored by graph and library; raises ParityError when they differ. They are those
+    that its refits learnt from, if it is `fitted` again.
     """
     graph = member.export_graph()
     mlflow.log_metric("graph_parity_difference", check_parity(member, graph, rows))
@@ -68,9 +69,9 @@ def register_member(
     files = member.export_files()
     if HEAD_FILE in files:
         mlflow.log_metric("head_parity_difference", check_head(graph, files[HEAD_FILE], rows))
-    if refits is not None:
-        again = refits.export_graph()
-        mlflow.log_metric("refits_parity_difference", check_refits(refits, again, rows))
+    if fitted is not None:
+        again = fitted.refits.export_graph()
+        mlflow.log_metric("refits_parity_difference", check_refits(fitted.log_odds, again, rows))
         files[REFITS_FILE] = again.SerializeToString()
     return _register(name, family, graph, files, run_id, member.graph_input)
 

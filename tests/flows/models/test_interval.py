@@ -15,12 +15,13 @@ from flows.models.interval import (
     LOW_RANK,
     Halves,
     bound_rows,
+    calibrate_rows,
     fit_halves,
     make_interval,
     measure_coverage,
     measure_margin,
     measure_straying,
-    predict_head,
+    predict_rows,
 )
 from flows.models.refits import REFITS, draw_counts
 from mlruns_config.heads import Calibration, Head, Stacker
@@ -145,12 +146,14 @@ def test_the_margin_makes_the_interval_hold_its_share_of_other_rows(learnt):
     trial = HEAD.model_copy(update={"uncertainty": make_interval(0.0)})
     rows, others = draw_rows(600, 21), draw_rows(600, 22)
     straying = measure_straying(halvings, trial, rows)
-    ours = predict_head(members, trial, rows)
-    margin = measure_margin(ours, bound_rows(members, refits, trial, rows), straying)
+    outputs = predict_rows(members, refits, trial, rows)
+    margin = measure_margin(calibrate_rows(trial, outputs), bound_rows(trial, outputs), straying)
     head = HEAD.model_copy(update={"uncertainty": make_interval(margin)})
-    bounds = bound_rows(members, refits, head, others)
+    outputs = predict_rows(members, refits, head, others)
     held = measure_coverage(
-        predict_head(members, head, others), bounds, measure_straying(halvings, head, others)
+        calibrate_rows(head, outputs),
+        bound_rows(head, outputs),
+        measure_straying(halvings, head, others),
     )
 
     assert held == pytest.approx(COVERAGE, abs=0.05)

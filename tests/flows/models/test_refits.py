@@ -34,7 +34,7 @@ def test_the_graph_of_all_refits_gives_what_each_gives(fitted):
     rows = draw_rows(500, 5)
 
     assert refits.predict_log_odds(rows).shape == (500, REFITS)
-    assert check_refits(refits, refits.export_graph(), rows) < 1e-5
+    assert check_refits(refits.predict_log_odds(rows), refits.export_graph(), rows) < 1e-5
 
 
 def test_a_graph_of_other_refits_is_refused(fitted):
@@ -48,8 +48,9 @@ def test_a_graph_of_other_refits_is_refused(fitted):
             if attribute.name == "target_weights":
                 attribute.floats[0] += 9
                 attribute.floats[1] -= 9
+    rows = draw_rows(500, 5)
     with pytest.raises(ParityError):
-        check_refits(refits, graph, draw_rows(500, 5))
+        check_refits(refits.predict_log_odds(rows), graph, rows)
 
 
 def test_no_refit_and_no_member_falls_where_symptoms_rise(fitted):
