@@ -40,7 +40,14 @@ from flows.models.forecast_inputs import (
     draw_targets,
     make_lengths,
 )
-from flows.models.member import SEQUENCE_INPUT, DividedFit, FittingData, GraphInput, Pictures
+from flows.models.member import (
+    ROWS_PER_PREDICTION,
+    SEQUENCE_INPUT,
+    DividedFit,
+    FittingData,
+    GraphInput,
+    Pictures,
+)
 from mlruns_config.manifest import HEAD_FILE
 
 LARGEST_GRADIENT = 1.0
@@ -52,7 +59,6 @@ FORECAST_SHARE = 0.3
 HEAD_RATE = 3e-3
 HEAD_EPOCHS, HEAD_PATIENCE = 30, 4
 HEAD_BATCH_ROWS = 1024
-ROWS_PER_PREDICTION = 2048
 MakeNetwork = Callable[[], BaseModelWithCovariates]
 
 

@@ -114,7 +114,7 @@ def design(data: FittingData) -> Design:
     data = add_blanked_copies(keep_features(data))
     missing = np.isnan(data.rows.features)
     fill = find_medians(data.rows.features)
-    filled = np.where(missing, fill, data.rows.features).astype(np.float64)
+    filled = np.where(missing, fill, data.rows.features)
     mean, scale = filled.mean(axis=0), filled.std(axis=0)
     scale[scale < SMALLEST_SCALE] = 1.0
     pieces = list_pieces(data.names)

@@ -52,6 +52,9 @@ NO_TELEMETRY = {
     "FEAST_USAGE": "False",
 }
 
+#: Threads share the memory that others of their process have freed, as in the image (ADR 88).
+SHARED_MEMORY = {"MALLOC_ARENA_MAX": "2"}
+
 Announce = Callable[[str, str], None]
 
 
@@ -278,6 +281,7 @@ def _make_environment(
         "FEAST_ONLINE_PASSWORD": postgres.password,
         "FEAST_ONLINE_SSLMODE": "disable",
         **NO_TELEMETRY,
+        **SHARED_MEMORY,
     }
     write_env_file(state / "env", variables)
     return variables

@@ -16,6 +16,7 @@ import yaml
 from infra.cluster.compose_variables import list_variables, make_value
 from infra.docker.select_locked import select_locked
 from infra.local.ports import choose_port
+from infra.local.stack import SHARED_MEMORY
 from serving.audit.signing import Signer
 from tests.fixtures.api import JWT_SECRET, SALT, SIGNING_KEY
 from tests.fixtures.releases import RELEASE_KEY
@@ -50,6 +51,12 @@ def test_the_image_that_backs_up_has_a_client_no_older_than_the_server() -> None
     server = re.search(r":(\d+)\.", cluster["spec"]["imageName"]).group(1)
     assert int(client) >= int(server)
     assert "ENV BACKUP_POSTGRES_BIN=/opt/postgresql" in DOCKERFILE
+
+
+def test_flows_share_freed_memory_in_the_image_as_in_the_local_stack() -> None:
+    ((name, value),) = SHARED_MEMORY.items()
+    flows = DOCKERFILE.partition("FROM runtime AS mhras-flows")[2].partition("\nFROM ")[0]
+    assert f"ENV {name}={value}\n" in flows
 
 
 def test_both_targets_exist_and_the_cluster_uses_no_other() -> None:

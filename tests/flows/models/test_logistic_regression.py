@@ -8,7 +8,13 @@ from scipy.special import logit
 
 from flows.models.folded_regression import FoldedRegression
 from flows.models.logistic_regression import design, fit
-from flows.models.member import ParityError, check_parity, open_graph, score_graph
+from flows.models.member import (
+    ROWS_PER_PREDICTION,
+    ParityError,
+    check_parity,
+    open_graph,
+    score_graph,
+)
 from flows.models.monotone import MONOTONE_COLUMNS
 from flows.models.ridge import fit_ridge
 from serving.scoring.explainers import LinearExplainer, LinearTerms
@@ -103,6 +109,15 @@ def test_a_column_that_is_never_known_or_never_varies_is_harmless(data):
 def test_one_row_gives_one_probability(fitted):
     (probability,) = score_graph(open_graph(fitted.export_graph()), draw_rows(1, 1))
     assert 0 < probability < 1
+
+
+@pytest.mark.parametrize("count", [0, ROWS_PER_PREDICTION, 2 * ROWS_PER_PREDICTION + 1])
+def test_rows_are_scored_in_parts_as_all_together(fitted, count):
+    rows = draw_rows(2 * ROWS_PER_PREDICTION + 1, 3).select(np.arange(count))
+    session = open_graph(fitted.export_graph())
+    (together,) = session.run(["probability"], {"features": rows.features})
+
+    assert score_graph(session, rows) == pytest.approx(together, abs=1e-7)
 
 
 def test_the_text_for_attributions_is_the_closed_form(fitted):
