@@ -1,6 +1,6 @@
 """Feast's PostgreSQL online store, read directly: the rows that Feast wrote, in one query.
 
-Nine times faster than Feast's package and without its 360 MB; that both give the same is held
+Nine times faster than Feast's package and without its 170 MB; that both give the same is held
 by tests/feature_repo/test_feast.py. Layout: one table `<project>_<view>` per view with a row
 per entity key and feature, the value a serialised `feast.types.Value`.
 """
