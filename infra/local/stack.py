@@ -148,10 +148,11 @@ def _start_services(stack: LocalStack, announce: Announce) -> None:
     admin = (MLFLOW_ADMIN, stack.mlflow_server["MLFLOW_AUTH_ADMIN_PASSWORD"])
     password = stack.mlflow_reviewer["MLFLOW_TRACKING_PASSWORD"]
     add_reviewer(stack.url("mlflow"), admin, MLFLOW_REVIEWER, password)
-    _register_deployments(stack)
+    _create_work_pool(stack)
     _reconcile(stack, announce)
     work = [_find_program("prefect"), "worker", "start", "--pool", WORK_POOL]
     stack.start("worker", work, PREFECT_WORKER_QUERY_SECONDS=SECONDS_BETWEEN_LOOKS)
+    _register_deployments(stack)  # meanwhile the worker imports Prefect
     announce("worker", f"takes flow runs of work pool {WORK_POOL}")
 
 
@@ -161,7 +162,6 @@ def _register_deployments(stack: LocalStack) -> None:
     declared = (PROJECT / "prefect.yaml").read_text()
     if deployed.exists() and deployed.read_text() == declared:
         return
-    _create_work_pool(stack)
     _run_to_end(stack, "deployments", [_find_program("prefect"), "--no-prompt", "deploy", "--all"])
     deployed.write_text(declared)
 

@@ -16,6 +16,7 @@ from feature_repo.pseudonyms import pseudonymise
 from feature_repo.weekly_sequence import SEQUENCE_CHANNELS, SEQUENCE_WEEKS
 from flows.datasets.labels import LABEL
 from flows.datasets.loading import NotEnoughLabelsError, require_both_outcomes, require_enough
+from flows.datasets.rows import number_individuals
 from flows.datasets.training_set import (
     FUTURE_WEEKS,
     collect_futures,
@@ -304,3 +305,9 @@ def test_a_study_of_fifty_five_people_is_refused_in_one_sentence():
 
     assert str(shortage.value).startswith("55 labelled index dates of 55 individuals")
     assert "at least 400 and 60 are needed" in str(shortage.value)
+
+
+def test_individuals_are_numbered_in_the_order_of_their_names():
+    named = pl.Series(["b", "a", "b", "c"])
+    assert number_individuals(named).tolist() == [1, 0, 1, 2]
+    assert number_individuals(named.head(0)).tolist() == []
