@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 from sklearn.model_selection import GroupKFold
 
 from feature_repo.stored_views import JOIN_KEY
-from flows.datasets.rows import Labels, Probabilities
+from flows.datasets.rows import Labels, Probabilities, number_individuals
 from flows.evaluation.held_out import HeldOut
 from flows.evaluation.measures import measure_scored, name_interval_metrics
 from flows.evaluation.metrics import Interval, brier
@@ -84,7 +84,7 @@ def move(probabilities: Probabilities, intercept: float, slope: float) -> Probab
 def move_others(kind: Kind, scored: HeldOut) -> Probabilities:
     """Return each row's recalibrated probability, by numbers fitted on other individuals."""
     moved = np.empty(len(scored.labels))
-    people = scored.frame[JOIN_KEY].to_numpy()
+    people = number_individuals(scored.frame[JOIN_KEY])
     for learnt, asked in GroupKFold(FOLDS).split(people, groups=people):
         numbers = fit_numbers(kind, scored.labels[learnt], scored.probabilities[learnt])
         moved[asked] = move(scored.probabilities[asked], *numbers)

@@ -139,7 +139,7 @@ def choose_input(session: onnxruntime.InferenceSession, rows: ModelRows) -> dict
     return {node.name: given[node.name] for node in session.get_inputs()}
 
 
-def run_graph(
+def run_in_parts(
     session: onnxruntime.InferenceSession, outputs: Sequence[str], given: Mapping[str, Matrix]
 ) -> list[NDArray[Any]]:
     """Return the named outputs for all rows of `given`, ROWS_PER_PREDICTION of them at a time."""
@@ -155,7 +155,7 @@ def run_graph(
 
 def score_graph(session: onnxruntime.InferenceSession, rows: ModelRows) -> Probabilities:
     """Score rows with a graph of a member that estimates."""
-    (scored,) = run_graph(session, [GRAPH_OUTPUT], choose_input(session, rows))
+    (scored,) = run_in_parts(session, [GRAPH_OUTPUT], choose_input(session, rows))
     return np.asarray(scored, dtype=np.float64)
 
 
@@ -172,9 +172,9 @@ def check_head(graph: onnx.ModelProto, head: bytes, rows: ModelRows) -> float:
     Raises ParityError where it is too large.
     """
     session = open_graph(graph)
-    scored, embedded = run_graph(session, [GRAPH_OUTPUT, EMBEDDING], choose_input(session, rows))
+    scored, embedded = run_in_parts(session, [GRAPH_OUTPUT, EMBEDDING], choose_input(session, rows))
     given = {EMBEDDING: embedded, GRAPH_INPUT: rows.features}
-    (again,) = run_graph(open_session(head), [GRAPH_OUTPUT], given)
+    (again,) = run_in_parts(open_session(head), [GRAPH_OUTPUT], given)
     return measure_difference("graph and head", again, scored)
 
 

@@ -16,7 +16,13 @@ from onnx import TensorProto, helper
 from scipy.special import expit
 
 from flows.datasets.rows import ModelRows, number_individuals
-from flows.models.member import FittingData, measure_difference, open_graph
+from flows.models.member import (
+    FittingData,
+    choose_input,
+    measure_difference,
+    open_graph,
+    run_in_parts,
+)
 from mlruns_config.uncertainty import REFITS_OUTPUT
 
 #: Tried on the simulated cohort: 40 gave the same coverage for twice the time.
@@ -69,6 +75,6 @@ def check_refits(log_odds: LogOdds, graph: onnx.ModelProto, rows: ModelRows) -> 
     Raises ParityError where it is too large.
     """
     session = open_graph(graph)
-    (scored,) = session.run([REFITS_OUTPUT], {session.get_inputs()[0].name: rows.features})
+    (scored,) = run_in_parts(session, [REFITS_OUTPUT], choose_input(session, rows))
     by_graph, by_library = expit(scored.astype(np.float64)), expit(log_odds)
     return measure_difference("graph and library of the refits", by_graph, by_library)
