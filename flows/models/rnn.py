@@ -15,7 +15,8 @@ from torch import Tensor
 
 from flows.models.forecast_graph import QUANTILES
 from flows.models.forecast_inputs import COVARIATES, TARGET, WEEK, make_structure
-from flows.models.forecasting import ForecastingFit, Learning
+from flows.models.forecast_learning import Learning
+from flows.models.forecasting import ForecastingFit
 
 #: Tried on the simulated cohort: 24 and 32 cells gained nothing in AUROC.
 HIDDEN_SIZE = 16

@@ -22,7 +22,8 @@ from flows.models.forecast_inputs import (
     make_lengths,
     make_structure,
 )
-from flows.models.forecasting import ForecastingFit, ForecastingMember, Learning
+from flows.models.forecast_learning import Learning
+from flows.models.forecasting import ForecastingFit, ForecastingMember
 
 #: Twice the size took twice the time on the simulated cohort for the same AUROC.
 HIDDEN_SIZE = 8
