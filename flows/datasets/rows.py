@@ -34,6 +34,10 @@ class ModelRows:
         return ModelRows(self.features[rows], self.sequences[rows])
 
 
+#: Of each row, the name of its individual or a number that stands for it, [rows].
+Individuals = NDArray[np.str_] | NDArray[np.int64]
+
+
 def number_individuals(individuals: pl.Series) -> NDArray[np.int64]:
     """Return the number of each row's individual among all, in the order of their names.
 

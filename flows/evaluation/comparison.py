@@ -8,12 +8,11 @@ bootstrap of individuals; the gates `versus_production` limit them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 from mlflow import MlflowClient
 
 from feature_repo.stored_views import JOIN_KEY
-from flows.datasets.rows import Labels, Probabilities
+from flows.datasets.rows import Labels, Probabilities, number_individuals
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.metrics import (
     Interval,
@@ -140,7 +139,7 @@ class ComparedRows:
 def compare_predictions(scored: ComparedRows, challenger: int, production: int) -> Comparison:
     """Compare a challenger with Production and with the best of all others on the same rows."""
     labels, ours, theirs = scored.labels, scored.ours, scored.theirs
-    rounds = draw_bootstrap_rows(scored.people.to_numpy().astype(np.str_), SEED)
+    rounds = draw_bootstrap_rows(number_individuals(scored.people), SEED)
     best = max(theirs, key=lambda version: auroc(labels, theirs[version]))
 
     def differ(metric: Metric, rival: Probabilities) -> Difference:

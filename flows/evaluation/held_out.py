@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feature_repo.consent_terms import DATA_TYPES
 from feature_repo.stored_views import JOIN_KEY
-from flows.datasets.rows import Labels, ModelRows, Probabilities
+from flows.datasets.rows import Labels, ModelRows, Probabilities, number_individuals
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.metrics import (
     TOP_SHARES,
@@ -68,7 +68,7 @@ def score_held_out(
         labels=training_set.labels[chosen],
         probabilities=probabilities,
         by_member=predict_all(members, rows),
-        rounds=draw_bootstrap_rows(frame[JOIN_KEY].to_numpy().astype(np.str_), seed),
+        rounds=draw_bootstrap_rows(number_individuals(frame[JOIN_KEY]), seed),
     )
 
 

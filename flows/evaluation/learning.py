@@ -7,7 +7,6 @@ from time import perf_counter
 from typing import Any
 
 import mlflow
-import numpy as np
 import polars as pl
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -17,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from feature_repo.catalogue import list_model_inputs
 from feature_repo.outcomes import Outcome
 from feature_repo.stored_views import JOIN_KEY
-from flows.datasets.rows import Labels, ModelRows, Probabilities
+from flows.datasets.rows import ModelRows, Probabilities, number_individuals
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.selection import Decision, select_members
 from flows.models.assembly import UnseenRows, assemble_head, gather_unseen, predict_all
@@ -95,7 +94,9 @@ def learn_outcome(
     members = {name: member_fit.cross_fitted.member for name, member_fit in fitted.items()}
     cross_fitted = {name: member_fit.cross_fitted for name, member_fit in fitted.items()}
     out_of_fold = predict_all(cross_fitted, data.rows)
-    decisions = _select(out_of_fold, data.labels, people, seed, f"{prefix}{BASELINE}")
+    decisions = select_members(
+        out_of_fold, data.labels, number_individuals(people), seed, f"{prefix}{BASELINE}"
+    )
     mlflow.set_tags(
         {f"member.{step}{decision.member}": decision.describe() for decision in decisions}
     )
@@ -197,17 +198,6 @@ def fit_member(
         fitted = FittedRefits(refits, refits.predict_log_odds(data.rows)) if refits else None
         pin = register_member(name, family, member, data.rows, run.info.run_id, fitted)
         return _Fitted(cross_fitted, fitted, pin)
-
-
-def _select(
-    out_of_fold: Mapping[str, Probabilities],
-    labels: Labels,
-    people: pl.Series,
-    seed: int,
-    baseline: str,
-) -> list[Decision]:
-    names = people.to_numpy().astype(np.str_)
-    return select_members(out_of_fold, labels, names, seed, baseline)
 
 
 def fit_weighed_halves(

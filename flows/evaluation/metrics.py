@@ -5,16 +5,15 @@ intercept by logistic recalibration (Cox 1958; Van Calster et al. 2019); ECE ove
 equally filled bins; net benefit (Vickers & Elkin 2006).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
 
-from flows.datasets.rows import Labels, Probabilities
+from flows.datasets.rows import Individuals, Labels, Probabilities
 from flows.models.stacking import to_log_odds
 
 CALIBRATION_BINS = 10
@@ -114,12 +113,12 @@ def measure_decision_curve(labels: Labels, curves: Mapping[str, Probabilities]) 
 
 
 def draw_bootstrap_rows(
-    individuals: NDArray[np.str_], seed: int, rounds: int = BOOTSTRAP_ROUNDS
+    individuals: Individuals, seed: int, rounds: int = BOOTSTRAP_ROUNDS
 ) -> list[NDArray[np.int64]]:
     """Draw individuals with replacement and return the rows of each round.
 
-    Rows of one individual are alike: drawing rows would make intervals too narrow. Each round is
-    int64 [drawn rows].
+    `individuals` names or numbers each row's. Rows of one individual are alike: drawing rows would
+    make intervals too narrow. Each round is int64 [drawn rows].
     """
     rng = np.random.default_rng(seed)
     _, person, counts = np.unique(individuals, return_inverse=True, return_counts=True)
@@ -163,8 +162,9 @@ def bootstrap_difference(
 def _measure_rounds(
     metric: Metric, labels: Labels, probabilities: Probabilities, rounds: list[NDArray[np.int64]]
 ) -> list[float]:
-    if metric is auroc:
-        return auroc_by_round(labels, probabilities, rounds)
+    ranked = {auroc: auroc_by_round, auprc: auprc_by_round}
+    if metric in ranked:
+        return ranked[metric](labels, probabilities, rounds)
     return [metric(labels[rows], probabilities[rows]) for rows in rounds]
 
 
@@ -206,17 +206,30 @@ def auroc_by_round(
     The rows are ranked once: a round only counts how often each rank was drawn, a tenth of the
     time of ranking its rows again.
     """
+    return [
+        _share_in_order(positives, negatives)
+        for positives, negatives in _count_ranks(labels, probabilities, rounds)
+    ]
+
+
+def _count_ranks(
+    labels: Labels, probabilities: Probabilities, rounds: list[NDArray[np.int64]]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield for each round how many positive and negative rows have each rank, lowest first."""
     if np.isnan(probabilities).any():
         raise ValueError("a probability is nan")
     ranks = np.unique(probabilities, return_inverse=True)[1]
     levels, positive = int(ranks.max(initial=0)) + 1, labels.astype(bool)
-    return [_share_in_order(ranks[rows], positive[rows], levels) for rows in rounds]
+    for rows in rounds:
+        drawn, is_positive = ranks[rows], positive[rows]
+        yield (
+            np.bincount(drawn[is_positive], minlength=levels),
+            np.bincount(drawn[~is_positive], minlength=levels),
+        )
 
 
-def _share_in_order(ranks: NDArray[np.intp], positive: Labels, levels: int) -> float:
+def _share_in_order(positives: NDArray[np.intp], negatives: NDArray[np.intp]) -> float:
     """Return the share of pairs whose positive row has the higher rank, a tie counted as half."""
-    positives = np.bincount(ranks[positive], minlength=levels)
-    negatives = np.bincount(ranks[~positive], minlength=levels)
     pairs = int(positives.sum()) * int(negatives.sum())
     if not pairs:
         return float("nan")
@@ -224,7 +237,30 @@ def _share_in_order(ranks: NDArray[np.intp], positive: Labels, levels: int) -> f
 
 
 def auprc(labels: Labels, probabilities: Probabilities) -> float:
-    return float(average_precision_score(labels, probabilities))
+    """Return the average precision: of each rank, its precision by the recall it adds.
+
+    Labels are bool [rows], probabilities float64 [rows]. NaN without a positive row; raises
+    ValueError for a probability that is NaN. Source: scikit-learn's average_precision_score.
+    """
+    return auprc_by_round(labels, probabilities, [np.arange(len(labels))])[0]
+
+
+def auprc_by_round(
+    labels: Labels, probabilities: Probabilities, rounds: list[NDArray[np.int64]]
+) -> list[float]:
+    """Return the `auprc` of the rows of each round; raises ValueError as it does."""
+    return [
+        _average_precision(positives[::-1], negatives[::-1])
+        for positives, negatives in _count_ranks(labels, probabilities, rounds)
+    ]
+
+
+def _average_precision(positives: NDArray[np.intp], negatives: NDArray[np.intp]) -> float:
+    """Return it from counts by rank, the highest rank first."""
+    if not positives.sum():
+        return float("nan")
+    precision = np.cumsum(positives) / np.maximum(np.cumsum(positives + negatives), 1)
+    return float(precision @ positives / positives.sum())
 
 
 def brier(labels: Labels, probabilities: Probabilities) -> float:

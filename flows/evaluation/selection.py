@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.datasets.rows import Labels, Probabilities
+from flows.datasets.rows import Individuals, Labels, Probabilities
 from flows.evaluation.metrics import auroc, bootstrap_difference, draw_bootstrap_rows
 from flows.models.families import BASELINE
 from flows.models.stacking import fit_stacker, stack
@@ -38,7 +38,7 @@ class Decision:
 def select_members(
     predictions: Mapping[str, Probabilities],
     labels: Labels,
-    individuals: NDArray[np.str_],
+    individuals: Individuals,
     seed: int,
     baseline: str = BASELINE,
 ) -> list[Decision]:

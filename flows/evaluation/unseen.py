@@ -5,6 +5,7 @@ import polars as pl
 
 from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.labels import LABEL, WORSENED
+from flows.datasets.rows import number_individuals
 from flows.datasets.training_set import find_input
 from flows.datasets.unseen import UnseenSet
 from flows.evaluation import plots
@@ -25,7 +26,6 @@ PRECISE_FROM = 100
 
 def score_unseen(unseen: UnseenSet, release: RegisteredRelease, seed: int) -> HeldOut:
     """Score every row with a release as it answers."""
-    individuals = unseen.frame[JOIN_KEY].to_numpy().astype(np.str_)
     baseline = release.members.get(BASELINE)
     return HeldOut(
         frame=unseen.frame,
@@ -33,7 +33,7 @@ def score_unseen(unseen: UnseenSet, release: RegisteredRelease, seed: int) -> He
         labels=unseen.frame[LABEL].to_numpy(),
         probabilities=release.predict(unseen.rows),
         by_member={} if baseline is None else {BASELINE: baseline.predict(unseen.rows)},
-        rounds=draw_bootstrap_rows(individuals, seed),
+        rounds=draw_bootstrap_rows(number_individuals(unseen.frame[JOIN_KEY]), seed),
     )
 
 

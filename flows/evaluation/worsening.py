@@ -5,7 +5,7 @@ import polars as pl
 
 from feature_repo.stored_views import JOIN_KEY
 from flows.datasets.labels import WORSENED
-from flows.datasets.rows import Labels, Probabilities
+from flows.datasets.rows import Labels, Probabilities, number_individuals
 from flows.datasets.training_set import TrainingSet
 from flows.evaluation.metrics import (
     auprc,
@@ -59,7 +59,7 @@ def describe_worsening(
         return {}
     mean = float(np.nanmean(totals)) if np.isfinite(totals).any() else 0.0
     alone = np.nan_to_num(totals, nan=mean)
-    rounds = draw_bootstrap_rows(people.to_numpy().astype(np.str_), SEED)
+    rounds = draw_bootstrap_rows(number_individuals(people), SEED)
     low, high = bootstrap_difference(auroc, labels, probabilities, alone, rounds)
     likely = probabilities >= head.likely_above
     expected = float(probabilities.sum())

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from flows.evaluation.metrics import (
     OneSidedLabelsError,
+    auprc,
     auroc,
     bootstrap_difference,
     bootstrap_interval,
@@ -42,7 +43,7 @@ def test_discrimination_is_scikit_learns():
     found = compute_metrics(labels, probabilities)
 
     assert found["auroc"] == roc_auc_score(labels, probabilities)
-    assert found["auprc"] == average_precision_score(labels, probabilities)
+    assert found["auprc"] == pytest.approx(average_precision_score(labels, probabilities))
     assert found["brier"] == brier_score_loss(labels, probabilities)
     assert found["prevalence"] == labels.mean()
 
@@ -57,10 +58,11 @@ def test_auroc_with_ties_is_scikit_learns(rows):
     assert auroc(labels, probabilities) == pytest.approx(roc_auc_score(labels, probabilities))
 
 
-def test_auroc_of_one_outcome_is_unknown_and_of_an_unknown_probability_refused():
-    assert np.isnan(auroc(np.array([True, True]), np.array([0.1, 0.2])))
+@pytest.mark.parametrize("metric", [auroc, auprc])
+def test_a_metric_of_ranks_is_unknown_without_the_outcome_and_refuses_nan(metric):
+    assert np.isnan(metric(np.array([False, False]), np.array([0.1, 0.2])))
     with pytest.raises(ValueError, match="nan"):
-        auroc(np.array([True, False]), np.array([0.1, np.nan]))
+        metric(np.array([True, False]), np.array([0.1, np.nan]))
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order():
@@ -150,13 +152,26 @@ def test_an_interval_holds_the_value_and_repeats_with_its_seed():
     assert first[0] < auroc(labels, probabilities) < first[1]
 
 
-def test_an_interval_of_the_auroc_is_that_of_scikit_learns_on_every_round():
+@pytest.mark.parametrize(
+    ("metric", "of_scikit_learn"), [(auroc, roc_auc_score), (auprc, average_precision_score)]
+)
+def test_a_metric_of_ranks_is_that_of_scikit_learn_on_every_round(metric, of_scikit_learn):
     labels, probabilities = draw(300)
     probabilities = probabilities.round(1)  # with ties
-    rounds = draw_bootstrap_rows(np.repeat(np.arange(100), 3).astype(str), 1, 40)
-    areas = [roc_auc_score(labels[rows], probabilities[rows]) for rows in rounds]
+    rounds = draw_bootstrap_rows(np.repeat(np.arange(100), 3), 1, 40)
+    expected = [of_scikit_learn(labels[rows], probabilities[rows]) for rows in rounds]
 
-    assert bootstrap_metric(auroc, labels, probabilities, rounds) == pytest.approx(areas)
+    assert bootstrap_metric(metric, labels, probabilities, rounds) == pytest.approx(expected)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=60))
+def test_the_average_precision_is_that_of_scikit_learn(rows):
+    labels = np.array([True] + [label for label, _ in rows])
+    probabilities = np.array([0.5] + [probability for _, probability in rows])
+    expected = average_precision_score(labels, probabilities)
+
+    assert auprc(labels, probabilities) == pytest.approx(expected)
 
 
 def test_a_model_gains_nothing_over_itself():
