@@ -31,7 +31,7 @@ Values = NDArray[np.float64]
 
 
 class Distance:
-    """The distance of values from a summary, fast enough for thousands of draws."""
+    """The distance of a column's values from its summary."""
 
     def __init__(self, summary: ColumnSummary) -> None:
         drawn = np.sort(keep_known(draw(summary, REFERENCE_ROWS)))
@@ -46,6 +46,38 @@ class Distance:
         now = np.searchsorted(values, self.places, "right") / values.size
         gaps = np.abs(now - self.shares)[:-1] * np.diff(self.places)
         return float(gaps.sum()) / self.spread
+
+
+class NumberedRows:
+    """Rows whose distances are measured for thousands of draws.
+
+    A value is replaced once by the number of the first place that is not below it. A draw then
+    counts numbers instead of sorting values, in a tenth of the time.
+    """
+
+    def __init__(self, columns: Sequence[NDArray[np.floating]], distances: Sequence[Distance]):
+        # Two numbers more than places: a value beyond the last one, and an unknown value.
+        shape = len(columns), max(len(one.places) for one in distances) + 2
+        self.shares, self.gaps = np.zeros(shape), np.zeros(shape)
+        self.numbers = np.empty((len(columns[0]), len(columns)), np.int16)
+        for n, (values, distance) in enumerate(zip(columns, distances, strict=True)):
+            found = np.searchsorted(distance.places, values)
+            self.numbers[:, n] = np.where(np.isfinite(values), found, shape[1] - 1)
+            self.shares[n, : distance.shares.size] = distance.shares
+            between = np.diff(distance.places)
+            self.gaps[n, : between.size] = between / distance.spread
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def measure(self, rows: NDArray[np.int64]) -> tuple[Values, Values]:
+        """Return each column's distance and missing share in these rows, [columns] each."""
+        numbers = self.numbers[rows] + np.arange(len(self.gaps)) * self.gaps.shape[1]
+        counts = np.bincount(numbers.ravel(), minlength=self.gaps.size).reshape(self.gaps.shape)
+        known = len(rows) - counts[:, -1]
+        now = counts.cumsum(axis=1) / np.maximum(known, 1)[:, None]
+        moved = (np.abs(now - self.shares) * self.gaps).sum(axis=1)
+        return np.where(known > 0, moved, 0.0), 1 - known / len(rows)
 
 
 def choose_places(drawn: Values) -> Values:
@@ -75,13 +107,12 @@ def make_null(
     `days` are those of the rows (days since any day); without them a window is drawn from all.
     """
     random = np.random.default_rng(seed)
-    matrix = np.column_stack([np.asarray(values, np.float64) for values in columns.values()])
-    distances = [Distance(summaries[name]) for name in columns]
+    numbered = NumberedRows(list(columns.values()), [Distance(summaries[name]) for name in columns])
     missing = np.array([summaries[name].missing for name in columns])
     drawn = [
         np.array(
             [
-                measure_draw(matrix[draw_rows(matrix, days, size, random)], distances, missing)
+                measure_draw(numbered, draw_rows(len(numbered), days, size, random), missing)
                 for _ in range(rounds)
             ]
         )
@@ -91,10 +122,10 @@ def make_null(
 
 
 def draw_rows(
-    matrix: Values, days: NDArray[np.int64] | None, size: int, random: np.random.Generator
+    count: int, days: NDArray[np.int64] | None, size: int, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return `size` rows of one window of WINDOW_DAYS; of all rows where it has too few."""
-    rows = np.arange(len(matrix))
+    """Return `size` of `count` rows, of one window of WINDOW_DAYS; of all if it has too few."""
+    rows = np.arange(count)
     if days is not None:
         middle = days[random.integers(len(days))]
         near = np.flatnonzero(np.abs(days - middle) <= WINDOW_DAYS // 2)
@@ -102,14 +133,10 @@ def draw_rows(
     return random.choice(rows, size)
 
 
-def measure_draw(rows: Values, distances: Sequence[Distance], missing: Values) -> Values:
+def measure_draw(numbered: NumberedRows, rows: NDArray[np.int64], missing: Values) -> Values:
     """Return each column's distance and change of missing share, float [2, columns]."""
-    ordered = np.sort(rows, axis=0)  # NaN last
-    known_counts = np.isfinite(ordered).sum(axis=0)
-    moved = [
-        distance.measure(ordered[: known_counts[n], n]) for n, distance in enumerate(distances)
-    ]
-    return np.stack([np.array(moved), np.abs(1 - known_counts / len(rows) - missing)])
+    moved, missing_now = numbered.measure(rows)
+    return np.stack([moved, np.abs(missing_now - missing)])
 
 
 def summarise_draws(names: Sequence[str], drawn: Sequence[Values]) -> DriftNull:

@@ -5,7 +5,13 @@ import pytest
 from scipy.stats import wasserstein_distance
 
 from monitoring.drift_bounds import MIN_DISTANCE
-from monitoring.drift_null import REFERENCE_ROWS, Distance, make_null
+from monitoring.drift_null import (
+    REFERENCE_ROWS,
+    Distance,
+    NumberedRows,
+    keep_known,
+    make_null,
+)
 from monitoring.drift_reference import DriftReference, draw, make_reference, summarise
 
 COLUMNS = 40
@@ -88,3 +94,21 @@ def test_the_distance_is_that_of_evidently(name):
     expected = wasserstein_distance(drawn, now) / np.std(drawn)
 
     assert Distance(summary).measure(np.sort(now)) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_distances_of_a_draw_are_those_of_its_values():
+    random = np.random.default_rng(4)
+    then = draw_population(3000, 1) | {"unknown": np.full(3000, np.nan), "constant": np.ones(3000)}
+    now = draw_population(500, 2, 0.5) | {"unknown": np.ones(500), "constant": np.full(500, 2.0)}
+    now = {name: np.where(random.random(500) < 0.2, np.nan, values) for name, values in now.items()}
+    now["column_1"][:] = np.nan
+    now["column_2"] *= 20  # far beyond the limits
+    distances = [Distance(summarise(values)) for values in then.values()]
+    rows = random.choice(500, 300)
+
+    moved, missing = NumberedRows(list(now.values()), distances).measure(rows)
+
+    drawn = [keep_known(values[rows]) for values in now.values()]
+    expected = [one.measure(np.sort(values)) for one, values in zip(distances, drawn, strict=True)]
+    assert moved == pytest.approx(expected, abs=1e-12)
+    assert missing == pytest.approx([1 - len(values) / 300 for values in drawn])
