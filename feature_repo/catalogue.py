@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 
 from feature_repo.answer_features import ANSWER_FEATURES, STORED_PHQ9_ITEMS
 from feature_repo.care_history import care_history
@@ -41,6 +42,7 @@ class ModelInput:
     data_type: str | None
 
 
+@cache
 def list_model_inputs() -> tuple[ModelInput, ...]:
     """Return the columns every tabular member takes, in the order they take them."""
     answered = [

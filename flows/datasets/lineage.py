@@ -7,6 +7,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,12 @@ def describe_environment() -> dict[str, str]:
     }
 
 
+@cache
 def freeze_environment() -> str:
     """Return one `name==version` a line for every installed distribution, as pip freeze does."""
-    packages = {
-        f"{distribution.name.lower()}=={distribution.version}"
-        for distribution in distributions()
-        if distribution.name
-    }
+    # Read once: each of `name` and `version` parses the whole file anew.
+    described = [distribution.metadata for distribution in distributions()]
+    packages = {f"{one['Name'].lower()}=={one['Version']}" for one in described if one["Name"]}
     return "\n".join(sorted(packages)) + "\n"
 
 

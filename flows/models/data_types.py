@@ -5,6 +5,7 @@ answers are known. A missing pattern is a set of them (`mlruns_config.missing`).
 """
 
 from dataclasses import replace
+from functools import cache
 from itertools import compress
 
 import numpy as np
@@ -34,6 +35,7 @@ def blank_data_types(
     return ModelRows(features, sequences)
 
 
+@cache
 def find_columns(part: str, names: tuple[str, ...] | None = None) -> NDArray[np.bool_]:
     """Return which columns are of a data type or of HISTORY, bool [columns].
 
@@ -45,7 +47,9 @@ def find_columns(part: str, names: tuple[str, ...] | None = None) -> NDArray[np.
 
     data_types = {column.name: column.data_type for column in list_model_inputs()}
     names = names or tuple(data_types)
-    return np.array([belongs_to(part, name, data_types.get(name)) for name in names])
+    found = np.array([belongs_to(part, name, data_types.get(name)) for name in names])
+    found.flags.writeable = False  # one array for every caller
+    return found
 
 
 def find_patterns(rows: ModelRows) -> NDArray[np.str_]:
