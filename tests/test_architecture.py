@@ -278,10 +278,12 @@ def test_the_top_of_serving_is_wiring_only():
 
 
 def test_no_test_file_imports_from_another():
+    sources = list_sources(["tests"])
+
     importing = {
         f"{path.relative_to(PROJECT)} imports {name}"
         for path in list_modules("tests")
-        for name in find_imported_modules(path.read_text(), list_sources(["tests"]))
+        for name in find_imported_modules(path.read_text(), sources)
         if name.rpartition(".")[2].startswith(("test_", "conftest"))
     }
 
