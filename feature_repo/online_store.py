@@ -1,6 +1,7 @@
 """The online store: what a reader of it offers, and its configuration (feature_store.yaml)."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ class OnlineReader(Protocol):
     def close(self) -> None: ...
 
 
+@cache
 def read_store_configuration() -> dict[str, Any]:
     """Return feature_store.yaml with the environment's values still to be filled in."""
     configuration: dict[str, Any] = yaml.safe_load((REPOSITORY / "feature_store.yaml").read_text())
