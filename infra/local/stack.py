@@ -52,8 +52,9 @@ NO_TELEMETRY = {
     "FEAST_USAGE": "False",
 }
 
-#: Threads share the memory that others of their process have freed, as in the image (ADR 88).
-SHARED_MEMORY = {"MALLOC_ARENA_MAX": "2"}
+#: Threads of a flow share the memory that others have freed, and each call of a library keeps to
+#: its thread, as in the image (ADR 88 and 89).
+FLOW_THREADS = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1"}
 
 Announce = Callable[[str, str], None]
 
@@ -281,7 +282,7 @@ def _make_environment(
         "FEAST_ONLINE_PASSWORD": postgres.password,
         "FEAST_ONLINE_SSLMODE": "disable",
         **NO_TELEMETRY,
-        **SHARED_MEMORY,
+        **FLOW_THREADS,
     }
     write_env_file(state / "env", variables)
     return variables

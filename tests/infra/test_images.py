@@ -16,7 +16,7 @@ import yaml
 from infra.cluster.compose_variables import list_variables, make_value
 from infra.docker.select_locked import select_locked
 from infra.local.ports import choose_port
-from infra.local.stack import SHARED_MEMORY
+from infra.local.stack import FLOW_THREADS
 from serving.audit.signing import Signer
 from tests.fixtures.api import JWT_SECRET, SALT, SIGNING_KEY
 from tests.fixtures.releases import RELEASE_KEY
@@ -53,8 +53,8 @@ def test_the_image_that_backs_up_has_a_client_no_older_than_the_server() -> None
     assert "ENV BACKUP_POSTGRES_BIN=/opt/postgresql" in DOCKERFILE
 
 
-def test_flows_share_freed_memory_in_the_image_as_in_the_local_stack() -> None:
-    ((name, value),) = SHARED_MEMORY.items()
+@pytest.mark.parametrize(("name", "value"), FLOW_THREADS.items())
+def test_threads_of_flows_are_limited_in_the_image_as_in_the_local_stack(name, value) -> None:
     flows = DOCKERFILE.partition("FROM runtime AS mhras-flows")[2].partition("\nFROM ")[0]
     assert f"ENV {name}={value}\n" in flows
 

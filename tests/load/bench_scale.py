@@ -23,7 +23,7 @@ import psutil
 from feature_repo.pseudonyms import BUCKET_COUNT
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
-from infra.local.stack import SHARED_MEMORY
+from infra.local.stack import FLOW_THREADS
 
 SIZES = (10_000, 30_000, 100_000)
 YEARS = 1
@@ -96,7 +96,7 @@ QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    **SHARED_MEMORY,
+    **FLOW_THREADS,
 }
 
 

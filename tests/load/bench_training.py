@@ -22,7 +22,7 @@ import psutil
 
 from infra.local.ports import choose_port
 from infra.local.postgres import PostgresServer, remove_root_state, start_postgres
-from infra.local.stack import SHARED_MEMORY
+from infra.local.stack import FLOW_THREADS
 
 SIZES = (2_000, 20_000)
 SEED = 7
@@ -34,7 +34,7 @@ QUIET = {
     "PREFECT_LOGGING_LEVEL": "ERROR",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "TQDM_DISABLE": "1",
-    **SHARED_MEMORY,
+    **FLOW_THREADS,
 }
 
 
