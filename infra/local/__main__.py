@@ -23,7 +23,7 @@ from infra.local.tour import (
 from serving.screening.requests import EXAMPLE_PATIENT_ID
 
 #: What a first run takes on two cores, the environment included; see the README.
-FIRST_RUN = "the first run takes 5 to 10 minutes and 5 GB of disk; the next start, seconds"
+FIRST_RUN = "the first run takes 4 to 9 minutes and 5 GB of disk; the next start, seconds"
 
 
 def run(
@@ -47,7 +47,8 @@ def run(
         return
     if drop is not None:
         keep_apart(state, DROPPED, SIMULATED)
-    if not (state / "postgres").exists():
+    is_new = not (state / "postgres").exists()
+    if is_new:
         console.print(f"[dim]{FIRST_RUN}[/]")
     with open_stack(state) as stack:
         if start_only:
@@ -55,7 +56,9 @@ def run(
             watch_until_ctrl_c(stack)
             return
         try:
-            _show_around(stack, drop, people, all_members, once)
+            # The API takes a moment to load a release; a new state has none to wait for.
+            released = not is_new and has_release(stack)
+            _show_around(stack, drop, people, all_members, once, released)
         except PipelineFailedError as error:
             fail(str(error))
         if not once:
@@ -74,9 +77,13 @@ def keep_apart(state: Path, coming: str, other: str) -> None:
 
 
 def _show_around(
-    stack: LocalStack, drop: str | None, people: int, all_members: bool, once: bool
+    stack: LocalStack,
+    drop: str | None,
+    people: int,
+    all_members: bool,
+    once: bool,
+    released: bool,
 ) -> None:
-    released = has_release(stack)
     if drop is None and not released:
         keep_apart(stack.state, SIMULATED, DROPPED)
     if drop is not None or not released:
