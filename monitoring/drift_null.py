@@ -35,8 +35,8 @@ class Distance:
 
     def __init__(self, summary: ColumnSummary) -> None:
         drawn = np.sort(keep_known(draw(summary, REFERENCE_ROWS)))
-        self.spread = measure_spread(drawn)
         self.places = choose_places(drawn)
+        self.gaps = np.diff(self.places) / measure_spread(drawn)
         self.shares = np.searchsorted(drawn, self.places, "right") / max(drawn.size, 1)
 
     def measure(self, values: Values) -> float:
@@ -44,8 +44,7 @@ class Distance:
         if not values.size or not self.places.size:
             return 0.0
         now = np.searchsorted(values, self.places, "right") / values.size
-        gaps = np.abs(now - self.shares)[:-1] * np.diff(self.places)
-        return float(gaps.sum()) / self.spread
+        return float((np.abs(now - self.shares)[:-1] * self.gaps).sum())
 
 
 class NumberedRows:
@@ -64,8 +63,7 @@ class NumberedRows:
             found = np.searchsorted(distance.places, values)
             self.numbers[:, n] = np.where(np.isfinite(values), found, shape[1] - 1)
             self.shares[n, : distance.shares.size] = distance.shares
-            between = np.diff(distance.places)
-            self.gaps[n, : between.size] = between / distance.spread
+            self.gaps[n, : distance.gaps.size] = distance.gaps
 
     def __len__(self) -> int:
         return len(self.numbers)
