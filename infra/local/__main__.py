@@ -10,7 +10,7 @@ from rich.markup import escape
 from flows.models.families import FAMILIES, TABULAR_FAMILIES
 from infra.local.links import print_console_links, print_links, record_example_consent
 from infra.local.postgres import remove_root_state
-from infra.local.stack import DROPPED, PROJECT, SIMULATED, LocalStack
+from infra.local.stack import DROPPED, PROJECT, SIMULATED, LocalStack, is_new_state
 from infra.local.terminal import console, fail, open_stack, watch_until_ctrl_c
 from infra.local.tour import (
     PipelineFailedError,
@@ -47,8 +47,7 @@ def run(
         return
     if drop is not None:
         keep_apart(state, DROPPED, SIMULATED)
-    is_new = not (state / "postgres").exists()
-    if is_new:
+    if is_new_state(state):
         console.print(f"[dim]{FIRST_RUN}[/]")
     with open_stack(state) as stack:
         if start_only:
@@ -56,9 +55,7 @@ def run(
             watch_until_ctrl_c(stack)
             return
         try:
-            # The API takes a moment to load a release; a new state has none to wait for.
-            released = not is_new and has_release(stack)
-            _show_around(stack, drop, people, all_members, once, released)
+            _show_around(stack, drop, people, all_members, once)
         except PipelineFailedError as error:
             fail(str(error))
         if not once:
@@ -77,13 +74,9 @@ def keep_apart(state: Path, coming: str, other: str) -> None:
 
 
 def _show_around(
-    stack: LocalStack,
-    drop: str | None,
-    people: int,
-    all_members: bool,
-    once: bool,
-    released: bool,
+    stack: LocalStack, drop: str | None, people: int, all_members: bool, once: bool
 ) -> None:
+    released = has_release(stack)
     if drop is None and not released:
         keep_apart(stack.state, SIMULATED, DROPPED)
     if drop is not None or not released:

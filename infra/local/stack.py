@@ -70,6 +70,8 @@ class LocalStack:
     api_database_url: str
     mlflow_server: dict[str, str]
     mlflow_reviewer: dict[str, str]
+    #: Made by this start: nothing was in it before.
+    is_new: bool
     services: list[ManagedProcess] = field(default_factory=list)
 
     def url(self, service: str) -> str:
@@ -107,6 +109,11 @@ class LocalStack:
         self.postgres.stop()
 
 
+def is_new_state(state: Path) -> bool:
+    """Return True while no stack was ever started with this state."""
+    return not (state / "postgres").exists()
+
+
 def start_stack(state: Path, announce: Announce) -> LocalStack:
     """Start PostgreSQL, MLflow, Prefect with a worker, and the API; raise if one fails.
 
@@ -114,6 +121,7 @@ def start_stack(state: Path, announce: Announce) -> LocalStack:
     """
     for name in clean_up_after_crash(state):
         announce(name, "was left running by a crash and is stopped")
+    is_new = is_new_state(state)
     ports = _choose_ports()
     secrets = load_or_make_secrets(state)
     postgres = start_postgres(
@@ -125,7 +133,7 @@ def start_stack(state: Path, announce: Announce) -> LocalStack:
     environment = _make_environment(state, ports, postgres, secrets)
     environment_of_all = os.environ | environment
     stack = LocalStack(
-        state, ports, environment_of_all, postgres, api_database_url, server, reviewer
+        state, ports, environment_of_all, postgres, api_database_url, server, reviewer, is_new
     )
     announce("postgres", f"ready on port {ports['postgres']}")
     try:

@@ -42,8 +42,11 @@ class PipelineFailedError(RuntimeError):
 
 
 def has_release(stack: LocalStack) -> bool:
-    """Whether the API serves a Production release (it has a moment to load one)."""
-    return _wait_for_release(stack, patience=15) is not None
+    """Return whether the API serves a Production release, once it had a moment to load one.
+
+    A stack that was new at its start had none to load.
+    """
+    return _wait_for_release(stack, patience=0 if stack.is_new else 15) is not None
 
 
 def make_release(stack: LocalStack, parameters: dict[str, Any], console: Console) -> None:
