@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from datetime import time as dt_time
@@ -18,6 +17,7 @@ from typer.testing import CliRunner
 from infra.backup.__main__ import app, find_next
 from infra.local.ports import choose_port
 from tests.fixtures.alert_rules import find_metrics
+from tests.fixtures.served import serve
 from tests.fixtures.waiting import wait_for_answer
 from tests.infra.cluster_objects import PROJECT
 
@@ -180,7 +180,6 @@ def edge(tmp_path: Path) -> Iterator[tuple[int, int]]:
     if shutil.which("caddy") is None:
         pytest.skip("Debian's package caddy is not installed")
     upstream = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
-    threading.Thread(target=upstream.serve_forever, daemon=True).start()
     plain = choose_port(15080)
     tls = choose_port(15443, frozenset([plain]))
     text = (INFRA / "compose" / "Caddyfile").read_text()
@@ -200,13 +199,12 @@ def edge(tmp_path: Path) -> Iterator[tuple[int, int]]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_for_edge(tls)
-        yield plain, tls
+        with serve(upstream):
+            wait_for_edge(tls)
+            yield plain, tls
     finally:
         caddy.terminate()
         caddy.wait(timeout=30)
-        upstream.shutdown()
-        upstream.server_close()
 
 
 def ask(port: int, path: str, host: str = "api.mhras.test") -> httpx.Response:

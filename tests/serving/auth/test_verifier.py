@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -28,6 +29,7 @@ from tests.fixtures.api import (
     make_token,
     run_app,
 )
+from tests.fixtures.served import serve
 
 ISSUER, AUDIENCE = "https://identity.example.org", "mhras-api"
 RSA_KEY = rsa.generate_private_key(65537, 2048)
@@ -68,7 +70,6 @@ class Provider:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/jwks"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def sign(self, key=RSA_KEY, kid="rsa", algorithm="RS256", headers=None, drop=(), **changes):
         now = datetime.now(UTC)
@@ -86,12 +87,17 @@ class Provider:
         return jwt.encode(kept, key, algorithm, headers=header)
 
 
+@contextmanager
+def run_provider() -> Iterator[Provider]:
+    provider = Provider()
+    with serve(provider.server):
+        yield provider
+
+
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Provider]:
-    provider = Provider()
-    yield provider
-    provider.server.shutdown()
-    provider.server.server_close()
+    with run_provider() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -211,19 +217,19 @@ def test_the_providers_tokens_count(hospital, provider, key, kid, algorithm):
 
 
 def test_a_provider_that_is_away_does_not_lock_out_known_keys(application_url, mlflow_url):
-    provider = Provider()
-    settings = make_settings(
-        application_url,
-        mlflow_url,
-        jwt_jwks_url=provider.url,
-        jwt_issuer=ISSUER,
-        jwt_audience=AUDIENCE,
-    )
-    with run_app(settings, MemoryReader()) as client:
-        assert ask(client, provider.sign()).status_code == 200
-        provider.server.shutdown()
-        provider.server.server_close()
-        assert ask(client, provider.sign(jti="t-2")).status_code == 200
+    with ExitStack() as running:
+        provider = running.enter_context(run_provider())
+        settings = make_settings(
+            application_url,
+            mlflow_url,
+            jwt_jwks_url=provider.url,
+            jwt_issuer=ISSUER,
+            jwt_audience=AUDIENCE,
+        )
+        with run_app(settings, MemoryReader()) as client:
+            assert ask(client, provider.sign()).status_code == 200
+            running.close()
+            assert ask(client, provider.sign(jti="t-2")).status_code == 200
 
 
 # Revocation
@@ -370,15 +376,13 @@ def test_a_known_key_waits_for_no_provider_that_hangs(provider, monkeypatch):
 
 def test_keys_are_not_fetched_from_where_a_redirect_leads(provider):
     """An attacker who answers for the provider once could name another server."""
-    attacker = Provider()
-    provider.moved_to = attacker.url
-    try:
-        with pytest.raises(IdentityProviderUnavailableError):
-            ProviderKeys(provider.url).find(attacker.sign())
-    finally:
-        provider.moved_to = ""
-        attacker.server.shutdown()
-        attacker.server.server_close()
+    with run_provider() as attacker:
+        provider.moved_to = attacker.url
+        try:
+            with pytest.raises(IdentityProviderUnavailableError):
+                ProviderKeys(provider.url).find(attacker.sign())
+        finally:
+            provider.moved_to = ""
     assert attacker.requests == 0
 
 
